@@ -1,0 +1,139 @@
+//! How a layer answers: with an error of its own, or with a response made from the refusal.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::{AsLeaf, Error, IntoError, Rejection, View};
+use crate::outcome::{Classify, Verdict, words};
+
+/// How a layer answers when it refuses a call. Sealed; see [`AsError`] and [`RejectWith`].
+pub trait Answer<Res, E, L>: sealed::Sealed {
+    /// The error of the layered service.
+    type Error;
+
+    /// The service's error, as an error of the layered service.
+    #[doc(hidden)]
+    fn error(&self, error: E) -> Self::Error;
+
+    /// The answer to a call that is refused.
+    #[doc(hidden)]
+    fn refuse(&self, rejection: Rejection) -> Result<Res, Self::Error>;
+
+    /// Judges a result once and hands it on.
+    #[doc(hidden)]
+    fn judge<C: Classify<Res, L>>(
+        &self,
+        result: Result<Res, E>,
+        classify: &C,
+    ) -> (Judgement, Result<Res, Self::Error>);
+}
+
+/// A verdict, with the words of the failure if it is one.
+#[doc(hidden)]
+#[derive(Debug)]
+#[expect(
+    unnameable_types,
+    reason = "only passes between the layers of this crate"
+)]
+pub struct Judgement {
+    pub(crate) verdict: Verdict,
+    pub(crate) words: Option<String>,
+}
+
+impl Judgement {
+    fn new(verdict: Verdict, error: Option<&dyn fmt::Display>) -> Self {
+        let words = match (verdict.is_failure(), verdict.reason(), error) {
+            (false, ..) => None,
+            (true, Some(reason), _) => Some(reason.to_owned()),
+            (true, None, Some(error)) => Some(words(error)),
+            (true, None, None) => Some("a response judged a failure".to_owned()),
+        };
+        Self { verdict, words }
+    }
+
+    /// What a reference to a result says of the service.
+    pub(crate) fn of<Res, L: StdError, C: Classify<Res, L>>(
+        result: Result<&Res, View<'_, L>>,
+        classify: &C,
+    ) -> Self {
+        match result {
+            Ok(response) => Self::new(classify.classify(Ok(response)), None),
+            Err(View::Leaf(error)) => Self::new(classify.classify(Err(error)), Some(error)),
+            Err(View::TimedOut) => Self::new(Verdict::failure().because("timed out"), None),
+            Err(View::Rejected) => Self::new(Verdict::ignored(), None),
+        }
+    }
+}
+
+/// Refusals come out as [`Error`]: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsError;
+
+impl<Res, E, L> Answer<Res, E, L> for AsError
+where
+    E: IntoError<L>,
+    L: StdError,
+{
+    type Error = Error<L>;
+
+    fn error(&self, error: E) -> Error<L> {
+        error.into_error()
+    }
+
+    fn refuse(&self, rejection: Rejection) -> Result<Res, Error<L>> {
+        Err(rejection.into())
+    }
+
+    fn judge<C: Classify<Res, L>>(
+        &self,
+        result: Result<Res, E>,
+        classify: &C,
+    ) -> (Judgement, Result<Res, Error<L>>) {
+        let result = result.map_err(IntoError::into_error);
+        let judged = Judgement::of(result.as_ref().map_err(Error::view), classify);
+        (judged, result)
+    }
+}
+
+/// Refusals come out as responses, made by the closure of `reject_with`; the error type of the service
+/// stays what it is.
+#[derive(Clone, Copy)]
+pub struct RejectWith<F>(pub(crate) F);
+
+impl<F> fmt::Debug for RejectWith<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RejectWith")
+    }
+}
+
+impl<Res, E, L, F> Answer<Res, E, L> for RejectWith<F>
+where
+    F: Fn(Rejection) -> Res,
+    E: AsLeaf<L>,
+    L: StdError,
+{
+    type Error = E;
+
+    fn error(&self, error: E) -> E {
+        error
+    }
+
+    fn refuse(&self, rejection: Rejection) -> Result<Res, E> {
+        Ok((self.0)(rejection))
+    }
+
+    fn judge<C: Classify<Res, L>>(
+        &self,
+        result: Result<Res, E>,
+        classify: &C,
+    ) -> (Judgement, Result<Res, E>) {
+        let judged = Judgement::of(result.as_ref().map_err(AsLeaf::view), classify);
+        (judged, result)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::AsError {}
+    impl<F> Sealed for super::RejectWith<F> {}
+}

@@ -1,0 +1,172 @@
+use std::fmt;
+use std::time::Duration;
+
+use super::Holder;
+use crate::error::{CycleStep, HolderInfo};
+
+/// What a resource lock tells observers.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ContentionEvent {
+    /// Somebody has been waiting for longer than `contention_threshold`, and *still waits*. (`WARN`)
+    #[non_exhaustive]
+    Contended {
+        /// Who waits.
+        holder: Holder,
+        /// For how long.
+        waited: Duration,
+        /// Whom it waits for, the longest holder first.
+        holders: Vec<HolderInfo>,
+        /// How many wait, this one included.
+        queue_length: usize,
+    },
+    /// A wait ended with a permit. (`DEBUG`)
+    #[non_exhaustive]
+    Acquired {
+        /// Who waited.
+        holder: Holder,
+        /// For how long.
+        waited: Duration,
+    },
+    /// A wait ended without a permit because it took too long. (`WARN`)
+    #[non_exhaustive]
+    TimedOut {
+        /// Who waited.
+        holder: Holder,
+        /// For how long.
+        waited: Duration,
+        /// Who had the permits.
+        holders: Vec<HolderInfo>,
+        /// Whether it was the request's deadline that came, not the lock's own timeout.
+        deadline: bool,
+    },
+    /// A waiter went away. (`DEBUG`)
+    #[non_exhaustive]
+    Abandoned {
+        /// Who waited.
+        holder: Holder,
+        /// For how long.
+        waited: Duration,
+    },
+    /// Nobody more may wait. (`WARN`)
+    #[non_exhaustive]
+    QueueFull {
+        /// Who was refused.
+        holder: Holder,
+        /// How many wait.
+        queue_length: usize,
+    },
+    /// A wait that no release could have ended was refused. (`ERROR`)
+    #[non_exhaustive]
+    Deadlock {
+        /// Who was refused.
+        holder: Holder,
+        /// From the refused caller round to itself.
+        cycle: Vec<CycleStep>,
+    },
+    /// Somebody has held a permit for longer than `hold_threshold`. (`WARN`)
+    #[non_exhaustive]
+    LongHold {
+        /// Who.
+        holder: Holder,
+        /// For how long.
+        held_for: Duration,
+        /// Whether it has given the permit back by now.
+        released: bool,
+    },
+    /// The number of permits was changed. (`INFO`)
+    #[non_exhaustive]
+    CapacityChanged {
+        /// The number before.
+        from: usize,
+        /// The number now.
+        to: usize,
+    },
+}
+
+impl ContentionEvent {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Contended { .. } => "contended",
+            Self::Acquired { .. } => "acquired",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Abandoned { .. } => "abandoned",
+            Self::QueueFull { .. } => "queue_full",
+            Self::Deadlock { .. } => "deadlock",
+            Self::LongHold { .. } => "long_hold",
+            Self::CapacityChanged { .. } => "capacity_changed",
+        }
+    }
+}
+
+/// "held by a for 3s, b for 2s and 4 more".
+fn write_holders(f: &mut fmt::Formatter<'_>, holders: &[HolderInfo]) -> fmt::Result {
+    for (i, info) in holders.iter().take(3).enumerate() {
+        write!(f, "{}{info}", if i == 0 { ", held by " } else { ", " })?;
+    }
+    match holders.len() {
+        0..=3 => Ok(()),
+        more => write!(f, " and {} more", more - 3),
+    }
+}
+
+impl fmt::Display for ContentionEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contended {
+                holder,
+                waited,
+                holders,
+                queue_length,
+            } => {
+                write!(
+                    f,
+                    "`{holder}` has waited {waited:.3?} ({queue_length} in the queue)"
+                )?;
+                write_holders(f, holders)
+            }
+            Self::Acquired { holder, waited } => {
+                write!(f, "`{holder}` got it after {waited:.3?}")
+            }
+            Self::TimedOut {
+                holder,
+                waited,
+                holders,
+                deadline,
+            } => {
+                let why = if *deadline { "deadline" } else { "timeout" };
+                write!(f, "`{holder}` gave up after {waited:.3?} ({why})")?;
+                write_holders(f, holders)
+            }
+            Self::Abandoned { holder, waited } => {
+                write!(f, "`{holder}` went away after {waited:.3?}")
+            }
+            Self::QueueFull {
+                holder,
+                queue_length,
+            } => write!(f, "`{holder}` was refused: {queue_length} are waiting"),
+            Self::Deadlock { holder, cycle } => {
+                write!(f, "deadlock refused:")?;
+                for step in cycle {
+                    write!(
+                        f,
+                        " `{}` waits for `{}`, held by",
+                        step.holder, step.waits_for
+                    )?;
+                }
+                write!(f, " `{holder}`")
+            }
+            Self::LongHold {
+                holder,
+                held_for,
+                released,
+            } => {
+                let tense = if *released { "held" } else { "has held" };
+                write!(f, "`{holder}` {tense} it for {held_for:.3?}")
+            }
+            Self::CapacityChanged { from, to } => write!(f, "capacity {from} -> {to}"),
+        }
+    }
+}

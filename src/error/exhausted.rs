@@ -1,0 +1,239 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a retry stopped although the last attempt was worth another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum StopReason {
+    /// All retries that the policy allows were made.
+    MaxRetries,
+    /// The next attempt could not have started before the deadline, so it was not waited for; or the
+    /// deadline came during an attempt.
+    Deadline,
+    /// The retry budget was empty: too much of the recent traffic was retries already.
+    BudgetExhausted,
+    /// The service asked to come back later than `max_retry_after` allows to wait.
+    RetryAfterTooLong,
+    /// The request could not be cloned, so it could be sent only once.
+    NotCloneable,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MaxRetries => "all retries were made",
+            Self::Deadline => "the next attempt would not fit the deadline",
+            Self::BudgetExhausted => "the retry budget is empty",
+            Self::RetryAfterTooLong => "the service asked to come back too late",
+            Self::NotCloneable => "the request could not be cloned",
+        })
+    }
+}
+
+/// An attempt, or the whole call, took longer than a retry policy allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut {
+    pub(crate) after: Duration,
+}
+
+impl TimedOut {
+    /// How long the attempt had run when it was given up.
+    #[must_use]
+    pub fn after(&self) -> Duration {
+        self.after
+    }
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the attempt did not end within {:.3?}", self.after)
+    }
+}
+
+impl StdError for TimedOut {}
+
+/// What the last attempt ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LastFailure<E> {
+    /// The service's own error.
+    Inner(E),
+    /// The attempt was given up because it took too long.
+    TimedOut(TimedOut),
+}
+
+impl<E> LastFailure<E> {
+    /// The service's own error, unless the attempt timed out.
+    pub fn as_inner(&self) -> Option<&E> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::TimedOut(_) => None,
+        }
+    }
+
+    pub(crate) fn map_inner<T>(self, f: impl FnOnce(E) -> T) -> LastFailure<T> {
+        match self {
+            Self::Inner(error) => LastFailure::Inner(f(error)),
+            Self::TimedOut(timed_out) => LastFailure::TimedOut(timed_out),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for LastFailure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inner(error) => error.fmt(f),
+            Self::TimedOut(timed_out) => timed_out.fmt(f),
+        }
+    }
+}
+
+/// In which way one attempt was not good enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum AttemptEnd {
+    /// The service failed with an error, whose words these are (at most 256 bytes).
+    Error(String),
+    /// The service answered, and the answer was judged a failure, for this reason if one was given.
+    Response(Option<String>),
+    /// The attempt took too long.
+    TimedOut,
+    /// A layer below refused it, with these words.
+    Rejected(String),
+}
+
+impl fmt::Display for AttemptEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(words) | Self::Rejected(words) | Self::Response(Some(words)) => {
+                f.write_str(words)
+            }
+            Self::Response(None) => f.write_str("a response that is worth a retry"),
+            Self::TimedOut => f.write_str("timed out"),
+        }
+    }
+}
+
+/// One attempt of a call that was retried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct AttemptRecord {
+    /// The number of the attempt; the first is 1.
+    pub attempt: u32,
+    /// What it ended with.
+    pub end: AttemptEnd,
+    /// How long was waited after it, if another attempt followed.
+    pub delay: Option<Duration>,
+}
+
+/// The service kept failing, and no further attempt was possible.
+#[derive(Clone, Debug)]
+pub struct Exhausted<E> {
+    last: LastFailure<E>,
+    report: Box<Report>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) name: std::sync::Arc<str>,
+    pub(crate) attempts: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) reason: StopReason,
+    pub(crate) history: Vec<AttemptRecord>,
+}
+
+impl<E> Exhausted<E> {
+    pub(crate) fn new(last: LastFailure<E>, report: Report) -> Self {
+        Self {
+            last,
+            report: Box::new(report),
+        }
+    }
+
+    /// The name of the retry policy.
+    pub fn name(&self) -> &str {
+        &self.report.name
+    }
+
+    /// How many attempts were made, the first included.
+    pub fn attempts(&self) -> u32 {
+        self.report.attempts
+    }
+
+    /// The time from the call to its end, backoff included.
+    ///
+    /// Without a timeout or a deadline the clock starts when the first attempt first has to wait: a
+    /// call that is answered at once reads no clock.
+    pub fn elapsed(&self) -> Duration {
+        self.report.elapsed
+    }
+
+    /// Why there was no further attempt.
+    pub fn reason(&self) -> StopReason {
+        self.report.reason
+    }
+
+    /// What the last attempt ended with.
+    pub fn last(&self) -> &LastFailure<E> {
+        &self.last
+    }
+
+    /// What the last attempt ended with.
+    pub fn into_last(self) -> LastFailure<E> {
+        self.last
+    }
+
+    /// The service's own error.
+    ///
+    /// # Errors
+    ///
+    /// `self`, if the last attempt timed out.
+    pub fn into_inner(self) -> Result<E, Self> {
+        match self.last {
+            LastFailure::Inner(error) => Ok(error),
+            LastFailure::TimedOut(timed_out) => Err(Self {
+                last: LastFailure::TimedOut(timed_out),
+                report: self.report,
+            }),
+        }
+    }
+
+    /// What the attempts ended with, oldest first: at most the last 16.
+    pub fn history(&self) -> &[AttemptRecord] {
+        &self.report.history
+    }
+
+    pub(crate) fn map_inner<T>(self, f: impl FnOnce(E) -> T) -> Exhausted<T> {
+        Exhausted {
+            last: self.last.map_inner(f),
+            report: self.report,
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Exhausted<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            attempts, reason, ..
+        } = &*self.report;
+        let s = if *attempts == 1 { "" } else { "s" };
+        write!(
+            f,
+            "gave up after {attempts} attempt{s}, because {reason}: {}",
+            self.last
+        )
+    }
+}
+
+impl<E: StdError + 'static> StdError for Exhausted<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(match &self.last {
+            LastFailure::Inner(error) => error,
+            LastFailure::TimedOut(timed_out) => timed_out,
+        })
+    }
+}

@@ -1,0 +1,328 @@
+//! One flat error for a whole stack of layers.
+//!
+//! [`Error<E>`](Error) has the *leaf service's own* error as `E`, whatever the order and the number
+//! of layers above it, and without a type annotation anywhere. See
+//! [`docs::errors`](crate::docs::errors) for how to match it.
+
+mod exhausted;
+mod rejection;
+
+pub(crate) use exhausted::Report;
+pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
+pub use rejection::{
+    CircuitOpen, Contended, ContendedReason, CycleStep, HolderInfo, OpenReason, Rejection,
+};
+pub(crate) use rejection::{ContentionFacts, Trip};
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::marker::PhantomPinned;
+use std::ops::Deref;
+
+/// What tower's own layers use as their error.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What a call through a stack of layers can end with.
+///
+/// - `Inner` is the service's own error, untouched.
+/// - `Exhausted` is what [`RetryLayer`](crate::RetryLayer) answers when it wanted to try again and
+///   could not: it carries the last failure, typed, and why it stopped.
+/// - The others are *rejections*: the service was never called.
+///
+/// `Error<E>` displays as what it holds and gives it as [`source`](StdError::source), so a
+/// [`Rejection`] can be found in any chain with [`Rejection::find`].
+///
+/// # A leaf error that embeds this one
+///
+/// `Error<E>` is deliberately `!Unpin`: that is how rustc tells it from a leaf error when layers are
+/// stacked. Your own error enum may hold one; if that enum is to be the leaf of *another* stack of
+/// these layers, add `impl Unpin for MyError {}` (safe, one line).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error<E> {
+    /// The service's own error.
+    Inner(E),
+    /// The service kept failing, and another attempt was wanted but not possible.
+    Exhausted(Exhausted<E>),
+    /// A circuit breaker refused the call.
+    CircuitOpen(CircuitOpen),
+    /// A resource was busy for too long, or could never have become free.
+    Contended(Contended),
+    /// Cannot be built: it holds what tells this type from a leaf error.
+    #[doc(hidden)]
+    __Never(Never, AlreadyAResilienceError),
+}
+
+/// A type without values.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum Never {}
+
+/// Named in compiler messages when an error that embeds [`Error`] by value is used as the leaf error
+/// of another stack. `impl Unpin for YourError {}` is the answer.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct AlreadyAResilienceError(PhantomPinned);
+
+impl<E> Error<E> {
+    /// The service's own error, wherever it is: `Inner`, or the last failure of `Exhausted`.
+    pub fn as_inner(&self) -> Option<&E> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::Exhausted(exhausted) => exhausted.last().as_inner(),
+            Self::CircuitOpen(_) | Self::Contended(_) | Self::__Never(..) => None,
+        }
+    }
+
+    /// The service's own error, or this error back if there is none in it.
+    ///
+    /// # Errors
+    ///
+    /// `self`, when it is a rejection, or was exhausted by timeouts.
+    pub fn into_inner(self) -> Result<E, Self> {
+        match self {
+            Self::Inner(error) => Ok(error),
+            Self::Exhausted(exhausted) => exhausted.into_inner().map_err(Self::Exhausted),
+            Self::CircuitOpen(_) | Self::Contended(_) | Self::__Never(..) => Err(self),
+        }
+    }
+
+    /// The refusal, if the service was never called.
+    pub fn rejection(&self) -> Option<Rejection> {
+        match self {
+            Self::CircuitOpen(open) => Some(Rejection::CircuitOpen(open.clone())),
+            Self::Contended(contended) => Some(Rejection::Contended(contended.clone())),
+            Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => None,
+        }
+    }
+
+    /// Whether one of this crate's layers refused the call.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self, Self::CircuitOpen(_) | Self::Contended(_))
+    }
+
+    /// Changes the type of the service's own error and leaves everything else as it is.
+    pub fn map_inner<T>(self, f: impl FnOnce(E) -> T) -> Error<T> {
+        match self {
+            Self::Inner(error) => Error::Inner(f(error)),
+            Self::Exhausted(exhausted) => Error::Exhausted(exhausted.map_inner(f)),
+            Self::CircuitOpen(open) => Error::CircuitOpen(open),
+            Self::Contended(contended) => Error::Contended(contended),
+            Self::__Never(never, _) => match never {},
+        }
+    }
+}
+
+impl<E> From<Rejection> for Error<E> {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::CircuitOpen(open) => Self::CircuitOpen(open),
+            Rejection::Contended(contended) => Self::Contended(contended),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inner(error) => error.fmt(f),
+            Self::Exhausted(exhausted) => exhausted.fmt(f),
+            Self::CircuitOpen(open) => open.fmt(f),
+            Self::Contended(contended) => contended.fmt(f),
+            Self::__Never(never, _) => match *never {},
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for Error<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Inner(error) => Some(error),
+            Self::Exhausted(exhausted) => exhausted.source(),
+            Self::CircuitOpen(open) => Some(open),
+            Self::Contended(contended) => Some(contended),
+            Self::__Never(never, _) => match *never {},
+        }
+    }
+}
+
+/// A leaf error of type [`BoxError`], as a type that is an error itself.
+///
+/// A service of tower that boxes its errors (`timeout`, `buffer`, `load_shed`) below a layer of this
+/// crate gives `Error<Boxed>`. Rejections of this crate inside the box come out as what they are.
+#[derive(Debug)]
+pub struct Boxed(pub BoxError);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Boxed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+impl Deref for Boxed {
+    type Target = dyn StdError + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+/// Turns the error of a service into the flat error of the stack. `L` is inferred.
+///
+/// Sealed: it is implemented for every `std::error::Error` (a leaf), for [`Error`] itself (so that it
+/// stays flat), and for the boxes that tower uses.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a service below a layer of tower-bulwark",
+    label = "not an error this layer can carry",
+    note = "a leaf error must implement `std::error::Error` (`BoxError`, `String` and `&'static str` may be used as they are): for anything else put `.map_err(..)` below the layer",
+    note = "an error enum that embeds `tower_bulwark::Error` by value needs `impl Unpin for MyError {{}}` to be a leaf"
+)]
+pub trait IntoError<L>: sealed::Sealed<L> {
+    /// The same error, flat.
+    fn into_error(self) -> Error<L>;
+}
+
+/// What an error looks like to a layer that must hand it on unchanged.
+///
+/// Implemented like [`IntoError`], except for boxes: a `reject_with` above a layer that boxes its
+/// errors needs `.map_err(..)` between them.
+pub trait AsLeaf<L>: IntoError<L> {
+    /// Looks at the error without taking it.
+    #[doc(hidden)]
+    fn view(&self) -> View<'_, L>;
+}
+
+/// The ways in which an error can be looked at by a layer.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum View<'a, L> {
+    /// The service's own error.
+    Leaf(&'a L),
+    /// The service did not answer in time.
+    TimedOut,
+    /// One of this crate's layers refused: says nothing about the service.
+    Rejected,
+}
+
+impl<L> Error<L> {
+    pub(crate) fn view(&self) -> View<'_, L> {
+        match self {
+            Self::Inner(error) => View::Leaf(error),
+            Self::Exhausted(exhausted) => match exhausted.last() {
+                LastFailure::Inner(error) => View::Leaf(error),
+                LastFailure::TimedOut(_) => View::TimedOut,
+            },
+            Self::CircuitOpen(_) | Self::Contended(_) => View::Rejected,
+            Self::__Never(never, _) => match *never {},
+        }
+    }
+}
+
+impl<E: StdError + Unpin> IntoError<E> for E {
+    fn into_error(self) -> Error<E> {
+        Error::Inner(self)
+    }
+}
+
+impl<E: StdError + Unpin> AsLeaf<E> for E {
+    fn view(&self) -> View<'_, E> {
+        View::Leaf(self)
+    }
+}
+
+impl<E> IntoError<E> for Error<E> {
+    fn into_error(self) -> Self {
+        self
+    }
+}
+
+impl<E> AsLeaf<E> for Error<E> {
+    fn view(&self) -> View<'_, E> {
+        self.view()
+    }
+}
+
+impl IntoError<Boxed> for BoxError {
+    fn into_error(self) -> Error<Boxed> {
+        match Rejection::find(&*self) {
+            Some(rejection) => rejection.into(),
+            None => Error::Inner(Boxed(self)),
+        }
+    }
+}
+
+impl IntoError<Boxed> for String {
+    fn into_error(self) -> Error<Boxed> {
+        Error::Inner(Boxed(self.into()))
+    }
+}
+
+impl IntoError<Boxed> for &'static str {
+    fn into_error(self) -> Error<Boxed> {
+        Error::Inner(Boxed(self.into()))
+    }
+}
+
+mod sealed {
+    use super::{BoxError, Boxed, Error, StdError};
+
+    /// Only this crate says how an error becomes flat; the bounds repeat those of `IntoError`.
+    pub trait Sealed<L> {}
+    impl<E: StdError + Unpin> Sealed<E> for E {}
+    impl<E> Sealed<E> for Error<E> {}
+    impl Sealed<Boxed> for BoxError {}
+    impl Sealed<Boxed> for String {}
+    impl Sealed<Boxed> for &'static str {}
+}
+
+/// A setting that cannot work, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    setting: &'static str,
+    given: String,
+    advice: &'static str,
+}
+
+impl ConfigError {
+    pub(crate) fn new(setting: &'static str, given: impl fmt::Debug, advice: &'static str) -> Self {
+        Self {
+            setting,
+            given: format!("{given:?}"),
+            advice,
+        }
+    }
+
+    /// The name of the setting, as it is called on the builder.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// What to change.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        self.advice
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            setting,
+            given,
+            advice,
+        } = self;
+        write!(f, "`{setting}` cannot be {given}: {advice}")
+    }
+}
+
+impl StdError for ConfigError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! Resilience middleware for tower.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod answer;
+pub mod circuit_breaker;
+pub mod contention;
+pub mod deadline;
+pub mod error;
+pub mod event;
+pub mod observe;
+pub mod outcome;
+pub mod retry;
+mod time;
+
+pub use answer::{Answer, AsError, RejectWith};
+pub use contention::Holder;
+pub use error::{
+    AsLeaf, BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error,
+    Exhausted, HolderInfo, IntoError, LastFailure, Rejection, StopReason, TimedOut,
+};
+pub use event::{Event, Observer};
+pub use outcome::{Classify, Outcome, Verdict};

@@ -1,0 +1,119 @@
+//! Event -> tracing. Every match is exhaustive: an event without words does not compile.
+
+use tracing::{debug, error, info, warn};
+
+use crate::circuit_breaker::{CircuitBreakerEvent, CircuitState};
+use crate::contention::ContentionEvent;
+use crate::event::Event;
+use crate::retry::RetryEvent;
+
+const TARGET: &str = "tower_bulwark";
+
+pub(crate) fn log(name: &str, event: &Event) {
+    match event {
+        Event::Retry(event) => retry(name, event),
+        Event::CircuitBreaker(event) => circuit_breaker(name, event),
+        Event::Contention(event) => contention(name, event),
+    }
+}
+
+fn retry(name: &str, event: &RetryEvent) {
+    match event {
+        RetryEvent::Scheduled {
+            attempt,
+            delay,
+            end,
+        } => {
+            info!(target: TARGET, retry = name, attempt, ?delay, %end, "attempt failed, will retry");
+        }
+        RetryEvent::Recovered { attempts } => {
+            info!(target: TARGET, retry = name, attempts, "succeeded after retries");
+        }
+        RetryEvent::GaveUp {
+            attempts,
+            elapsed,
+            reason,
+            end,
+        } => {
+            warn!(target: TARGET, retry = name, attempts, ?elapsed, %reason, %end, "gave up");
+        }
+    }
+}
+
+fn circuit_breaker(name: &str, event: &CircuitBreakerEvent) {
+    match event {
+        CircuitBreakerEvent::StateChanged {
+            from,
+            to: to @ (CircuitState::Open | CircuitState::ForcedOpen),
+            cause,
+            open_for,
+            last_failure,
+        } => {
+            warn!(target: TARGET, breaker = name, %from, %to, %cause, ?open_for, last_failure = last_failure.as_deref(), "circuit opened");
+        }
+        CircuitBreakerEvent::StateChanged {
+            from, to, cause, ..
+        } => {
+            info!(target: TARGET, breaker = name, %from, %to, %cause, "circuit changed");
+        }
+        CircuitBreakerEvent::WouldChange { from, to, cause } => {
+            info!(target: TARGET, breaker = name, %from, %to, %cause, "circuit would have changed (metrics only)");
+        }
+        CircuitBreakerEvent::Rejected {
+            reason,
+            retry_after,
+        } => {
+            debug!(target: TARGET, breaker = name, ?reason, ?retry_after, "call refused");
+        }
+        CircuitBreakerEvent::ProbeLost { lease } => {
+            warn!(target: TARGET, breaker = name, ?lease, "a probe did not end in time");
+        }
+        CircuitBreakerEvent::Reset => info!(target: TARGET, breaker = name, "circuit reset"),
+    }
+}
+
+fn contention(name: &str, event: &ContentionEvent) {
+    match event {
+        ContentionEvent::Contended {
+            holder,
+            waited,
+            holders,
+            queue_length,
+        } => {
+            warn!(target: TARGET, resource = name, %holder, ?waited, ?holders, queue_length, "still waiting for a resource");
+        }
+        ContentionEvent::Acquired { holder, waited } => {
+            debug!(target: TARGET, resource = name, %holder, ?waited, "got a resource after waiting");
+        }
+        ContentionEvent::TimedOut {
+            holder,
+            waited,
+            holders,
+            deadline,
+        } => {
+            warn!(target: TARGET, resource = name, %holder, ?waited, ?holders, deadline, "gave up waiting for a resource");
+        }
+        ContentionEvent::Abandoned { holder, waited } => {
+            debug!(target: TARGET, resource = name, %holder, ?waited, "a waiter went away");
+        }
+        ContentionEvent::QueueFull {
+            holder,
+            queue_length,
+        } => {
+            warn!(target: TARGET, resource = name, %holder, queue_length, "too many are waiting for a resource");
+        }
+        ContentionEvent::Deadlock { holder, cycle } => {
+            error!(target: TARGET, resource = name, %holder, ?cycle, "deadlock refused");
+        }
+        ContentionEvent::LongHold {
+            holder,
+            held_for,
+            released,
+        } => {
+            warn!(target: TARGET, resource = name, %holder, ?held_for, released, "a resource is held for long");
+        }
+        ContentionEvent::CapacityChanged { from, to } => {
+            info!(target: TARGET, resource = name, from, to, "capacity changed");
+        }
+    }
+}

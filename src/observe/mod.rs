@@ -1,0 +1,18 @@
+//! Ways to see what happens: logs, a ring of recent events, metrics.
+//!
+//! | what | how | cost when nothing fails |
+//! |---|---|---|
+//! | `tracing` events | always; install any subscriber | none |
+//! | [`Feed`]: the last events, with the numbers that caused them | [`Registry::feed`](crate::Registry::feed), or `.observer(feed.clone())` on a builder | none |
+//! | your own | any `Fn(&str, &Event)` given to `.observer(..)` | none |
+//! | `metrics` counters, gauges, histograms | feature `metrics`, `.observer(Metrics)` | none |
+//!
+//! Levels: what an operator should be woken for is `ERROR` (a deadlock), what explains an outage is
+//! `WARN` (a circuit opens, a retry gives up, a lock is contended), what happens while all is
+//! well in the end is `INFO` or `DEBUG`. The target is `tower_bulwark`.
+
+mod feed;
+mod log;
+
+pub(crate) use self::log::log;
+pub use feed::{Entry, Feed};

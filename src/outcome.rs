@@ -1,0 +1,338 @@
+//! How a call ended, and who says so.
+//!
+//! A result means different things to different users: a `404` is an answer, a `503` is a failure,
+//! a validation error says nothing about the service at all. [`Classify`] decides that once per
+//! layer, from a reference to the response or to *the service's own error*.
+//!
+//! Refusals of this crate (an open circuit, a busy lock) are never shown to a classifier: they say
+//! nothing about the service behind them, so they can neither open a breaker nor be mistaken for
+//! an error worth retrying.
+//!
+//! You rarely implement [`Classify`] by hand. The layers have methods that take closures
+//! (`failure_if`, `retry_if`, `retry_response_if`, ...), and those build the classifiers below.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// How an admitted call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The service did its work.
+    Success,
+    /// The service failed.
+    Failure,
+    /// The result says nothing about the health of the service.
+    Ignored,
+    /// The caller went away before there was a result.
+    Cancelled,
+}
+
+/// What a [`Classify`] says of one result, with an optional hint and an optional reason.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_bulwark::Verdict;
+///
+/// let verdict = Verdict::failure()
+///     .retry_after(Duration::from_secs(2))
+///     .because("HTTP 429");
+/// assert!(verdict.is_failure());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    kind: Kind,
+    retry_after: Option<Duration>,
+    reason: Option<Cow<'static, str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Success,
+    Failure,
+    Ignored,
+}
+
+impl Verdict {
+    const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            retry_after: None,
+            reason: None,
+        }
+    }
+
+    /// The service did its work: heals a breaker, ends a retry.
+    pub const fn success() -> Self {
+        Self::new(Kind::Success)
+    }
+
+    /// The service failed: counts against a breaker, is worth a retry.
+    pub const fn failure() -> Self {
+        Self::new(Kind::Failure)
+    }
+
+    /// The result says nothing about the service: it neither heals nor hurts a breaker, and is
+    /// handed to the caller without a retry.
+    pub const fn ignored() -> Self {
+        Self::new(Kind::Ignored)
+    }
+
+    /// Adds when to come back, as the service said it (a `Retry-After`, say).
+    ///
+    /// [`RetryLayer`](crate::RetryLayer) waits that long instead of its backoff, within its cap.
+    pub const fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds why, in a few words: it appears in events, snapshots and rejections.
+    pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Whether the service failed.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        matches!(self.kind, Kind::Failure)
+    }
+
+    /// When the service asked to come back.
+    #[must_use]
+    pub const fn hint(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Why, if the classifier said so.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// The outcome that a permit is settled with.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self.kind {
+            Kind::Success => Outcome::Success,
+            Kind::Failure => Outcome::Failure,
+            Kind::Ignored => Outcome::Ignored,
+        }
+    }
+}
+
+/// Decides what one result of the service says about the service.
+///
+/// `E` is the leaf service's own error, whatever layers of this crate lie between: rejections and
+/// timeouts of those layers are handled before a classifier is asked.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge results of this service",
+    label = "needs `Classify<{Res}, {E}>`: the service answers `{Res}` and fails with `{E}`",
+    note = "the closure of `failure_if`, `retry_if`, ... takes the service's own error (`|e: &{E}|`), and that of `response_failure_if`, `retry_response_if` its response (`|r: &{Res}|`)"
+)]
+pub trait Classify<Res, E> {
+    /// Judges one result. Called once for each result, on the task that polls the call.
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict;
+}
+
+/// The default classifier: `Ok` is a success, `Err` is a failure.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ErrorsAreFailures;
+
+impl<Res, E> Classify<Res, E> for ErrorsAreFailures {
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::success(),
+            Err(_) => Verdict::failure(),
+        }
+    }
+}
+
+/// A classifier that is a function of the whole result. See `classify_with` on the layers.
+#[derive(Clone, Copy)]
+pub struct ClassifyFn<F>(pub(crate) F);
+
+impl<Res, E, F: Fn(Result<&Res, &E>) -> Verdict> Classify<Res, E> for ClassifyFn<F> {
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        (self.0)(result)
+    }
+}
+
+/// Errors that match are failures, other errors are ignored; responses go to the classifier inside.
+#[derive(Clone, Copy)]
+pub struct FailureIf<F, C> {
+    pub(crate) matches: F,
+    pub(crate) inner: C,
+}
+
+impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for FailureIf<F, C> {
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        match result {
+            Ok(_) => self.inner.classify(result),
+            Err(error) if (self.matches)(error) => Verdict::failure(),
+            Err(_) => Verdict::ignored(),
+        }
+    }
+}
+
+/// Errors that match are ignored; everything else goes to the classifier inside.
+#[derive(Clone, Copy)]
+pub struct IgnoreIf<F, C> {
+    pub(crate) matches: F,
+    pub(crate) inner: C,
+}
+
+impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for IgnoreIf<F, C> {
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        match result {
+            Err(error) if (self.matches)(error) => Verdict::ignored(),
+            Ok(_) | Err(_) => self.inner.classify(result),
+        }
+    }
+}
+
+/// Responses that match are failures; everything else goes to the classifier inside.
+#[derive(Clone, Copy)]
+pub struct ResponseFailureIf<F, C> {
+    pub(crate) matches: F,
+    pub(crate) inner: C,
+}
+
+impl<Res, E, F, C> Classify<Res, E> for ResponseFailureIf<F, C>
+where
+    F: Fn(&Res) -> bool,
+    C: Classify<Res, E>,
+{
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        match result {
+            Ok(response) if (self.matches)(response) => Verdict::failure(),
+            Ok(_) | Err(_) => self.inner.classify(result),
+        }
+    }
+}
+
+/// Takes the delay of a failure from the result itself; the verdict is that of the classifier inside.
+#[derive(Clone, Copy)]
+pub struct DelayFrom<F, C> {
+    pub(crate) delay: F,
+    pub(crate) inner: C,
+}
+
+impl<Res, E, F, C> Classify<Res, E> for DelayFrom<F, C>
+where
+    F: Fn(Result<&Res, &E>) -> Option<Duration>,
+    C: Classify<Res, E>,
+{
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        let verdict = self.inner.classify(result);
+        if !verdict.is_failure() {
+            return verdict;
+        }
+        match (self.delay)(result) {
+            Some(delay) => verdict.retry_after(delay),
+            None => verdict,
+        }
+    }
+}
+
+macro_rules! debug_without_bounds {
+    ($($name:ident<$($p:ident),*>),* $(,)?) => {$(
+        impl<$($p),*> std::fmt::Debug for $name<$($p),*> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
+}
+
+debug_without_bounds!(
+    ClassifyFn<F>,
+    FailureIf<F, C>,
+    IgnoreIf<F, C>,
+    ResponseFailureIf<F, C>,
+    DelayFrom<F, C>,
+);
+
+/// The words of an error for events and snapshots: bounded, because an error may carry a whole
+/// response body.
+pub(crate) fn words(error: &dyn std::fmt::Display) -> String {
+    use std::fmt::Write;
+
+    struct Bounded(String);
+    impl Write for Bounded {
+        fn write_str(&mut self, s: &str) -> std::fmt::Result {
+            const LIMIT: usize = 256;
+            let room = LIMIT.saturating_sub(self.0.len());
+            if s.len() <= room {
+                self.0.push_str(s);
+                return Ok(());
+            }
+            let cut = (0..=room).rev().find(|&i| s.is_char_boundary(i));
+            self.0.push_str(&s[..cut.unwrap_or(0)]);
+            self.0.push('…');
+            Err(std::fmt::Error)
+        }
+    }
+
+    let mut text = Bounded(String::new());
+    // An error here only says that the limit was reached.
+    let _ = write!(text, "{error}");
+    text.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge<C: Classify<u16, &'static str>>(c: &C, r: Result<u16, &'static str>) -> Outcome {
+        c.classify(r.as_ref()).outcome()
+    }
+
+    #[test]
+    fn an_error_that_failure_if_does_not_match_neither_heals_nor_hurts() {
+        let c = FailureIf {
+            matches: |e: &&str| *e == "down",
+            inner: ErrorsAreFailures,
+        };
+        assert_eq!(judge(&c, Err("down")), Outcome::Failure);
+        assert_eq!(judge(&c, Err("bad input")), Outcome::Ignored);
+        assert_eq!(judge(&c, Ok(200)), Outcome::Success);
+    }
+
+    #[test]
+    fn error_and_response_predicates_hold_at_once() {
+        let c = ResponseFailureIf {
+            matches: |r: &u16| *r >= 500,
+            inner: IgnoreIf {
+                matches: |e: &&str| *e == "bad input",
+                inner: ErrorsAreFailures,
+            },
+        };
+        assert_eq!(judge(&c, Ok(503)), Outcome::Failure);
+        assert_eq!(judge(&c, Ok(404)), Outcome::Success);
+        assert_eq!(judge(&c, Err("down")), Outcome::Failure);
+        assert_eq!(judge(&c, Err("bad input")), Outcome::Ignored);
+    }
+
+    #[test]
+    fn a_delay_is_taken_from_failures_only() {
+        let c = DelayFrom {
+            delay: |_: Result<&u16, &&str>| Some(Duration::from_secs(9)),
+            inner: ErrorsAreFailures,
+        };
+        let failure: Verdict = Classify::<u16, &str>::classify(&c, Err(&"down"));
+        assert_eq!(failure.hint(), Some(Duration::from_secs(9)));
+        let success: Verdict = Classify::<u16, &str>::classify(&c, Ok(&200));
+        assert_eq!(success.hint(), None);
+    }
+
+    #[test]
+    fn words_of_an_endless_error_are_cut_at_a_character() {
+        let text = words(&"é".repeat(1_000));
+        assert!(text.len() <= 256 + '…'.len_utf8(), "{}", text.len());
+        assert!(text.ends_with('…'));
+        assert_eq!(words(&"short"), "short");
+    }
+}

@@ -1,0 +1,4 @@
+//! Calls again when a call failed.
+mod event;
+
+pub use event::RetryEvent;

@@ -1,0 +1,101 @@
+//! The only file that asks what time it is.
+//!
+//! Everything that decides takes a [`Tick`] as an argument: a number of nanoseconds on a monotonic
+//! scale that fits an atomic, saturates, and needs no runtime in tests. [`now`] reads
+//! `tokio::time`, so a paused tokio clock drives every pattern of this crate.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Nanoseconds on a monotonic scale private to this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Tick(pub(crate) u64);
+
+/// Where the scale stands at [`anchor`]. Far from zero, because a paused runtime may stand
+/// before the anchor: its clock stopped when it was built, and the anchor may be set later.
+const ANCHOR_TICK: u64 = 1 << 60;
+
+#[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+fn anchor() -> Instant {
+    static ANCHOR: OnceLock<Instant> = OnceLock::new();
+    *ANCHOR.get_or_init(Instant::now)
+}
+
+/// The time on tokio's clock: the paused one where a test has paused it.
+#[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+pub(crate) fn now() -> Tick {
+    Tick::from_instant(Instant::now())
+}
+
+impl Tick {
+    /// Later than every moment that will be asked about.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) fn from_instant(instant: Instant) -> Self {
+        let anchor = anchor();
+        Self(match instant.checked_duration_since(anchor) {
+            Some(after) => ANCHOR_TICK.saturating_add(nanos(after)),
+            None => ANCHOR_TICK.saturating_sub(nanos(anchor.saturating_duration_since(instant))),
+        })
+    }
+
+    /// The same moment for tokio's timers. A moment too far away for them is thirty years off,
+    /// which is what tokio itself means by "never".
+    pub(crate) fn to_instant(self) -> Instant {
+        const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+        if self.0 >= ANCHOR_TICK {
+            let after = Duration::from_nanos(self.0 - ANCHOR_TICK).min(FAR);
+            anchor() + after
+        } else {
+            let before = Duration::from_nanos(ANCHOR_TICK - self.0);
+            anchor().checked_sub(before).unwrap_or_else(anchor)
+        }
+    }
+
+    /// This moment plus `duration`, or [`Tick::NEVER`].
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in nanoseconds, at most `u64::MAX` (584 years).
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_saturates_instead_of_wrapping() {
+        assert_eq!(Tick(5).after(Duration::MAX), Tick::NEVER);
+        assert_eq!(Tick(5).since(Tick(9)), Duration::ZERO);
+    }
+
+    #[test]
+    fn never_is_an_instant_that_tokio_can_wait_for() {
+        assert!(Tick::NEVER.to_instant() > anchor());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_clock_drives_ticks_and_converts_back() {
+        let start = now();
+        tokio::time::advance(Duration::from_secs(90)).await;
+        assert_eq!(now().since(start), Duration::from_secs(90));
+        assert_eq!(Tick::from_instant(now().to_instant()), now());
+    }
+
+    #[test]
+    fn a_moment_before_the_anchor_keeps_its_distance() {
+        let earlier = Tick(ANCHOR_TICK - 1_000);
+        assert_eq!(Tick(ANCHOR_TICK).since(earlier), Duration::from_micros(1));
+    }
+}
