@@ -133,6 +133,7 @@ where
 }
 
 mod sealed {
+    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed {}
     impl Sealed for super::AsError {}
     impl<F> Sealed for super::RejectWith<F> {}

@@ -103,6 +103,11 @@ impl Funnel {
         &self.name
     }
 
+    /// Whether anybody listens to what happens call by call.
+    pub(crate) fn hears_details(&self) -> bool {
+        !self.observers.is_empty() || crate::observe::logs_details()
+    }
+
     /// Tells everybody. Never call this with a lock in hand.
     pub(crate) fn publish(&self, event: &Event) {
         crate::observe::log(&self.name, event);

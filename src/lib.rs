@@ -9,10 +9,14 @@ pub mod error;
 pub mod event;
 pub mod observe;
 pub mod outcome;
+mod random;
 pub mod retry;
+mod stripes;
 mod time;
+mod window;
 
 pub use answer::{Answer, AsError, RejectWith};
+pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::Holder;
 pub use error::{
     AsLeaf, BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error,

@@ -1,7 +1,21 @@
 //! Stops calling a service that fails, and finds out by itself when it is well again.
+mod builder;
 mod event;
+mod handle;
+mod in_flight;
+mod permit;
+mod policy;
+mod service;
+mod snapshot;
+mod state;
 
+pub use builder::CircuitBreakerBuilder;
 pub use event::{Cause, CircuitBreakerEvent};
+pub use handle::CircuitBreaker;
+pub use permit::Permit;
+pub use policy::{CircuitBreakerPolicy, Recovery, SlowCalls, Window};
+pub use service::{CircuitBreakerFuture, CircuitBreakerLayer, CircuitBreakerService};
+pub use snapshot::{CircuitBreakerSnapshot, CircuitBreakerTotals};
 
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -273,6 +273,7 @@ mod sealed {
     use super::{BoxError, Boxed, Error, StdError};
 
     /// Only this crate says how an error becomes flat; the bounds repeat those of `IntoError`.
+    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
     pub trait Sealed<L> {}
     impl<E: StdError + Unpin> Sealed<E> for E {}
     impl<E> Sealed<E> for Error<E> {}

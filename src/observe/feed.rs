@@ -3,10 +3,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::circuit_breaker::CircuitBreakerEvent;
 use crate::event::{Event, Observer};
 use crate::time::{self, Tick};
 
 /// A bounded ring of recent events: the flight recorder.
+///
+/// Single rejections of a breaker are left out (snapshots count them): in an outage they would push out
+/// everything that explains it.
 ///
 /// A cheap clone of one shared ring. Give it to a builder with `.observer(feed.clone())`, or use the
 /// one that every [`Registry`](crate::Registry) has.
@@ -82,6 +86,9 @@ impl Default for Feed {
 
 impl Observer for Feed {
     fn observe(&self, name: &str, event: &Event) {
+        if let Event::CircuitBreaker(CircuitBreakerEvent::Rejected { .. }) = event {
+            return;
+        }
         let now = time::now();
         let entry = (now, name.into(), event.clone());
         let mut ring = self.ring();

@@ -9,6 +9,11 @@ use crate::retry::RetryEvent;
 
 const TARGET: &str = "tower_bulwark";
 
+/// Whether `DEBUG` events reach anybody.
+pub(crate) fn logs_details() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
 pub(crate) fn log(name: &str, event: &Event) {
     match event {
         Event::Retry(event) => retry(name, event),

@@ -14,5 +14,5 @@
 mod feed;
 mod log;
 
-pub(crate) use self::log::log;
+pub(crate) use self::log::{log, logs_details};
 pub use feed::{Entry, Feed};

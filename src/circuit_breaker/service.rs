@@ -1,0 +1,396 @@
+//! The breaker as tower middleware: ask, call, settle.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::handle::CircuitBreaker;
+use super::permit::Permit;
+use crate::answer::{Answer, AsError, RejectWith};
+use crate::error::{CircuitOpen, Rejection};
+use crate::outcome::{
+    Classify, ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
+};
+
+/// Guards services with a [`CircuitBreaker`].
+///
+/// Every service made by a layer, by its clones, and by other layers of the same breaker shares the
+/// breaker's state. `L` is the service's own error, and inferred.
+pub struct CircuitBreakerLayer<L, C = ErrorsAreFailures, A = AsError> {
+    breaker: CircuitBreaker,
+    classify: C,
+    answer: A,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+impl<L> CircuitBreakerLayer<L> {
+    /// A layer of `breaker`. An error of the service is a failure, a response a success.
+    #[must_use]
+    pub fn new(breaker: CircuitBreaker) -> Self {
+        Self {
+            breaker,
+            classify: ErrorsAreFailures,
+            answer: AsError,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, C, A> CircuitBreakerLayer<L, C, A> {
+    /// The breaker.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        &self.breaker
+    }
+
+    fn with_classify<D>(self, wrap: impl FnOnce(C) -> D) -> CircuitBreakerLayer<L, D, A> {
+        CircuitBreakerLayer {
+            breaker: self.breaker,
+            classify: wrap(self.classify),
+            answer: self.answer,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Only errors that match are failures; the others are ignored: they neither heal nor hurt.
+    #[must_use]
+    pub fn failure_if<F: Fn(&L) -> bool>(
+        self,
+        matches: F,
+    ) -> CircuitBreakerLayer<L, FailureIf<F, C>, A> {
+        self.with_classify(|inner| FailureIf { matches, inner })
+    }
+
+    /// Errors that match are ignored; the others are judged as before.
+    #[must_use]
+    pub fn ignore_if<F: Fn(&L) -> bool>(
+        self,
+        matches: F,
+    ) -> CircuitBreakerLayer<L, IgnoreIf<F, C>, A> {
+        self.with_classify(|inner| IgnoreIf { matches, inner })
+    }
+
+    /// Responses that match are failures: a `503` that arrives as an `Ok`, say.
+    #[must_use]
+    pub fn response_failure_if<Res, F: Fn(&Res) -> bool>(
+        self,
+        matches: F,
+    ) -> CircuitBreakerLayer<L, ResponseFailureIf<F, C>, A> {
+        self.with_classify(|inner| ResponseFailureIf { matches, inner })
+    }
+
+    /// Judges results with a function, instead of all rules so far.
+    #[must_use]
+    pub fn classify_with<Res, F: Fn(Result<&Res, &L>) -> Verdict>(
+        self,
+        judge: F,
+    ) -> CircuitBreakerLayer<L, ClassifyFn<F>, A> {
+        self.with_classify(|_| ClassifyFn(judge))
+    }
+
+    /// Judges results with a classifier, instead of all rules so far.
+    #[must_use]
+    pub fn classify<D>(self, classify: D) -> CircuitBreakerLayer<L, D, A> {
+        self.with_classify(|_| classify)
+    }
+
+    /// Answers a refused call with a response instead of an error: the error type of the service stays
+    /// what it is, so an axum router needs no `HandleErrorLayer`.
+    #[must_use]
+    pub fn reject_with<Res, F: Fn(Rejection) -> Res>(
+        self,
+        respond: F,
+    ) -> CircuitBreakerLayer<L, C, RejectWith<F>> {
+        CircuitBreakerLayer {
+            breaker: self.breaker,
+            classify: self.classify,
+            answer: RejectWith(respond),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, C: Clone, A: Clone> Clone for CircuitBreakerLayer<L, C, A> {
+    fn clone(&self) -> Self {
+        Self {
+            breaker: self.breaker.clone(),
+            classify: self.classify.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, C, A> fmt::Debug for CircuitBreakerLayer<L, C, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerLayer")
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, C: Clone, A: Clone> Layer<S> for CircuitBreakerLayer<L, C, A> {
+    type Service = CircuitBreakerService<S, L, C, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreakerService {
+            inner,
+            breaker: self.breaker.clone(),
+            classify: self.classify.clone(),
+            answer: self.answer.clone(),
+            readiness: Readiness::Unknown,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+/// A service guarded by a [`CircuitBreaker`]. Made by [`CircuitBreakerLayer`].
+pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
+    inner: S,
+    breaker: CircuitBreaker,
+    classify: C,
+    answer: A,
+    readiness: Readiness,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+/// What `poll_ready` found; the next `call` goes by it.
+enum Readiness {
+    Unknown,
+    /// The circuit was closed: admission is asked for when the call is made.
+    Closed,
+    /// A probe's place, taken for the call that follows.
+    Admitted(Permit),
+    /// The call that follows is refused, and the inner service was not asked.
+    Refused(CircuitOpen),
+}
+
+impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
+    /// The breaker.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        &self.breaker
+    }
+
+    /// The guarded service.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The guarded service, to change it.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The guarded service, without the guard.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// Admission comes before the inner service is asked whether it is ready: an open circuit never
+    /// touches it, and what it reserves is reserved for a call that follows.
+    fn admit(&mut self) {
+        let shared = &self.breaker.shared;
+        match &self.readiness {
+            Readiness::Admitted(_) | Readiness::Refused(_) => return,
+            Readiness::Unknown | Readiness::Closed => {}
+        }
+        self.readiness = if shared.is_plainly_closed() {
+            Readiness::Closed
+        } else {
+            match shared.acquire() {
+                Ok(admitted) => Readiness::Admitted(Permit::new(self.breaker.clone(), admitted)),
+                Err(open) => Readiness::Refused(open),
+            }
+        };
+    }
+
+    fn give_back(&mut self) {
+        if let Readiness::Admitted(permit) = mem::replace(&mut self.readiness, Readiness::Unknown) {
+            permit.forgo();
+        }
+    }
+}
+
+impl<S: Clone, L, C: Clone, A: Clone> Clone for CircuitBreakerService<S, L, C, A> {
+    /// The clone starts empty-handed: readiness is not inherited.
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            breaker: self.breaker.clone(),
+            classify: self.classify.clone(),
+            answer: self.answer.clone(),
+            readiness: Readiness::Unknown,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, L, C, A> fmt::Debug for CircuitBreakerService<S, L, C, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerService")
+            .field("inner", &self.inner)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, C, A, Req> Service<Req> for CircuitBreakerService<S, L, C, A>
+where
+    S: Service<Req>,
+    L: StdError,
+    C: Classify<S::Response, L> + Clone,
+    A: Answer<S::Response, S::Error, L> + Clone,
+{
+    type Response = S::Response;
+    type Error = A::Error;
+    type Future = CircuitBreakerFuture<S::Future, L, C, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.admit();
+        if let Readiness::Refused(_) = self.readiness {
+            return Poll::Ready(Ok(()));
+        }
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => {
+                self.give_back();
+                Poll::Ready(Err(self.answer.error(error)))
+            }
+            Poll::Pending => {
+                // A place may not wait here for a service that is not ready.
+                self.give_back();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn call(&mut self, req: Req) -> Self::Future {
+        let admission = match mem::replace(&mut self.readiness, Readiness::Unknown) {
+            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
+            Readiness::Admitted(mut permit) => match permit.restart() {
+                true => Ok(permit),
+                // The state has changed since the service became ready.
+                false => {
+                    permit.forgo();
+                    self.breaker.try_acquire()
+                }
+            },
+            Readiness::Unknown | Readiness::Closed => self.breaker.try_acquire(),
+        };
+        match admission {
+            Ok(mut permit) => {
+                let call = permit.running(|| self.inner.call(req));
+                let (classify, answer) = (self.classify.clone(), self.answer.clone());
+                CircuitBreakerFuture::admitted(call, permit, classify, answer)
+            }
+            Err(open) => CircuitBreakerFuture::refused(open, self.answer.clone()),
+        }
+    }
+}
+
+/// The response of a guarded service. Dropping it before it is done counts as a cancelled call.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct CircuitBreakerFuture<F, L, C = ErrorsAreFailures, A = AsError> {
+    #[pin]
+    state: State<F, C, A>,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F, C, A> {
+    Calling {
+        #[pin]
+        call: F,
+        permit: Option<Permit>,
+        classify: C,
+        answer: A,
+    },
+    Refused {
+        open: Option<CircuitOpen>,
+        answer: A,
+    },
+}
+
+impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
+    pub(super) fn admitted(call: F, permit: Permit, classify: C, answer: A) -> Self {
+        Self {
+            state: State::Calling {
+                call,
+                permit: Some(permit),
+                classify,
+                answer,
+            },
+            _leaf: PhantomData,
+        }
+    }
+
+    fn refused(open: CircuitOpen, answer: A) -> Self {
+        Self {
+            state: State::Refused {
+                open: Some(open),
+                answer,
+            },
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<F, Res, E, L, C, A> Future for CircuitBreakerFuture<F, L, C, A>
+where
+    F: Future<Output = Result<Res, E>>,
+    L: StdError,
+    C: Classify<Res, L>,
+    A: Answer<Res, E, L>,
+{
+    type Output = Result<Res, A::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Calling {
+                call,
+                permit,
+                classify,
+                answer,
+            } => {
+                let Some(running) = permit else {
+                    panic!("`CircuitBreakerFuture` polled after completion");
+                };
+                let result = ready!(running.running(|| call.poll(cx)));
+                let (judged, result) = answer.judge(result, classify);
+                if let Some(permit) = permit.take() {
+                    permit.settle_judged(judged);
+                }
+                Poll::Ready(result)
+            }
+            StateProj::Refused { open, answer } => match open.take() {
+                Some(open) => Poll::Ready(answer.refuse(open.into())),
+                None => panic!("`CircuitBreakerFuture` polled after completion"),
+            },
+        }
+    }
+}
+
+impl<F, L, C, A> fmt::Debug for CircuitBreakerFuture<F, L, C, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Calling { .. } => "calling",
+            State::Refused { .. } => "refused",
+        };
+        f.debug_struct("CircuitBreakerFuture")
+            .field("state", &state)
+            .finish()
+    }
+}

@@ -1,0 +1,138 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::CircuitState;
+use super::policy::CircuitBreakerPolicy;
+use super::state::{Mode, Phase, State, ramp_share};
+use crate::time::Tick;
+
+/// A circuit breaker at one moment.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CircuitBreakerSnapshot {
+    /// The name.
+    pub name: Arc<str>,
+    /// The state as a call would meet it now.
+    pub state: CircuitState,
+    /// In metrics-only mode: the state the breaker would have.
+    pub would_be: Option<CircuitState>,
+    /// Failures in a row, up to now.
+    pub failure_count: u32,
+    /// Probes that succeeded since the circuit became half-open.
+    pub success_count: u32,
+    /// So many failures in a row open it.
+    pub failure_threshold: Option<u32>,
+    /// So many successful probes close it.
+    pub success_threshold: u32,
+    /// Calls in the window; 0 without a rate to watch.
+    pub window_calls: u64,
+    /// Failures in the window.
+    pub window_failures: u64,
+    /// Slow calls in the window, those still running included.
+    pub window_slow: u64,
+    /// The share of failures in the window, once it holds `minimum_calls`.
+    pub failure_rate: Option<f64>,
+    /// The share of slow calls in the window, once it holds `minimum_calls`.
+    pub slow_call_rate: Option<f64>,
+    /// How long ago the state last changed (or the breaker was made).
+    pub since_state_change: Duration,
+    /// How long it will stay open.
+    pub remaining_open: Option<Duration>,
+    /// How often it opened since it was last closed.
+    pub openings: u32,
+    /// Probes on their way.
+    pub probes: usize,
+    /// The share of calls that is let in, while traffic is let in gradually.
+    pub ramp: Option<f64>,
+    /// The words of the last failure.
+    pub last_failure: Option<Arc<str>>,
+    /// What has been counted since the breaker was made or reset.
+    pub totals: CircuitBreakerTotals,
+}
+
+/// Counts since a breaker was made or reset. Every admitted call is in exactly one of the first four,
+/// once it has ended; calls admitted while the breaker was disabled are in none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CircuitBreakerTotals {
+    /// Calls that succeeded.
+    pub successes: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Calls whose result said nothing about the service.
+    pub ignored: u64,
+    /// Calls that were dropped before there was a result.
+    pub cancelled: u64,
+    /// Calls that took at least the slow threshold, whatever they ended with.
+    pub slow: u64,
+    /// Calls that were refused.
+    pub rejected: u64,
+    /// In metrics-only mode: calls that would have been refused.
+    pub would_reject: u64,
+    /// Of those, the ones that succeeded all the same.
+    pub would_reject_succeeded: u64,
+}
+
+impl CircuitBreakerSnapshot {
+    pub(super) fn new(
+        name: &Arc<str>,
+        policy: &CircuitBreakerPolicy,
+        state: &State,
+        now: Tick,
+    ) -> Self {
+        let counts = state.counts(now);
+        let enough = counts.calls > 0 && counts.calls >= u64::from(policy.minimum_calls);
+        let rate = |part: u64| enough.then(|| part as f64 / counts.calls as f64);
+        let (success_count, probes) = match &state.phase {
+            Phase::HalfOpen { leases, succeeded } => (*succeeded, leases.len()),
+            Phase::Closed { .. } | Phase::Open { .. } => (0, 0),
+        };
+        Self {
+            name: Arc::clone(name),
+            state: state.effective(now),
+            would_be: (state.mode == Mode::MetricsOnly).then(|| state.by_phase(now)),
+            failure_count: state.streak,
+            success_count,
+            failure_threshold: policy.consecutive_failures,
+            success_threshold: policy.success_threshold,
+            window_calls: counts.calls,
+            window_failures: counts.failures,
+            window_slow: counts.slow,
+            failure_rate: rate(counts.failures),
+            slow_call_rate: policy.slow_calls.and_then(|_| rate(counts.slow)),
+            since_state_change: now.since(state.changed),
+            remaining_open: match state.phase {
+                Phase::Open { until } if now < until => Some(until.since(now)),
+                _ => None,
+            },
+            openings: state.openings,
+            probes,
+            ramp: match &state.phase {
+                Phase::Closed { ramp_since } => ramp_since
+                    .zip(policy.ramp)
+                    .map(|(since, ramp)| ramp_share(now.since(since), ramp))
+                    .filter(|share| *share < 1.0),
+                Phase::Open { .. } | Phase::HalfOpen { .. } => None,
+            },
+            last_failure: state.last_failure.clone(),
+            totals: CircuitBreakerTotals {
+                successes: state.totals.successes,
+                failures: state.totals.failures,
+                ignored: state.totals.ignored,
+                cancelled: state.totals.cancelled,
+                slow: state.totals.slow,
+                rejected: 0,
+                would_reject: state.totals.would_reject,
+                would_reject_succeeded: state.totals.would_reject_succeeded,
+            },
+        }
+    }
+
+    /// Refusals are counted beside the core, where it takes no lock.
+    pub(super) fn with_rejected(mut self, rejected: u64) -> Self {
+        self.totals.rejected = rejected;
+        self
+    }
+}
