@@ -13,6 +13,11 @@
 
 mod feed;
 mod log;
+#[cfg(feature = "metrics")]
+mod metrics;
 
 pub(crate) use self::log::{log, logs_details};
 pub use feed::{Entry, Feed};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use metrics::Metrics;

@@ -1,0 +1,13 @@
+//! Longer reading.
+
+#[doc = include_str!("order.md")]
+pub mod order {}
+
+#[doc = include_str!("choosing.md")]
+pub mod choosing {}
+
+#[doc = include_str!("errors.md")]
+pub mod errors {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}

@@ -1,0 +1,592 @@
+//! What a stack of layers does in the worst case, and which orders do harm.
+//!
+//! Every layer is right by itself; what goes wrong is the order. [`Stack`] takes the handles of a stack,
+//! outermost first, and [`explain`](Stack::explain) says how often the service can be called for one
+//! request, how long that can take, and what to change.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_bulwark::explain::{Stack, Warning};
+//! use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
+//!
+//! let (retry, breaker, lock) =
+//!     (RetryPolicy::new(), CircuitBreaker::new("openai"), ResourceLock::new("gpu"));
+//!
+//! let good = Stack::new()
+//!     .layer(&retry)
+//!     .layer(&breaker)
+//!     .layer(&lock)
+//!     .service("client", Some(Duration::from_secs(10)))
+//!     .explain();
+//! assert_eq!(good.worst_case_calls(), 4);
+//! println!("{good}");
+//!
+//! // The lock outside the retry is held while the retry sleeps.
+//! let bad = Stack::new().layer(&lock).layer(&retry).explain();
+//! assert!(bad.warnings().iter().any(|w| matches!(w, Warning::LockHeldAcrossBackoff { .. })));
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
+use crate::contention::{ContentionLayer, ResourceLock};
+use crate::retry::{RetryLayer, RetryPolicy};
+
+/// Can be part of a [`Stack`]: the handles and the layers of this crate.
+pub trait Describe {
+    /// What matters for the stack.
+    fn describe(&self) -> LayerDescription;
+}
+
+/// What matters of one layer for the stack it is part of.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "layer", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum LayerDescription {
+    /// Calls again.
+    #[non_exhaustive]
+    Retry {
+        /// The name.
+        name: Arc<str>,
+        /// Calls after the first.
+        max_retries: u32,
+        /// All backoffs together, each as long as it can be.
+        worst_case_delay: Duration,
+        /// How long one attempt may take.
+        attempt_timeout: Option<Duration>,
+        /// How long all of it may take.
+        total_timeout: Option<Duration>,
+        /// Whether a budget bounds the retries.
+        has_budget: bool,
+    },
+    /// Refuses.
+    #[non_exhaustive]
+    CircuitBreaker {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// Waits for a permit.
+    #[non_exhaustive]
+    Contention {
+        /// The name.
+        name: Arc<str>,
+        /// How many permits there are.
+        capacity: usize,
+        /// How long a call may wait.
+        timeout: Option<Duration>,
+    },
+}
+
+impl LayerDescription {
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Retry { name, .. }
+            | Self::CircuitBreaker { name }
+            | Self::Contention { name, .. } => name,
+        }
+    }
+}
+
+impl<T: Describe + ?Sized> Describe for &T {
+    fn describe(&self) -> LayerDescription {
+        (**self).describe()
+    }
+}
+
+impl Describe for LayerDescription {
+    fn describe(&self) -> LayerDescription {
+        self.clone()
+    }
+}
+
+impl Describe for RetryPolicy {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Retry {
+            name: self.name().into(),
+            max_retries: self.rules().max_retries(),
+            worst_case_delay: self.rules().worst_case_delay(),
+            attempt_timeout: self.rules().attempt_timeout(),
+            total_timeout: self.rules().total_timeout(),
+            has_budget: self.rules().budget().is_some(),
+        }
+    }
+}
+
+impl Describe for CircuitBreaker {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::CircuitBreaker {
+            name: self.name().into(),
+        }
+    }
+}
+
+impl Describe for ResourceLock {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Contention {
+            name: self.name().into(),
+            capacity: self.policy().max_concurrent(),
+            timeout: self.policy().timeout(),
+        }
+    }
+}
+
+impl<L, C, R> Describe for RetryLayer<L, C, R> {
+    fn describe(&self) -> LayerDescription {
+        self.policy().describe()
+    }
+}
+
+impl<L, C, A> Describe for CircuitBreakerLayer<L, C, A> {
+    fn describe(&self) -> LayerDescription {
+        self.breaker().describe()
+    }
+}
+
+impl<L, H, A> Describe for ContentionLayer<L, H, A> {
+    fn describe(&self) -> LayerDescription {
+        self.resource().describe()
+    }
+}
+
+/// The layers of a stack, outermost first: the order of `ServiceBuilder`.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a description does nothing before `explain`"]
+pub struct Stack {
+    layers: Vec<LayerDescription>,
+    service: Option<(String, Option<Duration>)>,
+}
+
+impl Stack {
+    /// A stack without layers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next layer inwards.
+    pub fn layer(mut self, layer: impl Describe) -> Self {
+        self.layers.push(layer.describe());
+        self
+    }
+
+    /// Names the service, and says how long one call of it can take, if anything bounds that.
+    pub fn service(mut self, name: impl Into<String>, longest_call: Option<Duration>) -> Self {
+        self.service = Some((name.into(), longest_call));
+        self
+    }
+
+    /// Adds it all up.
+    #[must_use]
+    pub fn explain(&self) -> Explanation {
+        let (service, call) = match &self.service {
+            Some((name, call)) => (name.clone(), *call),
+            None => ("service".to_owned(), None),
+        };
+        // From the inside out: how often, and how long, for one call from above.
+        let start = (1_u64, call);
+        let (calls, time) = self.layers.iter().rev().fold(start, |(calls, time), layer| {
+            worst_case_above(layer, calls, time)
+        });
+        Explanation {
+            layers: self.layers.clone(),
+            service,
+            calls,
+            time,
+            warnings: warnings(&self.layers, time),
+        }
+    }
+}
+
+/// The worst case of a layer, from that of what it calls. No time means that nothing bounds it.
+fn worst_case_above(
+    layer: &LayerDescription,
+    calls: u64,
+    time: Option<Duration>,
+) -> (u64, Option<Duration>) {
+    match layer {
+        LayerDescription::Retry {
+            max_retries,
+            worst_case_delay,
+            attempt_timeout,
+            total_timeout,
+            ..
+        } => {
+            let attempts = max_retries.saturating_add(1);
+            let attempt = shorter(time, *attempt_timeout);
+            let all = attempt
+                .map(|attempt| attempt.saturating_mul(attempts).saturating_add(*worst_case_delay));
+            (calls.saturating_mul(attempts.into()), shorter(all, *total_timeout))
+        }
+        LayerDescription::CircuitBreaker { .. } => (calls, time),
+        LayerDescription::Contention { timeout, .. } => {
+            let both = time.zip(*timeout).map(|(time, wait)| time.saturating_add(wait));
+            (calls, both)
+        }
+    }
+}
+
+fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn warnings(layers: &[LayerDescription], time: Option<Duration>) -> Vec<Warning> {
+    use LayerDescription::{CircuitBreaker, Contention, Retry};
+
+    let mut found = Vec::new();
+    for (i, outer) in layers.iter().enumerate() {
+        for inner in &layers[i + 1..] {
+            let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+            match (outer, inner) {
+                (Retry { max_retries: a, .. }, Retry { max_retries: b, .. }) => {
+                    found.push(Warning::RetryInsideRetry {
+                        outer: out,
+                        inner: within,
+                        calls: (u64::from(*a) + 1).saturating_mul(u64::from(*b) + 1),
+                    });
+                }
+                (
+                    Contention { .. },
+                    Retry {
+                        worst_case_delay, ..
+                    },
+                ) => found.push(Warning::LockHeldAcrossBackoff {
+                    lock: out,
+                    retry: within,
+                    backoff: *worst_case_delay,
+                }),
+                (CircuitBreaker { .. }, Retry { .. }) => {
+                    found.push(Warning::BreakerOutsideRetry {
+                        breaker: out,
+                        retry: within,
+                    });
+                }
+                (Contention { .. }, CircuitBreaker { .. }) => {
+                    found.push(Warning::WaitsToBeRefused {
+                        lock: out,
+                        breaker: within,
+                    });
+                }
+                (Contention { .. }, Contention { .. }) if out == within => {
+                    found.push(Warning::SameLockTwice { lock: out });
+                }
+                (CircuitBreaker { .. }, CircuitBreaker { .. }) if out == within => {
+                    found.push(Warning::SameBreakerTwice { breaker: out });
+                }
+                (
+                    Retry {
+                        attempt_timeout: Some(attempt),
+                        ..
+                    },
+                    Contention { timeout, .. },
+                ) if timeout.is_none_or(|wait| wait >= *attempt) => {
+                    found.push(Warning::WaitLongerThanAttempt {
+                        retry: out,
+                        lock: within,
+                        attempt: *attempt,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if let Retry {
+            name,
+            max_retries: 1..,
+            has_budget: false,
+            ..
+        } = outer
+        {
+            found.push(Warning::NoBudget {
+                retry: Arc::clone(name),
+            });
+        }
+    }
+    if time.is_none() {
+        found.push(Warning::Unbounded);
+    }
+    found
+}
+
+/// What is known of a stack. Prints as a short report.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Explanation {
+    layers: Vec<LayerDescription>,
+    service: String,
+    calls: u64,
+    time: Option<Duration>,
+    warnings: Vec<Warning>,
+}
+
+impl Explanation {
+    /// The layers, outermost first.
+    #[must_use]
+    pub fn layers(&self) -> &[LayerDescription] {
+        &self.layers
+    }
+
+    /// How often the service can be called for one request.
+    #[must_use]
+    pub fn worst_case_calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// How long one request can take; `None` if nothing bounds it.
+    #[must_use]
+    pub fn worst_case_time(&self) -> Option<Duration> {
+        self.time
+    }
+
+    /// What to change.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+}
+
+/// Something about a stack that does harm, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "warning", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Warning {
+    /// Retries multiply.
+    #[non_exhaustive]
+    RetryInsideRetry {
+        /// The outer policy.
+        outer: Arc<str>,
+        /// The inner policy.
+        inner: Arc<str>,
+        /// How many calls the two can make of one.
+        calls: u64,
+    },
+    /// A permit is held while a retry inside sleeps.
+    #[non_exhaustive]
+    LockHeldAcrossBackoff {
+        /// The resource.
+        lock: Arc<str>,
+        /// The policy that sleeps.
+        retry: Arc<str>,
+        /// How long it can sleep in all.
+        backoff: Duration,
+    },
+    /// The breaker sees one result of many attempts, and cannot stop the attempts.
+    #[non_exhaustive]
+    BreakerOutsideRetry {
+        /// The breaker.
+        breaker: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Calls wait for a permit, only to be refused by an open circuit.
+    #[non_exhaustive]
+    WaitsToBeRefused {
+        /// The resource.
+        lock: Arc<str>,
+        /// The breaker inside.
+        breaker: Arc<str>,
+    },
+    /// One resource twice: a call waits for itself.
+    #[non_exhaustive]
+    SameLockTwice {
+        /// The resource.
+        lock: Arc<str>,
+    },
+    /// One breaker twice: each call counts twice, and a probe is refused by the very breaker that let
+    /// it through.
+    #[non_exhaustive]
+    SameBreakerTwice {
+        /// The breaker.
+        breaker: Arc<str>,
+    },
+    /// An attempt ends before its wait for a permit does.
+    #[non_exhaustive]
+    WaitLongerThanAttempt {
+        /// The policy.
+        retry: Arc<str>,
+        /// The resource inside.
+        lock: Arc<str>,
+        /// The attempt timeout.
+        attempt: Duration,
+    },
+    /// In an outage every caller retries, and nothing bounds the sum.
+    #[non_exhaustive]
+    NoBudget {
+        /// The policy.
+        retry: Arc<str>,
+    },
+    /// Nothing bounds how long a request can take.
+    Unbounded,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RetryInsideRetry {
+                outer,
+                inner,
+                calls,
+            } => write!(
+                f,
+                "retry `{inner}` is inside retry `{outer}`: together up to {calls} calls for one request; keep one of them"
+            ),
+            Self::LockHeldAcrossBackoff {
+                lock,
+                retry,
+                backoff,
+            } => write!(
+                f,
+                "a permit of `{lock}` is held while retry `{retry}` sleeps, up to {backoff:.1?}; put the retry outside"
+            ),
+            Self::BreakerOutsideRetry { breaker, retry } => write!(
+                f,
+                "breaker `{breaker}` is outside retry `{retry}`: it sees one result of many attempts and cannot stop them; put the retry outside"
+            ),
+            Self::WaitsToBeRefused { lock, breaker } => write!(
+                f,
+                "calls wait for `{lock}` only to be refused by breaker `{breaker}`; put the breaker outside"
+            ),
+            Self::SameLockTwice { lock } => {
+                write!(f, "resource `{lock}` is taken twice: a call would wait for itself")
+            }
+            Self::SameBreakerTwice { breaker } => write!(
+                f,
+                "breaker `{breaker}` is there twice: calls count double, and it refuses its own probes"
+            ),
+            Self::WaitLongerThanAttempt {
+                retry,
+                lock,
+                attempt,
+            } => write!(
+                f,
+                "a call may wait for `{lock}` longer than an attempt of retry `{retry}` may take ({attempt:.1?}); shorten the wait"
+            ),
+            Self::NoBudget { retry } => write!(
+                f,
+                "retry `{retry}` has no budget: in an outage all callers retry; give it a `RetryBudget`"
+            ),
+            Self::Unbounded => f.write_str(
+                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, layer) in self.layers.iter().enumerate() {
+            write!(f, "{:indent$}", "", indent = depth * 2)?;
+            match layer {
+                LayerDescription::Retry {
+                    name,
+                    max_retries,
+                    worst_case_delay,
+                    ..
+                } => writeln!(
+                    f,
+                    "retry `{name}`: up to {max_retries} retries, {worst_case_delay:.1?} of backoff"
+                )?,
+                LayerDescription::CircuitBreaker { name } => {
+                    writeln!(f, "circuit breaker `{name}`")?;
+                }
+                LayerDescription::Contention {
+                    name,
+                    capacity,
+                    timeout,
+                } => {
+                    write!(f, "resource `{name}`: {capacity} at a time, ")?;
+                    match timeout {
+                        Some(timeout) => writeln!(f, "wait at most {timeout:.1?}")?,
+                        None => writeln!(f, "wait without end")?,
+                    }
+                }
+            }
+        }
+        writeln!(f, "{:indent$}{}", "", self.service, indent = self.layers.len() * 2)?;
+        write!(f, "worst case for one request: {} calls, ", self.calls)?;
+        match self.time {
+            Some(time) => writeln!(f, "{time:.1?}")?,
+            None => writeln!(f, "no bound in time")?,
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(retries: u32) -> LayerDescription {
+        LayerDescription::Retry {
+            name: "r".into(),
+            max_retries: retries,
+            worst_case_delay: Duration::from_secs(7),
+            attempt_timeout: None,
+            total_timeout: None,
+            has_budget: true,
+        }
+    }
+
+    fn lock(wait: u64) -> LayerDescription {
+        LayerDescription::Contention {
+            name: "l".into(),
+            capacity: 1,
+            timeout: Some(Duration::from_secs(wait)),
+        }
+    }
+
+    fn breaker() -> LayerDescription {
+        LayerDescription::CircuitBreaker { name: "b".into() }
+    }
+
+    fn explain(layers: &[LayerDescription]) -> Explanation {
+        let stack = layers.iter().fold(Stack::new(), Stack::layer);
+        stack.service("s", Some(Duration::from_secs(10))).explain()
+    }
+
+    #[test]
+    fn the_documented_order_has_no_warning_and_a_time_that_adds_up() {
+        let it = explain(&[retry(3), breaker(), lock(30)]);
+        assert_eq!(it.warnings(), []);
+        assert_eq!(it.worst_case_calls(), 4);
+        assert_eq!(it.worst_case_time(), Some(Duration::from_secs(4 * (30 + 10) + 7)));
+    }
+
+    #[test]
+    fn every_harmful_order_is_named() {
+        let kinds = |layers: &[LayerDescription]| -> Vec<String> {
+            explain(layers).warnings().iter().map(|w| format!("{w:?}")).collect()
+        };
+        assert!(kinds(&[lock(1), retry(3)])[0].starts_with("LockHeldAcrossBackoff"));
+        assert!(kinds(&[breaker(), retry(3)])[0].starts_with("BreakerOutsideRetry"));
+        assert!(kinds(&[lock(1), breaker()])[0].starts_with("WaitsToBeRefused"));
+        assert!(kinds(&[lock(1), lock(1)])[0].starts_with("SameLockTwice"));
+        assert!(kinds(&[breaker(), breaker()])[0].starts_with("SameBreakerTwice"));
+        let nested = explain(&[retry(3), breaker(), retry(2)]);
+        assert_eq!(nested.worst_case_calls(), 12);
+        assert!(matches!(
+            nested.warnings()[0],
+            Warning::RetryInsideRetry { calls: 12, .. }
+        ));
+    }
+
+    #[test]
+    fn what_nothing_bounds_is_said_to_be_unbounded() {
+        let it = Stack::new().layer(retry(3)).explain();
+        assert_eq!(it.worst_case_time(), None);
+        assert_eq!(it.warnings(), [Warning::Unbounded]);
+    }
+
+    #[test]
+    fn absurd_retries_saturate() {
+        let it = explain(&[retry(u32::MAX), retry(u32::MAX), retry(u32::MAX)]);
+        assert_eq!(it.worst_case_calls(), u64::MAX);
+    }
+}

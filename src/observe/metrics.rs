@@ -1,0 +1,175 @@
+//! Event and snapshot -> `metrics`. Every match is exhaustive: an event cannot be forgotten.
+
+use metrics::{counter, gauge, histogram};
+
+use crate::circuit_breaker::{CircuitBreakerEvent, CircuitState};
+use crate::contention::ContentionEvent;
+use crate::event::{Event, Observer};
+use crate::registry::RegistrySnapshot;
+use crate::retry::RetryEvent;
+
+/// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
+///
+/// | name | type | labels | what |
+/// |---|---|---|---|
+/// | `bulwark_events_total` | counter | `pattern`, `name`, `kind` | every event |
+/// | `bulwark_retry_delay_seconds` | histogram | `name` | backoffs before retries |
+/// | `bulwark_wait_seconds` | histogram | `name` | waits for a permit, however they ended |
+/// | `bulwark_circuit_state` | gauge | `name`, `state` | 1 for the state a breaker is in, 0 for the others |
+/// | `bulwark_circuit_calls_total` | counter | `name`, `outcome` | calls through a breaker, by how they ended |
+/// | `bulwark_circuit_failure_rate` | gauge | `name` | failures in the window, once it holds enough calls |
+/// | `bulwark_resource_in_use`, `_capacity`, `_waiting` | gauge | `name` | permits and waiters now |
+///
+/// The first three, and changes of `bulwark_circuit_state`, come from events, as they happen. The rest
+/// comes from [`Metrics::record`], which is to be called before each scrape: so that a breaker that
+/// never changed its state has a state too, and healthy calls pay nothing.
+///
+/// ```
+/// use tower_bulwark::observe::Metrics;
+/// use tower_bulwark::{CircuitBreaker, Registry};
+///
+/// let breaker = CircuitBreaker::builder("openai").observer(Metrics).build_in(Registry::global())?;
+/// // Before a scrape:
+/// Metrics::record(&Registry::global().snapshot());
+/// # Ok::<(), tower_bulwark::RegistryError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metrics;
+
+const STATES: [CircuitState; 6] = [
+    CircuitState::Closed,
+    CircuitState::Open,
+    CircuitState::HalfOpen,
+    CircuitState::ForcedOpen,
+    CircuitState::Disabled,
+    CircuitState::MetricsOnly,
+];
+
+fn circuit_state(name: &str, now: CircuitState) {
+    for state in STATES {
+        let is_now = if state == now { 1.0 } else { 0.0 };
+        gauge!("bulwark_circuit_state", "name" => name.to_owned(), "state" => state.to_string())
+            .set(is_now);
+    }
+}
+
+impl Metrics {
+    /// Records what a snapshot shows.
+    pub fn record(snapshot: &RegistrySnapshot) {
+        for breaker in &snapshot.circuit_breakers {
+            let name = || breaker.name.to_string();
+            circuit_state(&breaker.name, breaker.state);
+            let totals = &breaker.totals;
+            for (outcome, calls) in [
+                ("success", totals.successes),
+                ("failure", totals.failures),
+                ("ignored", totals.ignored),
+                ("cancelled", totals.cancelled),
+                ("rejected", totals.rejected),
+            ] {
+                counter!("bulwark_circuit_calls_total", "name" => name(), "outcome" => outcome)
+                    .absolute(calls);
+            }
+            if let Some(rate) = breaker.failure_rate {
+                gauge!("bulwark_circuit_failure_rate", "name" => name()).set(rate);
+            }
+        }
+        for lock in &snapshot.resource_locks {
+            let name = || lock.name.to_string();
+            gauge!("bulwark_resource_in_use", "name" => name()).set(lock.in_use as f64);
+            gauge!("bulwark_resource_capacity", "name" => name()).set(lock.capacity as f64);
+            gauge!("bulwark_resource_waiting", "name" => name()).set(lock.waiting as f64);
+        }
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, name: &str, event: &Event) {
+        let labels = [
+            ("pattern", event.pattern().to_owned()),
+            ("name", name.to_owned()),
+            ("kind", event.kind().to_owned()),
+        ];
+        counter!("bulwark_events_total", &labels).increment(1);
+        match event {
+            Event::Retry(RetryEvent::Scheduled { delay, .. }) => {
+                histogram!("bulwark_retry_delay_seconds", "name" => name.to_owned()).record(*delay);
+            }
+            Event::CircuitBreaker(CircuitBreakerEvent::StateChanged { to, .. }) => {
+                circuit_state(name, *to);
+            }
+            Event::Contention(
+                ContentionEvent::Acquired { waited, .. }
+                | ContentionEvent::TimedOut { waited, .. }
+                | ContentionEvent::Abandoned { waited, .. },
+            ) => {
+                histogram!("bulwark_wait_seconds", "name" => name.to_owned()).record(*waited);
+            }
+            Event::Retry(RetryEvent::Recovered { .. } | RetryEvent::GaveUp { .. })
+            | Event::CircuitBreaker(
+                CircuitBreakerEvent::WouldChange { .. }
+                | CircuitBreakerEvent::Rejected { .. }
+                | CircuitBreakerEvent::ProbeLost { .. }
+                | CircuitBreakerEvent::Reset,
+            )
+            | Event::Contention(
+                ContentionEvent::Contended { .. }
+                | ContentionEvent::QueueFull { .. }
+                | ContentionEvent::Deadlock { .. }
+                | ContentionEvent::LongHold { .. }
+                | ContentionEvent::CapacityChanged { .. },
+            ) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+    use crate::{CircuitBreaker, Registry};
+
+    /// Every metric as one line.
+    fn recorded(f: impl FnOnce()) -> Vec<String> {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, f);
+        let lines = snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, value)| {
+            let key = key.key();
+            let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
+            let value = match value {
+                DebugValue::Counter(n) => n.to_string(),
+                DebugValue::Gauge(x) => x.to_string(),
+                DebugValue::Histogram(values) => format!("{} values", values.len()),
+            };
+            format!("{}{{{}}} {value}", key.name(), labels.join(","))
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn a_breaker_has_a_state_before_it_ever_changed() {
+        let registry = Registry::new();
+        let _ = registry.circuit_breaker("api");
+        let lines = recorded(|| Metrics::record(&registry.snapshot()));
+        let is = |line: &str| lines.iter().any(|l| l == line);
+        assert!(is("bulwark_circuit_state{name=api,state=closed} 1"), "{lines:#?}");
+        assert!(is("bulwark_circuit_state{name=api,state=open} 0"), "{lines:#?}");
+        assert!(is("bulwark_circuit_calls_total{name=api,outcome=success} 0"), "{lines:#?}");
+    }
+
+    #[test]
+    fn the_old_state_is_set_to_zero_when_the_new_one_is_set_to_one() {
+        let lines = recorded(|| {
+            let breaker = CircuitBreaker::builder("api").observer(Metrics).build().unwrap();
+            breaker.force_open();
+            breaker.force_close();
+        });
+        let is = |line: &str| lines.iter().any(|l| l == line);
+        assert!(is("bulwark_circuit_state{name=api,state=closed} 1"), "{lines:#?}");
+        assert!(is("bulwark_circuit_state{name=api,state=forced open} 0"), "{lines:#?}");
+        let events = "bulwark_events_total{pattern=circuit_breaker,name=api,kind=state_changed} 2";
+        assert!(is(events), "{lines:#?}");
+    }
+}

@@ -1,0 +1,416 @@
+//! Name -> handle: get, list, snapshot.
+//!
+//! A name stands for one policy. Asking for a name again gives the same handle, whoever asks; asking
+//! for it with *other rules* is an error that shows both, never a silent first-come-first-served.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::circuit_breaker::{
+    CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerPolicy, CircuitBreakerSnapshot,
+};
+use crate::contention::{ResourceLock, ResourceLockBuilder, ResourcePolicy, ResourceSnapshot};
+use crate::error::ConfigError;
+use crate::event::Observer;
+use crate::observe::Feed;
+use crate::retry::{RetryPolicy, RetryPolicyBuilder, RetryRules, RetrySnapshot};
+
+/// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_bulwark::{CircuitBreaker, Registry};
+///
+/// let registry = Registry::new();
+/// let breaker = CircuitBreaker::builder("openai")
+///     .recovery_timeout(Duration::from_secs(10))
+///     .build_in(&registry)?;
+/// breaker.force_open();
+///
+/// // Elsewhere, by name: the same breaker.
+/// assert_eq!(registry.circuit_breaker("openai").state(), breaker.state());
+///
+/// // Other rules under the same name: an error that shows both.
+/// let conflict = CircuitBreaker::builder("openai")
+///     .recovery_timeout(Duration::from_secs(60))
+///     .build_in(&registry)
+///     .unwrap_err();
+/// println!("{conflict}");
+/// # Ok::<(), tower_bulwark::RegistryError>(())
+/// ```
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    retries: Shelf<RetryPolicy>,
+    circuit_breakers: Shelf<CircuitBreaker>,
+    resource_locks: Shelf<ResourceLock>,
+    feed: Feed,
+}
+
+impl Registry {
+    /// An empty registry, for a test or a tenant.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                retries: Shelf::new(),
+                circuit_breakers: Shelf::new(),
+                resource_locks: Shelf::new(),
+                feed: Feed::default(),
+            }),
+        }
+    }
+
+    /// The registry of the process.
+    #[must_use]
+    pub fn global() -> &'static Self {
+        static GLOBAL: OnceLock<Registry> = OnceLock::new();
+        GLOBAL.get_or_init(Self::new)
+    }
+
+    /// The circuit breaker of that name, whatever its policy; made with the default policy if there is
+    /// none yet. To give it a policy: `CircuitBreaker::builder(name)..build_in(&registry)`.
+    #[must_use]
+    pub fn circuit_breaker(&self, name: impl Into<Arc<str>>) -> CircuitBreaker {
+        let name = name.into();
+        let make = || CircuitBreaker::builder(Arc::clone(&name)).build_with(self.observer());
+        let default = || CircuitBreaker::new(Arc::clone(&name));
+        self.shared.circuit_breakers.get_or(&name, || make().unwrap_or_else(|_| default()))
+    }
+
+    /// The resource lock of that name, whatever its policy; made with the default policy if there is
+    /// none yet. To give it a policy: `ResourceLock::builder(name)..build_in(&registry)`.
+    #[must_use]
+    pub fn resource_lock(&self, name: impl Into<Arc<str>>) -> ResourceLock {
+        let name = name.into();
+        let make = || ResourceLock::builder(Arc::clone(&name)).build_with(self.observer());
+        let default = || ResourceLock::new(Arc::clone(&name));
+        self.shared.resource_locks.get_or(&name, || make().unwrap_or_else(|_| default()))
+    }
+
+    /// The retry policy of that name, whatever its rules; made with the default rules if there is none
+    /// yet. To give it rules: `RetryPolicy::builder().name(name)..build_in(&registry)`.
+    #[must_use]
+    pub fn retry(&self, name: impl Into<Arc<str>>) -> RetryPolicy {
+        let name = name.into();
+        let make = || RetryPolicy::builder().name(Arc::clone(&name)).build_with(self.observer());
+        self.shared.retries.get_or(&name, || make().unwrap_or_default())
+    }
+
+    /// All circuit breakers, by name.
+    #[must_use]
+    pub fn circuit_breakers(&self) -> Vec<CircuitBreaker> {
+        self.shared.circuit_breakers.all()
+    }
+
+    /// All resource locks, by name.
+    #[must_use]
+    pub fn resource_locks(&self) -> Vec<ResourceLock> {
+        self.shared.resource_locks.all()
+    }
+
+    /// All retry policies, by name.
+    #[must_use]
+    pub fn retries(&self) -> Vec<RetryPolicy> {
+        self.shared.retries.all()
+    }
+
+    /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
+    /// name gets a new one.
+    pub fn remove_circuit_breaker(&self, name: &str) -> Option<CircuitBreaker> {
+        self.shared.circuit_breakers.remove(name)
+    }
+
+    /// Forgets the resource lock of that name, as
+    /// [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    pub fn remove_resource_lock(&self, name: &str) -> Option<ResourceLock> {
+        self.shared.resource_locks.remove(name)
+    }
+
+    /// Forgets the retry policy of that name, as
+    /// [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    pub fn remove_retry(&self, name: &str) -> Option<RetryPolicy> {
+        self.shared.retries.remove(name)
+    }
+
+    /// The last events of everything that is registered here.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.shared.feed
+    }
+
+    /// Everything that is registered here, each at one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> RegistrySnapshot {
+        RegistrySnapshot {
+            retries: self.retries().iter().map(RetryPolicy::snapshot).collect(),
+            circuit_breakers: self.circuit_breakers().iter().map(CircuitBreaker::snapshot).collect(),
+            resource_locks: self.resource_locks().iter().map(ResourceLock::snapshot).collect(),
+        }
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        Some(Arc::new(self.shared.feed.clone()))
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("retries", &self.shared.retries.names())
+            .field("circuit_breakers", &self.shared.circuit_breakers.names())
+            .field("resource_locks", &self.shared.resource_locks.names())
+            .finish()
+    }
+}
+
+/// Everything in a registry.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RegistrySnapshot {
+    /// The retry policies, by name.
+    pub retries: Vec<RetrySnapshot>,
+    /// The circuit breakers, by name.
+    pub circuit_breakers: Vec<CircuitBreakerSnapshot>,
+    /// The resource locks, by name.
+    pub resource_locks: Vec<ResourceSnapshot>,
+}
+
+/// Why a handle could not be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// A setting cannot work.
+    Config(ConfigError),
+    /// The name is taken by a handle with other rules.
+    #[non_exhaustive]
+    Conflict {
+        /// What kind of handle it is: `circuit breaker`, `resource lock` or `retry policy`.
+        kind: &'static str,
+        /// The name.
+        name: Arc<str>,
+        /// The rules that the name stands for.
+        existing: String,
+        /// The rules that were asked for.
+        requested: String,
+    },
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Conflict {
+                kind,
+                name,
+                existing,
+                requested,
+            } => write!(
+                f,
+                "the {kind} `{name}` exists with other rules: use another name, or ask for the same rules\n existing: {existing}\nrequested: {requested}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Conflict { .. } => None,
+        }
+    }
+}
+
+impl From<ConfigError> for RegistryError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Handles of one kind, by name.
+struct Shelf<H>(Mutex<BTreeMap<Arc<str>, H>>);
+
+impl<H: Clone> Shelf<H> {
+    fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, H>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get_or(&self, name: &Arc<str>, make: impl FnOnce() -> H) -> H {
+        let mut shelf = self.lock();
+        shelf.entry(Arc::clone(name)).or_insert_with(make).clone()
+    }
+
+    fn all(&self) -> Vec<H> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn remove(&self, name: &str) -> Option<H> {
+        self.lock().remove(name)
+    }
+
+    /// The handle of that name if it goes by `rules`; a new one if the name is free.
+    fn build<R: PartialEq + fmt::Debug>(
+        &self,
+        kind: &'static str,
+        name: &Arc<str>,
+        rules: &R,
+        rules_of: impl Fn(&H) -> &R,
+        make: impl FnOnce() -> Result<H, ConfigError>,
+    ) -> Result<H, RegistryError> {
+        let mut shelf = self.lock();
+        match shelf.get(name) {
+            Some(handle) if rules_of(handle) == rules => Ok(handle.clone()),
+            Some(handle) => Err(RegistryError::Conflict {
+                kind,
+                name: Arc::clone(name),
+                existing: format!("{:?}", rules_of(handle)),
+                requested: format!("{rules:?}"),
+            }),
+            None => {
+                let handle = make()?;
+                shelf.insert(Arc::clone(name), handle.clone());
+                Ok(handle)
+            }
+        }
+    }
+}
+
+macro_rules! build_in {
+    ($builder:ty, $handle:ty, $rules:ty, $kind:literal, $shelf:ident, $rules_of:path) => {
+        impl $builder {
+            /// Registers the handle under its name, or gives the one that is registered with the same
+            /// rules. Callbacks and observers of a builder that finds a registered handle are dropped
+            /// with it: they belong to whoever registers first.
+            ///
+            /// # Errors
+            ///
+            /// [`RegistryError::Config`] for a setting that cannot work, [`RegistryError::Conflict`] if
+            /// the name stands for other rules.
+            pub fn build_in(self, registry: &Registry) -> Result<$handle, RegistryError> {
+                let rules: $rules = self.checked_policy()?;
+                let name = Arc::clone(self.name_ref());
+                let make = || self.build_with(registry.observer());
+                registry.shared.$shelf.build($kind, &name, &rules, $rules_of, make)
+            }
+        }
+    };
+}
+
+build_in!(
+    CircuitBreakerBuilder,
+    CircuitBreaker,
+    CircuitBreakerPolicy,
+    "circuit breaker",
+    circuit_breakers,
+    CircuitBreaker::policy
+);
+build_in!(
+    ResourceLockBuilder,
+    ResourceLock,
+    ResourcePolicy,
+    "resource lock",
+    resource_locks,
+    ResourceLock::policy
+);
+build_in!(
+    RetryPolicyBuilder,
+    RetryPolicy,
+    RetryRules,
+    "retry policy",
+    retries,
+    RetryPolicy::rules
+);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::circuit_breaker::CircuitState;
+
+    #[test]
+    fn a_name_gives_the_same_handle_to_whoever_asks() {
+        let registry = Registry::new();
+        registry.circuit_breaker("api").force_open();
+        assert_eq!(registry.circuit_breaker("api").state(), CircuitState::ForcedOpen);
+        assert_eq!(Registry::new().circuit_breaker("api").state(), CircuitState::Closed);
+    }
+
+    #[test]
+    fn other_rules_under_a_taken_name_are_an_error_that_shows_both() {
+        let registry = Registry::new();
+        let ask = |n| CircuitBreaker::builder("api").consecutive_failures(n).build_in(&registry);
+        ask(50).unwrap();
+        ask(50).unwrap();
+        let conflict = ask(3).unwrap_err().to_string();
+        assert!(conflict.contains("consecutive_failures: Some(50)"), "{conflict}");
+        assert!(conflict.contains("consecutive_failures: Some(3)"), "{conflict}");
+
+        let ask = |n| ResourceLock::builder("db").max_concurrent(n).build_in(&registry);
+        ask(1).unwrap();
+        assert!(matches!(ask(10), Err(RegistryError::Conflict { kind: "resource lock", .. })));
+
+        let ask = |n| RetryPolicy::builder().name("r").max_retries(n).build_in(&registry);
+        ask(1).unwrap();
+        assert!(matches!(ask(2), Err(RegistryError::Conflict { kind: "retry policy", .. })));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_work_registers_nothing() {
+        let registry = Registry::new();
+        let wrong = CircuitBreaker::builder("api").consecutive_failures(0).build_in(&registry);
+        assert!(matches!(wrong, Err(RegistryError::Config(_))));
+        assert!(registry.circuit_breakers().is_empty());
+    }
+
+    #[test]
+    fn everything_registered_is_listed_and_in_the_snapshot() {
+        let registry = Registry::new();
+        let _ = (registry.circuit_breaker("b"), registry.circuit_breaker("a"));
+        let _ = (registry.resource_lock("db"), registry.retry("calls"));
+        let snapshot = registry.snapshot();
+        let names: Vec<_> = snapshot.circuit_breakers.iter().map(|b| &*b.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(&*snapshot.resource_locks[0].name, "db");
+        assert_eq!(&*snapshot.retries[0].name, "calls");
+    }
+
+    #[test]
+    fn the_feed_hears_everything_registered() {
+        let registry = Registry::new();
+        registry.circuit_breaker("api").open_for(Duration::from_secs(1));
+        let heard = registry.feed().recent();
+        assert_eq!(heard.len(), 1);
+        assert_eq!(heard[0].event.to_string(), "closed -> open: an operator said so; open for 1.000s");
+    }
+
+    #[test]
+    fn a_removed_handle_lives_on_for_those_who_have_it() {
+        let registry = Registry::new();
+        let old = registry.circuit_breaker("api");
+        old.force_open();
+        assert!(registry.remove_circuit_breaker("api").is_some());
+        assert_eq!(registry.circuit_breaker("api").state(), CircuitState::Closed);
+        assert_eq!(old.state(), CircuitState::ForcedOpen);
+    }
+}
