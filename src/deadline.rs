@@ -129,6 +129,12 @@ pub(crate) fn while_dropping_timed_out<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// What is being dropped never reached the service: that it took too long is not the service's fault. Said
+/// by a wait for a permit, which is dropped before the permit of a breaker around it.
+pub(crate) fn excuse_timed_out() {
+    TIMED_OUT.set(false);
+}
+
 /// Whether what is being dropped right now is dropped because it took too long.
 pub(crate) fn is_dropping_timed_out() -> bool {
     TIMED_OUT.get()

@@ -186,9 +186,13 @@ impl Stack {
         };
         // From the inside out: how often, and how long, for one call from above.
         let start = (1_u64, call);
-        let (calls, time) = self.layers.iter().rev().fold(start, |(calls, time), layer| {
-            worst_case_above(layer, calls, time)
-        });
+        let (calls, time) = self
+            .layers
+            .iter()
+            .rev()
+            .fold(start, |(calls, time), layer| {
+                worst_case_above(layer, calls, time)
+            });
         Explanation {
             layers: self.layers.clone(),
             service,
@@ -215,13 +219,21 @@ fn worst_case_above(
         } => {
             let attempts = max_retries.saturating_add(1);
             let attempt = shorter(time, *attempt_timeout);
-            let all = attempt
-                .map(|attempt| attempt.saturating_mul(attempts).saturating_add(*worst_case_delay));
-            (calls.saturating_mul(attempts.into()), shorter(all, *total_timeout))
+            let all = attempt.map(|attempt| {
+                attempt
+                    .saturating_mul(attempts)
+                    .saturating_add(*worst_case_delay)
+            });
+            (
+                calls.saturating_mul(attempts.into()),
+                shorter(all, *total_timeout),
+            )
         }
         LayerDescription::CircuitBreaker { .. } => (calls, time),
         LayerDescription::Contention { timeout, .. } => {
-            let both = time.zip(*timeout).map(|(time, wait)| time.saturating_add(wait));
+            let both = time
+                .zip(*timeout)
+                .map(|(time, wait)| time.saturating_add(wait));
             (calls, both)
         }
     }
@@ -506,7 +518,13 @@ impl fmt::Display for Explanation {
                 }
             }
         }
-        writeln!(f, "{:indent$}{}", "", self.service, indent = self.layers.len() * 2)?;
+        writeln!(
+            f,
+            "{:indent$}{}",
+            "",
+            self.service,
+            indent = self.layers.len() * 2
+        )?;
         write!(f, "worst case for one request: {} calls, ", self.calls)?;
         match self.time {
             Some(time) => writeln!(f, "{time:.1?}")?,
@@ -556,13 +574,20 @@ mod tests {
         let it = explain(&[retry(3), breaker(), lock(30)]);
         assert_eq!(it.warnings(), []);
         assert_eq!(it.worst_case_calls(), 4);
-        assert_eq!(it.worst_case_time(), Some(Duration::from_secs(4 * (30 + 10) + 7)));
+        assert_eq!(
+            it.worst_case_time(),
+            Some(Duration::from_secs(4 * (30 + 10) + 7))
+        );
     }
 
     #[test]
     fn every_harmful_order_is_named() {
         let kinds = |layers: &[LayerDescription]| -> Vec<String> {
-            explain(layers).warnings().iter().map(|w| format!("{w:?}")).collect()
+            explain(layers)
+                .warnings()
+                .iter()
+                .map(|w| format!("{w:?}"))
+                .collect()
         };
         assert!(kinds(&[lock(1), retry(3)])[0].starts_with("LockHeldAcrossBackoff"));
         assert!(kinds(&[breaker(), retry(3)])[0].starts_with("BreakerOutsideRetry"));

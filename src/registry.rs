@@ -79,7 +79,9 @@ impl Registry {
         let name = name.into();
         let make = || CircuitBreaker::builder(Arc::clone(&name)).build_with(self.observer());
         let default = || CircuitBreaker::new(Arc::clone(&name));
-        self.shared.circuit_breakers.get_or(&name, || make().unwrap_or_else(|_| default()))
+        self.shared
+            .circuit_breakers
+            .get_or(&name, || make().unwrap_or_else(|_| default()))
     }
 
     /// The resource lock of that name, whatever its policy; made with the default policy if there is
@@ -89,7 +91,9 @@ impl Registry {
         let name = name.into();
         let make = || ResourceLock::builder(Arc::clone(&name)).build_with(self.observer());
         let default = || ResourceLock::new(Arc::clone(&name));
-        self.shared.resource_locks.get_or(&name, || make().unwrap_or_else(|_| default()))
+        self.shared
+            .resource_locks
+            .get_or(&name, || make().unwrap_or_else(|_| default()))
     }
 
     /// The retry policy of that name, whatever its rules; made with the default rules if there is none
@@ -97,8 +101,14 @@ impl Registry {
     #[must_use]
     pub fn retry(&self, name: impl Into<Arc<str>>) -> RetryPolicy {
         let name = name.into();
-        let make = || RetryPolicy::builder().name(Arc::clone(&name)).build_with(self.observer());
-        self.shared.retries.get_or(&name, || make().unwrap_or_default())
+        let make = || {
+            RetryPolicy::builder()
+                .name(Arc::clone(&name))
+                .build_with(self.observer())
+        };
+        self.shared
+            .retries
+            .get_or(&name, || make().unwrap_or_default())
     }
 
     /// All circuit breakers, by name.
@@ -148,8 +158,16 @@ impl Registry {
     pub fn snapshot(&self) -> RegistrySnapshot {
         RegistrySnapshot {
             retries: self.retries().iter().map(RetryPolicy::snapshot).collect(),
-            circuit_breakers: self.circuit_breakers().iter().map(CircuitBreaker::snapshot).collect(),
-            resource_locks: self.resource_locks().iter().map(ResourceLock::snapshot).collect(),
+            circuit_breakers: self
+                .circuit_breakers()
+                .iter()
+                .map(CircuitBreaker::snapshot)
+                .collect(),
+            resource_locks: self
+                .resource_locks()
+                .iter()
+                .map(ResourceLock::snapshot)
+                .collect(),
         }
     }
 
@@ -310,7 +328,10 @@ macro_rules! build_in {
                 let rules: $rules = self.checked_policy()?;
                 let name = Arc::clone(self.name_ref());
                 let make = || self.build_with(registry.observer());
-                registry.shared.$shelf.build($kind, &name, &rules, $rules_of, make)
+                registry
+                    .shared
+                    .$shelf
+                    .build($kind, &name, &rules, $rules_of, make)
             }
         }
     };
@@ -352,33 +373,72 @@ mod tests {
     fn a_name_gives_the_same_handle_to_whoever_asks() {
         let registry = Registry::new();
         registry.circuit_breaker("api").force_open();
-        assert_eq!(registry.circuit_breaker("api").state(), CircuitState::ForcedOpen);
-        assert_eq!(Registry::new().circuit_breaker("api").state(), CircuitState::Closed);
+        assert_eq!(
+            registry.circuit_breaker("api").state(),
+            CircuitState::ForcedOpen
+        );
+        assert_eq!(
+            Registry::new().circuit_breaker("api").state(),
+            CircuitState::Closed
+        );
     }
 
     #[test]
     fn other_rules_under_a_taken_name_are_an_error_that_shows_both() {
         let registry = Registry::new();
-        let ask = |n| CircuitBreaker::builder("api").consecutive_failures(n).build_in(&registry);
+        let ask = |n| {
+            CircuitBreaker::builder("api")
+                .consecutive_failures(n)
+                .build_in(&registry)
+        };
         ask(50).unwrap();
         ask(50).unwrap();
         let conflict = ask(3).unwrap_err().to_string();
-        assert!(conflict.contains("consecutive_failures: Some(50)"), "{conflict}");
-        assert!(conflict.contains("consecutive_failures: Some(3)"), "{conflict}");
+        assert!(
+            conflict.contains("consecutive_failures: Some(50)"),
+            "{conflict}"
+        );
+        assert!(
+            conflict.contains("consecutive_failures: Some(3)"),
+            "{conflict}"
+        );
 
-        let ask = |n| ResourceLock::builder("db").max_concurrent(n).build_in(&registry);
+        let ask = |n| {
+            ResourceLock::builder("db")
+                .max_concurrent(n)
+                .build_in(&registry)
+        };
         ask(1).unwrap();
-        assert!(matches!(ask(10), Err(RegistryError::Conflict { kind: "resource lock", .. })));
+        assert!(matches!(
+            ask(10),
+            Err(RegistryError::Conflict {
+                kind: "resource lock",
+                ..
+            })
+        ));
 
-        let ask = |n| RetryPolicy::builder().name("r").max_retries(n).build_in(&registry);
+        let ask = |n| {
+            RetryPolicy::builder()
+                .name("r")
+                .max_retries(n)
+                .build_in(&registry)
+        };
         ask(1).unwrap();
-        assert!(matches!(ask(2), Err(RegistryError::Conflict { kind: "retry policy", .. })));
+        assert!(matches!(
+            ask(2),
+            Err(RegistryError::Conflict {
+                kind: "retry policy",
+                ..
+            })
+        ));
     }
 
     #[test]
     fn a_setting_that_cannot_work_registers_nothing() {
         let registry = Registry::new();
-        let wrong = CircuitBreaker::builder("api").consecutive_failures(0).build_in(&registry);
+        let wrong = CircuitBreaker::builder("api")
+            .consecutive_failures(0)
+            .build_in(&registry);
         assert!(matches!(wrong, Err(RegistryError::Config(_))));
         assert!(registry.circuit_breakers().is_empty());
     }
@@ -398,10 +458,15 @@ mod tests {
     #[test]
     fn the_feed_hears_everything_registered() {
         let registry = Registry::new();
-        registry.circuit_breaker("api").open_for(Duration::from_secs(1));
+        registry
+            .circuit_breaker("api")
+            .open_for(Duration::from_secs(1));
         let heard = registry.feed().recent();
         assert_eq!(heard.len(), 1);
-        assert_eq!(heard[0].event.to_string(), "closed -> open: an operator said so; open for 1.000s");
+        assert_eq!(
+            heard[0].event.to_string(),
+            "closed -> open: an operator said so; open for 1.000s"
+        );
     }
 
     #[test]
@@ -410,7 +475,10 @@ mod tests {
         let old = registry.circuit_breaker("api");
         old.force_open();
         assert!(registry.remove_circuit_breaker("api").is_some());
-        assert_eq!(registry.circuit_breaker("api").state(), CircuitState::Closed);
+        assert_eq!(
+            registry.circuit_breaker("api").state(),
+            CircuitState::Closed
+        );
         assert_eq!(old.state(), CircuitState::ForcedOpen);
     }
 }

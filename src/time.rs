@@ -29,6 +29,17 @@ pub(crate) fn now() -> Tick {
     Tick::from_instant(Instant::now())
 }
 
+/// Parks this thread for `duration` of real time: a paused tokio clock cannot wake a thread.
+#[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+pub(crate) fn park_for(duration: Duration) {
+    let start = std::time::Instant::now();
+    while let Some(left) = duration.checked_sub(start.elapsed())
+        && !left.is_zero()
+    {
+        std::thread::park_timeout(left);
+    }
+}
+
 impl Tick {
     /// Later than every moment that will be asked about.
     pub(crate) const NEVER: Self = Self(u64::MAX);

@@ -23,6 +23,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    #[cfg(test)]
     pub(crate) const FAST_SUCCESS: Self = Self {
         failed: false,
         slow: false,

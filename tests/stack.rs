@@ -66,7 +66,10 @@ fn failing(
 async fn a_busy_lock_never_opens_a_healthy_breaker() {
     let calls = Arc::new(AtomicU32::new(0));
     let breaker = CircuitBreaker::new("openai-api");
-    let lock = ResourceLock::builder("connection").timeout(SECOND).build().unwrap();
+    let lock = ResourceLock::builder("connection")
+        .timeout(SECOND)
+        .build()
+        .unwrap();
     let service = ServiceBuilder::new()
         .layer(fast_retry(3).layer())
         .layer(breaker.layer())
@@ -76,7 +79,11 @@ async fn a_busy_lock_never_opens_a_healthy_breaker() {
     let results = join_all((0..10).map(|i| service.clone().oneshot(i))).await;
 
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
-    assert_eq!(calls.load(Ordering::Relaxed), 1, "only the holder reached the service");
+    assert_eq!(
+        calls.load(Ordering::Relaxed),
+        1,
+        "only the holder reached the service"
+    );
     for refused in results.into_iter().filter_map(Result::err) {
         let Error::Contended(busy) = refused else {
             panic!("not a refusal: {refused:?}");
@@ -93,10 +100,17 @@ async fn a_busy_lock_never_opens_a_healthy_breaker() {
 async fn an_attempt_that_timed_out_waiting_for_a_lock_is_no_failure_of_the_service() {
     let calls = Arc::new(AtomicU32::new(0));
     let breaker = CircuitBreaker::new("api");
-    let lock = ResourceLock::builder("connection").timeout(30 * SECOND).build().unwrap();
+    let lock = ResourceLock::builder("connection")
+        .timeout(30 * SECOND)
+        .build()
+        .unwrap();
     for retry in [
-        RetryPolicy::builder().max_retries(2).attempt_timeout(SECOND),
-        RetryPolicy::builder().max_retries(2).total_timeout(2 * SECOND),
+        RetryPolicy::builder()
+            .max_retries(2)
+            .attempt_timeout(SECOND),
+        RetryPolicy::builder()
+            .max_retries(2)
+            .total_timeout(2 * SECOND),
     ] {
         let _held = lock.acquire("somebody").await.unwrap();
         let service = ServiceBuilder::new()
@@ -117,7 +131,10 @@ async fn an_attempt_that_timed_out_waiting_for_a_lock_is_no_failure_of_the_servi
 #[tokio::test(start_paused = true)]
 async fn a_short_lock_timeout_kills_neither_work_nor_retries() {
     let calls = Arc::new(AtomicU32::new(0));
-    let lock = ResourceLock::builder("api").timeout(SECOND).build().unwrap();
+    let lock = ResourceLock::builder("api")
+        .timeout(SECOND)
+        .build()
+        .unwrap();
     let third_time_lucky = service_fn(|(): ()| {
         let n = calls.fetch_add(1, Ordering::Relaxed);
         async move {
@@ -138,7 +155,11 @@ async fn a_short_lock_timeout_kills_neither_work_nor_retries() {
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_is_not_retried_and_costs_no_budget() {
     let calls = Arc::new(AtomicU32::new(0));
-    let budget = RetryBudget::builder().percent(100.0).burst(3).build().unwrap();
+    let budget = RetryBudget::builder()
+        .percent(100.0)
+        .burst(3)
+        .build()
+        .unwrap();
     let retry = RetryPolicy::builder()
         .max_retries(3)
         .backoff(Backoff::fixed(10 * MS))
@@ -159,7 +180,11 @@ async fn an_open_breaker_is_not_retried_and_costs_no_budget() {
     }
     assert_eq!(start.elapsed(), Duration::ZERO, "nobody backed off");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
-    assert_eq!(breaker.snapshot().totals.rejected, 20, "one refusal for each request");
+    assert_eq!(
+        breaker.snapshot().totals.rejected,
+        20,
+        "one refusal for each request"
+    );
     assert!(budget.available() >= before);
 }
 
@@ -201,7 +226,10 @@ async fn a_service_that_hangs_opens_the_breaker_below_an_attempt_timeout() {
         assert!(matches!(error, Error::Exhausted(_)), "{error}");
     }
     assert_eq!(breaker.state(), CircuitState::Open);
-    assert_eq!(breaker.snapshot().last_failure.as_deref(), Some("timed out"));
+    assert_eq!(
+        breaker.snapshot().last_failure.as_deref(),
+        Some("timed out")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +244,10 @@ async fn retries_of_two_layers_do_not_multiply() {
         panic!("not exhausted");
     };
     assert_eq!(calls.load(Ordering::Relaxed), 4);
-    assert_eq!((gave_up.attempts(), gave_up.reason()), (4, StopReason::MaxRetries));
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (4, StopReason::MaxRetries)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,12 +260,36 @@ async fn the_error_is_flat_in_every_order() {
         assert_eq!(error.into_inner().unwrap(), Down);
     }
     let inner = || failing(Arc::default());
-    let (retry, breaker, lock) =
-        (fast_retry(1), CircuitBreaker::new("b"), ResourceLock::new("l"));
+    let (retry, breaker, lock) = (
+        fast_retry(1),
+        CircuitBreaker::new("b"),
+        ResourceLock::new("l"),
+    );
     let stack = || ServiceBuilder::new();
-    ends_with_down(stack().layer(retry.layer()).layer(breaker.layer()).layer(lock.layer()).service(inner())).await;
-    ends_with_down(stack().layer(lock.layer()).layer(breaker.layer()).layer(retry.layer()).service(inner())).await;
-    ends_with_down(stack().layer(breaker.layer()).layer(lock.layer()).layer(retry.layer()).service(inner())).await;
+    ends_with_down(
+        stack()
+            .layer(retry.layer())
+            .layer(breaker.layer())
+            .layer(lock.layer())
+            .service(inner()),
+    )
+    .await;
+    ends_with_down(
+        stack()
+            .layer(lock.layer())
+            .layer(breaker.layer())
+            .layer(retry.layer())
+            .service(inner()),
+    )
+    .await;
+    ends_with_down(
+        stack()
+            .layer(breaker.layer())
+            .layer(lock.layer())
+            .layer(retry.layer())
+            .service(inner()),
+    )
+    .await;
     ends_with_down(stack().layer(breaker.layer()).service(inner())).await;
 }
 
@@ -264,7 +319,11 @@ async fn a_refusal_is_found_through_towers_own_layers() {
         .service(failing(Arc::default()));
     for i in 0..3 {
         let error: BoxError = buffered.clone().oneshot(i).await.unwrap_err();
-        assert_eq!(Rejection::find(&*error).unwrap().name(), "api", "the buffer lives on");
+        assert_eq!(
+            Rejection::find(&*error).unwrap().name(),
+            "api",
+            "the buffer lives on"
+        );
     }
 
     // And above them, typed again.
@@ -282,7 +341,10 @@ async fn a_refusal_is_found_through_towers_own_layers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_tower_below_a_breaker_counts_as_a_failure() {
-    let breaker = CircuitBreaker::builder("api").consecutive_failures(2).build().unwrap();
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(2)
+        .build()
+        .unwrap();
     let service = ServiceBuilder::new()
         .layer(breaker.layer())
         .timeout(SECOND)
@@ -332,17 +394,27 @@ async fn a_stack_can_be_boxed_and_named() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_applied_again_and_again_shares_its_state() {
     let calls = Arc::new(AtomicU32::new(0));
-    let lock = ResourceLock::builder("l").timeout(Duration::ZERO).build().unwrap();
+    let lock = ResourceLock::builder("l")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
     let layer = lock.layer();
     let requests = (0..4).map(|i| layer.layer(healthy(Arc::clone(&calls), SECOND)).oneshot(i));
     let results = join_all(requests).await;
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 
-    let breaker = CircuitBreaker::builder("b").consecutive_failures(3).build().unwrap();
+    let breaker = CircuitBreaker::builder("b")
+        .consecutive_failures(3)
+        .build()
+        .unwrap();
     let layer = breaker.layer();
     for i in 0..3 {
-        let _: Error<Down> = layer.layer(failing(Arc::default())).oneshot(i).await.unwrap_err();
+        let _: Error<Down> = layer
+            .layer(failing(Arc::default()))
+            .oneshot(i)
+            .await
+            .unwrap_err();
     }
     assert_eq!(breaker.state(), CircuitState::Open);
 }
@@ -353,17 +425,26 @@ async fn one_deadline_is_kept_by_every_layer() {
 
     // By a backoff that would not fit.
     let calls = Arc::new(AtomicU32::new(0));
-    let retry = RetryPolicy::builder().backoff(Backoff::fixed(60 * SECOND)).build().unwrap();
+    let retry = RetryPolicy::builder()
+        .backoff(Backoff::fixed(60 * SECOND))
+        .build()
+        .unwrap();
     let service = ServiceBuilder::new()
         .layer(retry.layer())
         .service(failing(Arc::clone(&calls)));
     let start = tokio::time::Instant::now();
-    let error = deadline::scope(Deadline::after(5 * SECOND), service.oneshot(1)).await.unwrap_err();
+    let error = deadline::scope(Deadline::after(5 * SECOND), service.oneshot(1))
+        .await
+        .unwrap_err();
     let Error::Exhausted(gave_up) = error else {
         panic!("not exhausted: {error}");
     };
     assert_eq!(gave_up.reason(), StopReason::Deadline);
-    assert_eq!(start.elapsed(), Duration::ZERO, "a backoff that does not fit is not slept");
+    assert_eq!(
+        start.elapsed(),
+        Duration::ZERO,
+        "a backoff that does not fit is not slept"
+    );
 
     // By a wait for a permit.
     let lock = ResourceLock::new("l");
@@ -372,7 +453,9 @@ async fn one_deadline_is_kept_by_every_layer() {
         .layer(lock.layer())
         .service(healthy(Arc::default(), MS));
     let start = tokio::time::Instant::now();
-    let error = deadline::scope(Deadline::after(5 * SECOND), service.oneshot(1)).await.unwrap_err();
+    let error = deadline::scope(Deadline::after(5 * SECOND), service.oneshot(1))
+        .await
+        .unwrap_err();
     let Error::Contended(busy) = error else {
         panic!("not contended: {error}");
     };
@@ -383,13 +466,18 @@ async fn one_deadline_is_kept_by_every_layer() {
 #[tokio::test(start_paused = true)]
 async fn the_stack_works_without_tower() {
     let calls = AtomicU32::new(0);
-    let (retry, breaker, lock) =
-        (fast_retry(3), CircuitBreaker::new("b"), ResourceLock::new("l"));
+    let (retry, breaker, lock) = (
+        fast_retry(3),
+        CircuitBreaker::new("b"),
+        ResourceLock::new("l"),
+    );
     let operation = || {
         let n = calls.fetch_add(1, Ordering::Relaxed);
         async move { if n < 2 { Err(Down) } else { Ok(n) } }
     };
-    let result = retry.run(|| breaker.call(|| lock.run("job-7", operation))).await;
+    let result = retry
+        .run(|| breaker.call(|| lock.run("job-7", operation)))
+        .await;
     assert_eq!(result.unwrap(), 2);
     assert_eq!(breaker.snapshot().totals.failures, 2);
     assert_eq!(lock.snapshot().stats.acquisitions, 3);

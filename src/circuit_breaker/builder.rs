@@ -191,7 +191,7 @@ impl CircuitBreakerBuilder {
         ))
     }
 
-    pub(crate) fn name(&self) -> &Arc<str> {
+    pub(crate) fn name_ref(&self) -> &Arc<str> {
         &self.name
     }
 

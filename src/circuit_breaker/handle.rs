@@ -323,10 +323,6 @@ impl CircuitBreaker {
         effects.extend(change.map(Effects::from));
         self.shared.tell(effects);
     }
-
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
 }
 
 /// What an admitted call is known by.

@@ -114,5 +114,8 @@ fn an_exhausted_error_gives_its_leaf() {
 #[test]
 fn a_wrong_setting_says_what_to_change() {
     let error = ConfigError::new("max_probes", 0, "give at least 1");
-    assert_eq!(error.to_string(), "`max_probes` cannot be 0: give at least 1");
+    assert_eq!(
+        error.to_string(),
+        "`max_probes` cannot be 0: give at least 1"
+    );
 }

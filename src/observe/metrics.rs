@@ -135,16 +135,23 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         metrics::with_local_recorder(&recorder, f);
-        let lines = snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, value)| {
-            let key = key.key();
-            let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
-            let value = match value {
-                DebugValue::Counter(n) => n.to_string(),
-                DebugValue::Gauge(x) => x.to_string(),
-                DebugValue::Histogram(values) => format!("{} values", values.len()),
-            };
-            format!("{}{{{}}} {value}", key.name(), labels.join(","))
-        });
+        let lines = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let key = key.key();
+                let labels: Vec<_> = key
+                    .labels()
+                    .map(|l| format!("{}={}", l.key(), l.value()))
+                    .collect();
+                let value = match value {
+                    DebugValue::Counter(n) => n.to_string(),
+                    DebugValue::Gauge(x) => x.to_string(),
+                    DebugValue::Histogram(values) => format!("{} values", values.len()),
+                };
+                format!("{}{{{}}} {value}", key.name(), labels.join(","))
+            });
         lines.collect()
     }
 
@@ -154,21 +161,39 @@ mod tests {
         let _ = registry.circuit_breaker("api");
         let lines = recorded(|| Metrics::record(&registry.snapshot()));
         let is = |line: &str| lines.iter().any(|l| l == line);
-        assert!(is("bulwark_circuit_state{name=api,state=closed} 1"), "{lines:#?}");
-        assert!(is("bulwark_circuit_state{name=api,state=open} 0"), "{lines:#?}");
-        assert!(is("bulwark_circuit_calls_total{name=api,outcome=success} 0"), "{lines:#?}");
+        assert!(
+            is("bulwark_circuit_state{name=api,state=closed} 1"),
+            "{lines:#?}"
+        );
+        assert!(
+            is("bulwark_circuit_state{name=api,state=open} 0"),
+            "{lines:#?}"
+        );
+        assert!(
+            is("bulwark_circuit_calls_total{name=api,outcome=success} 0"),
+            "{lines:#?}"
+        );
     }
 
     #[test]
     fn the_old_state_is_set_to_zero_when_the_new_one_is_set_to_one() {
         let lines = recorded(|| {
-            let breaker = CircuitBreaker::builder("api").observer(Metrics).build().unwrap();
+            let breaker = CircuitBreaker::builder("api")
+                .observer(Metrics)
+                .build()
+                .unwrap();
             breaker.force_open();
             breaker.force_close();
         });
         let is = |line: &str| lines.iter().any(|l| l == line);
-        assert!(is("bulwark_circuit_state{name=api,state=closed} 1"), "{lines:#?}");
-        assert!(is("bulwark_circuit_state{name=api,state=forced open} 0"), "{lines:#?}");
+        assert!(
+            is("bulwark_circuit_state{name=api,state=closed} 1"),
+            "{lines:#?}"
+        );
+        assert!(
+            is("bulwark_circuit_state{name=api,state=forced open} 0"),
+            "{lines:#?}"
+        );
         let events = "bulwark_events_total{pattern=circuit_breaker,name=api,kind=state_changed} 2";
         assert!(is(events), "{lines:#?}");
     }

@@ -1,4 +1,20 @@
 //! Calls again when a call failed.
+mod backoff;
+mod budget;
 mod event;
+mod policy;
+mod prepare;
+mod run;
+mod runner;
+mod service;
+mod state;
 
+pub use backoff::{Backoff, Jitter};
+pub use budget::{RetryBudget, RetryBudgetBuilder};
 pub use event::RetryEvent;
+pub use policy::{AttemptOutcome, RetryPolicy, RetryPolicyBuilder, RetryRules, RetrySnapshot};
+pub use prepare::{
+    CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
+};
+pub use runner::Retry;
+pub use service::{RetryFuture, RetryLayer, RetryService};

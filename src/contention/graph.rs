@@ -1,0 +1,298 @@
+//! Who waits for whom, over all locks of the process: a cycle that no release can break is found before
+//! anybody waits in it.
+//!
+//! A false alarm would break a healthy program, a miss only waits for the timeout. So an edge is drawn only
+//! where it is certain:
+//!
+//! - A permit that a *layer* (or `run`) holds cannot be released before the future inside has ended. What
+//!   waits inside that future blocks the permit, whatever the holder is called.
+//! - A permit of a *guard* belongs to a line of work: the holder's id together with the task (or thread) that
+//!   took it. An id that has two permits of one resource, or waits twice at once, is evidently several
+//!   lines of work, and proves nothing.
+//! - An owned guard may be anywhere, and proves nothing.
+//!
+//! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
+//! is not, anywhere on the way, can end every wait that leads to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+use super::handle::Shared;
+use super::holder::Holder;
+use super::state::{Key, Owner};
+use crate::error::CycleStep;
+
+/// Something that can be kept from releasing a permit by having to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Node {
+    /// A permit held by a layer.
+    Permit(PermitId),
+    /// A line of work that holds guards.
+    Line(Holder, Line),
+}
+
+/// A permit among those of all locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PermitId {
+    lock: usize,
+    permit: u64,
+}
+
+impl PermitId {
+    /// A lock that is waited for, or has permits in use, is alive: its address is its own.
+    pub(super) fn new(lock: &Arc<Shared>, permit: Key) -> Self {
+        Self {
+            lock: Arc::as_ptr(lock) as usize,
+            permit: permit.id,
+        }
+    }
+}
+
+/// What runs one thing at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Line {
+    Task(tokio::task::Id),
+    Thread(ThreadId),
+}
+
+impl Line {
+    pub(super) fn current() -> Self {
+        match tokio::task::try_id() {
+            Some(task) => Self::Task(task),
+            None => Self::Thread(std::thread::current().id()),
+        }
+    }
+}
+
+/// The permits that cannot be released before what is being polled right now has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inside {
+    permits: [Option<PermitId>; Inside::DEPTH],
+}
+
+tokio::task_local! {
+    static INSIDE: Inside;
+}
+
+impl Inside {
+    /// Deeper nesting loses the outermost: a cycle through it would end by timeout.
+    const DEPTH: usize = 8;
+
+    fn current() -> Self {
+        INSIDE.try_with(|inside| *inside).unwrap_or(Self {
+            permits: [None; Self::DEPTH],
+        })
+    }
+
+    /// Runs `f`, one poll, as what `permit` is held for.
+    pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
+        let mut inside = Self::current();
+        inside.permits.rotate_right(1);
+        inside.permits[0] = Some(permit);
+        INSIDE.sync_scope(inside, f)
+    }
+
+    fn nodes(self) -> impl Iterator<Item = Node> {
+        self.permits.into_iter().flatten().map(Node::Permit)
+    }
+}
+
+/// What a wait keeps from going on.
+pub(super) fn blocked_by_a_wait(owner: &Owner) -> Vec<Node> {
+    let line = match owner {
+        Owner::Line(node) => Some(node.clone()),
+        Owner::Anybody | Owner::ItsFuture => None,
+    };
+    line.into_iter().chain(Inside::current().nodes()).collect()
+}
+
+#[derive(Clone)]
+struct Wait {
+    lock: Arc<Shared>,
+    waiter: Key,
+    holder: Holder,
+}
+
+type Waits = HashMap<Node, Vec<Wait>>;
+
+/// Lock order: this one first, then one resource at a time.
+fn waits() -> MutexGuard<'static, Waits> {
+    static WAITS: LazyLock<Mutex<Waits>> = LazyLock::new(Mutex::default);
+    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A wait that is known to the search; forgotten when dropped.
+pub(super) struct Registration {
+    nodes: Vec<Node>,
+    lock: Arc<Shared>,
+    waiter: Key,
+}
+
+impl Registration {
+    /// Makes a wait known that has just joined its queue. Of two that close a cycle at the same moment the
+    /// second finds the first here.
+    ///
+    /// # Errors
+    ///
+    /// The cycle, if no release could end the wait.
+    pub(super) fn new(
+        nodes: Vec<Node>,
+        lock: &Arc<Shared>,
+        waiter: Key,
+        holder: &Holder,
+    ) -> Result<Option<Self>, Vec<CycleStep>> {
+        if nodes.is_empty() {
+            return Ok(None); // It holds nothing that anybody could wait for.
+        }
+        let mut waits = waits();
+        if let Some(cycle) = find_cycle(&waits, &nodes, lock, waiter, holder) {
+            return Err(cycle);
+        }
+        for node in &nodes {
+            waits.entry(node.clone()).or_default().push(Wait {
+                lock: Arc::clone(lock),
+                waiter,
+                holder: holder.clone(),
+            });
+        }
+        let lock = Arc::clone(lock);
+        Ok(Some(Self {
+            nodes,
+            lock,
+            waiter,
+        }))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut forgotten = Vec::new();
+        let mut waits = waits();
+        for node in &self.nodes {
+            let Some(here) = waits.get_mut(node) else {
+                continue;
+            };
+            let is_this =
+                |wait: &Wait| wait.waiter == self.waiter && Arc::ptr_eq(&wait.lock, &self.lock);
+            if let Some(at) = here.iter().position(is_this) {
+                forgotten.push(here.swap_remove(at));
+            }
+            if here.is_empty() {
+                waits.remove(node);
+            }
+        }
+        // The last handle of a lock must not go while the table is locked.
+        drop(waits);
+        drop(forgotten);
+    }
+}
+
+/// A permit in use, as the search sees it.
+enum Found {
+    /// It belongs to the very line of work that is about to wait.
+    Itself,
+    /// It belongs to this, which may wait itself.
+    Another(Node),
+    /// Nothing is known that keeps it from being released.
+    Free,
+}
+
+/// The cycle that `waiter` would close by waiting for `lock`, if everything that could end the wait waits
+/// itself, and `waiter`'s own permits are among it.
+fn find_cycle(
+    waits: &Waits,
+    own: &[Node],
+    lock: &Arc<Shared>,
+    waiter: Key,
+    holder: &Holder,
+) -> Option<Vec<CycleStep>> {
+    struct Visit {
+        lock: Arc<Shared>,
+        holder: Holder,
+        from: Option<usize>,
+    }
+    // More locks than this in one chain of waits: not worth holding up everybody.
+    const FARTHEST: usize = 64;
+
+    let mut visits = vec![Visit {
+        lock: Arc::clone(lock),
+        holder: holder.clone(),
+        from: None,
+    }];
+    let mut closed_at = None;
+    let mut next = 0;
+    while next < visits.len() {
+        for found in permits_of(&visits[next].lock, own, (next == 0).then_some(waiter))? {
+            let node = match found {
+                Found::Free => return None,
+                Found::Itself => {
+                    closed_at.get_or_insert(next);
+                    continue;
+                }
+                Found::Another(node) => node,
+            };
+            let [wait] = waits.get(&node)?.as_slice() else {
+                return None; // Waits twice at once: several lines of work under one name.
+            };
+            if !wait.lock.is_queued(wait.waiter) {
+                return None; // Granted meanwhile: it goes on.
+            }
+            if visits
+                .iter()
+                .all(|visit| !Arc::ptr_eq(&visit.lock, &wait.lock))
+            {
+                visits.push(Visit {
+                    lock: Arc::clone(&wait.lock),
+                    holder: wait.holder.clone(),
+                    from: Some(next),
+                });
+            }
+        }
+        next += 1;
+        if visits.len() > FARTHEST {
+            return None;
+        }
+    }
+    let mut cycle = Vec::new();
+    let mut at = closed_at;
+    while let Some(visit) = at.map(|at| &visits[at]) {
+        cycle.push(CycleStep::new(
+            visit.holder.clone(),
+            Arc::clone(visit.lock.name()),
+        ));
+        at = visit.from;
+    }
+    cycle.reverse();
+    (!cycle.is_empty()).then_some(cycle)
+}
+
+/// The permits of a lock; `None` if it has a free one, or the waiter has been granted one meanwhile.
+fn permits_of(lock: &Arc<Shared>, own: &[Node], waiter: Option<Key>) -> Option<Vec<Found>> {
+    let state = lock.state();
+    let has_one = waiter.is_some_and(|waiter| !state.is_queued(waiter));
+    if has_one || state.in_use() < state.capacity {
+        return None;
+    }
+    let lines: Vec<&Node> = state
+        .held()
+        .filter_map(|(_, held)| match &held.node {
+            Owner::Line(node) => Some(node),
+            Owner::Anybody | Owner::ItsFuture => None,
+        })
+        .collect();
+    let several = |node: &Node| lines.iter().filter(|other| **other == node).count() > 1;
+    let found = state.held().map(|(permit, held)| {
+        let node = match &held.node {
+            Owner::Anybody => return Found::Free,
+            Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),
+            Owner::Line(node) if several(node) => return Found::Free,
+            Owner::Line(node) => node.clone(),
+        };
+        match own.contains(&node) {
+            true => Found::Itself,
+            false => Found::Another(node),
+        }
+    });
+    Some(found.collect())
+}

@@ -1,0 +1,384 @@
+//! The lock that users hold: a name, the pure state behind a mutex, and what is told of it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
+use super::event::ContentionEvent;
+use super::graph::{Inside, Line, Node, PermitId};
+use super::guard::{OwnedResourceGuard, ResourceGuard};
+use super::holder::Holder;
+use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
+use super::queue::{Patience, try_now};
+use super::service::ContentionLayer;
+use super::snapshot::ResourceSnapshot;
+use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use crate::error::{
+    ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
+};
+use crate::event::{Event, Funnel, Observer};
+use crate::time::{self, Tick};
+
+/// A named lock, exclusive or for n holders at once: a cheap clone of shared state.
+///
+/// First come, first served. It is a lock of this process: nothing is shared with others.
+#[derive(Clone)]
+pub struct ResourceLock {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) policy: ResourcePolicy,
+    funnel: Funnel,
+    state: Mutex<State<Waker>>,
+}
+
+impl ResourceLock {
+    /// An exclusive lock with the default policy: waits at most 30 s, reports waits of 5 s.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self::from_parts(name.into(), ResourcePolicy::default(), Vec::new())
+    }
+
+    /// Starts with the default policy; see [`ResourceLockBuilder`].
+    pub fn builder(name: impl Into<Arc<str>>) -> ResourceLockBuilder {
+        ResourceLockBuilder::new(name.into())
+    }
+
+    pub(super) fn from_parts(
+        name: Arc<str>,
+        policy: ResourcePolicy,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                funnel: Funnel::new(name, observers),
+                state: Mutex::new(State::new(policy.max_concurrent())),
+                policy,
+            }),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn policy(&self) -> &ResourcePolicy {
+        &self.shared.policy
+    }
+
+    /// A layer whose calls each take a permit. `L` is the service's own error, and inferred.
+    #[must_use]
+    pub fn layer<L>(&self) -> ContentionLayer<L> {
+        ContentionLayer::new(self.clone())
+    }
+
+    fn patience(&self, timeout: Option<Duration>) -> Patience {
+        Patience {
+            timeout: timeout.or(self.policy().timeout()),
+            deadline: None,
+        }
+    }
+
+    /// Waits for a permit, at most for the lock's timeout and not past the ambient
+    /// [deadline](crate::deadline).
+    ///
+    /// `holder` says who asks. It is one line of work, which does one thing at a time: should it wait, in
+    /// the task that holds its guards, for something that cannot become free before it goes on, it is
+    /// refused at once with the cycle. Several things that run at once in a task under one name should use
+    /// [`run`](Self::run), a layer, or [`acquire_owned`](Self::acquire_owned).
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`], with the reason, the time waited, and the holders at that moment.
+    pub fn acquire(&self, holder: impl Into<Holder>) -> Acquire<'_> {
+        self.acquire_with(holder.into(), None)
+    }
+
+    /// Like [`acquire`](Self::acquire), with a timeout of its own; zero is a try.
+    pub fn acquire_timeout(&self, holder: impl Into<Holder>, timeout: Duration) -> Acquire<'_> {
+        self.acquire_with(holder.into(), Some(timeout))
+    }
+
+    fn acquire_with(&self, holder: Holder, timeout: Option<Duration>) -> Acquire<'_> {
+        let owner = line_of(&holder);
+        Acquire(Waiting::new(self, holder, owner, self.patience(timeout)))
+    }
+
+    /// A permit if one is free and nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`] for [`ContendedReason::Busy`].
+    pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
+        let holder = holder.into();
+        let owner = line_of(&holder);
+        try_now(self, holder, owner).map(ResourceGuard)
+    }
+
+    /// Like [`acquire`](Self::acquire), for a guard that borrows nothing.
+    pub fn acquire_owned(&self, holder: impl Into<Holder>) -> AcquireOwned {
+        let patience = self.patience(None);
+        AcquireOwned(Waiting::new(
+            self.clone(),
+            holder.into(),
+            Owner::Anybody,
+            patience,
+        ))
+    }
+
+    /// Like [`acquire_timeout`](Self::acquire_timeout), for a guard that borrows nothing.
+    pub fn acquire_owned_timeout(
+        &self,
+        holder: impl Into<Holder>,
+        timeout: Duration,
+    ) -> AcquireOwned {
+        let patience = self.patience(Some(timeout));
+        AcquireOwned(Waiting::new(
+            self.clone(),
+            holder.into(),
+            Owner::Anybody,
+            patience,
+        ))
+    }
+
+    /// Like [`try_acquire`](Self::try_acquire), for a guard that borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn try_acquire_owned(
+        &self,
+        holder: impl Into<Holder>,
+    ) -> Result<OwnedResourceGuard, Contended> {
+        try_now(self.clone(), holder.into(), Owner::Anybody).map(OwnedResourceGuard)
+    }
+
+    /// Like [`acquire`](Self::acquire), for code that blocks: the thread is parked. Needs no runtime, and
+    /// must not be used on a thread that runs one.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_blocking(
+        &self,
+        holder: impl Into<Holder>,
+    ) -> Result<ResourceGuard<'_>, Contended> {
+        let holder = holder.into();
+        let owner = line_of(&holder);
+        wait_blocking(self, holder, owner, self.patience(None)).map(ResourceGuard)
+    }
+
+    /// Like [`acquire_timeout`](Self::acquire_timeout), for code that blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub fn acquire_blocking_timeout(
+        &self,
+        holder: impl Into<Holder>,
+        timeout: Duration,
+    ) -> Result<ResourceGuard<'_>, Contended> {
+        let holder = holder.into();
+        let owner = line_of(&holder);
+        wait_blocking(self, holder, owner, self.patience(Some(timeout))).map(ResourceGuard)
+    }
+
+    /// Runs `operation` with a permit: waits as [`acquire`](Self::acquire) does, and gives the permit back
+    /// when the operation has ended. The same holder may run several at once.
+    ///
+    /// Dropping the future leaves the queue, or drops the operation and gives the permit back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`] if there was no permit, [`Error::Inner`] with the operation's own error; an
+    /// operation that already fails with [`Error`] keeps it as it is.
+    pub async fn run<T, E, L, Fut>(
+        &self,
+        holder: impl Into<Holder>,
+        operation: impl FnOnce() -> Fut,
+    ) -> Result<T, Error<L>>
+    where
+        Fut: Future<Output = Result<T, E>>,
+        E: IntoError<L>,
+    {
+        let patience = self.patience(None);
+        let slot = Waiting::new(self, holder.into(), Owner::ItsFuture, patience)
+            .await
+            .map_err(Error::Contended)?;
+        let id = PermitId::new(&self.shared, slot.permit());
+        let mut running = pin!(Inside::run(id, operation));
+        let result = std::future::poll_fn(|cx| Inside::run(id, || running.as_mut().poll(cx))).await;
+        drop(slot);
+        result.map_err(IntoError::into_error)
+    }
+
+    /// Everything there is to know, at one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> ResourceSnapshot {
+        let now = time::now();
+        self.shared.report_long_holds(now);
+        let state = self.shared.state();
+        let (wait, hold) = (state.stats.wait.clone(), state.stats.hold.clone());
+        let snapshot = ResourceSnapshot::new(self.shared.name(), &state, now);
+        // Quantiles are worked out when nobody waits for it.
+        drop(state);
+        snapshot.with_times(&wait, &hold)
+    }
+
+    /// Starts all statistics again. Holders and waiters stay; what they end with is counted anew.
+    pub fn reset_stats(&self) {
+        self.shared.state().reset_stats();
+    }
+
+    /// Changes the number of permits, without waiting: more are granted at once, in order; with fewer, those
+    /// who hold one too many keep it until they are done.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for 0.
+    pub fn set_max_concurrent(&self, n: usize) -> Result<(), ConfigError> {
+        check_permits(n)?;
+        let now = time::now();
+        let (from, wake) = {
+            let mut state = self.shared.state();
+            (state.capacity, state.set_capacity(n, now))
+        };
+        wake.into_iter().for_each(Waker::wake);
+        if from != n {
+            self.shared
+                .publish(ContentionEvent::CapacityChanged { from, to: n });
+        }
+        Ok(())
+    }
+}
+
+/// The line of work that a guard belongs to. Nobody in particular is nobody twice.
+fn line_of(holder: &Holder) -> Owner {
+    match holder {
+        Holder::Anonymous(_) => Owner::Anybody,
+        _ => Owner::Line(Node::Line(holder.clone(), Line::current())),
+    }
+}
+
+impl Shared {
+    pub(super) fn name(&self) -> &Arc<str> {
+        self.funnel.name()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State<Waker>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_queued(&self, waiter: Key) -> bool {
+        self.state().is_queued(waiter)
+    }
+
+    pub(super) fn publish(&self, event: ContentionEvent) {
+        self.funnel.publish(&Event::Contention(event));
+    }
+
+    /// A refusal, with what is to be seen right now.
+    pub(super) fn contended(
+        &self,
+        holder: Holder,
+        reason: ContendedReason,
+        waited: Duration,
+        now: Tick,
+    ) -> Contended {
+        let state = self.state();
+        let facts = ContentionFacts {
+            resource: Arc::clone(self.name()),
+            holder,
+            reason,
+            waited,
+            holders: state.holders(now),
+            queue_length: state.waiting(),
+            capacity: state.capacity,
+        };
+        drop(state);
+        Contended::new(facts)
+    }
+
+    /// A permit for a call of a layer, if one is free and nobody waits. Says nothing if not: the call will
+    /// ask again.
+    pub(super) fn take_free(&self, holder: &Holder) -> Option<Key> {
+        let now = time::now();
+        self.state().try_acquire(holder, &Owner::ItsFuture, now)
+    }
+
+    /// A waiter gives up; whoever gets its permit is woken.
+    pub(super) fn give_up(&self, waiter: Key, by: EndedBy, now: Tick) -> Option<GaveUp<Waker>> {
+        let threshold = self.policy.contention_threshold();
+        let gave_up = self.state().give_up(waiter, by, threshold, now)?;
+        match gave_up {
+            GaveUp::PassedOn { waited, wake } => {
+                if let Some(waker) = wake {
+                    waker.wake();
+                }
+                Some(GaveUp::PassedOn { waited, wake: None })
+            }
+            other => Some(other),
+        }
+    }
+
+    pub(super) fn release(&self, permit: Key) {
+        let now = time::now();
+        let released = self.state().release(permit, now);
+        let Some((held, held_for, wake)) = released else {
+            return;
+        };
+        if let Some(waker) = wake {
+            waker.wake();
+        }
+        if self
+            .policy
+            .hold_threshold()
+            .is_some_and(|threshold| held_for >= threshold)
+        {
+            self.publish(ContentionEvent::LongHold {
+                holder: held.holder,
+                held_for,
+                released: true,
+            });
+        }
+    }
+
+    /// Reports, once each, those who have held a permit for too long.
+    pub(super) fn report_long_holds(&self, now: Tick) {
+        let Some(threshold) = self.policy.hold_threshold() else {
+            return;
+        };
+        let long = self.state().report_long_holds(threshold, now);
+        for HolderInfo {
+            holder, held_for, ..
+        } in long
+        {
+            self.publish(ContentionEvent::LongHold {
+                holder,
+                held_for,
+                released: false,
+            });
+        }
+    }
+}
+
+impl fmt::Debug for ResourceLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state();
+        f.debug_struct("ResourceLock")
+            .field("name", self.shared.name())
+            .field("capacity", &state.capacity)
+            .field("in_use", &state.in_use())
+            .field("waiting", &state.waiting())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,259 @@
+//! A place in the queue: what a wait does when it is woken, when its time comes, and when it is dropped.
+//! Used by the future and by the blocking twin alike.
+
+use std::borrow::Borrow;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::event::ContentionEvent;
+use super::graph::{self, Registration};
+use super::guard::Slot;
+use super::handle::ResourceLock;
+use super::holder::Holder;
+use super::state::{EndedBy, GaveUp, Key, Owner};
+use crate::deadline::{self, Deadline};
+use crate::error::{Contended, ContendedReason};
+use crate::time::{self, Tick};
+
+/// How long a caller is ready to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// `None` is without end.
+    pub(super) timeout: Option<Duration>,
+    pub(super) deadline: Option<Deadline>,
+}
+
+/// What came of asking for a permit.
+pub(super) enum Asked<B: Borrow<ResourceLock>> {
+    Got(Slot<B>),
+    Queued(Queued<B>),
+}
+
+/// A place in the queue of a lock. Dropping it leaves the queue.
+pub(super) struct Queued<B: Borrow<ResourceLock>> {
+    /// Taken when the wait ends with a permit.
+    lock: Option<B>,
+    key: Key,
+    holder: Holder,
+    since: Tick,
+    gives_up: Tick,
+    by_deadline: bool,
+    /// When the wait is to be reported; `None` once it has been.
+    reports: Option<Tick>,
+    _known: Option<Registration>,
+}
+
+/// A permit if one is free and nobody waits; else a refusal.
+pub(super) fn try_now<B: Borrow<ResourceLock>>(
+    lock: B,
+    holder: Holder,
+    owner: Owner,
+) -> Result<Slot<B>, Contended> {
+    let now = time::now();
+    let shared = &lock.borrow().shared;
+    let mut state = shared.state();
+    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
+        drop(state);
+        return Ok(Slot::new(lock, permit));
+    }
+    state.refuse();
+    drop(state);
+    Err(shared.contended(holder, ContendedReason::Busy, Duration::ZERO, now))
+}
+
+/// Asks for a permit; joins the queue if there is none and the caller has patience.
+pub(super) fn ask<B: Borrow<ResourceLock>>(
+    lock: B,
+    holder: Holder,
+    owner: Owner,
+    patience: Patience,
+) -> Result<Asked<B>, Contended> {
+    if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return try_now(lock, holder, owner).map(Asked::Got);
+    }
+    let now = time::now();
+    let shared = &lock.borrow().shared;
+    let mut state = shared.state();
+    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
+        drop(state);
+        return Ok(Asked::Got(Slot::new(lock, permit)));
+    }
+    let queue_length = state.waiting();
+    if shared
+        .policy
+        .max_waiting()
+        .is_some_and(|max| queue_length >= max)
+    {
+        state.refuse();
+        drop(state);
+        shared.publish(ContentionEvent::QueueFull {
+            holder: holder.clone(),
+            queue_length,
+        });
+        return Err(shared.contended(holder, ContendedReason::QueueFull, Duration::ZERO, now));
+    }
+    let key = state.enqueue(holder.clone(), owner.clone(), now);
+    drop(state);
+    let blocked = graph::blocked_by_a_wait(&owner);
+    match Registration::new(blocked, shared, key, &holder) {
+        Ok(known) => Ok(Asked::Queued(Queued::new(
+            lock, key, holder, now, patience, known,
+        ))),
+        Err(cycle) => refuse_deadlock(lock, key, holder, cycle, now),
+    }
+}
+
+fn refuse_deadlock<B: Borrow<ResourceLock>>(
+    lock: B,
+    key: Key,
+    holder: Holder,
+    cycle: Vec<crate::error::CycleStep>,
+    now: Tick,
+) -> Result<Asked<B>, Contended> {
+    let shared = &lock.borrow().shared;
+    if let Some(permit) = shared
+        .give_up(key, EndedBy::Deadlock, now)
+        .and_then(GaveUp::permit)
+    {
+        return Ok(Asked::Got(Slot::new(lock, permit)));
+    }
+    shared.publish(ContentionEvent::Deadlock {
+        holder: holder.clone(),
+        cycle: cycle.clone(),
+    });
+    let reason = ContendedReason::Deadlock(cycle);
+    Err(shared.contended(holder, reason, Duration::ZERO, now))
+}
+
+impl<W> GaveUp<W> {
+    fn permit(self) -> Option<Key> {
+        match self {
+            Self::HadPermit(permit) => Some(permit),
+            Self::Left { .. } | Self::PassedOn { .. } => None,
+        }
+    }
+}
+
+impl<B: Borrow<ResourceLock>> Queued<B> {
+    fn new(
+        lock: B,
+        key: Key,
+        holder: Holder,
+        now: Tick,
+        patience: Patience,
+        known: Option<Registration>,
+    ) -> Self {
+        let own = patience
+            .timeout
+            .map_or(Tick::NEVER, |timeout| now.after(timeout));
+        let ambient = deadline::earlier(patience.deadline, deadline::current());
+        let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
+        let threshold = lock.borrow().shared.policy.contention_threshold();
+        Self {
+            lock: Some(lock),
+            key,
+            holder,
+            since: now,
+            gives_up: own.min(deadline),
+            by_deadline: deadline < own,
+            reports: Some(now.after(threshold)),
+            _known: known,
+        }
+    }
+
+    /// The permit, if it has been granted; else `waker` is woken when it is.
+    pub(super) fn claim(&mut self, waker: &Waker) -> Option<Slot<B>> {
+        let now = time::now();
+        let shared = &self.lock.as_ref()?.borrow().shared;
+        let threshold = shared.policy.contention_threshold();
+        let waker = waker.clone();
+        let claimed = shared.state().claim(self.key, waker, threshold, now);
+        match claimed {
+            Ok((permit, waited)) => {
+                shared.publish(ContentionEvent::Acquired {
+                    holder: self.holder.clone(),
+                    waited,
+                });
+                self.lock.take().map(|lock| Slot::new(lock, permit))
+            }
+            // An old waker is dropped here, where no lock is held.
+            Err(_old) => None,
+        }
+    }
+
+    /// When this wait has to be looked at, woken or not.
+    pub(super) fn wakes_at(&self) -> Tick {
+        self.reports.unwrap_or(Tick::NEVER).min(self.gives_up)
+    }
+
+    /// Does what is due at `now`: reports the wait, or ends it.
+    pub(super) fn on_time(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+        if now >= self.gives_up {
+            return self.end(now);
+        }
+        if self.reports.is_some_and(|at| now >= at) {
+            self.reports = None;
+            self.report(now);
+        }
+        None
+    }
+
+    fn report(&self, now: Tick) {
+        let Some(lock) = &self.lock else { return };
+        let shared = &lock.borrow().shared;
+        let (holders, queue_length) = {
+            let state = shared.state();
+            (state.holders(now), state.waiting())
+        };
+        shared.publish(ContentionEvent::Contended {
+            holder: self.holder.clone(),
+            waited: now.since(self.since),
+            holders,
+            queue_length,
+        });
+        shared.report_long_holds(now);
+    }
+
+    fn end(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+        let lock = self.lock.take()?;
+        let shared = &lock.borrow().shared;
+        // Granted at the last moment is granted.
+        if let Some(permit) = shared
+            .give_up(self.key, EndedBy::Timeout, now)
+            .and_then(GaveUp::permit)
+        {
+            return Some(Ok(Slot::new(lock, permit)));
+        }
+        let waited = now.since(self.since);
+        let reason = match self.by_deadline {
+            true => ContendedReason::DeadlineExceeded,
+            false => ContendedReason::TimedOut,
+        };
+        let contended = shared.contended(self.holder.clone(), reason, waited, now);
+        shared.publish(ContentionEvent::TimedOut {
+            holder: self.holder.clone(),
+            waited,
+            holders: contended.holders().to_vec(),
+            deadline: self.by_deadline,
+        });
+        Some(Err(contended))
+    }
+}
+
+impl<B: Borrow<ResourceLock>> Drop for Queued<B> {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else {
+            return;
+        };
+        // Whoever drops a call that still waits here learnt nothing about the service behind it.
+        deadline::excuse_timed_out();
+        let shared = &lock.borrow().shared;
+        let left = shared.give_up(self.key, EndedBy::Abandoned, time::now());
+        if let Some(GaveUp::Left { waited } | GaveUp::PassedOn { waited, .. }) = left {
+            shared.publish(ContentionEvent::Abandoned {
+                holder: self.holder.clone(),
+                waited,
+            });
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Contention as tower middleware: ask, call, give back.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::acquire::Waiting;
+use super::graph::{Inside, PermitId};
+use super::guard::Slot;
+use super::handle::ResourceLock;
+use super::holder::Holder;
+use super::queue::Patience;
+use super::state::Owner;
+use super::workflow;
+use crate::answer::{Answer, AsError, RejectWith};
+use crate::deadline::Deadline;
+use crate::error::Rejection;
+use crate::time;
+
+/// What a request says of its wait.
+pub trait RequestHolder<Req> {
+    /// Who asks; `None`: the workflow that the task works for, or nobody in particular.
+    fn holder(&self, request: &Req) -> Option<Holder>;
+
+    /// Until when the caller can use a permit.
+    fn deadline(&self, request: &Req) -> Option<Deadline>;
+}
+
+/// Takes the [workflow](crate::workflow) of the task as the holder: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AmbientHolder;
+
+impl<Req> RequestHolder<Req> for AmbientHolder {
+    fn holder(&self, _: &Req) -> Option<Holder> {
+        None
+    }
+
+    fn deadline(&self, _: &Req) -> Option<Deadline> {
+        None
+    }
+}
+
+/// Takes the holder from the request. See `holder` on the layer.
+#[derive(Clone, Copy)]
+pub struct HolderWith<F, H> {
+    holder: F,
+    rest: H,
+}
+
+impl<Req, F, T, H> RequestHolder<Req> for HolderWith<F, H>
+where
+    F: Fn(&Req) -> T,
+    T: Into<Holder>,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        Some((self.holder)(request).into())
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+}
+
+/// Takes the deadline from the request. See `deadline_from` on the layer.
+#[derive(Clone, Copy)]
+pub struct WaitsUntil<F, H> {
+    deadline: F,
+    rest: H,
+}
+
+impl<Req, F, H> RequestHolder<Req> for WaitsUntil<F, H>
+where
+    F: Fn(&Req) -> Option<Deadline>,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        self.rest.holder(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        (self.deadline)(request)
+    }
+}
+
+impl<F, H> fmt::Debug for HolderWith<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HolderWith")
+    }
+}
+
+impl<F, H> fmt::Debug for WaitsUntil<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitsUntil")
+    }
+}
+
+/// Makes every call of a service take a permit of a [`ResourceLock`].
+///
+/// `L` is the service's own error, and inferred.
+pub struct ContentionLayer<L, H = AmbientHolder, A = AsError> {
+    lock: ResourceLock,
+    requests: H,
+    answer: A,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+impl<L> ContentionLayer<L> {
+    /// A layer of `lock`.
+    #[must_use]
+    pub fn new(lock: ResourceLock) -> Self {
+        Self {
+            lock,
+            requests: AmbientHolder,
+            answer: AsError,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, H, A> ContentionLayer<L, H, A> {
+    /// The lock.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceLock {
+        &self.lock
+    }
+
+    /// Takes the holder from the request: a workflow id, a tenant, a header. Many requests may have the same
+    /// one.
+    #[must_use]
+    pub fn holder<Req, T: Into<Holder>, F: Fn(&Req) -> T>(
+        self,
+        holder: F,
+    ) -> ContentionLayer<L, HolderWith<F, H>, A> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: HolderWith {
+                holder,
+                rest: self.requests,
+            },
+            answer: self.answer,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Takes the deadline of the wait from the request, where the ambient one does not reach.
+    #[must_use]
+    pub fn deadline_from<Req, F: Fn(&Req) -> Option<Deadline>>(
+        self,
+        deadline: F,
+    ) -> ContentionLayer<L, WaitsUntil<F, H>, A> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: WaitsUntil {
+                deadline,
+                rest: self.requests,
+            },
+            answer: self.answer,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Answers a call that got no permit with a response instead of an error: the error type of the service
+    /// stays what it is, so an axum router needs no `HandleErrorLayer`.
+    #[must_use]
+    pub fn reject_with<Res, F: Fn(Rejection) -> Res>(
+        self,
+        respond: F,
+    ) -> ContentionLayer<L, H, RejectWith<F>> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: self.requests,
+            answer: RejectWith(respond),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, H: Clone, A: Clone> Clone for ContentionLayer<L, H, A> {
+    fn clone(&self) -> Self {
+        Self {
+            lock: self.lock.clone(),
+            requests: self.requests.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, H, A> fmt::Debug for ContentionLayer<L, H, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContentionLayer")
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionLayer<L, H, A> {
+    type Service = ContentionService<S, L, H, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ContentionService {
+            inner,
+            lock: self.lock.clone(),
+            requests: self.requests.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+/// A service whose calls each take a permit. Made by [`ContentionLayer`].
+///
+/// The wait for a permit is part of the response future, not of `poll_ready`: it belongs to a request, so
+/// it has a holder, and its end is the answer to one request. A call that finds a free permit is made at
+/// once, by the instance that is ready. A call that must wait is made by a clone, which is made ready when
+/// the permit is there: while it waits, nothing of the inner service is reserved. That is why the inner
+/// service has to be `Clone`; to call it first and wait then would let services that start their work in
+/// `call` run without a permit.
+pub struct ContentionService<S, L, H = AmbientHolder, A = AsError> {
+    inner: S,
+    lock: ResourceLock,
+    requests: H,
+    answer: A,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+impl<S, L, H, A> ContentionService<S, L, H, A> {
+    /// The lock.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceLock {
+        &self.lock
+    }
+
+    /// The service that is called.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that is called, to change it.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that is called, without the lock.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionService<S, L, H, A> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            lock: self.lock.clone(),
+            requests: self.requests.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, L, H, A> fmt::Debug for ContentionService<S, L, H, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContentionService")
+            .field("inner", &self.inner)
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, H, A, Req> Service<Req> for ContentionService<S, L, H, A>
+where
+    S: Service<Req> + Clone,
+    L: StdError,
+    H: RequestHolder<Req>,
+    A: Answer<S::Response, S::Error, L> + Clone,
+{
+    type Response = S::Response;
+    type Error = A::Error;
+    type Future = ContentionFuture<S, Req, L, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| self.answer.error(error))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let holder = self
+            .requests
+            .holder(&request)
+            .or_else(workflow::current)
+            .unwrap_or_else(Holder::anonymous);
+        let state = match self.lock.shared.take_free(&holder) {
+            Some(permit) => {
+                let slot = Slot::new(self.lock.clone(), permit);
+                State::call(slot, || self.inner.call(request))
+            }
+            None => {
+                let patience = Patience {
+                    timeout: self.lock.policy().timeout(),
+                    deadline: self.requests.deadline(&request),
+                };
+                let lock = self.lock.clone();
+                State::Waiting {
+                    wait: Waiting::new(lock, holder, Owner::ItsFuture, patience),
+                    next: Some((self.inner.clone(), request)),
+                }
+            }
+        };
+        ContentionFuture {
+            state,
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+/// The response of a service whose calls each take a permit. The permit is given back before the response
+/// is handed out. Dropping the future leaves the queue, or drops the call and gives the permit back.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
+    #[pin]
+    state: State<S, Req, S::Future>,
+    answer: A,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<S, Req, F> {
+    /// For a permit.
+    Waiting {
+        #[pin]
+        wait: Waiting<ResourceLock>,
+        next: Option<(S, Req)>,
+    },
+    /// The permit is there; the clone is made ready for the call that follows.
+    Readying {
+        next: Option<(S, Req)>,
+        slot: Option<Slot<ResourceLock>>,
+    },
+    Calling {
+        // Before the slot, so that a call that is dropped has ended when its permit is given back.
+        #[pin]
+        call: F,
+        #[pin]
+        alarm: Option<Sleep>,
+        slot: Option<Slot<ResourceLock>>,
+    },
+}
+
+fn id(slot: &Slot<ResourceLock>) -> PermitId {
+    PermitId::new(&slot.lock().shared, slot.permit())
+}
+
+impl<S, Req, F> State<S, Req, F> {
+    fn call(slot: Slot<ResourceLock>, call: impl FnOnce() -> F) -> Self {
+        Self::Calling {
+            call: Inside::run(id(&slot), call),
+            alarm: None,
+            slot: Some(slot),
+        }
+    }
+}
+
+impl<S, Req, L, A> Future for ContentionFuture<S, Req, L, A>
+where
+    S: Service<Req>,
+    L: StdError,
+    A: Answer<S::Response, S::Error, L>,
+{
+    type Output = Result<S::Response, A::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
+                    Ok(slot) => {
+                        let (next, slot) = (next.take(), Some(slot));
+                        this.state.set(State::Readying { next, slot });
+                    }
+                    Err(contended) => return Poll::Ready(this.answer.refuse(contended.into())),
+                },
+                StateProj::Readying { next, slot } => {
+                    let (Some((service, _)), Some(held)) = (next.as_mut(), slot.as_ref()) else {
+                        panic!("`ContentionFuture` polled after completion");
+                    };
+                    if let Err(error) = ready!(Inside::run(id(held), || service.poll_ready(cx))) {
+                        (*next, *slot) = (None, None);
+                        return Poll::Ready(Err(this.answer.error(error)));
+                    }
+                    if let (Some((mut service, request)), Some(slot)) = (next.take(), slot.take()) {
+                        this.state.set(State::call(slot, || service.call(request)));
+                    }
+                }
+                StateProj::Calling { call, alarm, slot } => {
+                    let Some(held) = slot.as_ref() else {
+                        panic!("`ContentionFuture` polled after completion");
+                    };
+                    return match Inside::run(id(held), || call.poll(cx)) {
+                        Poll::Ready(result) => {
+                            *slot = None;
+                            Poll::Ready(result.map_err(|error| this.answer.error(error)))
+                        }
+                        Poll::Pending => {
+                            watch_hold(held, alarm, cx);
+                            Poll::Pending
+                        }
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Reports a call that has held its permit for too long, on time, while it still does.
+fn watch_hold(slot: &Slot<ResourceLock>, mut alarm: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
+    let Some(threshold) = slot.lock().policy().hold_threshold() else {
+        return;
+    };
+    let shared = &slot.lock().shared;
+    if alarm.is_none() {
+        let Some(since) = shared
+            .state()
+            .get_held(slot.permit())
+            .map(|held| held.since)
+        else {
+            return;
+        };
+        alarm.set(Some(sleep_until(since.after(threshold).to_instant())));
+    }
+    if let Some(sleep) = alarm.as_pin_mut()
+        && !sleep.is_elapsed()
+        && sleep.poll(cx).is_ready()
+    {
+        shared.report_long_holds(time::now());
+    }
+}
+
+impl<S: Service<Req>, Req, L, A> fmt::Debug for ContentionFuture<S, Req, L, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Waiting { .. } => "waiting",
+            State::Readying { .. } => "readying",
+            State::Calling { .. } => "calling",
+        };
+        f.debug_struct("ContentionFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,444 @@
+//! Who has a permit and who waits for one: plain data, no clock, no lock, no waking.
+//!
+//! What a waiter is woken with is its business (`W`); the methods return those to be woken. A permit that
+//! becomes free is handed to the first waiter at once, so nobody overtakes; the waiter *claims* it when it
+//! runs next.
+
+use std::time::Duration;
+
+use super::graph::Node;
+use super::holder::Holder;
+use crate::error::HolderInfo;
+use crate::histogram::Histogram;
+use crate::time::Tick;
+
+/// The place of something in a list, with a number that no other ever had there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    slot: usize,
+    pub(super) id: u64,
+}
+
+/// A list whose entries stay where they are.
+#[derive(Clone, Debug)]
+struct Slab<T> {
+    entries: Vec<Option<(u64, T)>>,
+    free: Vec<usize>,
+    next_id: u64,
+}
+
+impl<T> Slab<T> {
+    const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            next_id: 1,
+        }
+    }
+
+    fn insert(&mut self, value: T) -> Key {
+        let id = self.next_id;
+        self.next_id += 1;
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot] = Some((id, value));
+                slot
+            }
+            None => {
+                self.entries.push(Some((id, value)));
+                self.entries.len() - 1
+            }
+        };
+        Key { slot, id }
+    }
+
+    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.entries.get_mut(key.slot) {
+            Some(Some((id, value))) if *id == key.id => Some(value),
+            _ => None,
+        }
+    }
+
+    fn get(&self, key: Key) -> Option<&T> {
+        match self.entries.get(key.slot) {
+            Some(Some((id, value))) if *id == key.id => Some(value),
+            _ => None,
+        }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        self.free.push(key.slot);
+        let (_, value) = self.entries[key.slot].take()?;
+        Some(value)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.entries.iter().enumerate().filter_map(|(slot, entry)| {
+            let (id, value) = entry.as_ref()?;
+            Some((Key { slot, id: *id }, value))
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}
+
+/// A permit in use.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) holder: Holder,
+    /// Whom the search for deadlocks takes it for; `None` if its release is nobody's in particular.
+    pub(super) node: Owner,
+    pub(super) since: Tick,
+    pub(super) claimed: bool,
+    reported: bool,
+}
+
+/// Whose progress the release of a permit depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Nobody's in particular: it may be released at any time.
+    Anybody,
+    /// The permit itself is what blocks: it is released when the future that holds it ends.
+    ItsFuture,
+    /// A line of work that does one thing at a time.
+    Line(Node),
+}
+
+#[derive(Clone, Debug)]
+struct Waiter<W> {
+    holder: Holder,
+    owner: Owner,
+    since: Tick,
+    granted: Option<Key>,
+    waker: Option<W>,
+    before: Option<Key>,
+    behind: Option<Key>,
+}
+
+/// Counts since the lock was made, or its statistics were reset.
+#[derive(Clone, Debug)]
+pub(super) struct Stats {
+    pub(super) attempts: u64,
+    pub(super) acquisitions: u64,
+    pub(super) contentions: u64,
+    pub(super) timeouts: u64,
+    pub(super) abandoned: u64,
+    pub(super) rejected: u64,
+    pub(super) deadlocks: u64,
+    pub(super) peak_in_use: usize,
+    pub(super) peak_waiting: usize,
+    pub(super) wait: Histogram,
+    pub(super) hold: Histogram,
+}
+
+impl Stats {
+    fn new() -> Self {
+        Self {
+            attempts: 0,
+            acquisitions: 0,
+            contentions: 0,
+            timeouts: 0,
+            abandoned: 0,
+            rejected: 0,
+            deadlocks: 0,
+            peak_in_use: 0,
+            peak_waiting: 0,
+            wait: Histogram::new(),
+            hold: Histogram::new(),
+        }
+    }
+}
+
+/// How a wait ended without a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndedBy {
+    Timeout,
+    Abandoned,
+    Deadlock,
+}
+
+/// What became of a waiter that gave up.
+#[must_use]
+#[derive(Debug)]
+pub(super) enum GaveUp<W> {
+    /// It left the queue.
+    Left { waited: Duration },
+    /// It had a permit already, and keeps it.
+    HadPermit(Key),
+    /// It had a permit already, and passed it on.
+    PassedOn { waited: Duration, wake: Option<W> },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State<W> {
+    pub(super) capacity: usize,
+    held: Slab<Held>,
+    waiters: Slab<Waiter<W>>,
+    first: Option<Key>,
+    last: Option<Key>,
+    waiting: usize,
+    pub(super) stats: Stats,
+}
+
+impl<W> State<W> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            held: Slab::new(),
+            waiters: Slab::new(),
+            first: None,
+            last: None,
+            waiting: 0,
+            stats: Stats::new(),
+        }
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn is_free(&self) -> bool {
+        self.in_use() < self.capacity && self.waiting == 0
+    }
+
+    fn hold(&mut self, holder: Holder, node: Owner, claimed: bool, now: Tick) -> Key {
+        let key = self.held.insert(Held {
+            holder,
+            node,
+            since: now,
+            claimed,
+            reported: false,
+        });
+        self.stats.peak_in_use = self.stats.peak_in_use.max(self.in_use());
+        key
+    }
+
+    /// A permit, if one is free and nobody waits. Counts as an attempt only if it succeeds.
+    pub(super) fn try_acquire(&mut self, holder: &Holder, owner: &Owner, now: Tick) -> Option<Key> {
+        if !self.is_free() {
+            return None;
+        }
+        self.stats.attempts += 1;
+        self.stats.acquisitions += 1;
+        self.stats.wait.record(Duration::ZERO);
+        Some(self.hold(holder.clone(), owner.clone(), true, now))
+    }
+
+    /// Somebody was refused without waiting.
+    pub(super) fn refuse(&mut self) {
+        self.stats.attempts += 1;
+        self.stats.contentions += 1;
+        self.stats.rejected += 1;
+    }
+
+    /// Joins the queue.
+    pub(super) fn enqueue(&mut self, holder: Holder, owner: Owner, now: Tick) -> Key {
+        self.stats.attempts += 1;
+        let key = self.waiters.insert(Waiter {
+            holder,
+            owner,
+            since: now,
+            granted: None,
+            waker: None,
+            before: self.last,
+            behind: None,
+        });
+        match self.last.and_then(|last| self.waiters.get_mut(last)) {
+            Some(last) => last.behind = Some(key),
+            None => self.first = Some(key),
+        }
+        self.last = Some(key);
+        self.waiting += 1;
+        self.stats.peak_waiting = self.stats.peak_waiting.max(self.waiting);
+        key
+    }
+
+    fn unlink(&mut self, before: Option<Key>, behind: Option<Key>) {
+        match before.and_then(|key| self.waiters.get_mut(key)) {
+            Some(waiter) => waiter.behind = behind,
+            None => self.first = behind,
+        }
+        match behind.and_then(|key| self.waiters.get_mut(key)) {
+            Some(waiter) => waiter.before = before,
+            None => self.last = before,
+        }
+        self.waiting -= 1;
+    }
+
+    /// Hands a free permit to the first waiter, and says whom to wake.
+    fn grant(&mut self, now: Tick) -> Option<W> {
+        if self.in_use() >= self.capacity {
+            return None;
+        }
+        let first = self.first?;
+        let waiter = self.waiters.get(first)?;
+        let (holder, owner) = (waiter.holder.clone(), waiter.owner.clone());
+        let (before, behind) = (waiter.before, waiter.behind);
+        self.unlink(before, behind);
+        let permit = self.hold(holder, owner, false, now);
+        let waiter = self.waiters.get_mut(first)?;
+        waiter.granted = Some(permit);
+        waiter.waker.take()
+    }
+
+    /// The permit of a waiter, if it has been granted one. Else remembers whom to wake, and gives back who
+    /// was to be woken before.
+    pub(super) fn claim(
+        &mut self,
+        key: Key,
+        waker: W,
+        threshold: Duration,
+        now: Tick,
+    ) -> Result<(Key, Duration), Option<W>> {
+        let Some(waiter) = self.waiters.get_mut(key) else {
+            return Err(Some(waker));
+        };
+        let Some(permit) = waiter.granted else {
+            return Err(waiter.waker.replace(waker));
+        };
+        let waited = self.take_granted(key, permit, threshold, now);
+        Ok((permit, waited))
+    }
+
+    fn take_granted(&mut self, key: Key, permit: Key, threshold: Duration, now: Tick) -> Duration {
+        let since = self.waiters.remove(key).map_or(now, |waiter| waiter.since);
+        let granted = match self.held.get_mut(permit) {
+            Some(held) => {
+                held.claimed = true;
+                held.since
+            }
+            None => now,
+        };
+        let waited = granted.since(since);
+        self.stats.acquisitions += 1;
+        self.stats.wait.record(waited);
+        self.stats.contentions += u64::from(waited >= threshold);
+        waited
+    }
+
+    /// A waiter gives up. One that has been granted a permit meanwhile keeps it when it ran out of time,
+    /// and passes it on when it went away.
+    pub(super) fn give_up(
+        &mut self,
+        key: Key,
+        by: EndedBy,
+        threshold: Duration,
+        now: Tick,
+    ) -> Option<GaveUp<W>> {
+        let waiter = self.waiters.get(key)?;
+        let (since, granted) = (waiter.since, waiter.granted);
+        let (before, behind) = (waiter.before, waiter.behind);
+        let waited = now.since(since);
+        if let Some(permit) = granted {
+            if by != EndedBy::Abandoned {
+                self.take_granted(key, permit, threshold, now);
+                return Some(GaveUp::HadPermit(permit));
+            }
+            self.waiters.remove(key);
+            self.count_ended(by, waited);
+            self.held.remove(permit);
+            let wake = self.grant(now);
+            return Some(GaveUp::PassedOn { waited, wake });
+        }
+        self.unlink(before, behind);
+        self.waiters.remove(key);
+        self.count_ended(by, waited);
+        Some(GaveUp::Left { waited })
+    }
+
+    fn count_ended(&mut self, by: EndedBy, waited: Duration) {
+        self.stats.contentions += 1;
+        match by {
+            EndedBy::Timeout => self.stats.timeouts += 1,
+            EndedBy::Abandoned => self.stats.abandoned += 1,
+            EndedBy::Deadlock => {
+                self.stats.deadlocks += 1;
+                return; // It did not wait.
+            }
+        }
+        self.stats.wait.record(waited);
+    }
+
+    /// Gives a permit back. Says how long it was held, whether that had been reported, and whom to wake.
+    #[must_use = "somebody may have to be woken"]
+    pub(super) fn release(
+        &mut self,
+        permit: Key,
+        now: Tick,
+    ) -> Option<(Held, Duration, Option<W>)> {
+        let held = self.held.remove(permit)?;
+        let held_for = now.since(held.since);
+        self.stats.hold.record(held_for);
+        let wake = self.grant(now);
+        Some((held, held_for, wake))
+    }
+
+    /// Changes the number of permits, and says whom to wake. Holders beyond it keep theirs.
+    #[must_use = "these have to be woken"]
+    pub(super) fn set_capacity(&mut self, capacity: usize, now: Tick) -> Vec<W> {
+        self.capacity = capacity;
+        let mut wake = Vec::new();
+        while self.in_use() < self.capacity && self.waiting > 0 {
+            wake.extend(self.grant(now));
+        }
+        wake
+    }
+
+    /// Whether a waiter still waits in the queue.
+    pub(super) fn is_queued(&self, key: Key) -> bool {
+        self.waiters
+            .get(key)
+            .is_some_and(|waiter| waiter.granted.is_none())
+    }
+
+    /// The permits in use.
+    pub(super) fn held(&self) -> impl Iterator<Item = (Key, &Held)> {
+        self.held.iter()
+    }
+
+    pub(super) fn get_held(&self, permit: Key) -> Option<&Held> {
+        self.held.get(permit)
+    }
+
+    /// The holders, the longest first.
+    pub(super) fn holders(&self, now: Tick) -> Vec<HolderInfo> {
+        let mut held: Vec<&Held> = self.held.iter().map(|(_, held)| held).collect();
+        held.sort_by_key(|held| held.since);
+        held.into_iter()
+            .map(|held| HolderInfo::new(held.holder.clone(), now.since(held.since), held.claimed))
+            .collect()
+    }
+
+    /// The waiters in their order.
+    pub(super) fn queue(&self) -> impl Iterator<Item = (&Holder, Tick)> {
+        let next = |waiter: &&Waiter<W>| waiter.behind.and_then(|key| self.waiters.get(key));
+        let first = self.first.and_then(|key| self.waiters.get(key));
+        std::iter::successors(first, next).map(|waiter| (&waiter.holder, waiter.since))
+    }
+
+    /// Holders that have held for at least `threshold` and have not been reported; now they have.
+    pub(super) fn report_long_holds(&mut self, threshold: Duration, now: Tick) -> Vec<HolderInfo> {
+        let mut long = Vec::new();
+        for (_, held) in self.held.entries.iter_mut().flatten() {
+            let held_for = now.since(held.since);
+            if held_for >= threshold && !held.reported {
+                held.reported = true;
+                long.push(HolderInfo::new(held.holder.clone(), held_for, held.claimed));
+            }
+        }
+        long
+    }
+
+    pub(super) fn reset_stats(&mut self) {
+        self.stats = Stats::new();
+        self.stats.peak_in_use = self.in_use();
+        self.stats.peak_waiting = self.waiting;
+    }
+}

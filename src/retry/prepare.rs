@@ -1,0 +1,130 @@
+//! What a retry needs to know of a request: how to copy it, how often to try, until when.
+
+use std::fmt;
+
+use crate::deadline::Deadline;
+
+/// How a request is copied for another attempt.
+#[diagnostic::on_unimplemented(
+    message = "requests of type `{Req}` cannot be copied for a retry",
+    label = "`{Req}` is not `Clone`, and nothing says how else to copy it",
+    note = "say how with `.clone_request(|req: &{Req}| -> Option<{Req}> {{ .. }})` on the retry layer: `None` means that this request is sent once"
+)]
+pub trait CopyRequest<Req> {
+    /// A copy, or `None` if this request can be sent only once.
+    fn copy(&self, request: &Req) -> Option<Req>;
+}
+
+/// What a request says of its own retries.
+pub trait RequestLimits<Req> {
+    /// How many attempts may follow the first; `None`: as the policy says.
+    fn max_retries(&self, request: &Req) -> Option<u32>;
+
+    /// Until when the caller can use an answer.
+    fn deadline(&self, request: &Req) -> Option<Deadline>;
+}
+
+/// Copies requests with `Clone`, and asks nothing else of them: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneRequest;
+
+impl<Req: Clone> CopyRequest<Req> for CloneRequest {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+impl<Req> RequestLimits<Req> for CloneRequest {
+    fn max_retries(&self, _: &Req) -> Option<u32> {
+        None
+    }
+
+    fn deadline(&self, _: &Req) -> Option<Deadline> {
+        None
+    }
+}
+
+/// Copies requests with a function. See `clone_request` on the layer.
+#[derive(Clone, Copy)]
+pub struct CopyWith<F, R> {
+    pub(super) copy: F,
+    pub(super) rest: R,
+}
+
+impl<Req, F: Fn(&Req) -> Option<Req>, R> CopyRequest<Req> for CopyWith<F, R> {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        (self.copy)(request)
+    }
+}
+
+impl<Req, F, R: RequestLimits<Req>> RequestLimits<Req> for CopyWith<F, R> {
+    fn max_retries(&self, request: &Req) -> Option<u32> {
+        self.rest.max_retries(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+}
+
+/// Takes the number of retries from the request. See `max_retries_fn` on the layer.
+#[derive(Clone, Copy)]
+pub struct MaxRetriesWith<F, R> {
+    pub(super) max_retries: F,
+    pub(super) rest: R,
+}
+
+impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        self.rest.copy(request)
+    }
+}
+
+impl<Req, F: Fn(&Req) -> u32, R: RequestLimits<Req>> RequestLimits<Req> for MaxRetriesWith<F, R> {
+    fn max_retries(&self, request: &Req) -> Option<u32> {
+        Some((self.max_retries)(request))
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+}
+
+/// Takes the deadline from the request. See `deadline_from` on the layer.
+#[derive(Clone, Copy)]
+pub struct DeadlineWith<F, R> {
+    pub(super) deadline: F,
+    pub(super) rest: R,
+}
+
+impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        self.rest.copy(request)
+    }
+}
+
+impl<Req, F, R> RequestLimits<Req> for DeadlineWith<F, R>
+where
+    F: Fn(&Req) -> Option<Deadline>,
+    R: RequestLimits<Req>,
+{
+    fn max_retries(&self, request: &Req) -> Option<u32> {
+        self.rest.max_retries(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        (self.deadline)(request)
+    }
+}
+
+macro_rules! debug_as_name {
+    ($($name:ident),*) => {$(
+        impl<F, R> fmt::Debug for $name<F, R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )*};
+}
+
+debug_as_name!(CopyWith, MaxRetriesWith, DeadlineWith);

@@ -1,0 +1,163 @@
+//! Retry without tower: around any closure that makes a future, or that blocks.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tower_service::Service;
+
+use super::policy::RetryPolicy;
+use super::run::{Run, Step};
+use super::service::RetryFuture;
+use crate::deadline;
+use crate::error::{Error, IntoError};
+use crate::outcome::{
+    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict,
+};
+use crate::time;
+
+/// Runs operations by a [`RetryPolicy`], with rules on what is worth a retry. Made by the policy's methods
+/// of the same names.
+///
+/// ```
+/// # use std::io::{Error, ErrorKind};
+/// # use tower_bulwark::RetryPolicy;
+/// # async fn fetch() -> Result<u16, Error> { Ok(200) }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let status = RetryPolicy::new()
+///     .retry_if(|e: &Error| e.kind() == ErrorKind::ConnectionReset)
+///     .retry_response_if(|status: &u16| *status == 503)
+///     .run(|| async { fetch().await })
+///     .await;
+/// # assert_eq!(status.unwrap(), 200);
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a runner does nothing before `run`"]
+pub struct Retry<C = ErrorsAreFailures> {
+    policy: RetryPolicy,
+    classify: C,
+}
+
+impl<C> Retry<C> {
+    pub(super) fn new(policy: RetryPolicy, classify: C) -> Self {
+        Self { policy, classify }
+    }
+
+    /// Only errors that match are retried.
+    pub fn retry_if<L, F: Fn(&L) -> bool>(self, matches: F) -> Retry<FailureIf<F, C>> {
+        let inner = self.classify;
+        Retry::new(self.policy, FailureIf { matches, inner })
+    }
+
+    /// Values that match are retried too. When the last attempt ends with such a value, it is returned.
+    pub fn retry_response_if<T, F: Fn(&T) -> bool>(
+        self,
+        matches: F,
+    ) -> Retry<ResponseFailureIf<F, C>> {
+        let inner = self.classify;
+        Retry::new(self.policy, ResponseFailureIf { matches, inner })
+    }
+
+    /// Takes the wait from the result, instead of the backoff, up to `max_retry_after`.
+    pub fn delay_from<T, L, F: Fn(Result<&T, &L>) -> Option<Duration>>(
+        self,
+        delay: F,
+    ) -> Retry<DelayFrom<F, C>> {
+        let inner = self.classify;
+        Retry::new(self.policy, DelayFrom { delay, inner })
+    }
+
+    /// Judges results with a function, instead of all rules so far.
+    pub fn classify_with<T, L, F: Fn(Result<&T, &L>) -> Verdict>(
+        self,
+        judge: F,
+    ) -> Retry<ClassifyFn<F>> {
+        Retry::new(self.policy, ClassifyFn(judge))
+    }
+
+    /// Runs `operation` until it succeeds or the policy says stop. Dropping the future drops the attempt
+    /// that is running, or ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], as the layer gives it.
+    pub fn run<F, Fut, T, E, L>(
+        self,
+        operation: F,
+    ) -> impl Future<Output = Result<T, Error<L>>> + use<C, F, Fut, T, E, L>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: IntoError<L>,
+        L: StdError + 'static,
+        C: Classify<T, L>,
+    {
+        async move {
+            let run = Run::new(self.policy.clone(), self.policy.rules().max_retries, None);
+            RetryFuture::begin(run, Operation(operation), (), self.classify).await
+        }
+    }
+
+    /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.
+    ///
+    /// An `attempt_timeout` cannot end code that blocks, and is not looked at; a `total_timeout` ends the
+    /// attempts.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_blocking<T, E, L>(
+        self,
+        mut operation: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, Error<L>>
+    where
+        E: IntoError<L>,
+        L: StdError + 'static,
+        C: Classify<T, L>,
+    {
+        let limit = self.policy.rules().max_retries;
+        let mut run = Run::new(self.policy, limit, None);
+        run.waits();
+        loop {
+            run.begin_attempt();
+            let result = deadline::with(run.ambient(), &mut operation);
+            match run.settle(result.map_err(IntoError::into_error), &self.classify, true) {
+                Step::Done(result) => return result,
+                Step::Again(delay) => time::park_for(delay),
+            }
+        }
+    }
+}
+
+impl<C> fmt::Debug for Retry<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A closure as a service that is always ready.
+struct Operation<F>(F);
+
+impl<F, Fut, T, E> Service<()> for Operation<F>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Response = T;
+    type Error = E;
+    type Future = Fut;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Fut {
+        (self.0)()
+    }
+}

@@ -1,0 +1,440 @@
+//! Retry as tower middleware: call, ask, wait, make ready, call again.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::policy::RetryPolicy;
+use super::prepare::{
+    CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
+};
+use super::run::{Run, Step};
+use crate::deadline::{self, Deadline};
+use crate::error::{Error, IntoError};
+use crate::outcome::{
+    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict,
+};
+use crate::time;
+
+/// Retries calls of a service by a [`RetryPolicy`].
+///
+/// `L` is the service's own error, and inferred. `C` judges results, `R` copies requests.
+pub struct RetryLayer<L, C = ErrorsAreFailures, R = CloneRequest> {
+    policy: RetryPolicy,
+    classify: C,
+    requests: R,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+impl<L> RetryLayer<L> {
+    /// A layer that retries every error of the service, and no response.
+    #[must_use]
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self {
+            policy,
+            classify: ErrorsAreFailures,
+            requests: CloneRequest,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L> Default for RetryLayer<L> {
+    fn default() -> Self {
+        Self::new(RetryPolicy::new())
+    }
+}
+
+impl<L, C, R> RetryLayer<L, C, R> {
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
+    fn with<D, Q>(self, wrap: impl FnOnce(C, R) -> (D, Q)) -> RetryLayer<L, D, Q> {
+        let (classify, requests) = wrap(self.classify, self.requests);
+        RetryLayer {
+            policy: self.policy,
+            classify,
+            requests,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Only errors that match are retried.
+    #[must_use]
+    pub fn retry_if<F: Fn(&L) -> bool>(self, matches: F) -> RetryLayer<L, FailureIf<F, C>, R> {
+        self.with(|inner, requests| (FailureIf { matches, inner }, requests))
+    }
+
+    /// Responses that match are retried too. When the last attempt ends with such a response, the caller
+    /// gets it.
+    #[must_use]
+    pub fn retry_response_if<Res, F: Fn(&Res) -> bool>(
+        self,
+        matches: F,
+    ) -> RetryLayer<L, ResponseFailureIf<F, C>, R> {
+        self.with(|inner, requests| (ResponseFailureIf { matches, inner }, requests))
+    }
+
+    /// Takes the wait from the result, instead of the backoff: a `Retry-After`, say. It is waited as it is,
+    /// without jitter, unless it is longer than `max_retry_after`; zero, or `None`, means the backoff.
+    #[must_use]
+    pub fn delay_from<Res, F: Fn(Result<&Res, &L>) -> Option<Duration>>(
+        self,
+        delay: F,
+    ) -> RetryLayer<L, DelayFrom<F, C>, R> {
+        self.with(|inner, requests| (DelayFrom { delay, inner }, requests))
+    }
+
+    /// Judges results with a function, instead of all rules so far.
+    #[must_use]
+    pub fn classify_with<Res, F: Fn(Result<&Res, &L>) -> Verdict>(
+        self,
+        judge: F,
+    ) -> RetryLayer<L, ClassifyFn<F>, R> {
+        self.with(|_, requests| (ClassifyFn(judge), requests))
+    }
+
+    /// Judges results with a classifier, instead of all rules so far.
+    #[must_use]
+    pub fn classify<D>(self, classify: D) -> RetryLayer<L, D, R> {
+        self.with(|_, requests| (classify, requests))
+    }
+
+    /// Takes the number of retries from the request, instead of the policy's `max_retries`.
+    #[must_use]
+    pub fn max_retries_fn<Req, F: Fn(&Req) -> u32>(
+        self,
+        max_retries: F,
+    ) -> RetryLayer<L, C, MaxRetriesWith<F, R>> {
+        self.with(|classify, rest| (classify, MaxRetriesWith { max_retries, rest }))
+    }
+
+    /// Copies requests with a function, for requests that are not `Clone`. A request for which it gives
+    /// `None` is sent once.
+    #[must_use]
+    pub fn clone_request<Req, F: Fn(&Req) -> Option<Req>>(
+        self,
+        copy: F,
+    ) -> RetryLayer<L, C, CopyWith<F, R>> {
+        self.with(|classify, rest| (classify, CopyWith { copy, rest }))
+    }
+
+    /// Takes the deadline of the call from the request, where the ambient one does not reach.
+    #[must_use]
+    pub fn deadline_from<Req, F: Fn(&Req) -> Option<Deadline>>(
+        self,
+        deadline: F,
+    ) -> RetryLayer<L, C, DeadlineWith<F, R>> {
+        self.with(|classify, rest| (classify, DeadlineWith { deadline, rest }))
+    }
+}
+
+impl<L, C: Clone, R: Clone> Clone for RetryLayer<L, C, R> {
+    fn clone(&self) -> Self {
+        Self {
+            policy: self.policy.clone(),
+            classify: self.classify.clone(),
+            requests: self.requests.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, C, R> fmt::Debug for RetryLayer<L, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, C: Clone, R: Clone> Layer<S> for RetryLayer<L, C, R> {
+    type Service = RetryService<S, L, C, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RetryService {
+            inner,
+            policy: self.policy.clone(),
+            classify: self.classify.clone(),
+            requests: self.requests.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+/// A service whose calls are retried. Made by [`RetryLayer`].
+pub struct RetryService<S, L, C = ErrorsAreFailures, R = CloneRequest> {
+    inner: S,
+    policy: RetryPolicy,
+    classify: C,
+    requests: R,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+impl<S, L, C, R> RetryService<S, L, C, R> {
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
+    /// The service that is called.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that is called, to change it.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that is called, without the retries.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, L, C: Clone, R: Clone> Clone for RetryService<S, L, C, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            policy: self.policy.clone(),
+            classify: self.classify.clone(),
+            requests: self.requests.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, L, C, R> fmt::Debug for RetryService<S, L, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryService")
+            .field("inner", &self.inner)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, C, R, Req> Service<Req> for RetryService<S, L, C, R>
+where
+    S: Service<Req> + Clone,
+    S::Error: IntoError<L>,
+    L: StdError + 'static,
+    C: Classify<S::Response, L> + Clone,
+    R: CopyRequest<Req> + RequestLimits<Req> + Clone,
+{
+    type Response = S::Response;
+    type Error = Error<L>;
+    type Future = RetryFuture<S, Req, L, C, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(IntoError::into_error)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let own = self.requests.max_retries(&request);
+        let limit = own.unwrap_or(self.policy.rules().max_retries);
+        let ends = self.requests.deadline(&request);
+        let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
+        let mut run = Run::new(self.policy.clone(), limit, ends);
+        run.begin_attempt();
+        // A clone for later attempts; it is made ready before it is called. The instance that is ready
+        // makes this call.
+        let service = copy.is_some().then(|| self.inner.clone());
+        let call = deadline::with(run.ambient(), || self.inner.call(request));
+        RetryFuture {
+            state: State::Calling { call },
+            timer: None,
+            service,
+            request: copy,
+            run,
+            classify: self.classify.clone(),
+            requests: self.requests.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+/// The response of a service whose calls are retried. Dropping it drops the attempt that is running, or
+/// ends the wait.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CloneRequest> {
+    #[pin]
+    state: State<S::Future>,
+    /// The end of a wait, or of an attempt that may take only so long.
+    #[pin]
+    timer: Option<Sleep>,
+    service: Option<S>,
+    /// The request of the next attempt, while there may be one.
+    request: Option<Req>,
+    run: Run,
+    classify: C,
+    requests: R,
+    _leaf: PhantomData<fn() -> L>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F> {
+    /// An attempt is running.
+    Calling {
+        #[pin]
+        call: F,
+    },
+    /// The attempt has failed and is gone; the timer runs.
+    Sleeping,
+    /// The service is made ready for the next attempt.
+    Readying,
+    Done,
+}
+
+impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
+    /// The first attempt of a service that needs not be made ready.
+    pub(super) fn begin(mut run: Run, mut service: S, request: Req, classify: C) -> Self
+    where
+        Req: Clone,
+    {
+        run.begin_attempt();
+        let call = deadline::with(run.ambient(), || service.call(request.clone()));
+        Self {
+            state: State::Calling { call },
+            timer: None,
+            service: Some(service),
+            request: Some(request),
+            run,
+            classify,
+            requests: CloneRequest,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
+where
+    S: Service<Req>,
+    S::Error: IntoError<L>,
+    L: StdError + 'static,
+    C: Classify<S::Response, L>,
+    R: CopyRequest<Req>,
+{
+    type Output = Result<S::Response, Error<L>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = self.as_mut().project();
+            let mut state = this.state;
+            let step = match state.as_mut().project() {
+                StateProj::Calling { call } => {
+                    match deadline::with(this.run.ambient(), || call.poll(cx)) {
+                        Poll::Ready(result) => {
+                            let result = result.map_err(IntoError::into_error);
+                            let step =
+                                this.run
+                                    .settle(result, this.classify, this.request.is_some());
+                            // Before the wait: with the attempt goes everything it holds.
+                            state.set(State::Sleeping);
+                            step
+                        }
+                        Poll::Pending => {
+                            ready!(poll_cut(this.run, this.timer, cx));
+                            deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
+                            this.run.timed_out(this.request.is_some())
+                        }
+                    }
+                }
+                StateProj::Sleeping => {
+                    let mut timer = this.timer;
+                    if let Some(sleep) = timer.as_mut().as_pin_mut() {
+                        ready!(sleep.poll(cx));
+                    }
+                    timer.set(None);
+                    this.run.begin_attempt();
+                    state.set(State::Readying);
+                    continue;
+                }
+                StateProj::Readying => {
+                    let ambient = this.run.ambient();
+                    let Some(service) = this.service else {
+                        return Poll::Pending; // Never: there is a service where there is a retry.
+                    };
+                    match deadline::with(ambient, || service.poll_ready(cx)) {
+                        Poll::Ready(Ok(())) => {
+                            let Some(request) = this.request.take() else {
+                                return Poll::Pending; // Never, likewise.
+                            };
+                            if this.run.may_retry() {
+                                *this.request = this.requests.copy(&request);
+                            }
+                            let call = deadline::with(ambient, || service.call(request));
+                            state.set(State::Calling { call });
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
+                        Poll::Pending => {
+                            ready!(poll_cut(this.run, this.timer, cx));
+                            this.run.timed_out(this.request.is_some())
+                        }
+                    }
+                }
+                StateProj::Done => panic!("`RetryFuture` polled after completion"),
+            };
+            let mut this = self.as_mut().project();
+            match step {
+                Step::Again(delay) => {
+                    let wakes = time::now().after(delay).to_instant();
+                    this.timer.set(Some(sleep_until(wakes)));
+                    this.state.set(State::Sleeping);
+                }
+                Step::Done(result) => {
+                    this.timer.set(None);
+                    this.state.set(State::Done);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+}
+
+/// Ready when the running attempt has had its time. The timer is made when an attempt first waits.
+fn poll_cut(run: &mut Run, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+    run.waits();
+    let Some(cut) = run.cut() else {
+        return Poll::Pending;
+    };
+    if timer.is_none() {
+        timer.set(Some(sleep_until(cut.to_instant())));
+    }
+    match timer.as_pin_mut() {
+        Some(sleep) => sleep.poll(cx),
+        None => Poll::Pending,
+    }
+}
+
+impl<S: Service<Req>, Req, L, C, R> fmt::Debug for RetryFuture<S, Req, L, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Calling { .. } => "calling",
+            State::Sleeping => "sleeping",
+            State::Readying => "readying",
+            State::Done => "done",
+        };
+        f.debug_struct("RetryFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}
