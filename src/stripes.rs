@@ -83,6 +83,7 @@ impl TaggedStripes {
     }
 
     /// The sum of all stripes.
+    #[cfg(test)]
     pub(crate) fn sum(&self) -> u64 {
         let count =
             |stripe: &CachePadded<AtomicU64>| u64::from(count_of(stripe.load(Ordering::Acquire)));

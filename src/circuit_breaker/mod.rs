@@ -6,6 +6,7 @@ mod in_flight;
 mod permit;
 mod policy;
 mod service;
+mod shared;
 mod snapshot;
 mod state;
 
