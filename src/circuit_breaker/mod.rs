@@ -9,6 +9,8 @@ mod service;
 mod shared;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use builder::CircuitBreakerBuilder;
 pub use event::{Cause, CircuitBreakerEvent};
