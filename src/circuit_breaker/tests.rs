@@ -72,7 +72,8 @@ impl Core {
     }
 
     fn settle_as(&mut self, ticket: Ticket, ended: &Ended) -> Effects {
-        self.state.settle(&self.policy, ticket, ended, Tick(self.now), 0.0)
+        self.state
+            .settle(&self.policy, ticket, ended, Tick(self.now), 0.0)
     }
 
     fn call(&mut self, outcome: Outcome) -> Effects {
@@ -143,14 +144,24 @@ fn two_good_probes_close_it_and_one_bad_one_opens_it_again() {
     core.wait(secs(60));
     assert!(core.call(Outcome::Success).change.is_none());
     let opened = core.call(Outcome::Failure).change.unwrap();
-    assert_eq!((opened.to, opened.cause), (CircuitState::Open, Cause::ProbeFailed));
+    assert_eq!(
+        (opened.to, opened.cause),
+        (CircuitState::Open, Cause::ProbeFailed)
+    );
     core.wait(secs(60));
     assert!(core.call(Outcome::Success).change.is_none());
     let closed = core.call(Outcome::Success).change.unwrap();
-    assert_eq!((closed.to, closed.cause), (CircuitState::Closed, Cause::ProbesSucceeded(2)));
+    assert_eq!(
+        (closed.to, closed.cause),
+        (CircuitState::Closed, Cause::ProbesSucceeded(2))
+    );
     assert_eq!(core.state.streak, 0);
     core.fail(4);
-    assert_eq!(core.effective(), CircuitState::Closed, "the old row is forgotten");
+    assert_eq!(
+        core.effective(),
+        CircuitState::Closed,
+        "the old row is forgotten"
+    );
 }
 
 #[test]
@@ -178,7 +189,11 @@ fn the_place_of_a_probe_that_hangs_is_given_to_another() {
     core.wait(Duration::from_nanos(1));
     let (admission, effects) = core.state.admit(&core.policy, Tick(core.now), 0.0);
     assert!(matches!(admission, Admission::Go(_)) && effects.lost_probe);
-    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy), "one place, one probe");
+    assert_eq!(
+        core.admit(),
+        Err(OpenReason::ProbesBusy),
+        "one place, one probe"
+    );
     // What the hung one finds out in the end is of this epoch, and counts; the place is not its own.
     let _ = core.settle(hung, Outcome::Success);
     assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
@@ -196,7 +211,10 @@ fn a_lease_begins_anew_when_the_call_does() {
     assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
     core.wait(secs(1));
     assert!(core.admit().is_ok());
-    assert!(!core.state.renew(&core.policy, ticket, Tick(core.now)), "it is another's");
+    assert!(
+        !core.state.renew(&core.policy, ticket, Tick(core.now)),
+        "it is another's"
+    );
 }
 
 #[test]
@@ -205,8 +223,16 @@ fn late_answers_of_an_earlier_epoch_change_nothing() {
     let stragglers: Vec<Ticket> = (0..10).map(|_| core.admit().unwrap()).collect();
     core.fail(5);
     // While open: no success heals it, no failure lengthens it.
-    assert!(core.settle(stragglers[0], Outcome::Success).change.is_none());
-    assert!(core.settle(stragglers[1], Outcome::Failure).change.is_none());
+    assert!(
+        core.settle(stragglers[0], Outcome::Success)
+            .change
+            .is_none()
+    );
+    assert!(
+        core.settle(stragglers[1], Outcome::Failure)
+            .change
+            .is_none()
+    );
     assert_eq!(core.state.tripped_by, 5);
     core.wait(secs(60));
     // While half-open: none closes it, none opens it, none takes or gives a place.
@@ -214,7 +240,11 @@ fn late_answers_of_an_earlier_epoch_change_nothing() {
     for straggler in &stragglers[2..6] {
         assert!(core.settle(*straggler, Outcome::Success).change.is_none());
     }
-    assert!(core.settle(stragglers[6], Outcome::Failure).change.is_none());
+    assert!(
+        core.settle(stragglers[6], Outcome::Failure)
+            .change
+            .is_none()
+    );
     let _ = core.settle(stragglers[7], Outcome::Ignored);
     assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
     assert!(core.settle(probe, Outcome::Success).change.is_none());
@@ -234,10 +264,18 @@ fn a_service_that_fails_four_times_in_five_opens_a_failure_rate() {
         ..CircuitBreakerPolicy::default()
     });
     let opened = (0..100).find(|i| {
-        let outcome = if i % 5 == 0 { Outcome::Success } else { Outcome::Failure };
+        let outcome = if i % 5 == 0 {
+            Outcome::Success
+        } else {
+            Outcome::Failure
+        };
         core.call(outcome).change.is_some()
     });
-    assert_eq!(opened, Some(19), "as soon as there are twenty calls to go by");
+    assert_eq!(
+        opened,
+        Some(19),
+        "as soon as there are twenty calls to go by"
+    );
 }
 
 #[test]
@@ -293,7 +331,11 @@ fn slow_calls_open_it_and_count_once_even_if_they_were_counted_while_they_ran() 
     let mut core = Core::new(slow_policy());
     let tickets: Vec<Ticket> = (0..10).map(|_| core.admit().unwrap()).collect();
     core.state.add_successes(10, 0);
-    assert!(core.state.add_overdue(&core.policy, 9, Tick(core.now), 0.0).is_none());
+    assert!(
+        core.state
+            .add_overdue(&core.policy, 9, Tick(core.now), 0.0)
+            .is_none()
+    );
     let counted = Ended {
         slow: true,
         counted: true,
@@ -308,14 +350,29 @@ fn slow_calls_open_it_and_count_once_even_if_they_were_counted_while_they_ran() 
         ..counted
     };
     let cause = core.settle_as(tickets[9], &last).change.unwrap().cause;
-    assert_eq!(cause, Cause::SlowCallRate { slow: 10, calls: 20 });
+    assert_eq!(
+        cause,
+        Cause::SlowCallRate {
+            slow: 10,
+            calls: 20
+        }
+    );
 }
 
 #[test]
 fn calls_that_hang_open_it_before_one_of_them_returns() {
     let mut core = Core::new(slow_policy());
-    let opened = core.state.add_overdue(&core.policy, 10, Tick(core.now), 0.0).unwrap();
-    assert_eq!(opened.cause, Cause::SlowCallRate { slow: 10, calls: 10 });
+    let opened = core
+        .state
+        .add_overdue(&core.policy, 10, Tick(core.now), 0.0)
+        .unwrap();
+    assert_eq!(
+        opened.cause,
+        Cause::SlowCallRate {
+            slow: 10,
+            calls: 10
+        }
+    );
 }
 
 #[test]
@@ -336,7 +393,9 @@ fn a_slow_call_that_fails_in_the_end_is_one_call_in_the_window() {
 #[test]
 fn a_probe_slower_than_the_threshold_is_a_failed_probe() {
     let mut core = Core::new(slow_policy());
-    let _ = core.state.command(&core.policy, Command::OpenFor(secs(1)), Tick(core.now));
+    let _ = core
+        .state
+        .command(&core.policy, Command::OpenFor(secs(1)), Tick(core.now));
     core.wait(secs(1));
     let probe = core.admit().unwrap();
     let slow = Ended {
@@ -358,8 +417,14 @@ fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
     let mut open_for = Vec::new();
     for _ in 0..4 {
         let opened = core.call(Outcome::Failure).change;
-        core.fail(if opened.is_some() || core.state.openings > 0 { 0 } else { 3 });
-        let opened = opened.or_else(|| core.call(Outcome::Failure).change).unwrap();
+        core.fail(if opened.is_some() || core.state.openings > 0 {
+            0
+        } else {
+            3
+        });
+        let opened = opened
+            .or_else(|| core.call(Outcome::Failure).change)
+            .unwrap();
         open_for.push(opened.open_for.unwrap().as_secs());
         core.wait(opened.open_for.unwrap());
     }
@@ -382,7 +447,9 @@ fn after_closing_the_traffic_is_let_in_gradually() {
     core.wait(secs(60));
     let _ = core.call(Outcome::Success);
     let admitted = |core: &mut Core| {
-        (0..1_000).filter(|i| core.admit_with(f64::from(*i) / 1_000.0).is_ok()).count()
+        (0..1_000)
+            .filter(|i| core.admit_with(f64::from(*i) / 1_000.0).is_ok())
+            .count()
     };
     assert_eq!(admitted(&mut core), 100, "a tenth at first");
     assert_eq!(core.admit_with(0.5), Err(OpenReason::Ramping));
@@ -412,7 +479,9 @@ fn commands_hold_until_they_are_ended() {
 fn reset_of_a_closed_circuit_forgets_its_failures() {
     let mut core = Core::default();
     core.fail(4);
-    let reset = core.state.command(&core.policy, Command::Reset, Tick(core.now));
+    let reset = core
+        .state
+        .command(&core.policy, Command::Reset, Tick(core.now));
     assert!(reset.is_none(), "the state did not change");
     core.fail(4);
     assert_eq!(core.effective(), CircuitState::Closed);
@@ -422,7 +491,9 @@ fn reset_of_a_closed_circuit_forgets_its_failures() {
 #[test]
 fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() {
     let mut core = Core::default();
-    let _ = core.state.command(&core.policy, Command::MetricsOnly, Tick(core.now));
+    let _ = core
+        .state
+        .command(&core.policy, Command::MetricsOnly, Tick(core.now));
     for _ in 0..4 {
         let ticket = core.admit().unwrap();
         assert!(core.settle(ticket, Outcome::Failure).change.is_none());
@@ -444,7 +515,9 @@ fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() 
 #[test]
 fn a_disabled_breaker_counts_nothing() {
     let mut core = Core::default();
-    let _ = core.state.command(&core.policy, Command::Disable, Tick(core.now));
+    let _ = core
+        .state
+        .command(&core.policy, Command::Disable, Tick(core.now));
     core.fail(100);
     assert_eq!(core.state.totals, super::state::Totals::default());
 }
@@ -456,8 +529,18 @@ fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
         change(&mut policy);
         policy.check().expect_err("accepted").setting()
     };
-    assert_eq!(wrong(&|p| p.consecutive_failures = Some(0)), "consecutive_failures");
-    for rate in [0.0, -0.1, 1.000_1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+    assert_eq!(
+        wrong(&|p| p.consecutive_failures = Some(0)),
+        "consecutive_failures"
+    );
+    for rate in [
+        0.0,
+        -0.1,
+        1.000_1,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ] {
         assert_eq!(wrong(&|p| p.failure_rate = Some(rate)), "failure_rate");
         let slow = SlowCalls {
             rate,
@@ -483,21 +566,39 @@ fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
     assert_eq!(rate_with(1, Window::calls(usize::MAX)), "window");
     assert_eq!(rate_with(1, Window::time(Duration::ZERO)), "window");
     assert_eq!(rate_with(1, Window::time(Duration::MAX)), "window");
-    assert_eq!(wrong(&|p| p.recovery = Recovery::fixed(Duration::ZERO)), "recovery_timeout");
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(Duration::ZERO)),
+        "recovery_timeout"
+    );
     for multiplier in [0.0, 0.9, f64::NAN, f64::INFINITY] {
         let recovery = Recovery::exponential(secs(1), multiplier, secs(9));
         assert_eq!(wrong(&|p| p.recovery = recovery), "recovery");
     }
-    assert_eq!(wrong(&|p| p.recovery = Recovery::exponential(secs(9), 2.0, secs(1))), "recovery");
-    assert_eq!(wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(f64::NAN)), "recovery");
-    assert_eq!(wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(1.1)), "recovery");
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::exponential(secs(9), 2.0, secs(1))),
+        "recovery"
+    );
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(f64::NAN)),
+        "recovery"
+    );
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(1.1)),
+        "recovery"
+    );
     assert_eq!(wrong(&|p| p.max_probes = 0), "max_probes");
     assert_eq!(wrong(&|p| p.max_probes = u32::MAX), "max_probes");
     assert_eq!(wrong(&|p| p.success_threshold = 0), "success_threshold");
-    assert_eq!(wrong(&|p| p.probe_timeout = Duration::ZERO), "probe_timeout");
+    assert_eq!(
+        wrong(&|p| p.probe_timeout = Duration::ZERO),
+        "probe_timeout"
+    );
     assert_eq!(wrong(&|p| p.ramp = Some(Duration::ZERO)), "ramp");
     let limit = Some(Duration::ZERO);
-    assert_eq!(wrong(&|p| p.cancelled_is_failure_after = limit), "cancelled_is_failure_after");
+    assert_eq!(
+        wrong(&|p| p.cancelled_is_failure_after = limit),
+        "cancelled_is_failure_after"
+    );
 }
 
 proptest! {
@@ -532,9 +633,14 @@ struct Model {
 
 enum Shape {
     Closed,
-    Open { until: u64 },
+    Open {
+        until: u64,
+    },
     /// Probes on their way with the end of their leases, and how many succeeded.
-    HalfOpen { probes: Vec<(u64, u64)>, succeeded: u32 },
+    HalfOpen {
+        probes: Vec<(u64, u64)>,
+        succeeded: u32,
+    },
 }
 
 impl Model {
@@ -602,8 +708,17 @@ impl Model {
     }
 
     fn is_bad(&self, now: u64) -> bool {
-        let row = self.calls.iter().rev().take_while(|(_, failed)| *failed).count();
-        if self.policy.consecutive_failures.is_some_and(|n| row >= n as usize) {
+        let row = self
+            .calls
+            .iter()
+            .rev()
+            .take_while(|(_, failed)| *failed)
+            .count();
+        if self
+            .policy
+            .consecutive_failures
+            .is_some_and(|n| row >= n as usize)
+        {
             return true;
         }
         let newest = self.slice(now);
