@@ -9,6 +9,8 @@ mod run;
 mod runner;
 mod service;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::{Backoff, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder};
