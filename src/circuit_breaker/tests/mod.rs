@@ -1,5 +1,7 @@
 //! The pure core, against a naive model and rule by rule. Time is a number here.
 
+mod in_flight;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
