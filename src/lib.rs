@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
+mod check;
 pub mod circuit_breaker;
 pub mod contention;
 pub mod deadline;
@@ -21,6 +22,7 @@ mod time;
 mod window;
 
 pub use answer::{Answer, AsError, RejectWith};
+pub use check::check_service;
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, Holder, ResourceLock, workflow};
 pub use error::{
