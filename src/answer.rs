@@ -53,12 +53,12 @@ impl Judgement {
 
     /// What a reference to a result says of the service.
     pub(crate) fn of<Res, L: StdError, C: Classify<Res, L>>(
-        result: Result<&Res, View<'_, L>>,
+        result: &Result<&Res, View<'_, L>>,
         classify: &C,
     ) -> Self {
         match result {
             Ok(response) => Self::new(classify.classify(Ok(response)), None),
-            Err(View::Leaf(error)) => Self::new(classify.classify(Err(error)), Some(error)),
+            Err(View::Leaf(error)) => Self::new(classify.classify(Err(error)), Some(*error)),
             Err(View::TimedOut) => Self::new(Verdict::failure().because("timed out"), None),
             Err(View::Rejected) => Self::new(Verdict::ignored(), None),
         }
@@ -90,7 +90,7 @@ where
         classify: &C,
     ) -> (Judgement, Result<Res, Error<L>>) {
         let result = result.map_err(IntoError::into_error);
-        let judged = Judgement::of(result.as_ref().map_err(Error::view), classify);
+        let judged = Judgement::of(&result.as_ref().map_err(Error::view), classify);
         (judged, result)
     }
 }
@@ -127,7 +127,7 @@ where
         result: Result<Res, E>,
         classify: &C,
     ) -> (Judgement, Result<Res, E>) {
-        let judged = Judgement::of(result.as_ref().map_err(AsLeaf::view), classify);
+        let judged = Judgement::of(&result.as_ref().map_err(AsLeaf::view), classify);
         (judged, result)
     }
 }

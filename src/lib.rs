@@ -16,6 +16,7 @@ mod random;
 mod registry;
 pub mod retry;
 mod stripes;
+mod sync;
 mod time;
 mod window;
 

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 /// Random numbers in [0, 1).
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in each handle")]
 pub(crate) enum Random {
     System,
     Seeded(Mutex<StdRng>),

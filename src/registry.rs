@@ -131,18 +131,21 @@ impl Registry {
 
     /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
     /// name gets a new one.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_circuit_breaker(&self, name: &str) -> Option<CircuitBreaker> {
         self.shared.circuit_breakers.remove(name)
     }
 
     /// Forgets the resource lock of that name, as
     /// [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_resource_lock(&self, name: &str) -> Option<ResourceLock> {
         self.shared.resource_locks.remove(name)
     }
 
     /// Forgets the retry policy of that name, as
     /// [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_retry(&self, name: &str) -> Option<RetryPolicy> {
         self.shared.retries.remove(name)
     }

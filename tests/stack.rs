@@ -1,5 +1,7 @@
 //! The layers together: order, refusals, deadlines, foreign layers between them.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;

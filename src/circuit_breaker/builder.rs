@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::CircuitState;
 use super::event::CircuitBreakerEvent;
-use super::handle::{CircuitBreaker, OnRejected};
+use super::handle::CircuitBreaker;
 use super::policy::{CircuitBreakerPolicy, Recovery, SlowCalls, Window};
+use super::shared::OnRejected;
 use crate::error::{CircuitOpen, ConfigError};
 use crate::event::{Event, Observer};
 

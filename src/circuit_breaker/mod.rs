@@ -6,8 +6,11 @@ mod in_flight;
 mod permit;
 mod policy;
 mod service;
+mod shared;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use builder::CircuitBreakerBuilder;
 pub use event::{Cause, CircuitBreakerEvent};

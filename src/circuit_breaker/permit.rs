@@ -1,6 +1,8 @@
 use std::fmt;
 
-use super::handle::{Admitted, CircuitBreaker, Kind};
+use super::handle::CircuitBreaker;
+use super::shared::{Admitted, Kind};
+use crate::answer::Judgement;
 use crate::deadline;
 use crate::outcome::{Outcome, words};
 use crate::time;
@@ -58,6 +60,11 @@ impl Permit {
         if let Some(admitted) = self.admitted.take() {
             self.breaker.shared.settle(&admitted, outcome, words);
         }
+    }
+
+    /// Settles with what a classifier said.
+    pub(super) fn settle_judged(self, judged: Judgement) {
+        self.settle_with(judged.verdict.outcome(), judged.words);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.

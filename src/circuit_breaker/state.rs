@@ -103,6 +103,7 @@ pub(super) struct Totals {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in each breaker")]
 enum Recent {
     Nothing,
     Calls(LastCalls),
@@ -316,14 +317,14 @@ impl State {
         &mut self,
         policy: &CircuitBreakerPolicy,
         ticket: Ticket,
-        ended: Ended,
+        ended: &Ended,
         now: Tick,
         unit: f64,
     ) -> Effects {
         if self.mode == Mode::Disabled {
             return Effects::default();
         }
-        self.count(&ended);
+        self.count(ended);
         if ticket.epoch != self.epoch {
             return Effects::default(); // A late answer says nothing about this epoch.
         }
@@ -331,8 +332,8 @@ impl State {
             self.last_failure = Some(words);
         }
         let change = match self.phase {
-            Phase::Closed { .. } => self.settle_closed(policy, &ended, now, unit),
-            Phase::HalfOpen { .. } => self.settle_probe(policy, ticket, &ended, now, unit),
+            Phase::Closed { .. } => self.settle_closed(policy, ended, now, unit),
+            Phase::HalfOpen { .. } => self.settle_probe(policy, ticket, ended, now, unit),
             Phase::Open { .. } => None, // An open circuit gives out no tickets.
         };
         Effects {

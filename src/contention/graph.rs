@@ -68,7 +68,7 @@ impl Line {
 /// The permits that cannot be released before what is being polled right now has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
-    permits: [Option<PermitId>; Inside::DEPTH],
+    permits: [Option<PermitId>; Self::DEPTH],
 }
 
 tokio::task_local! {

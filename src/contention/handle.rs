@@ -83,7 +83,7 @@ impl ResourceLock {
 
     fn patience(&self, timeout: Option<Duration>) -> Patience {
         Patience {
-            timeout: timeout.or(self.policy().timeout()),
+            timeout: timeout.or_else(|| self.policy().timeout()),
             deadline: None,
         }
     }
@@ -121,7 +121,7 @@ impl ResourceLock {
     pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
         let holder = holder.into();
         let owner = line_of(&holder);
-        try_now(self, holder, owner).map(ResourceGuard)
+        try_now(self, holder, &owner).map(ResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for a guard that borrows nothing.
@@ -159,7 +159,7 @@ impl ResourceLock {
         &self,
         holder: impl Into<Holder>,
     ) -> Result<OwnedResourceGuard, Contended> {
-        try_now(self.clone(), holder.into(), Owner::Anybody).map(OwnedResourceGuard)
+        try_now(self.clone(), holder.into(), &Owner::Anybody).map(OwnedResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for code that blocks: the thread is parked. Needs no runtime, and

@@ -10,6 +10,8 @@ mod queue;
 mod service;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 pub mod workflow;
 
 pub use acquire::{Acquire, AcquireOwned};

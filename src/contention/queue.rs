@@ -47,12 +47,12 @@ pub(super) struct Queued<B: Borrow<ResourceLock>> {
 pub(super) fn try_now<B: Borrow<ResourceLock>>(
     lock: B,
     holder: Holder,
-    owner: Owner,
+    owner: &Owner,
 ) -> Result<Slot<B>, Contended> {
     let now = time::now();
     let shared = &lock.borrow().shared;
     let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
+    if let Some(permit) = state.try_acquire(&holder, owner, now) {
         drop(state);
         return Ok(Slot::new(lock, permit));
     }
@@ -69,7 +69,7 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
     patience: Patience,
 ) -> Result<Asked<B>, Contended> {
     if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return try_now(lock, holder, owner).map(Asked::Got);
+        return try_now(lock, holder, &owner).map(Asked::Got);
     }
     let now = time::now();
     let shared = &lock.borrow().shared;
@@ -92,9 +92,9 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
         });
         return Err(shared.contended(holder, ContendedReason::QueueFull, Duration::ZERO, now));
     }
-    let key = state.enqueue(holder.clone(), owner.clone(), now);
-    drop(state);
     let blocked = graph::blocked_by_a_wait(&owner);
+    let key = state.enqueue(holder.clone(), owner, now);
+    drop(state);
     match Registration::new(blocked, shared, key, &holder) {
         Ok(known) => Ok(Asked::Queued(Queued::new(
             lock, key, holder, now, patience, known,

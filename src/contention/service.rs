@@ -358,6 +358,8 @@ enum State<S, Req, F> {
         call: F,
         #[pin]
         alarm: Option<Sleep>,
+        /// Whether it has been told that the permit is held for long.
+        told: bool,
         slot: Option<Slot<ResourceLock>>,
     },
 }
@@ -371,6 +373,7 @@ impl<S, Req, F> State<S, Req, F> {
         Self::Calling {
             call: Inside::run(id(&slot), call),
             alarm: None,
+            told: false,
             slot: Some(slot),
         }
     }
@@ -407,7 +410,12 @@ where
                         this.state.set(State::call(slot, || service.call(request)));
                     }
                 }
-                StateProj::Calling { call, alarm, slot } => {
+                StateProj::Calling {
+                    call,
+                    alarm,
+                    told,
+                    slot,
+                } => {
                     let Some(held) = slot.as_ref() else {
                         panic!("`ContentionFuture` polled after completion");
                     };
@@ -417,7 +425,7 @@ where
                             Poll::Ready(result.map_err(|error| this.answer.error(error)))
                         }
                         Poll::Pending => {
-                            watch_hold(held, alarm, cx);
+                            *told = *told || is_long_hold(held, alarm, cx);
                             Poll::Pending
                         }
                     };
@@ -428,9 +436,13 @@ where
 }
 
 /// Reports a call that has held its permit for too long, on time, while it still does.
-fn watch_hold(slot: &Slot<ResourceLock>, mut alarm: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
+fn is_long_hold(
+    slot: &Slot<ResourceLock>,
+    mut alarm: Pin<&mut Option<Sleep>>,
+    cx: &mut Context<'_>,
+) -> bool {
     let Some(threshold) = slot.lock().policy().hold_threshold() else {
-        return;
+        return false;
     };
     let shared = &slot.lock().shared;
     if alarm.is_none() {
@@ -439,16 +451,17 @@ fn watch_hold(slot: &Slot<ResourceLock>, mut alarm: Pin<&mut Option<Sleep>>, cx:
             .get_held(slot.permit())
             .map(|held| held.since)
         else {
-            return;
+            return false;
         };
         alarm.set(Some(sleep_until(since.after(threshold).to_instant())));
     }
-    if let Some(sleep) = alarm.as_pin_mut()
-        && !sleep.is_elapsed()
-        && sleep.poll(cx).is_ready()
-    {
+    let is_time = alarm
+        .as_pin_mut()
+        .is_some_and(|sleep| sleep.poll(cx).is_ready());
+    if is_time {
         shared.report_long_holds(time::now());
     }
+    is_time
 }
 
 impl<S: Service<Req>, Req, L, A> fmt::Debug for ContentionFuture<S, Req, L, A> {

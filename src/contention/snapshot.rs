@@ -75,7 +75,9 @@ pub struct ResourceStats {
 impl ResourceSnapshot {
     pub(super) fn new(name: &Arc<str>, state: &State<Waker>, now: Tick) -> Self {
         let stats = &state.stats;
-        let rate = stats.contentions as f64 / stats.attempts.max(1) as f64;
+        // After a reset, what began before it may end after it.
+        let attempts = stats.attempts.max(stats.contentions).max(1);
+        let rate = stats.contentions as f64 / attempts as f64;
         Self {
             name: Arc::clone(name),
             capacity: state.capacity,

@@ -436,6 +436,12 @@ impl<W> State<W> {
         long
     }
 
+    /// How many places there are in memory, for permits and for waiters.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> (usize, usize) {
+        (self.held.entries.len(), self.waiters.entries.len())
+    }
+
     pub(super) fn reset_stats(&mut self) {
         self.stats = Stats::new();
         self.stats.peak_in_use = self.in_use();

@@ -180,7 +180,7 @@ impl Deref for Boxed {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a service below a layer of tower-bulwark",
     label = "not an error this layer can carry",
-    note = "a leaf error must implement `std::error::Error` (`BoxError`, `String` and `&'static str` may be used as they are): for anything else put `.map_err(..)` below the layer",
+    note = "a leaf error must implement `std::error::Error` (`BoxError`, `String` and `&str` may be used as they are): for anything else put `.map_err(..)` below the layer",
     note = "an error enum that embeds `tower_bulwark::Error` by value needs `impl Unpin for MyError {{}}` to be a leaf"
 )]
 pub trait IntoError<L>: sealed::Sealed<L> {
@@ -263,7 +263,7 @@ impl IntoError<Boxed> for String {
     }
 }
 
-impl IntoError<Boxed> for &'static str {
+impl IntoError<Boxed> for &str {
     fn into_error(self) -> Error<Boxed> {
         Error::Inner(Boxed(self.into()))
     }
@@ -279,7 +279,7 @@ mod sealed {
     impl<E> Sealed<E> for Error<E> {}
     impl Sealed<Boxed> for BoxError {}
     impl Sealed<Boxed> for String {}
-    impl Sealed<Boxed> for &'static str {}
+    impl Sealed<Boxed> for &str {}
 }
 
 /// A setting that cannot work, and what to write instead.

@@ -83,7 +83,7 @@ fn an_endless_chain_is_given_up() {
     }
     impl StdError for Ouroboros {
         fn source(&self) -> Option<&(dyn StdError + 'static)> {
-            Some(&Ouroboros)
+            Some(&Self)
         }
     }
     assert!(Rejection::find(&Ouroboros).is_none());

@@ -81,9 +81,9 @@ impl Backoff {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self {
             Self::Exponential { multiplier, .. }
-                if !(*multiplier >= 1.0 && multiplier.is_finite()) =>
+                if !(*multiplier > 0.0 && multiplier.is_finite()) =>
             {
-                let advice = "the multiplier of an exponential backoff must be a number of at least 1, such as 2.0";
+                let advice = "the multiplier of an exponential backoff must be a number above 0, such as 2.0";
                 Err(ConfigError::new("backoff", multiplier, advice))
             }
             Self::Exponential { .. }
@@ -153,8 +153,8 @@ pub enum Jitter {
     Full,
     /// Half of the wait, and anything up to the other half.
     Equal,
-    /// Anything from the base to three times the wait before. Grows by itself; the backoff gives only
-    /// its first wait.
+    /// Anything from the base to three times the wait before, cut to the cap as published: late waits are
+    /// often the cap itself. Grows by itself; the backoff gives only its first wait.
     Decorrelated,
 }
 
@@ -174,9 +174,11 @@ impl Jitter {
         };
         match self {
             Self::Decorrelated => {
-                let base = backoff.raw(0).min(max);
-                let high = previous.unwrap_or(base).saturating_mul(3).min(max);
-                within(base, high.max(base))
+                // As published: drawn first, then cut. What is above the cap is at the cap.
+                let base = backoff.raw(0);
+                let high = previous.unwrap_or(base).saturating_mul(3);
+                let drawn = scaled(high.saturating_sub(base), unit);
+                base.saturating_add(drawn).min(max)
             }
             Self::None => backoff.raw(n).min(max),
             Self::Proportional(share) => {

@@ -1,6 +1,7 @@
 //! Calls again when a call failed.
 mod backoff;
 mod budget;
+mod builder;
 mod event;
 mod policy;
 mod prepare;
@@ -8,11 +9,14 @@ mod run;
 mod runner;
 mod service;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::{Backoff, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder};
+pub use builder::RetryPolicyBuilder;
 pub use event::RetryEvent;
-pub use policy::{AttemptOutcome, RetryPolicy, RetryPolicyBuilder, RetryRules, RetrySnapshot};
+pub use policy::{AttemptOutcome, RetryPolicy, RetryRules, RetrySnapshot};
 pub use prepare::{
     CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
 };

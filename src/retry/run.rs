@@ -84,7 +84,8 @@ impl Run {
     /// The deadline that the layers below shall see; `None` if this call adds none to the one around it.
     pub(super) fn ambient(&self) -> Option<Deadline> {
         let own = self.cut().map(Deadline);
-        own.and(deadline::earlier(own, deadline::current()))
+        own?;
+        deadline::earlier(own, deadline::current())
     }
 
     /// An attempt has ended with `result`.

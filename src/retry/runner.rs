@@ -85,10 +85,7 @@ impl<C> Retry<C> {
     /// # Errors
     ///
     /// [`Error`], as the layer gives it.
-    pub fn run<F, Fut, T, E, L>(
-        self,
-        operation: F,
-    ) -> impl Future<Output = Result<T, Error<L>>> + use<C, F, Fut, T, E, L>
+    pub async fn run<F, Fut, T, E, L>(self, operation: F) -> Result<T, Error<L>>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, E>>,
@@ -96,10 +93,9 @@ impl<C> Retry<C> {
         L: StdError + 'static,
         C: Classify<T, L>,
     {
-        async move {
-            let run = Run::new(self.policy.clone(), self.policy.rules().max_retries, None);
-            RetryFuture::begin(run, Operation(operation), (), self.classify).await
-        }
+        let limit = self.policy.rules().max_retries;
+        let run = Run::new(self.policy, limit, None);
+        RetryFuture::begin(run, Operation(operation), (), self.classify).await
     }
 
     /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.

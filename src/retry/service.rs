@@ -248,7 +248,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let own = self.requests.max_retries(&request);
-        let limit = own.unwrap_or(self.policy.rules().max_retries);
+        let limit = own.unwrap_or_else(|| self.policy.rules().max_retries);
         let ends = self.requests.deadline(&request);
         let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
         let mut run = Run::new(self.policy.clone(), limit, ends);

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 /// What the server does with one request.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Answers with this status, and a `Retry-After` if there is one.
     Status(u16, Option<u32>),
     /// Closes the connection without an answer.
@@ -38,7 +38,7 @@ struct Script {
 }
 
 /// Stops when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     script: Arc<Script>,
     _tasks: JoinSet<()>,
@@ -46,7 +46,7 @@ pub struct Server {
 
 impl Server {
     /// A server that meets the first requests with these faults, and answers `200` from then on.
-    pub async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub(crate) async fn start(faults: impl IntoIterator<Item = Fault>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let script = Arc::new(Script {
@@ -63,22 +63,22 @@ impl Server {
         }
     }
 
-    pub fn uri(&self) -> http::Uri {
+    pub(crate) fn uri(&self) -> http::Uri {
         format!("http://{}/", self.address).parse().unwrap()
     }
 
     /// How many requests have reached it.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.script.requests.load(Ordering::SeqCst)
     }
 
     /// How many it worked on at once, at most.
-    pub fn most_at_once(&self) -> usize {
+    pub(crate) fn most_at_once(&self) -> usize {
         self.script.most_running.load(Ordering::SeqCst)
     }
 
     /// Waits until `n` requests have reached it.
-    pub async fn has_seen(&self, n: usize) {
+    pub(crate) async fn has_seen(&self, n: usize) {
         loop {
             let arrived = self.script.arrived.notified();
             if self.requests() >= n {
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Lets `n` held requests be answered.
-    pub fn release(&self, n: usize) {
+    pub(crate) fn release(&self, n: usize) {
         if let Some(gate) = &self.script.gate {
             gate.add_permits(n);
         }

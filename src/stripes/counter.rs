@@ -7,34 +7,19 @@
 //! tag fails, so whoever drains the stripes under a new tag knows that nothing is added to the old
 //! one afterwards.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::available_parallelism;
+use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
 
-/// How many stripes there are: as many as cores, rounded up to a power of two, at most 64.
-pub(crate) fn stripe_count() -> usize {
-    let cores = available_parallelism().map_or(1, usize::from);
-    cores.next_power_of_two().min(64)
-}
-
-/// The number of this thread; threads are numbered as they come.
-pub(crate) fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    // While a thread ends, its number may be gone: any stripe will do.
-    NUMBER.try_with(|number| *number).unwrap_or(0)
-}
+use crate::sync::{AtomicU64, stripe_count, thread_number};
 
 /// One count in as many parts as there are stripes, all under one tag.
 #[derive(Debug)]
 pub(crate) struct TaggedStripes {
-    words: Box<[CachePadded<AtomicU64>]>,
+    pub(crate) words: Box<[CachePadded<AtomicU64>]>,
 }
 
-const fn word(tag: u32, count: u32) -> u64 {
+pub(crate) const fn word(tag: u32, count: u32) -> u64 {
     (tag as u64) << 32 | count as u64
 }
 
@@ -82,7 +67,8 @@ impl TaggedStripes {
         }
     }
 
-    /// The sum of all stripes.
+    /// The sum of all stripes, for tests.
+    #[cfg(test)]
     pub(crate) fn sum(&self) -> u64 {
         let count =
             |stripe: &CachePadded<AtomicU64>| u64::from(count_of(stripe.load(Ordering::Acquire)));
@@ -121,62 +107,5 @@ impl StripedCounter {
         for count in &self.counts {
             count.store(0, Ordering::Relaxed);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-    use std::thread;
-
-    use super::*;
-
-    #[test]
-    fn nothing_is_added_under_an_old_tag() {
-        let stripes = TaggedStripes::new();
-        stripes.drain(1, |_, _| {});
-        assert!(stripes.add(1));
-        stripes.drain(2, |_, _| {});
-        assert!(!stripes.add(1));
-        assert_eq!(stripes.sum(), 0);
-    }
-
-    #[test]
-    fn every_count_is_drained_exactly_once() {
-        const THREADS: usize = 4;
-        const EACH: u64 = 20_000;
-        let stripes = TaggedStripes::new();
-        stripes.drain(1, |_, _| {});
-        let start = Barrier::new(THREADS + 1);
-        let drained = thread::scope(|scope| {
-            let adders: Vec<_> = (0..THREADS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        start.wait();
-                        (0..EACH).for_each(|_| assert!(stripes.add(1)));
-                    })
-                })
-                .collect();
-            start.wait();
-            let mut drained = 0;
-            while adders.iter().any(|adder| !adder.is_finished()) {
-                stripes.drain(1, |_, n| drained += u64::from(n));
-            }
-            drained
-        });
-        assert_eq!(drained + stripes.sum(), THREADS as u64 * EACH);
-    }
-
-    #[test]
-    fn a_full_stripe_asks_to_be_drained_instead_of_touching_its_tag() {
-        let stripes = TaggedStripes::new();
-        for stripe in &stripes.words {
-            stripe.store(word(7, u32::MAX), Ordering::Relaxed);
-        }
-        assert!(!stripes.add(7));
-        let mut seen = Vec::new();
-        stripes.drain(7, |tag, n| seen.push((tag, n)));
-        assert!(seen.iter().all(|it| *it == (7, u32::MAX)));
-        assert!(stripes.add(7));
     }
 }

@@ -1,0 +1,496 @@
+//! What all clones of a breaker share: the locked core, and in front of it what the core would answer as
+//! long as nothing changes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::in_flight::{InFlight, Seat};
+use super::policy::{CircuitBreakerPolicy, Window};
+use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
+use super::{CircuitBreakerEvent, CircuitState};
+use crate::error::{CircuitOpen, OpenReason, Trip};
+use crate::event::{Event, Funnel, Observer, guarded};
+use crate::outcome::Outcome;
+use crate::random::Random;
+use crate::stripes::{StripedCounter, TaggedStripes};
+use crate::time::{self, Tick};
+
+pub(super) type OnRejected = Arc<dyn Fn(&CircuitOpen) + Send + Sync>;
+
+pub(super) struct Shared {
+    pub(super) policy: CircuitBreakerPolicy,
+    funnel: Funnel,
+    on_rejected: Vec<OnRejected>,
+    random: Random,
+    /// What the core would answer: its epoch and a [`Lane`].
+    word: AtomicU64,
+    open_until: AtomicU64,
+    trip: ArcSwap<Trip>,
+    successes: TaggedStripes,
+    rejected: StripedCounter,
+    in_flight: Option<InFlight>,
+    core: Mutex<State>,
+}
+
+/// Which way a call takes without asking the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Admit; a success changes nothing but its count.
+    Closed,
+    /// Admit; a success ends a streak of failures, so the core must know.
+    Wary,
+    /// Refuse until the open time is over.
+    Open,
+    ForcedOpen,
+    /// Admit and count nothing.
+    Disabled,
+    /// Every call is the core's decision.
+    AskCore,
+}
+
+impl Lane {
+    const ALL: [Self; 6] = [
+        Self::Closed,
+        Self::Wary,
+        Self::Open,
+        Self::ForcedOpen,
+        Self::Disabled,
+        Self::AskCore,
+    ];
+
+    fn of(state: &State) -> Self {
+        match (state.mode, &state.phase) {
+            (Mode::ForcedOpen, _) => Self::ForcedOpen,
+            (Mode::Disabled, _) => Self::Disabled,
+            (Mode::Normal | Mode::MetricsOnly, Phase::Closed { ramp_since: None }) => {
+                match state.streak {
+                    0 => Self::Closed,
+                    _ => Self::Wary,
+                }
+            }
+            (Mode::Normal, Phase::Open { .. }) => Self::Open,
+            (Mode::Normal | Mode::MetricsOnly, _) => Self::AskCore,
+        }
+    }
+
+    const fn word(self, epoch: u32) -> u64 {
+        (epoch as u64) << 8 | self as u64
+    }
+
+    fn read(word: u64) -> (Self, u32) {
+        (
+            Self::ALL[(word & 0xff) as usize % Self::ALL.len()],
+            (word >> 8) as u32,
+        )
+    }
+}
+
+/// What an admitted call is known by.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) ticket: Ticket,
+    pub(super) started: Option<Tick>,
+    pub(super) seat: Option<Seat>,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counted,
+    /// The breaker is disabled: how it ends interests nobody.
+    Uncounted,
+    /// Metrics only: the breaker would have refused it.
+    Anyway,
+}
+
+impl Shared {
+    pub(super) fn new(
+        name: Arc<str>,
+        policy: CircuitBreakerPolicy,
+        observers: Vec<Arc<dyn Observer>>,
+        on_rejected: Vec<OnRejected>,
+        seed: Option<u64>,
+    ) -> Self {
+        let now = time::now();
+        let state = State::new(&policy, now);
+        Self {
+            funnel: Funnel::new(Arc::clone(&name), observers),
+            on_rejected,
+            random: Random::new(seed),
+            word: AtomicU64::new(Lane::of(&state).word(state.epoch)),
+            open_until: AtomicU64::new(0),
+            trip: ArcSwap::from_pointee(Trip {
+                name,
+                opened: now,
+                failures: 0,
+                last_failure: None,
+            }),
+            successes: TaggedStripes::new(),
+            rejected: StripedCounter::new(),
+            in_flight: policy.slow_calls.map(|slow| InFlight::new(slow.threshold)),
+            core: Mutex::new(state),
+            policy,
+        }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        self.funnel.name()
+    }
+
+    pub(super) fn publish(&self, event: &Event) {
+        self.funnel.publish(event);
+    }
+
+    pub(super) fn state(&self, now: Tick) -> CircuitState {
+        self.core().effective(now)
+    }
+
+    pub(super) fn rejections(&self) -> u64 {
+        self.rejected.sum()
+    }
+
+    pub(super) fn forget_rejections(&self) {
+        self.rejected.reset();
+    }
+
+    fn core(&self) -> MutexGuard<'_, State> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unit(&self) -> f64 {
+        match self.policy.is_random() {
+            true => self.random.unit(),
+            false => 0.0,
+        }
+    }
+
+    pub(super) fn acquire(&self) -> Result<Admitted, CircuitOpen> {
+        let word = self.word.load(Ordering::Acquire);
+        let (lane, epoch) = Lane::read(word);
+        match lane {
+            Lane::Closed | Lane::Wary => self.admit_closed(epoch),
+            Lane::Open => {
+                let now = time::now();
+                let until = Tick(self.open_until.load(Ordering::Acquire));
+                if now >= until {
+                    return self.ask_core(now);
+                }
+                Err(self.refusal(OpenReason::Open, now, Some(until.since(now))))
+            }
+            Lane::ForcedOpen => Err(self.refusal(OpenReason::ForcedOpen, time::now(), None)),
+            Lane::Disabled => Ok(Admitted {
+                ticket: Ticket { epoch, lease: 0 },
+                started: None,
+                seat: None,
+                kind: Kind::Uncounted,
+            }),
+            Lane::AskCore => self.ask_core(time::now()),
+        }
+    }
+
+    fn admit_closed(&self, epoch: u32) -> Result<Admitted, CircuitOpen> {
+        let mut admitted = Admitted {
+            ticket: Ticket { epoch, lease: 0 },
+            started: None,
+            seat: None,
+            kind: Kind::Counted,
+        };
+        if self.policy.times_calls() {
+            let now = time::now();
+            admitted.started = Some(now);
+            if let Some(in_flight) = &self.in_flight {
+                if in_flight.is_due(now) {
+                    return self.ask_core(now);
+                }
+                match in_flight.enter(now) {
+                    Some(seat) => admitted.seat = Some(seat),
+                    None => return self.ask_core(now),
+                }
+            }
+        }
+        Ok(admitted)
+    }
+
+    #[cold]
+    fn ask_core(&self, now: Tick) -> Result<Admitted, CircuitOpen> {
+        let unit = self.unit();
+        let ((admission, effect), mut effects) = self.with_core(now, |state, shared| {
+            let (admission, effect) = state.admit(&shared.policy, now, unit);
+            (admission, effect)
+        });
+        effects.push(effect);
+        let answer = match admission {
+            Admission::Refuse(reason, retry_after) => Err(self.refusal(reason, now, retry_after)),
+            Admission::Go(ticket) => Ok((ticket, Kind::Counted)),
+            Admission::GoAnyway => Ok((Ticket { epoch: 0, lease: 0 }, Kind::Anyway)),
+        };
+        self.tell(effects);
+        let (ticket, kind) = answer?;
+        Ok(Admitted {
+            ticket,
+            started: self.policy.times_calls().then_some(now),
+            seat: match kind {
+                Kind::Counted => self.in_flight.as_ref().and_then(|it| it.enter(now)),
+                Kind::Uncounted | Kind::Anyway => None,
+            },
+            kind,
+        })
+    }
+
+    fn refusal(&self, reason: OpenReason, at: Tick, retry_after: Option<Duration>) -> CircuitOpen {
+        CircuitOpen::new(self.trip.load_full(), reason, at, retry_after)
+    }
+
+    /// Counts a refusal, and tells of it.
+    pub(super) fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
+        self.rejected.add_one();
+        if self.funnel.hears_details() {
+            self.funnel
+                .publish(&Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
+                    reason: open.reason(),
+                    retry_after: open.retry_after(),
+                }));
+        }
+        for callback in &self.on_rejected {
+            guarded(self.funnel.name(), || callback(&open));
+        }
+        open
+    }
+
+    /// Whether a ticket that was taken some time ago is still good for a call.
+    pub(super) fn renew(&self, ticket: Ticket) -> bool {
+        if ticket.lease == 0 {
+            let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
+            return epoch == ticket.epoch;
+        }
+        let now = time::now();
+        self.core().renew(&self.policy, ticket, now)
+    }
+
+    /// Counts a running call anew, from `now` on.
+    pub(super) fn move_seat(&self, seat: Option<Seat>, now: Tick) -> Option<Seat> {
+        let in_flight = self.in_flight.as_ref()?;
+        seat.map(|seat| in_flight.exit(seat));
+        in_flight.enter(now)
+    }
+
+    /// Whether calls go through without the core being asked.
+    pub(super) fn is_plainly_closed(&self) -> bool {
+        let (lane, _) = Lane::read(self.word.load(Ordering::Acquire));
+        matches!(lane, Lane::Closed | Lane::Wary | Lane::Disabled)
+    }
+
+    /// A permit that no call was made with.
+    pub(super) fn forgo(&self, admitted: &Admitted) {
+        if let (Some(in_flight), Some(seat)) = (&self.in_flight, admitted.seat) {
+            in_flight.exit(seat);
+        }
+        if admitted.ticket.lease != 0 {
+            self.core().forgo(admitted.ticket);
+        }
+    }
+
+    /// The call of a permit ended.
+    pub(super) fn settle(&self, admitted: &Admitted, outcome: Outcome, words: Option<String>) {
+        let counted = match (&self.in_flight, admitted.seat) {
+            (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
+            _ => false,
+        };
+        if admitted.kind == Kind::Uncounted {
+            return;
+        }
+        let sliced = self.policy.uses_rates() && matches!(self.policy.window, Window::LastTime(_));
+        let needs_now = admitted.started.is_some() || sliced;
+        let now = if needs_now { time::now() } else { Tick(0) };
+        let ran = admitted.started.map(|started| now.since(started));
+        let slow = counted
+            || self
+                .policy
+                .slow_calls
+                .zip(ran)
+                .is_some_and(|(slow, ran)| ran >= slow.threshold);
+        let (outcome, words) = self.judge_cancelled(outcome, words, ran);
+        if outcome == Outcome::Success
+            && !slow
+            && admitted.kind == Kind::Counted
+            && self.add_success(admitted.ticket, now)
+        {
+            return;
+        }
+        let ended = Ended {
+            outcome,
+            slow,
+            counted,
+            words: words.map(Arc::from),
+        };
+        self.settle_in_core(admitted, &ended);
+    }
+
+    /// A call that was dropped because it took too long says something about the service.
+    fn judge_cancelled(
+        &self,
+        outcome: Outcome,
+        words: Option<String>,
+        ran: Option<Duration>,
+    ) -> (Outcome, Option<String>) {
+        let limit = self.policy.cancelled_is_failure_after;
+        match (outcome, limit.zip(ran)) {
+            (Outcome::Cancelled, Some((limit, ran))) if ran >= limit => {
+                (Outcome::Failure, Some(format!("dropped after {ran:.3?}")))
+            }
+            _ => (outcome, words),
+        }
+    }
+
+    /// The healthy way: one word of this thread's own.
+    fn add_success(&self, ticket: Ticket, now: Tick) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word == Lane::Closed.word(ticket.epoch) && self.successes.add(self.tag(ticket.epoch, now))
+    }
+
+    /// Under which tag successes are counted: the epoch, and with a window of time the slice.
+    fn tag(&self, epoch: u32, now: Tick) -> u32 {
+        match self.policy.window {
+            Window::LastTime(length) if self.policy.uses_rates() => {
+                let slice = now.0 / slice_length(length);
+                epoch << SLICE_BITS | slice as u32 & SLICE_MASK
+            }
+            Window::LastTime(_) | Window::LastCalls(_) => epoch,
+        }
+    }
+
+    #[cold]
+    fn settle_in_core(&self, admitted: &Admitted, ended: &Ended) {
+        let unit = self.unit();
+        let now = time::now();
+        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind {
+            Kind::Anyway => {
+                state.settle_anyway(ended);
+                Effects::default()
+            }
+            Kind::Counted | Kind::Uncounted => {
+                state.settle(&shared.policy, admitted.ticket, ended, now, unit)
+            }
+        });
+        effects.push(effect);
+        self.tell(effects);
+    }
+
+    /// Runs one step of the core on all that is known, and publishes what it would answer next. What
+    /// there is to tell is told by the caller, once the lock is gone.
+    pub(super) fn with_core<T>(
+        &self,
+        now: Tick,
+        step: impl FnOnce(&mut State, &Self) -> T,
+    ) -> (T, Vec<Effects>) {
+        let unit = self.unit();
+        let mut state = self.core();
+        let before = state.epoch;
+        self.drain(&mut state, now);
+        let mut effects = Vec::new();
+        if let Some(in_flight) = &self.in_flight {
+            let overdue = in_flight.sweep(now);
+            let change = state.add_overdue(&self.policy, overdue, now, unit);
+            effects.extend(change.map(Effects::from));
+        }
+        let answer = step(&mut state, self);
+        if state.epoch != before {
+            // What came in meanwhile belongs to the old epoch: counted, but not in the new window.
+            let mut late = 0;
+            self.successes
+                .drain(self.tag(state.epoch, now), |_, n| late += u64::from(n));
+            state.totals.successes += late;
+            if let Some(in_flight) = &self.in_flight {
+                in_flight.clear();
+            }
+            self.announce(&state);
+        }
+        self.word
+            .store(Lane::of(&state).word(state.epoch), Ordering::Release);
+        (answer, effects)
+    }
+
+    fn drain(&self, state: &mut State, now: Tick) {
+        let newest = state.slice(now);
+        self.successes.drain(self.tag(state.epoch, now), |tag, n| {
+            // The newest slice that ends in these bits.
+            let back = (newest as u32).wrapping_sub(tag) & SLICE_MASK;
+            state.add_successes(u64::from(n), newest.saturating_sub(u64::from(back)));
+        });
+    }
+
+    /// Puts where the refusing lanes look what they need to know.
+    fn announce(&self, state: &State) {
+        if let Phase::Open { until } = state.phase {
+            self.open_until.store(until.0, Ordering::Release);
+        }
+        let refuses = state.mode == Mode::ForcedOpen || matches!(state.phase, Phase::Open { .. });
+        if refuses {
+            self.trip.store(Arc::new(Trip {
+                name: Arc::clone(self.funnel.name()),
+                opened: state.opened,
+                failures: state.tripped_by,
+                last_failure: state.last_failure.clone(),
+            }));
+        }
+    }
+
+    /// Tells what changed. No lock is held here.
+    pub(super) fn tell(&self, effects: Vec<Effects>) {
+        for effect in effects {
+            if effect.lost_probe {
+                let lease = self.policy.probe_timeout;
+                let lost = CircuitBreakerEvent::ProbeLost { lease };
+                self.funnel.publish(&Event::CircuitBreaker(lost));
+            }
+            if let Some(change) = effect.change {
+                let event = self.describe(change);
+                self.funnel.publish(&Event::CircuitBreaker(event));
+            }
+        }
+    }
+
+    fn describe(&self, change: Change) -> CircuitBreakerEvent {
+        let Change {
+            from,
+            to,
+            cause,
+            open_for,
+            shadow,
+        } = change;
+        if shadow {
+            return CircuitBreakerEvent::WouldChange { from, to, cause };
+        }
+        let last_failure = match to {
+            CircuitState::Open => self.trip.load().last_failure.clone(),
+            _ => None,
+        };
+        CircuitBreakerEvent::StateChanged {
+            from,
+            to,
+            cause,
+            open_for,
+            last_failure,
+        }
+    }
+}
+
+/// With a window of time, this many bits of a tag are the slice's, the others the epoch's.
+const SLICE_BITS: u32 = 24;
+const SLICE_MASK: u32 = (1 << SLICE_BITS) - 1;
+
+fn slice_length(window: Duration) -> u64 {
+    (time::nanos(window) / crate::window::SLICES).max(1)
+}
+
+impl From<Change> for Effects {
+    fn from(change: Change) -> Self {
+        Self {
+            change: Some(change),
+            lost_probe: false,
+        }
+    }
+}

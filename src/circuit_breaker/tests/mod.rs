@@ -1,0 +1,908 @@
+//! The pure core, against a naive model and rule by rule. Time is a number here.
+
+mod in_flight;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::CircuitState;
+use super::event::Cause;
+use super::policy::{CircuitBreakerPolicy, Recovery, SlowCalls, Window};
+use super::state::{Admission, Command, Effects, Ended, State, Ticket};
+use crate::error::OpenReason;
+use crate::outcome::Outcome;
+use crate::time::Tick;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn ended(outcome: Outcome) -> Ended {
+    Ended {
+        outcome,
+        slow: false,
+        counted: false,
+        words: None,
+    }
+}
+
+/// A core with its policy and a clock that is a number.
+struct Core {
+    policy: CircuitBreakerPolicy,
+    state: State,
+    now: u64,
+}
+
+impl Core {
+    fn new(policy: CircuitBreakerPolicy) -> Self {
+        policy.check().unwrap();
+        let now = 1_000 * SECOND;
+        Self {
+            state: State::new(&policy, Tick(now)),
+            policy,
+            now,
+        }
+    }
+
+    fn default() -> Self {
+        Self::new(CircuitBreakerPolicy::default())
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        self.now += crate::time::nanos(duration);
+    }
+
+    fn admit(&mut self) -> Result<Ticket, OpenReason> {
+        self.admit_with(0.0)
+    }
+
+    fn admit_with(&mut self, unit: f64) -> Result<Ticket, OpenReason> {
+        let (admission, _) = self.state.admit(&self.policy, Tick(self.now), unit);
+        match admission {
+            Admission::Go(ticket) => Ok(ticket),
+            Admission::GoAnyway => panic!("only in metrics-only mode"),
+            Admission::Refuse(reason, _) => Err(reason),
+        }
+    }
+
+    fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Effects {
+        self.settle_as(ticket, &ended(outcome))
+    }
+
+    fn settle_as(&mut self, ticket: Ticket, ended: &Ended) -> Effects {
+        self.state
+            .settle(&self.policy, ticket, ended, Tick(self.now), 0.0)
+    }
+
+    fn call(&mut self, outcome: Outcome) -> Effects {
+        let ticket = self.admit().expect("admitted");
+        self.settle(ticket, outcome)
+    }
+
+    fn fail(&mut self, times: u32) {
+        for _ in 0..times {
+            let _ = self.call(Outcome::Failure);
+        }
+    }
+
+    fn effective(&self) -> CircuitState {
+        self.state.effective(Tick(self.now))
+    }
+}
+
+#[test]
+fn five_failures_in_a_row_open_it_and_four_do_not() {
+    let mut core = Core::default();
+    core.fail(4);
+    assert_eq!(core.effective(), CircuitState::Closed);
+    let opened = core.call(Outcome::Failure).change.unwrap();
+    assert_eq!(opened.cause, Cause::ConsecutiveFailures(5));
+    assert_eq!(opened.open_for, Some(secs(60)));
+    assert_eq!(core.admit(), Err(OpenReason::Open));
+}
+
+#[test]
+fn a_success_ends_a_row_and_an_ignored_result_does_not() {
+    let mut core = Core::default();
+    core.fail(4);
+    let _ = core.call(Outcome::Ignored);
+    let _ = core.call(Outcome::Cancelled);
+    assert_eq!(core.state.streak, 4);
+    let _ = core.call(Outcome::Success);
+    core.fail(4);
+    assert_eq!(core.effective(), CircuitState::Closed);
+}
+
+#[test]
+fn an_open_circuit_is_half_open_from_the_very_moment_its_time_is_over() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60) - Duration::from_nanos(1));
+    assert_eq!(core.effective(), CircuitState::Open);
+    assert_eq!(core.admit(), Err(OpenReason::Open));
+    core.wait(Duration::from_nanos(1));
+    assert_eq!(core.effective(), CircuitState::HalfOpen);
+    assert!(core.admit().is_ok());
+}
+
+#[test]
+fn a_thousand_callers_of_a_half_open_circuit_are_one_probe() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    let admitted = (0..1_000).filter(|_| core.admit().is_ok()).count();
+    assert_eq!(admitted, 1);
+    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+}
+
+#[test]
+fn two_good_probes_close_it_and_one_bad_one_opens_it_again() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    assert!(core.call(Outcome::Success).change.is_none());
+    let opened = core.call(Outcome::Failure).change.unwrap();
+    assert_eq!(
+        (opened.to, opened.cause),
+        (CircuitState::Open, Cause::ProbeFailed)
+    );
+    core.wait(secs(60));
+    assert!(core.call(Outcome::Success).change.is_none());
+    let closed = core.call(Outcome::Success).change.unwrap();
+    assert_eq!(
+        (closed.to, closed.cause),
+        (CircuitState::Closed, Cause::ProbesSucceeded(2))
+    );
+    assert_eq!(core.state.streak, 0);
+    core.fail(4);
+    assert_eq!(
+        core.effective(),
+        CircuitState::Closed,
+        "the old row is forgotten"
+    );
+}
+
+#[test]
+fn a_probe_that_is_dropped_or_says_nothing_gives_its_place_back() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    for outcome in [Outcome::Cancelled, Outcome::Ignored] {
+        assert!(core.call(outcome).change.is_none());
+        assert_eq!(core.effective(), CircuitState::HalfOpen);
+    }
+    let ticket = core.admit().unwrap();
+    core.state.forgo(ticket);
+    assert!(core.admit().is_ok());
+}
+
+#[test]
+fn the_place_of_a_probe_that_hangs_is_given_to_another() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    let hung = core.admit().unwrap();
+    core.wait(secs(30) - Duration::from_nanos(1));
+    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+    core.wait(Duration::from_nanos(1));
+    let (admission, effects) = core.state.admit(&core.policy, Tick(core.now), 0.0);
+    assert!(matches!(admission, Admission::Go(_)) && effects.lost_probe);
+    assert_eq!(
+        core.admit(),
+        Err(OpenReason::ProbesBusy),
+        "one place, one probe"
+    );
+    // What the hung one finds out in the end is of this epoch, and counts; the place is not its own.
+    let _ = core.settle(hung, Outcome::Success);
+    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+}
+
+#[test]
+fn a_lease_begins_anew_when_the_call_does() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    let ticket = core.admit().unwrap();
+    core.wait(secs(29));
+    assert!(core.state.renew(&core.policy, ticket, Tick(core.now)));
+    core.wait(secs(29));
+    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+    core.wait(secs(1));
+    assert!(core.admit().is_ok());
+    assert!(
+        !core.state.renew(&core.policy, ticket, Tick(core.now)),
+        "it is another's"
+    );
+}
+
+#[test]
+fn late_answers_of_an_earlier_epoch_change_nothing() {
+    let mut core = Core::default();
+    let stragglers: Vec<Ticket> = (0..10).map(|_| core.admit().unwrap()).collect();
+    core.fail(5);
+    // While open: no success heals it, no failure lengthens it.
+    assert!(
+        core.settle(stragglers[0], Outcome::Success)
+            .change
+            .is_none()
+    );
+    assert!(
+        core.settle(stragglers[1], Outcome::Failure)
+            .change
+            .is_none()
+    );
+    assert_eq!(core.state.tripped_by, 5);
+    core.wait(secs(60));
+    // While half-open: none closes it, none opens it, none takes or gives a place.
+    let probe = core.admit().unwrap();
+    for straggler in &stragglers[2..6] {
+        assert!(core.settle(*straggler, Outcome::Success).change.is_none());
+    }
+    assert!(
+        core.settle(stragglers[6], Outcome::Failure)
+            .change
+            .is_none()
+    );
+    let _ = core.settle(stragglers[7], Outcome::Ignored);
+    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+    assert!(core.settle(probe, Outcome::Success).change.is_none());
+    assert!(core.call(Outcome::Success).change.is_some());
+    // Closed again: a failure from before starts no row.
+    let _ = core.settle(stragglers[8], Outcome::Failure);
+    assert_eq!(core.state.streak, 0);
+    // All of them are counted all the same.
+    assert_eq!(core.state.totals.failures, 5 + 3);
+}
+
+#[test]
+fn a_service_that_fails_four_times_in_five_opens_a_failure_rate() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        consecutive_failures: None,
+        failure_rate: Some(0.5),
+        ..CircuitBreakerPolicy::default()
+    });
+    let opened = (0..100).find(|i| {
+        let outcome = if i % 5 == 0 {
+            Outcome::Success
+        } else {
+            Outcome::Failure
+        };
+        core.call(outcome).change.is_some()
+    });
+    assert_eq!(
+        opened,
+        Some(19),
+        "as soon as there are twenty calls to go by"
+    );
+}
+
+#[test]
+fn an_outage_after_a_million_healthy_calls_is_seen_as_fast_as_after_a_hundred() {
+    let failures_to_open = |healthy: u64| {
+        let mut core = Core::new(CircuitBreakerPolicy {
+            consecutive_failures: None,
+            failure_rate: Some(0.5),
+            ..CircuitBreakerPolicy::default()
+        });
+        core.state.add_successes(healthy, 0);
+        (1..).find(|_| core.call(Outcome::Failure).change.is_some())
+    };
+    assert_eq!(failures_to_open(100), Some(50));
+    assert_eq!(failures_to_open(1_000_000), Some(50));
+}
+
+#[test]
+fn a_success_never_opens_it_even_if_the_rate_is_over_the_threshold() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        consecutive_failures: None,
+        failure_rate: Some(0.5),
+        window: Window::LastTime(secs(10)),
+        minimum_calls: 4,
+        ..CircuitBreakerPolicy::default()
+    });
+    for _ in 0..10 {
+        let _ = core.call(Outcome::Success);
+    }
+    core.wait(secs(9));
+    core.fail(4);
+    assert_eq!(core.effective(), CircuitState::Closed);
+    core.wait(secs(2));
+    // The successes have left the window: four failures of five calls.
+    assert!(core.call(Outcome::Success).change.is_none());
+    assert!(core.call(Outcome::Failure).change.is_some());
+}
+
+fn slow_policy() -> CircuitBreakerPolicy {
+    CircuitBreakerPolicy {
+        consecutive_failures: None,
+        slow_calls: Some(SlowCalls {
+            rate: 0.5,
+            threshold: secs(1),
+        }),
+        minimum_calls: 10,
+        ..CircuitBreakerPolicy::default()
+    }
+}
+
+#[test]
+fn slow_calls_open_it_and_count_once_even_if_they_were_counted_while_they_ran() {
+    let mut core = Core::new(slow_policy());
+    let tickets: Vec<Ticket> = (0..10).map(|_| core.admit().unwrap()).collect();
+    core.state.add_successes(10, 0);
+    assert!(
+        core.state
+            .add_overdue(&core.policy, 9, Tick(core.now), 0.0)
+            .is_none()
+    );
+    let counted = Ended {
+        slow: true,
+        counted: true,
+        ..ended(Outcome::Success)
+    };
+    for ticket in &tickets[..9] {
+        assert!(core.settle_as(*ticket, &counted).change.is_none());
+    }
+    assert_eq!(core.state.counts(Tick(core.now)).slow, 9);
+    let last = Ended {
+        counted: false,
+        ..counted
+    };
+    let cause = core.settle_as(tickets[9], &last).change.unwrap().cause;
+    assert_eq!(
+        cause,
+        Cause::SlowCallRate {
+            slow: 10,
+            calls: 20
+        }
+    );
+}
+
+#[test]
+fn calls_that_hang_open_it_before_one_of_them_returns() {
+    let mut core = Core::new(slow_policy());
+    let opened = core
+        .state
+        .add_overdue(&core.policy, 10, Tick(core.now), 0.0)
+        .unwrap();
+    assert_eq!(
+        opened.cause,
+        Cause::SlowCallRate {
+            slow: 10,
+            calls: 10
+        }
+    );
+}
+
+#[test]
+fn a_slow_call_that_fails_in_the_end_is_one_call_in_the_window() {
+    let mut core = Core::new(slow_policy());
+    let ticket = core.admit().unwrap();
+    let _ = core.state.add_overdue(&core.policy, 1, Tick(core.now), 0.0);
+    let failed = Ended {
+        slow: true,
+        counted: true,
+        ..ended(Outcome::Failure)
+    };
+    let _ = core.settle_as(ticket, &failed);
+    let counts = core.state.counts(Tick(core.now));
+    assert_eq!((counts.calls, counts.failures, counts.slow), (1, 1, 1));
+}
+
+#[test]
+fn a_probe_slower_than_the_threshold_is_a_failed_probe() {
+    let mut core = Core::new(slow_policy());
+    let _ = core
+        .state
+        .command(&core.policy, Command::OpenFor(secs(1)), Tick(core.now));
+    core.wait(secs(1));
+    let probe = core.admit().unwrap();
+    let slow = Ended {
+        slow: true,
+        ..ended(Outcome::Success)
+    };
+    let cause = core.settle_as(probe, &slow).change.unwrap().cause;
+    assert_eq!(cause, Cause::ProbeFailed);
+}
+
+#[test]
+fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        recovery: Recovery::exponential(secs(1), 2.0, secs(5)),
+        success_threshold: 1,
+        ..CircuitBreakerPolicy::default()
+    });
+    let ticket = |core: &mut Core| core.admit().unwrap();
+    let mut open_for = Vec::new();
+    for _ in 0..4 {
+        let opened = core.call(Outcome::Failure).change;
+        core.fail(if opened.is_some() || core.state.openings > 0 {
+            0
+        } else {
+            3
+        });
+        let opened = opened
+            .or_else(|| core.call(Outcome::Failure).change)
+            .unwrap();
+        open_for.push(opened.open_for.unwrap().as_secs());
+        core.wait(opened.open_for.unwrap());
+    }
+    assert_eq!(open_for, [1, 2, 4, 5]);
+    let probe = ticket(&mut core);
+    assert!(core.settle(probe, Outcome::Success).change.is_some());
+    core.fail(4);
+    let reopened = core.call(Outcome::Failure).change.unwrap();
+    assert_eq!(reopened.open_for, Some(secs(1)));
+}
+
+#[test]
+fn after_closing_the_traffic_is_let_in_gradually() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        ramp: Some(secs(90)),
+        success_threshold: 1,
+        ..CircuitBreakerPolicy::default()
+    });
+    core.fail(5);
+    core.wait(secs(60));
+    let _ = core.call(Outcome::Success);
+    let admitted = |core: &mut Core| {
+        (0..1_000)
+            .filter(|i| core.admit_with(f64::from(*i) / 1_000.0).is_ok())
+            .count()
+    };
+    assert_eq!(admitted(&mut core), 100, "a tenth at first");
+    assert_eq!(core.admit_with(0.5), Err(OpenReason::Ramping));
+    core.wait(secs(45));
+    assert_eq!(admitted(&mut core), 550);
+    core.wait(secs(45));
+    assert_eq!(admitted(&mut core), 1_000);
+}
+
+#[test]
+fn commands_hold_until_they_are_ended() {
+    let mut core = Core::default();
+    let mut say = |command| {
+        let _ = core.state.command(&core.policy, command, Tick(core.now));
+        core.now += 1_000 * SECOND;
+        core.state.effective(Tick(core.now))
+    };
+    assert_eq!(say(Command::ForceOpen), CircuitState::ForcedOpen);
+    assert_eq!(say(Command::Disable), CircuitState::Disabled);
+    assert_eq!(say(Command::MetricsOnly), CircuitState::MetricsOnly);
+    assert_eq!(say(Command::ForceClose), CircuitState::Closed);
+    assert_eq!(say(Command::OpenFor(secs(2_000))), CircuitState::Open);
+    assert_eq!(say(Command::Reset), CircuitState::Closed);
+}
+
+#[test]
+fn reset_of_a_closed_circuit_forgets_its_failures() {
+    let mut core = Core::default();
+    core.fail(4);
+    let reset = core
+        .state
+        .command(&core.policy, Command::Reset, Tick(core.now));
+    assert!(reset.is_none(), "the state did not change");
+    core.fail(4);
+    assert_eq!(core.effective(), CircuitState::Closed);
+    assert_eq!(core.state.totals.failures, 4);
+}
+
+#[test]
+fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() {
+    let mut core = Core::default();
+    let _ = core
+        .state
+        .command(&core.policy, Command::MetricsOnly, Tick(core.now));
+    for _ in 0..4 {
+        let ticket = core.admit().unwrap();
+        assert!(core.settle(ticket, Outcome::Failure).change.is_none());
+    }
+    let ticket = core.admit().unwrap();
+    let opened = core.settle(ticket, Outcome::Failure).change.unwrap();
+    assert!(opened.shadow);
+    for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure] {
+        let (admission, _) = core.state.admit(&core.policy, Tick(core.now), 0.0);
+        assert!(matches!(admission, Admission::GoAnyway));
+        core.state.settle_anyway(&ended(outcome));
+    }
+    assert_eq!(core.state.totals.would_reject, 3);
+    assert_eq!(core.state.totals.would_reject_succeeded, 2);
+    core.wait(secs(60));
+    assert!(core.admit().is_ok(), "it goes on as if it were in command");
+}
+
+#[test]
+fn a_disabled_breaker_counts_nothing() {
+    let mut core = Core::default();
+    let _ = core
+        .state
+        .command(&core.policy, Command::Disable, Tick(core.now));
+    core.fail(100);
+    assert_eq!(core.state.totals, super::state::Totals::default());
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
+    let wrong = |change: &dyn Fn(&mut CircuitBreakerPolicy)| {
+        let mut policy = CircuitBreakerPolicy::default();
+        change(&mut policy);
+        policy.check().expect_err("accepted").setting()
+    };
+    assert_eq!(
+        wrong(&|p| p.consecutive_failures = Some(0)),
+        "consecutive_failures"
+    );
+    for rate in [
+        0.0,
+        -0.1,
+        1.000_1,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ] {
+        assert_eq!(wrong(&|p| p.failure_rate = Some(rate)), "failure_rate");
+        let slow = SlowCalls {
+            rate,
+            threshold: secs(1),
+        };
+        assert_eq!(wrong(&|p| p.slow_calls = Some(slow)), "slow_call_rate");
+    }
+    let never = SlowCalls {
+        rate: 0.5,
+        threshold: Duration::ZERO,
+    };
+    assert_eq!(wrong(&|p| p.slow_calls = Some(never)), "slow_call_rate");
+    let rate_with = |minimum, window| {
+        wrong(&|p: &mut CircuitBreakerPolicy| {
+            p.failure_rate = Some(0.5);
+            p.minimum_calls = minimum;
+            p.window = window;
+        })
+    };
+    assert_eq!(rate_with(0, Window::calls(10)), "minimum_calls");
+    assert_eq!(rate_with(11, Window::calls(10)), "minimum_calls");
+    assert_eq!(rate_with(1, Window::calls(0)), "window");
+    assert_eq!(rate_with(1, Window::calls(usize::MAX)), "window");
+    assert_eq!(rate_with(1, Window::time(Duration::ZERO)), "window");
+    assert_eq!(rate_with(1, Window::time(Duration::MAX)), "window");
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(Duration::ZERO)),
+        "recovery_timeout"
+    );
+    for multiplier in [0.0, 0.9, f64::NAN, f64::INFINITY] {
+        let recovery = Recovery::exponential(secs(1), multiplier, secs(9));
+        assert_eq!(wrong(&|p| p.recovery = recovery), "recovery");
+    }
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::exponential(secs(9), 2.0, secs(1))),
+        "recovery"
+    );
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(f64::NAN)),
+        "recovery"
+    );
+    assert_eq!(
+        wrong(&|p| p.recovery = Recovery::fixed(secs(1)).jitter(1.1)),
+        "recovery"
+    );
+    assert_eq!(wrong(&|p| p.max_probes = 0), "max_probes");
+    assert_eq!(wrong(&|p| p.max_probes = u32::MAX), "max_probes");
+    assert_eq!(wrong(&|p| p.success_threshold = 0), "success_threshold");
+    assert_eq!(
+        wrong(&|p| p.probe_timeout = Duration::ZERO),
+        "probe_timeout"
+    );
+    assert_eq!(wrong(&|p| p.ramp = Some(Duration::ZERO)), "ramp");
+    let limit = Some(Duration::ZERO);
+    assert_eq!(
+        wrong(&|p| p.cancelled_is_failure_after = limit),
+        "cancelled_is_failure_after"
+    );
+}
+
+proptest! {
+    #[test]
+    fn an_open_time_is_never_longer_than_its_cap_nor_shorter_than_its_jitter_allows(
+        first in 1u64..100_000,
+        multiplier in 1.0f64..10.0,
+        more in 0u64..1_000_000,
+        jitter in 0.0f64..=1.0,
+        reopened in prop_oneof![0u32..40, Just(u32::MAX)],
+        unit in 0.0f64..1.0,
+    ) {
+        let (first, max) = (Duration::from_millis(first), Duration::from_millis(first + more));
+        let recovery = Recovery::exponential(first, multiplier, max).jitter(jitter);
+        let delay = recovery.delay(reopened, unit);
+        prop_assert!(delay <= max);
+        prop_assert!(delay.as_secs_f64() >= first.as_secs_f64() * (1.0 - jitter) - 1e-6);
+    }
+}
+
+// ---- The model --------------------------------------------------------------------------------------
+
+/// What the breaker should do, worked out afresh each time from a list of what happened in this epoch.
+struct Model {
+    policy: CircuitBreakerPolicy,
+    epoch: u32,
+    phase: Shape,
+    /// Calls of this epoch that ended, with the slice they ended in: `None` is neither good nor bad.
+    calls: VecDeque<(u64, bool)>,
+    openings: u32,
+}
+
+enum Shape {
+    Closed,
+    Open {
+        until: u64,
+    },
+    /// Probes on their way with the end of their leases, and how many succeeded.
+    HalfOpen {
+        probes: Vec<(u64, u64)>,
+        succeeded: u32,
+    },
+}
+
+impl Model {
+    fn new(policy: CircuitBreakerPolicy) -> Self {
+        Self {
+            policy,
+            epoch: 1,
+            phase: Shape::Closed,
+            calls: VecDeque::new(),
+            openings: 0,
+        }
+    }
+
+    fn enter(&mut self, phase: Shape) {
+        self.phase = phase;
+        self.epoch += 1;
+        self.calls.clear();
+    }
+
+    fn open(&mut self, now: u64) {
+        let delay = self.policy.recovery.delay(self.openings, 0.0);
+        self.openings += 1;
+        self.enter(Shape::Open {
+            until: now + crate::time::nanos(delay),
+        });
+    }
+
+    fn admits(&mut self, now: u64) -> bool {
+        if let Shape::Open { until } = self.phase
+            && now >= until
+        {
+            self.enter(Shape::HalfOpen {
+                probes: Vec::new(),
+                succeeded: 0,
+            });
+        }
+        match &mut self.phase {
+            Shape::Closed => true,
+            Shape::Open { .. } => false,
+            Shape::HalfOpen { probes, .. } => {
+                let live = probes.iter().filter(|(_, until)| now < *until).count();
+                // A place is free if there are fewer probes than places, or one of them is lost.
+                probes.len() < self.policy.max_probes as usize || live < probes.len()
+            }
+        }
+    }
+
+    fn admitted(&mut self, ticket: Ticket, now: u64) {
+        let lease = crate::time::nanos(self.policy.probe_timeout);
+        if let Shape::HalfOpen { probes, .. } = &mut self.phase {
+            if probes.len() >= self.policy.max_probes as usize
+                && let Some(lost) = probes.iter().position(|(_, until)| now >= *until)
+            {
+                probes.swap_remove(lost);
+            }
+            probes.push((ticket.lease, now + lease));
+        }
+    }
+
+    fn slice(&self, now: u64) -> u64 {
+        match self.policy.window {
+            Window::LastTime(length) => now / (crate::time::nanos(length) / 10),
+            Window::LastCalls(_) => 0,
+        }
+    }
+
+    fn is_bad(&self, now: u64) -> bool {
+        let row = self
+            .calls
+            .iter()
+            .rev()
+            .take_while(|(_, failed)| *failed)
+            .count();
+        if self
+            .policy
+            .consecutive_failures
+            .is_some_and(|n| row >= n as usize)
+        {
+            return true;
+        }
+        let newest = self.slice(now);
+        let inside: Vec<bool> = match self.policy.window {
+            Window::LastCalls(n) => self.calls.iter().rev().take(n).map(|(_, f)| *f).collect(),
+            Window::LastTime(_) => {
+                let recent = |(at, failed): &(u64, bool)| (newest - at < 10).then_some(*failed);
+                self.calls.iter().filter_map(recent).collect()
+            }
+        };
+        let failures = inside.iter().filter(|failed| **failed).count();
+        inside.len() >= self.policy.minimum_calls as usize
+            && self
+                .policy
+                .failure_rate
+                .is_some_and(|rate| failures as f64 >= rate * inside.len() as f64)
+    }
+
+    fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: u64) {
+        if ticket.epoch != self.epoch {
+            return;
+        }
+        let slice = self.slice(now);
+        let needed = self.policy.success_threshold;
+        match &mut self.phase {
+            Shape::Closed => match outcome {
+                Outcome::Success => self.calls.push_back((slice, false)),
+                Outcome::Failure => {
+                    self.calls.push_back((slice, true));
+                    if self.is_bad(now) {
+                        self.open(now);
+                    }
+                }
+                Outcome::Ignored | Outcome::Cancelled => {}
+            },
+            Shape::Open { .. } => unreachable!("an open circuit gives out no tickets"),
+            Shape::HalfOpen { probes, succeeded } => {
+                probes.retain(|(lease, _)| *lease != ticket.lease);
+                match outcome {
+                    Outcome::Success => {
+                        *succeeded += 1;
+                        if *succeeded >= needed {
+                            self.openings = 0;
+                            self.enter(Shape::Closed);
+                        }
+                    }
+                    Outcome::Failure => self.open(now),
+                    Outcome::Ignored | Outcome::Cancelled => {}
+                }
+            }
+        }
+    }
+
+    fn state(&self, now: u64) -> CircuitState {
+        match self.phase {
+            Shape::Closed => CircuitState::Closed,
+            Shape::Open { until } if now < until => CircuitState::Open,
+            Shape::Open { .. } | Shape::HalfOpen { .. } => CircuitState::HalfOpen,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit,
+    Settle(prop::sample::Index, Outcome),
+    Wait(u64),
+    Successes(u16),
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        3 => Just(Outcome::Success),
+        5 => Just(Outcome::Failure),
+        1 => Just(Outcome::Ignored),
+        1 => Just(Outcome::Cancelled),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Admit),
+        6 => (any::<prop::sample::Index>(), outcome()).prop_map(|(i, o)| Step::Settle(i, o)),
+        2 => (0u64..40).prop_map(Step::Wait),
+        1 => (1u16..50).prop_map(Step::Successes),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
+    let window = prop_oneof![
+        (2usize..30).prop_map(Window::LastCalls),
+        (10u64..100).prop_map(|s| Window::LastTime(secs(s))),
+    ];
+    let trip = (prop::option::of(1u32..6), prop::option::of(0.1f64..=1.0));
+    (trip, window, 1u32..10, 1u32..4, 1u32..4, 1u64..40, 1u64..40).prop_map(
+        |((row, rate), window, minimum, probes, needed, open, lease)| CircuitBreakerPolicy {
+            consecutive_failures: row.or(rate.is_none().then_some(3)),
+            failure_rate: rate,
+            window,
+            minimum_calls: match window {
+                Window::LastCalls(size) => minimum.min(size as u32),
+                Window::LastTime(_) => minimum,
+            },
+            max_probes: probes,
+            success_threshold: needed,
+            probe_timeout: secs(lease),
+            recovery: Recovery::exponential(secs(open), 1.5, secs(open * 4)),
+            ..CircuitBreakerPolicy::default()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_core_does_what_a_list_of_everything_that_happened_says(
+        policy in policy(),
+        steps in prop::collection::vec(step(), 1..200),
+    ) {
+        let mut core = Core::new(policy.clone());
+        let mut model = Model::new(policy);
+        let mut out: Vec<Ticket> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Admit => {
+                    let admits = model.admits(core.now);
+                    let admitted = core.admit();
+                    prop_assert_eq!(admitted.is_ok(), admits);
+                    if let Ok(ticket) = admitted {
+                        model.admitted(ticket, core.now);
+                        out.push(ticket);
+                    }
+                }
+                Step::Settle(index, outcome) if !out.is_empty() => {
+                    let ticket = out.swap_remove(index.index(out.len()));
+                    let _ = core.settle(ticket, outcome);
+                    model.settle(ticket, outcome, core.now);
+                }
+                Step::Settle(..) => {}
+                Step::Wait(seconds) => core.wait(secs(seconds)),
+                // Many healthy calls, counted at once, as the fast path counts them.
+                Step::Successes(n) => {
+                    if let (Shape::Closed, CircuitState::Closed) = (&model.phase, core.effective()) {
+                        let slice = core.state.slice(Tick(core.now));
+                        core.state.add_successes(n.into(), slice);
+                        core.state.streak = 0;
+                        let slice = model.slice(core.now);
+                        model.calls.extend((0..n).map(|_| (slice, false)));
+                    }
+                }
+            }
+            prop_assert_eq!(core.effective(), model.state(core.now));
+            prop_assert_eq!(core.state.epoch, model.epoch);
+        }
+    }
+
+    #[test]
+    fn a_healthy_service_always_closes_the_circuit_whatever_was_left_hanging(
+        policy in policy(),
+        steps in prop::collection::vec(step(), 1..100),
+    ) {
+        let mut core = Core::new(policy);
+        let mut out = Vec::new();
+        for step in steps {
+            match step {
+                Step::Admit => out.extend(core.admit().ok()),
+                Step::Settle(index, outcome) if !out.is_empty() => {
+                    let ticket = out.swap_remove(index.index(out.len()));
+                    let _ = core.settle(ticket, outcome);
+                }
+                Step::Wait(seconds) => core.wait(secs(seconds)),
+                Step::Settle(..) | Step::Successes(_) => {}
+            }
+        }
+        // Nothing that is out comes back. The longest open time or lease, and then enough good calls.
+        core.wait(core.policy.recovery.longest().max(core.policy.probe_timeout));
+        for _ in 0..core.policy.success_threshold {
+            if core.effective() != CircuitState::Closed {
+                let _ = core.call(Outcome::Success);
+            }
+        }
+        prop_assert_eq!(core.effective(), CircuitState::Closed);
+    }
+}

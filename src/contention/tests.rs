@@ -1,0 +1,298 @@
+//! The pure core against a naive model: a list of holders and a list of waiters.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::holder::Holder;
+use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use crate::time::Tick;
+
+const THRESHOLD: Duration = Duration::from_nanos(50);
+
+#[derive(Clone, Debug)]
+enum Step {
+    Try,
+    Ask,
+    Release(prop::sample::Index),
+    Claim(prop::sample::Index),
+    GiveUp(prop::sample::Index, bool),
+    Capacity(usize),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        2 => Just(Step::Try),
+        4 => Just(Step::Ask),
+        4 => index().prop_map(Step::Release),
+        4 => index().prop_map(Step::Claim),
+        2 => (index(), any::<bool>()).prop_map(|(i, timeout)| Step::GiveUp(i, timeout)),
+        1 => (1usize..5).prop_map(Step::Capacity),
+        2 => (0u64..40).prop_map(Step::Wait),
+    ]
+}
+
+/// Who is in the building, by name.
+#[derive(Default)]
+struct Model {
+    capacity: usize,
+    /// Permits in use.
+    holding: Vec<u64>,
+    /// The queue; the first is the next.
+    queue: Vec<u64>,
+    /// Waiters that were handed a permit and have not run since.
+    granted: Vec<u64>,
+    woken: Vec<u64>,
+}
+
+impl Model {
+    fn in_use(&self) -> usize {
+        self.holding.len() + self.granted.len()
+    }
+
+    /// Whoever is first gets what is free.
+    fn settle(&mut self, has_waker: &[u64]) {
+        while self.in_use() < self.capacity && !self.queue.is_empty() {
+            let next = self.queue.remove(0);
+            self.granted.push(next);
+            if has_waker.contains(&next) {
+                self.woken.push(next);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn permits_are_never_lost_never_exceeded_and_handed_out_in_order(
+        capacity in 1usize..4,
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let mut state: State<u64> = State::new(capacity);
+        let mut model = Model { capacity, ..Model::default() };
+        let mut permits: Vec<(u64, Key)> = Vec::new();
+        let mut waiters: Vec<(u64, Key)> = Vec::new();
+        let mut has_waker: Vec<u64> = Vec::new();
+        let mut woken: Vec<u64> = Vec::new();
+        let mut now = 1_000;
+        let mut attempts = 0;
+        for (name, step) in (0u64..).zip(steps) {
+            let holder = Holder::Number(name);
+            let at = Tick(now);
+            match step {
+                Step::Try => {
+                    let free = model.in_use() < model.capacity && model.queue.is_empty();
+                    let permit = state.try_acquire(&holder, &Owner::Anybody, at);
+                    prop_assert_eq!(permit.is_some(), free);
+                    if let Some(permit) = permit {
+                        attempts += 1;
+                        permits.push((name, permit));
+                        model.holding.push(name);
+                    }
+                }
+                // As the handle does it: a free permit is taken, else the queue is joined.
+                Step::Ask => {
+                    attempts += 1;
+                    match state.try_acquire(&holder, &Owner::Anybody, at) {
+                        Some(permit) => {
+                            permits.push((name, permit));
+                            model.holding.push(name);
+                        }
+                        None => {
+                            waiters.push((name, state.enqueue(holder, Owner::Anybody, at)));
+                            model.queue.push(name);
+                        }
+                    }
+                }
+                Step::Release(index) if !permits.is_empty() => {
+                    let (name, permit) = permits.swap_remove(index.index(permits.len()));
+                    let released = state.release(permit, at);
+                    let (held, _, wake) = released.expect("a permit can be given back");
+                    prop_assert_eq!(held.holder, Holder::Number(name));
+                    woken.extend(wake);
+                    prop_assert!(state.release(permit, at).is_none(), "given back twice");
+                    model.holding.retain(|holder| *holder != name);
+                    model.settle(&has_waker);
+                }
+                Step::Claim(index) if !waiters.is_empty() => {
+                    let at_index = index.index(waiters.len());
+                    let (name, waiter) = waiters[at_index];
+                    match state.claim(waiter, name, THRESHOLD, at) {
+                        Ok((permit, _)) => {
+                            prop_assert!(model.granted.contains(&name), "overtook somebody");
+                            waiters.swap_remove(at_index);
+                            permits.push((name, permit));
+                            model.granted.retain(|waiter| *waiter != name);
+                            model.holding.push(name);
+                        }
+                        Err(_) => {
+                            prop_assert!(model.queue.contains(&name), "was not given its permit");
+                            has_waker.push(name);
+                        }
+                    }
+                }
+                Step::GiveUp(index, timeout) if !waiters.is_empty() => {
+                    let (name, waiter) = waiters.swap_remove(index.index(waiters.len()));
+                    let by = if timeout { EndedBy::Timeout } else { EndedBy::Abandoned };
+                    let was_granted = model.granted.contains(&name);
+                    match state.give_up(waiter, by, THRESHOLD, at).expect("it waits") {
+                        GaveUp::HadPermit(permit) => {
+                            prop_assert!(was_granted && timeout);
+                            permits.push((name, permit));
+                            model.granted.retain(|waiter| *waiter != name);
+                            model.holding.push(name);
+                        }
+                        GaveUp::PassedOn { wake, .. } => {
+                            prop_assert!(was_granted && !timeout);
+                            woken.extend(wake);
+                            model.granted.retain(|waiter| *waiter != name);
+                            model.settle(&has_waker);
+                        }
+                        GaveUp::Left { .. } => {
+                            prop_assert!(!was_granted);
+                            model.queue.retain(|waiter| *waiter != name);
+                        }
+                    }
+                    prop_assert!(state.give_up(waiter, by, THRESHOLD, at).is_none());
+                }
+                Step::Capacity(n) => {
+                    woken.extend(state.set_capacity(n, at));
+                    model.capacity = n;
+                    model.settle(&has_waker);
+                }
+                Step::Wait(n) => now += n,
+                Step::Release(_) | Step::Claim(_) | Step::GiveUp(..) => {}
+            }
+            prop_assert_eq!(state.in_use(), model.in_use());
+            prop_assert_eq!(state.waiting(), model.queue.len());
+            let queue: Vec<Holder> = state.queue().map(|(holder, _)| holder.clone()).collect();
+            let expected: Vec<Holder> = model.queue.iter().copied().map(Holder::Number).collect();
+            prop_assert_eq!(queue, expected);
+            prop_assert_eq!(&woken, &model.woken, "who is woken, and in which order");
+            let unclaimed = state.holders(Tick(now)).iter().filter(|h| !h.claimed).count();
+            prop_assert_eq!(unclaimed, model.granted.len());
+            // Nobody waits while a permit is free.
+            prop_assert!(model.queue.is_empty() || state.in_use() >= state.capacity);
+        }
+        let stats = &state.stats;
+        let ended = stats.timeouts + stats.abandoned;
+        let open = waiters.len() as u64;
+        prop_assert_eq!(stats.attempts, attempts);
+        prop_assert_eq!(stats.attempts, stats.acquisitions + ended + open);
+        prop_assert_eq!(stats.wait.summary().count, stats.acquisitions + ended);
+        prop_assert!(stats.contentions >= ended);
+    }
+}
+
+fn number(n: u64) -> Holder {
+    Holder::Number(n)
+}
+
+#[test]
+fn holders_are_a_multiset_of_permits() {
+    let mut state: State<()> = State::new(3);
+    let permits: Vec<Key> = (0..3)
+        .map(|_| {
+            state
+                .try_acquire(&number(7), &Owner::Anybody, Tick(1))
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(state.holders(Tick(2)).len(), 3);
+    assert!(state.release(permits[1], Tick(3)).is_some());
+    let holders = state.holders(Tick(4));
+    assert_eq!(holders.len(), 2);
+    assert!(holders.iter().all(|info| info.holder == number(7)));
+}
+
+#[test]
+fn the_longest_holder_comes_first() {
+    let mut state: State<()> = State::new(2);
+    let first = state
+        .try_acquire(&number(1), &Owner::Anybody, Tick(10))
+        .unwrap();
+    let _ = state
+        .try_acquire(&number(2), &Owner::Anybody, Tick(20))
+        .unwrap();
+    assert!(state.release(first, Tick(30)).is_some());
+    // Takes the place in the list that the first has left.
+    let _ = state
+        .try_acquire(&number(3), &Owner::Anybody, Tick(40))
+        .unwrap();
+    let names: Vec<Holder> = state
+        .holders(Tick(50))
+        .into_iter()
+        .map(|h| h.holder)
+        .collect();
+    assert_eq!(names, [number(2), number(3)]);
+}
+
+#[test]
+fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
+    for (waited, contentions) in [(49, 0), (50, 1)] {
+        let mut state: State<()> = State::new(1);
+        let held = state
+            .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+            .unwrap();
+        let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
+        assert!(state.release(held, Tick(waited)).is_some());
+        // It is the wait for the permit that counts, not how long the waiter was not polled.
+        assert!(state.claim(waiter, (), THRESHOLD, Tick(900)).is_ok());
+        assert_eq!(state.stats.contentions, contentions);
+        assert_eq!(state.stats.wait.summary().max, Duration::from_nanos(waited));
+    }
+}
+
+#[test]
+fn a_million_acquisitions_take_no_more_memory_than_one() {
+    let mut state: State<()> = State::new(1);
+    for now in 0..1_000_000 {
+        let permit = state
+            .try_acquire(&number(now), &Owner::Anybody, Tick(now))
+            .unwrap();
+        assert!(state.release(permit, Tick(now)).is_some());
+    }
+    assert_eq!(state.places(), (1, 0));
+    assert_eq!(state.stats.acquisitions, 1_000_000);
+}
+
+#[test]
+fn a_long_hold_is_reported_once() {
+    let mut state: State<()> = State::new(2);
+    let _ = state
+        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let _ = state
+        .try_acquire(&number(2), &Owner::Anybody, Tick(30))
+        .unwrap();
+    let report = |state: &mut State<()>, now| {
+        let long = state.report_long_holds(THRESHOLD, Tick(now));
+        long.into_iter().map(|info| info.holder).collect::<Vec<_>>()
+    };
+    assert_eq!(report(&mut state, 49), []);
+    assert_eq!(report(&mut state, 50), [number(1)]);
+    assert_eq!(report(&mut state, 60), []);
+    assert_eq!(report(&mut state, 80), [number(2)]);
+}
+
+#[test]
+fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
+    let mut state: State<()> = State::new(1);
+    let held = state
+        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
+    state.reset_stats();
+    assert!(state.release(held, Tick(70)).is_some());
+    assert!(state.claim(waiter, (), THRESHOLD, Tick(70)).is_ok());
+    let stats = &state.stats;
+    assert_eq!(
+        (stats.attempts, stats.acquisitions, stats.contentions),
+        (0, 1, 1)
+    );
+    assert_eq!((stats.peak_in_use, stats.peak_waiting), (1, 1));
+}

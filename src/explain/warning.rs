@@ -1,0 +1,211 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LayerDescription;
+
+/// Something about a stack that does harm, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "warning", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Warning {
+    /// Retries multiply.
+    #[non_exhaustive]
+    RetryInsideRetry {
+        /// The outer policy.
+        outer: Arc<str>,
+        /// The inner policy.
+        inner: Arc<str>,
+        /// How many calls the two can make of one.
+        calls: u64,
+    },
+    /// A permit is held while a retry inside sleeps.
+    #[non_exhaustive]
+    LockHeldAcrossBackoff {
+        /// The resource.
+        lock: Arc<str>,
+        /// The policy that sleeps.
+        retry: Arc<str>,
+        /// How long it can sleep in all.
+        backoff: Duration,
+    },
+    /// The breaker sees one result of many attempts, and cannot stop the attempts.
+    #[non_exhaustive]
+    BreakerOutsideRetry {
+        /// The breaker.
+        breaker: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Calls wait for a permit, only to be refused by an open circuit.
+    #[non_exhaustive]
+    WaitsToBeRefused {
+        /// The resource.
+        lock: Arc<str>,
+        /// The breaker inside.
+        breaker: Arc<str>,
+    },
+    /// One resource twice: a call waits for itself.
+    #[non_exhaustive]
+    SameLockTwice {
+        /// The resource.
+        lock: Arc<str>,
+    },
+    /// One breaker twice: each call counts twice, and a probe is refused by the very breaker that let
+    /// it through.
+    #[non_exhaustive]
+    SameBreakerTwice {
+        /// The breaker.
+        breaker: Arc<str>,
+    },
+    /// An attempt ends before its wait for a permit does.
+    #[non_exhaustive]
+    WaitLongerThanAttempt {
+        /// The policy.
+        retry: Arc<str>,
+        /// The resource inside.
+        lock: Arc<str>,
+        /// The attempt timeout.
+        attempt: Duration,
+    },
+    /// In an outage every caller retries, and nothing bounds the sum.
+    #[non_exhaustive]
+    NoBudget {
+        /// The policy.
+        retry: Arc<str>,
+    },
+    /// Nothing bounds how long a request can take.
+    Unbounded,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RetryInsideRetry {
+                outer,
+                inner,
+                calls,
+            } => write!(
+                f,
+                "retry `{inner}` is inside retry `{outer}`: together up to {calls} calls for one request; keep one of them"
+            ),
+            Self::LockHeldAcrossBackoff {
+                lock,
+                retry,
+                backoff,
+            } => write!(
+                f,
+                "a permit of `{lock}` is held while retry `{retry}` sleeps, up to {backoff:.1?}; put the retry outside"
+            ),
+            Self::BreakerOutsideRetry { breaker, retry } => write!(
+                f,
+                "breaker `{breaker}` is outside retry `{retry}`: it sees one result of many attempts and cannot stop them; put the retry outside"
+            ),
+            Self::WaitsToBeRefused { lock, breaker } => write!(
+                f,
+                "calls wait for `{lock}` only to be refused by breaker `{breaker}`; put the breaker outside"
+            ),
+            Self::SameLockTwice { lock } => {
+                write!(f, "resource `{lock}` is taken twice: a call would wait for itself")
+            }
+            Self::SameBreakerTwice { breaker } => write!(
+                f,
+                "breaker `{breaker}` is there twice: calls count double, and it refuses its own probes"
+            ),
+            Self::WaitLongerThanAttempt {
+                retry,
+                lock,
+                attempt,
+            } => write!(
+                f,
+                "a call may wait for `{lock}` longer than an attempt of retry `{retry}` may take ({attempt:.1?}); shorten the wait"
+            ),
+            Self::NoBudget { retry } => write!(
+                f,
+                "retry `{retry}` has no budget: in an outage all callers retry; give it a `RetryBudget`"
+            ),
+            Self::Unbounded => f.write_str(
+                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
+            ),
+        }
+    }
+}
+
+/// What is harmful about these layers, outermost first.
+pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<Warning> {
+    use LayerDescription::{CircuitBreaker, Contention, Retry};
+
+    let mut found = Vec::new();
+    for (i, outer) in layers.iter().enumerate() {
+        for inner in &layers[i + 1..] {
+            let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+            match (outer, inner) {
+                (Retry { max_retries: a, .. }, Retry { max_retries: b, .. }) => {
+                    found.push(Warning::RetryInsideRetry {
+                        outer: out,
+                        inner: within,
+                        calls: (u64::from(*a) + 1).saturating_mul(u64::from(*b) + 1),
+                    });
+                }
+                (
+                    Contention { .. },
+                    Retry {
+                        worst_case_delay, ..
+                    },
+                ) => found.push(Warning::LockHeldAcrossBackoff {
+                    lock: out,
+                    retry: within,
+                    backoff: *worst_case_delay,
+                }),
+                (CircuitBreaker { .. }, Retry { .. }) => {
+                    found.push(Warning::BreakerOutsideRetry {
+                        breaker: out,
+                        retry: within,
+                    });
+                }
+                (Contention { .. }, CircuitBreaker { .. }) => {
+                    found.push(Warning::WaitsToBeRefused {
+                        lock: out,
+                        breaker: within,
+                    });
+                }
+                (Contention { .. }, Contention { .. }) if out == within => {
+                    found.push(Warning::SameLockTwice { lock: out });
+                }
+                (CircuitBreaker { .. }, CircuitBreaker { .. }) if out == within => {
+                    found.push(Warning::SameBreakerTwice { breaker: out });
+                }
+                (
+                    Retry {
+                        attempt_timeout: Some(attempt),
+                        ..
+                    },
+                    Contention { timeout, .. },
+                ) if timeout.is_none_or(|wait| wait >= *attempt) => {
+                    found.push(Warning::WaitLongerThanAttempt {
+                        retry: out,
+                        lock: within,
+                        attempt: *attempt,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if let Retry {
+            name,
+            max_retries: 1..,
+            has_budget: false,
+            ..
+        } = outer
+        {
+            found.push(Warning::NoBudget {
+                retry: Arc::clone(name),
+            });
+        }
+    }
+    if time.is_none() {
+        found.push(Warning::Unbounded);
+    }
+    found
+}

@@ -1,0 +1,5 @@
+mod counter;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use counter::{StripedCounter, TaggedStripes};

@@ -1,0 +1,23 @@
+//! What is different when threads are simulated: the model checks in `tests/loom.rs` compile the files that
+//! use this with a `sync` of their own.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+pub(crate) use std::sync::atomic::AtomicU64;
+
+/// How many stripes a counter has: as many as there are cores, rounded up to a power of two, at most 64.
+pub(crate) fn stripe_count() -> usize {
+    let cores = available_parallelism().map_or(1, usize::from);
+    cores.next_power_of_two().min(64)
+}
+
+/// The number of this thread; threads are numbered as they come.
+pub(crate) fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // While a thread ends, its number may be gone: any stripe will do.
+    NUMBER.try_with(|number| *number).unwrap_or(0)
+}

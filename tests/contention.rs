@@ -1,0 +1,984 @@
+//! Locks and their layer: order, bounds, what is told, deadlocks, cancellation.
+
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use futures::future::{FutureExt, join, join_all};
+use futures::stream::{self, StreamExt};
+use static_assertions::assert_impl_all;
+use tokio::time::{Instant, advance, sleep};
+use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::contention::{
+    Acquire, AcquireOwned, ContentionEvent, ContentionService, OwnedResourceGuard, ResourceGuard,
+};
+use tower_bulwark::observe::Feed;
+use tower_bulwark::{
+    ContendedReason, ContentionLayer, Error, Event, Holder, ResourceLock, workflow,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_millis(5);
+
+assert_impl_all!(ResourceLock: Send, Sync, Clone);
+assert_impl_all!(ResourceGuard<'static>: Send, Sync);
+assert_impl_all!(OwnedResourceGuard: Send, Sync);
+assert_impl_all!(Acquire<'static>: Send);
+assert_impl_all!(AcquireOwned: Send);
+assert_impl_all!(ContentionLayer<std::io::Error>: Send, Sync, Clone);
+assert_impl_all!(ContentionService<(), std::io::Error>: Send, Sync, Clone);
+
+fn exclusive() -> ResourceLock {
+    ResourceLock::new("db")
+}
+
+fn events(feed: &Feed) -> Vec<String> {
+    feed.recent()
+        .into_iter()
+        .map(|entry| entry.event.to_string())
+        .collect()
+}
+
+// ---- Waiting ------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_first_is_served_first() {
+    let lock = exclusive();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let held = lock.acquire("first").await.unwrap();
+    let waiters: Vec<_> = (0..20)
+        .map(|i| {
+            let (lock, order) = (lock.clone(), Arc::clone(&order));
+            let mut wait = task::spawn(async move {
+                let _guard = lock.acquire(i).await.unwrap();
+                order.lock().unwrap().push(i);
+            });
+            assert_pending!(wait.poll());
+            wait
+        })
+        .collect();
+    drop(held);
+    // Polled in the wrong order, which must not matter.
+    let mut waiters: Vec<_> = waiters.into_iter().rev().collect();
+    while !waiters.is_empty() {
+        waiters.retain_mut(|wait| wait.poll().is_pending());
+    }
+    assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<u64>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_zero_is_a_try() {
+    let lock = exclusive();
+    let _held = lock.acquire("a").await.unwrap();
+    let start = Instant::now();
+    let refused = lock.acquire_timeout("b", Duration::ZERO).await.unwrap_err();
+    assert_eq!(refused.reason(), &ContendedReason::Busy);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(
+        lock.try_acquire("c").unwrap_err().reason(),
+        &ContendedReason::Busy
+    );
+
+    let trying = ResourceLock::builder("db")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let _held = trying.acquire("a").await.unwrap();
+    assert_eq!(
+        trying.acquire("b").await.unwrap_err().reason(),
+        &ContendedReason::Busy
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timeout_covers_the_wait_and_never_the_work() {
+    let lock = ResourceLock::builder("db").timeout(SECOND).build().unwrap();
+    let result = lock.run("a", || async {
+        sleep(100 * SECOND).await;
+        Ok::<_, std::io::Error>("done")
+    });
+    assert_eq!(
+        result.await.unwrap(),
+        "done",
+        "nobody else wanted it, and nobody was killed"
+    );
+
+    let _held = lock.acquire("a").await.unwrap();
+    let start = Instant::now();
+    let refused = lock.acquire("b").await.unwrap_err();
+    assert_eq!((start.elapsed(), refused.waited()), (SECOND, SECOND));
+    assert_eq!(refused.reason(), &ContendedReason::TimedOut);
+    let holders: Vec<_> = refused
+        .holders()
+        .iter()
+        .map(|h| h.holder.to_string())
+        .collect();
+    assert_eq!(holders, ["a"], "the holder is named, not the one who waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_the_work_come_out_as_they_are() {
+    let lock = exclusive();
+    let timeout = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+    let result = lock.run("a", || async { Err::<(), _>(timeout()) }).await;
+    assert!(matches!(result, Err(Error::Inner(e)) if e.kind() == std::io::ErrorKind::TimedOut));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once() {
+    let lock = ResourceLock::builder("db").max_waiting(2).build().unwrap();
+    let _held = lock.acquire("a").await.unwrap();
+    let mut first = task::spawn(lock.acquire("b"));
+    let mut second = task::spawn(lock.acquire("c"));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    let refused = lock.acquire("d").await.unwrap_err();
+    assert_eq!(refused.reason(), &ContendedReason::QueueFull);
+    assert_eq!(refused.queue_length(), 2);
+    drop(second);
+    let mut third = task::spawn(lock.acquire("e"));
+    assert_pending!(third.poll(), "whoever leaves makes room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_leaves_the_queue() {
+    let lock = exclusive();
+    let held = lock.acquire("a").await.unwrap();
+    let mut gone = task::spawn(lock.acquire("b"));
+    let mut next = task::spawn(lock.acquire("c"));
+    assert_pending!(gone.poll());
+    assert_pending!(next.poll());
+    drop(gone);
+    assert_eq!(lock.snapshot().waiting, 1);
+    drop(held);
+    assert!(next.is_woken());
+    assert_ready_ok!(next.poll());
+    assert_eq!(lock.snapshot().stats.abandoned, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_granted_to_somebody_who_went_away_is_passed_on() {
+    let lock = exclusive();
+    let held = lock.acquire("a").await.unwrap();
+    let mut gone = task::spawn(lock.acquire("b"));
+    let mut next = task::spawn(lock.acquire("c"));
+    assert_pending!(gone.poll());
+    assert_pending!(next.poll());
+    drop(held);
+    assert!(gone.is_woken() && !next.is_woken());
+    drop(gone);
+    assert!(next.is_woken());
+    assert_ready_ok!(next.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_nobody_polls_is_shown_as_a_holder_that_has_not_claimed() {
+    let lock = exclusive();
+    let held = lock.acquire("a").await.unwrap();
+    let mut sleepy = task::spawn(lock.acquire("sleepy"));
+    assert_pending!(sleepy.poll());
+    drop(held);
+    advance(7 * SECOND).await;
+    let refused = lock.acquire_timeout("c", SECOND).await.unwrap_err();
+    let holder = &refused.holders()[0];
+    assert_eq!(
+        (holder.holder.to_string(), holder.claimed),
+        ("sleepy".to_owned(), false)
+    );
+    assert!(
+        refused
+            .to_string()
+            .contains("not polled since it was granted"),
+        "{refused}"
+    );
+    assert_ready_ok!(sleepy.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn granted_at_the_last_moment_is_granted() {
+    let lock = ResourceLock::builder("db").timeout(SECOND).build().unwrap();
+    let held = lock.acquire("a").await.unwrap();
+    let mut wait = task::spawn(lock.acquire("b"));
+    assert_pending!(wait.poll());
+    advance(2 * SECOND).await;
+    drop(held);
+    assert_ready_ok!(wait.poll());
+}
+
+// ---- What is told -------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn contention_is_told_while_it_lasts_and_names_the_holders() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let lock = ResourceLock::builder("gpu")
+        .max_concurrent(2)
+        .observer(move |_: &str, event: &Event| tell.send(event.clone()).unwrap())
+        .build()
+        .unwrap();
+    let _a = lock.acquire("a").await.unwrap();
+    advance(2 * SECOND).await;
+    let b = lock.acquire("b").await.unwrap();
+    let mut wait = task::spawn(lock.acquire("waiter"));
+    assert_pending!(wait.poll());
+    assert!(
+        told.try_recv().is_err(),
+        "a wait is not contention from its first moment"
+    );
+    advance(5 * SECOND).await;
+    assert_pending!(wait.poll());
+    let Ok(Event::Contention(ContentionEvent::Contended {
+        holder,
+        waited,
+        holders,
+        queue_length,
+        ..
+    })) = told.try_recv()
+    else {
+        panic!("not told while it waits");
+    };
+    assert_eq!(
+        (holder.to_string().as_str(), waited, queue_length),
+        ("waiter", 5 * SECOND, 1)
+    );
+    let seen: Vec<_> = holders
+        .iter()
+        .map(|h| (h.holder.to_string(), h.held_for))
+        .collect();
+    assert_eq!(
+        seen,
+        [("a".to_owned(), 7 * SECOND), ("b".to_owned(), 5 * SECOND)]
+    );
+    advance(5 * SECOND).await;
+    assert_pending!(wait.poll());
+    assert!(told.try_recv().is_err(), "told once");
+    drop(b);
+    assert_ready_ok!(wait.poll());
+    assert!(matches!(
+        told.try_recv(),
+        Ok(Event::Contention(ContentionEvent::Acquired { .. }))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_and_abandoned_waits_are_contention() {
+    let lock = ResourceLock::builder("db").timeout(SECOND).build().unwrap();
+    let held = lock.acquire("a").await.unwrap();
+    for i in 0..5 {
+        lock.acquire(i).await.unwrap_err();
+    }
+    let mut gone = task::spawn(lock.acquire("gone"));
+    assert_pending!(gone.poll());
+    advance(SECOND / 2).await;
+    drop(gone);
+    drop(held);
+    let stats = lock.snapshot().stats;
+    assert_eq!((stats.attempts, stats.acquisitions), (7, 1));
+    assert_eq!(
+        (stats.timeouts, stats.abandoned, stats.contentions),
+        (5, 1, 6)
+    );
+    assert!((stats.contention_rate - 6.0 / 7.0).abs() < 1e-9);
+    assert_eq!((stats.wait.count, stats.wait.max), (7, SECOND));
+    assert_eq!(stats.hold.max, 5 * SECOND + SECOND / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_hold_of_a_layer_is_told_on_time_and_again_when_it_ends() {
+    let feed = Feed::default();
+    let lock = ResourceLock::builder("db")
+        .hold_threshold(3 * SECOND)
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let service = lock
+        .layer()
+        .holder(|id: &u64| *id)
+        .layer(service_fn(|_: u64| async {
+            sleep(10 * SECOND).await;
+            Ok::<_, Infallible>(())
+        }));
+    let mut call = task::spawn(service.oneshot(7));
+    assert_pending!(call.poll());
+    advance(3 * SECOND).await;
+    assert_pending!(call.poll());
+    assert_eq!(events(&feed), ["`7` has held it for 3.000s"]);
+    advance(7 * SECOND).await;
+    assert_ready_ok!(call.poll());
+    assert_eq!(events(&feed)[1..], ["`7` held it for 10.000s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_hold_of_a_guard_is_noticed_by_a_snapshot() {
+    let feed = Feed::default();
+    let lock = ResourceLock::builder("db")
+        .hold_threshold(3 * SECOND)
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let guard = lock.acquire("a").await.unwrap();
+    advance(4 * SECOND).await;
+    assert_eq!(guard.held_for(), 4 * SECOND);
+    for _ in 0..2 {
+        let _ = lock.snapshot();
+    }
+    assert_eq!(events(&feed), ["`a` has held it for 4.000s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn statistics_can_be_reset_under_load() {
+    let lock = exclusive();
+    let guard = lock.acquire("a").await.unwrap();
+    lock.reset_stats();
+    assert_eq!(lock.snapshot().in_use, 1, "the holder stays");
+    drop(guard);
+    let stats = lock.snapshot().stats;
+    assert_eq!((stats.attempts, stats.hold.count), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_look_at_the_lock_it_hears_of() {
+    let slot: Arc<Mutex<Option<ResourceLock>>> = Arc::default();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (inside, count) = (Arc::clone(&slot), Arc::clone(&seen));
+    let lock = ResourceLock::builder("db")
+        .timeout(SECOND)
+        .observer(move |_: &str, _: &Event| {
+            let lock = inside.lock().unwrap().clone().unwrap();
+            count.fetch_add(lock.snapshot().in_use, Ordering::Relaxed);
+        })
+        .build()
+        .unwrap();
+    *slot.lock().unwrap() = Some(lock.clone());
+    let _held = lock.acquire("a").await.unwrap();
+    lock.acquire("b").await.unwrap_err();
+    assert!(seen.load(Ordering::Relaxed) >= 1);
+    slot.lock().unwrap().take();
+}
+
+// ---- Capacity -----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn more_permits_are_granted_at_once_and_fewer_take_nothing_away() {
+    let lock = exclusive();
+    let a = lock.acquire("a").await.unwrap();
+    let mut b = task::spawn(lock.acquire("b"));
+    let mut c = task::spawn(lock.acquire("c"));
+    assert_pending!(b.poll());
+    assert_pending!(c.poll());
+    lock.set_max_concurrent(3).unwrap();
+    assert!(b.is_woken() && c.is_woken());
+    let b = assert_ready_ok!(b.poll());
+    let c = assert_ready_ok!(c.poll());
+
+    lock.set_max_concurrent(1).unwrap();
+    let snapshot = lock.snapshot();
+    assert_eq!((snapshot.in_use, snapshot.capacity), (3, 1));
+    let mut d = task::spawn(lock.acquire("d"));
+    for guard in [a, b] {
+        drop(guard);
+        assert_pending!(d.poll(), "there are still as many as there are permits");
+    }
+    drop(c);
+    assert_ready_ok!(d.poll());
+    assert_eq!(
+        lock.set_max_concurrent(0).unwrap_err().setting(),
+        "max_concurrent"
+    );
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
+    let none = ResourceLock::builder("db")
+        .max_concurrent(0)
+        .build()
+        .unwrap_err();
+    assert_eq!(none.setting(), "max_concurrent");
+    let never = ResourceLock::builder("db")
+        .hold_threshold(Duration::ZERO)
+        .build()
+        .unwrap_err();
+    assert_eq!(never.setting(), "hold_threshold");
+    // The largest values are merely large.
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(usize::MAX)
+        .timeout(Duration::MAX)
+        .contention_threshold(Duration::MAX)
+        .build()
+        .unwrap();
+    assert!(lock.try_acquire("a").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_too_long_to_count_can_be_waited_for() {
+    let lock = ResourceLock::builder("db")
+        .timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let endless = ResourceLock::builder("db").no_timeout().build().unwrap();
+    for lock in [lock, endless] {
+        let held = lock.acquire("a").await.unwrap();
+        let mut wait = task::spawn(lock.acquire("b"));
+        assert_pending!(wait.poll());
+        advance(Duration::from_secs(86_400 * 365)).await;
+        assert_pending!(wait.poll());
+        drop(held);
+        assert_ready_ok!(wait.poll());
+    }
+}
+
+// ---- Deadlocks ----------------------------------------------------------------------------------------
+
+fn cycle(reason: &ContendedReason) -> Vec<(String, String)> {
+    let ContendedReason::Deadlock(steps) = reason else {
+        panic!("no deadlock: {reason:?}");
+    };
+    steps
+        .iter()
+        .map(|s| (s.holder.to_string(), s.waits_for.to_string()))
+        .collect()
+}
+
+fn step(holder: &str, waits_for: &str) -> (String, String) {
+    (holder.to_owned(), waits_for.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_again_for_what_it_holds_is_told_at_once() {
+    let lock = exclusive();
+    let _held = lock.acquire("tx-1").await.unwrap();
+    let start = Instant::now();
+    let refused = lock.acquire("tx-1").await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(cycle(refused.reason()), [step("tx-1", "db")]);
+    let snapshot = lock.snapshot();
+    assert_eq!((snapshot.waiting, snapshot.stats.deadlocks), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_of_two_that_lock_crosswise_is_told_at_once() {
+    let (a, b) = (ResourceLock::new("a"), ResourceLock::new("b"));
+    let _one_a = a.acquire("tx-1").await.unwrap();
+    let two_b = b.acquire("tx-2").await.unwrap();
+    let mut one_wants_b = task::spawn(b.acquire("tx-1"));
+    assert_pending!(one_wants_b.poll());
+    let start = Instant::now();
+    let refused = a.acquire("tx-2").await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(
+        cycle(refused.reason()),
+        [step("tx-2", "a"), step("tx-1", "b")]
+    );
+    assert_eq!(
+        refused.to_string(),
+        "`tx-2` could not get resource `a`: deadlock: `tx-2` which waits for `a`, held by `tx-1` which waits for `b`, held by `tx-2`"
+    );
+    // The refused one can give way, and the first goes on.
+    drop(two_b);
+    assert_ready_ok!(one_wants_b.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_of_three_locks_is_found() {
+    let locks = ["a", "b", "c"].map(ResourceLock::new);
+    let mut guards = Vec::new();
+    for (i, lock) in locks.iter().enumerate() {
+        guards.push(lock.acquire(i as u64).await.unwrap());
+    }
+    let mut first = task::spawn(locks[1].acquire(0));
+    let mut second = task::spawn(locks[2].acquire(1));
+    assert_pending!(first.poll());
+    assert_pending!(second.poll());
+    let refused = locks[0].acquire(2).await.unwrap_err();
+    assert_eq!(
+        cycle(refused.reason()),
+        [step("2", "a"), step("0", "b"), step("1", "c")]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_holder_that_can_go_on_is_no_deadlock() {
+    let a = ResourceLock::builder("a")
+        .max_concurrent(2)
+        .build()
+        .unwrap();
+    let b = ResourceLock::new("b");
+    let _one = a.acquire("tx-1").await.unwrap();
+    let alive = a.acquire("tx-3").await.unwrap();
+    let _two = b.acquire("tx-2").await.unwrap();
+    let mut one_wants_b = task::spawn(b.acquire("tx-1"));
+    assert_pending!(one_wants_b.poll());
+    let mut two_wants_a = task::spawn(a.acquire("tx-2"));
+    assert_pending!(two_wants_a.poll(), "tx-3 waits for nobody");
+    drop(alive);
+    assert_ready_ok!(two_wants_a.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_is_gone_when_one_of_its_waits_is() {
+    let (a, b) = (ResourceLock::new("a"), ResourceLock::new("b"));
+    let _one = a.acquire("tx-1").await.unwrap();
+    let _two = b.acquire("tx-2").await.unwrap();
+    let mut one_wants_b = task::spawn(b.acquire("tx-1"));
+    assert_pending!(one_wants_b.poll());
+    drop(one_wants_b);
+    let mut two_wants_a = task::spawn(a.acquire("tx-2"));
+    assert_pending!(two_wants_a.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_name_in_two_tasks_is_two_lines_of_work() {
+    let lock = exclusive();
+    let _held = lock.acquire("api-call").await.unwrap();
+    let other = lock.clone();
+    let wait = tokio::spawn(async move {
+        let refused = other.acquire_timeout("api-call", SECOND).await.unwrap_err();
+        assert_eq!(refused.reason(), &ContendedReason::TimedOut);
+    });
+    wait.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_with_several_permits_at_once_proves_nothing() {
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(2)
+        .build()
+        .unwrap();
+    let first = lock.acquire("pool").await.unwrap();
+    let _second = lock.acquire("pool").await.unwrap();
+    let mut third = task::spawn(lock.acquire("pool"));
+    assert_pending!(third.poll());
+    drop(first);
+    assert_ready_ok!(third.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owned_guard_may_be_anywhere_and_proves_nothing() {
+    let lock = exclusive();
+    let held = lock.acquire_owned("tx-1").await.unwrap();
+    let release = tokio::spawn(async move {
+        sleep(SECOND).await;
+        drop(held);
+    });
+    let again = lock.acquire("tx-1").await.unwrap();
+    drop(again);
+    release.await.unwrap();
+}
+
+type Unit = Result<(), Infallible>;
+
+#[tokio::test(start_paused = true)]
+async fn layers_that_lock_crosswise_are_told_at_once() {
+    let (a, b) = (ResourceLock::new("a"), ResourceLock::new("b"));
+    let slow = service_fn(|_: &'static str| async {
+        sleep(SECOND).await;
+        Unit::Ok(())
+    });
+    // One stack holds a when it asks for b, the other b when it asks for a; both have got their first.
+    let gate = Arc::new(tokio::sync::Barrier::new(2));
+    let stack = |outer: &ResourceLock, inner: &ResourceLock| {
+        let (gate, inner) = (Arc::clone(&gate), inner.layer().layer(slow));
+        outer.layer().layer(service_fn(move |id: &'static str| {
+            let (gate, inner) = (Arc::clone(&gate), inner.clone());
+            async move {
+                gate.wait().await;
+                inner.oneshot(id).await
+            }
+        }))
+    };
+    let start = Instant::now();
+    let (one, two) = join(stack(&a, &b).oneshot("x"), stack(&b, &a).oneshot("x")).await;
+    assert_eq!(
+        start.elapsed(),
+        SECOND,
+        "one was refused at once, the other went through"
+    );
+    let refused: Vec<Error<Infallible>> = [one, two].into_iter().filter_map(Result::err).collect();
+    assert_eq!(refused.len(), 1, "exactly one");
+    let Error::Contended(busy) = &refused[0] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(cycle(busy.reason()).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_below_itself_is_told_at_once() {
+    let lock = exclusive();
+    let service = ServiceBuilder::new()
+        .layer(lock.layer())
+        .layer(lock.layer())
+        .service(service_fn(|(): ()| async { Unit::Ok(()) }));
+    let Error::Contended(busy) = service.oneshot(()).await.unwrap_err() else {
+        panic!("not contended");
+    };
+    assert!(busy.is_deadlock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_at_once_under_one_name_through_a_layer_are_no_deadlock() {
+    let lock = exclusive();
+    let service = lock
+        .layer()
+        .holder(|_: &u32| "tenant")
+        .layer(service_fn(|n: u32| async move {
+            sleep(Duration::from_millis(10)).await;
+            Ok::<_, Infallible>(n)
+        }));
+    let calls = (0..50).map(|n| service.clone().oneshot(n));
+    for result in join_all(calls).await {
+        result.unwrap();
+    }
+
+    // And under one workflow, without a holder of their own.
+    let service = lock.layer().layer(service_fn(|n: u32| async move {
+        sleep(Duration::from_millis(10)).await;
+        Ok::<_, Infallible>(n)
+    }));
+    let all = stream::iter(0..50)
+        .map(|n| service.clone().oneshot(n))
+        .buffer_unordered(10)
+        .collect::<Vec<_>>();
+    for result in workflow::scope("exec-1", all).await {
+        result.unwrap();
+    }
+    assert_eq!(lock.snapshot().stats.deadlocks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_may_be_used_many_times_at_once_under_one_name() {
+    let lock = exclusive();
+    let work = || async {
+        sleep(Duration::from_millis(10)).await;
+        Unit::Ok(())
+    };
+    for result in join_all((0..20).map(|_| lock.run("job-7", work))).await {
+        result.unwrap();
+    }
+    // Inside itself it is a deadlock, whatever it is called there.
+    let nested = lock
+        .run("job-7", || async { lock.run("other", work).await })
+        .await;
+    assert!(matches!(nested, Err(Error::Contended(busy)) if busy.is_deadlock()));
+}
+
+#[test]
+fn of_two_threads_that_close_a_cycle_at_the_same_moment_exactly_one_is_refused() {
+    for _ in 0..200 {
+        let (a, b) = (ResourceLock::new("a"), ResourceLock::new("b"));
+        let start = Barrier::new(2);
+        let lock_both = |id: &'static str, first: &ResourceLock, second: &ResourceLock| {
+            let _first = first.acquire_blocking(id).unwrap();
+            start.wait();
+            second.acquire_blocking(id).map(drop)
+        };
+        let refused = thread::scope(|scope| {
+            let one = scope.spawn(|| lock_both("tx-1", &a, &b));
+            let two = scope.spawn(|| lock_both("tx-2", &b, &a));
+            [one.join().unwrap(), two.join().unwrap()]
+                .into_iter()
+                .filter_map(Result::err)
+                .count()
+        });
+        assert_eq!(refused, 1);
+    }
+}
+
+// ---- Threads, runtimes ---------------------------------------------------------------------------------
+
+#[test]
+fn one_lock_serves_two_runtimes_and_threads_without_one() {
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(2)
+        .build()
+        .unwrap();
+    let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+        most.fetch_max(now, Ordering::SeqCst);
+        thread::yield_now();
+        inside.fetch_sub(1, Ordering::SeqCst);
+    };
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for id in 0..2_u64 {
+            let (lock, start) = (&lock, &start);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                start.wait();
+                runtime.unwrap().block_on(async {
+                    for _ in 0..500 {
+                        let _guard = lock.acquire(id).await.unwrap();
+                        work();
+                    }
+                });
+            });
+            scope.spawn(move || {
+                start.wait();
+                for _ in 0..500 {
+                    let _guard = lock.acquire_blocking(10 + id).unwrap();
+                    work();
+                }
+            });
+        }
+    });
+    assert!(most.load(Ordering::SeqCst) <= 2);
+    let snapshot = lock.snapshot();
+    assert_eq!(
+        (
+            snapshot.in_use,
+            snapshot.waiting,
+            snapshot.stats.acquisitions
+        ),
+        (0, 0, 2_000)
+    );
+}
+
+#[test]
+fn a_blocked_thread_gives_up_in_time() {
+    let lock = exclusive();
+    let _held = lock.acquire_blocking("a").unwrap();
+    let refused = thread::scope(|scope| {
+        let wait = scope.spawn(|| lock.acquire_blocking_timeout("b", SHORT).map(drop));
+        wait.join().unwrap().unwrap_err()
+    });
+    assert_eq!(refused.reason(), &ContendedReason::TimedOut);
+    assert!(refused.waited() >= SHORT);
+}
+
+// ---- Cancellation -------------------------------------------------------------------------------------
+
+/// A pseudo-random number for a seed: the same script each time.
+fn dice(seed: u64, n: u64) -> u64 {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Calls that end well, fail, panic, hang until they are dropped, or are dropped while they wait.
+#[tokio::test(start_paused = true)]
+async fn whatever_ends_a_call_its_permit_comes_back() {
+    for seed in 0..40 {
+        let lock = ResourceLock::builder("db")
+            .max_concurrent(3)
+            .timeout(Duration::from_millis(40))
+            .max_waiting(8)
+            .build()
+            .unwrap();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let service = {
+            let inside = Arc::clone(&inside);
+            lock.layer()
+                .holder(|id: &u64| *id % 3)
+                .layer(service_fn(move |id: u64| {
+                    let inside = Arc::clone(&inside);
+                    async move {
+                        struct Leaves(Arc<AtomicUsize>);
+                        impl Drop for Leaves {
+                            fn drop(&mut self) {
+                                self.0.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        }
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 3, "above capacity");
+                        let _leaves = Leaves(inside);
+                        sleep(Duration::from_millis(dice(seed, id) % 30)).await;
+                        match dice(seed, id + 1_000) % 4 {
+                            0 => Err("failed"),
+                            1 => std::panic::resume_unwind(Box::new("panicked")),
+                            2 if id.is_multiple_of(5) => pending().await,
+                            _ => Ok(id),
+                        }
+                    }
+                }))
+        };
+        let calls: Vec<_> = (0..60)
+            .map(|id| {
+                let call = service.clone().oneshot(id);
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(dice(seed, id + 2_000) % 50)).await;
+                    let limit = Duration::from_millis(dice(seed, id + 3_000) % 80);
+                    tokio::time::timeout(limit, call).await
+                })
+            })
+            .collect();
+        join_all(calls).await;
+        let snapshot = lock.snapshot();
+        assert_eq!((snapshot.in_use, snapshot.waiting), (0, 0), "seed {seed}");
+        assert!(snapshot.stats.peak_in_use <= 3);
+        let stats = snapshot.stats;
+        let ended = stats.acquisitions + stats.timeouts + stats.abandoned + stats.rejected;
+        assert_eq!(
+            stats.attempts, ended,
+            "seed {seed}: every attempt ended once"
+        );
+        assert!(lock.try_acquire("after").is_ok());
+    }
+}
+
+// ---- The layer ----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn the_holder_is_the_requests_else_the_workflows_else_nobodys() {
+    let lock = exclusive();
+    let seen = |lock: &ResourceLock| lock.snapshot().holders[0].holder.clone();
+    let inner = {
+        let lock = lock.clone();
+        service_fn(move |_: &'static str| {
+            let holder = seen(&lock);
+            async move { Ok::<_, Infallible>(holder) }
+        })
+    };
+    let named = lock
+        .layer()
+        .holder(|id: &&'static str| *id)
+        .layer(inner.clone());
+    assert_eq!(named.oneshot("tx-1").await.unwrap(), Holder::from("tx-1"));
+    let ambient = lock.layer().layer(inner);
+    let in_scope = workflow::scope("exec-123", ambient.clone().oneshot("?")).await;
+    assert_eq!(in_scope.unwrap(), Holder::from("exec-123"));
+    assert!(matches!(
+        ambient.oneshot("?").await.unwrap(),
+        Holder::Anonymous(_)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_permit_is_free_before_the_response_is_handed_out() {
+    let lock = exclusive();
+    let mut service = lock
+        .layer()
+        .layer(service_fn(|(): ()| async { Unit::Ok(()) }));
+    let mut call = task::spawn(service.ready().await.unwrap().call(()));
+    let _: Result<(), Error<Infallible>> = assert_ready!(call.poll());
+    assert_eq!(
+        lock.snapshot().in_use,
+        0,
+        "although the future is still there"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_the_inner_services_and_a_busy_lock_is_ready() {
+    let lock = exclusive();
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let mut service = task::spawn(lock.layer().layer(mock));
+    handle.allow(0);
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    handle.allow(1);
+    let _held = lock.acquire("a").await.unwrap();
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_reserves_nothing_of_the_inner_service() {
+    let lock = exclusive();
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    handle.allow(1);
+    let mut service = task::spawn(lock.layer().layer(mock));
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    let held = lock.acquire("a").await.unwrap();
+    let mut waits = task::spawn(service.call("waits"));
+    assert_pending!(waits.poll());
+    // The place in the inner service is still the readied instance's, for a call that can go on.
+    drop(held);
+    let mut goes = task::spawn(async {
+        let _guard = lock.acquire("b").await;
+    });
+    assert_pending!(goes.poll(), "first come, first served");
+    // The waiting call has its permit now, and makes its clone ready: the mock has no place for it yet.
+    assert_pending!(waits.poll());
+    handle.allow(2);
+    assert_pending!(waits.poll());
+    let (request, respond) = handle.next_request().await.unwrap();
+    assert_eq!(request, "waits");
+    respond.send_response("done");
+    let answer: Result<&str, Error<tower_bulwark::Boxed>> = assert_ready!(waits.poll());
+    assert_eq!(answer.unwrap(), "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_instead_of_an_error_keeps_the_error_type() {
+    let lock = ResourceLock::builder("db")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let _held = lock.acquire("a").await.unwrap();
+    let service = lock
+        .layer()
+        .reject_with(|refused| format!("429 {}", refused.name()))
+        .layer(service_fn(|(): ()| async {
+            Ok::<_, Infallible>(String::new())
+        }));
+    let answer: Result<String, Infallible> = service.oneshot(()).await;
+    assert_eq!(answer, Ok("429 db".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_request_ends_its_wait() {
+    use tower_bulwark::deadline::Deadline;
+    let lock = exclusive();
+    let _held = lock.acquire("a").await.unwrap();
+    let service = lock
+        .layer()
+        .deadline_from(|millis: &u64| Some(Deadline::after(Duration::from_millis(*millis))))
+        .holder(|millis: &u64| *millis)
+        .layer(service_fn(|_: u64| async { Unit::Ok(()) }));
+    let start = Instant::now();
+    let Error::Contended(busy) = service.oneshot(250).await.unwrap_err() else {
+        panic!("not contended");
+    };
+    assert_eq!(busy.reason(), &ContendedReason::DeadlineExceeded);
+    assert_eq!(start.elapsed(), Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_accessors_lead_to_the_inner_service() {
+    let lock = exclusive();
+    let layer: ContentionLayer<Infallible> = lock.layer();
+    let mut service = layer.layer(7);
+    assert_eq!((*service.get_ref(), service.resource().name()), (7, "db"));
+    *service.get_mut() = 8;
+    assert_eq!(service.into_inner(), 8);
+    assert!(format!("{layer:?}").contains("db"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_race_with_releases_cancellations_and_changes_of_capacity() {
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(2)
+        .timeout(SECOND)
+        .build()
+        .unwrap();
+    let done = AtomicU32::new(0);
+    let worker = |id: u64| {
+        let (lock, done) = (&lock, &done);
+        async move {
+            for n in 0..50 {
+                let key = id * 1_000 + n;
+                let wait = pin!(lock.acquire(key));
+                let limit = Duration::from_millis(1 + dice(1, key) % 20);
+                if let Ok(Ok(_guard)) = tokio::time::timeout(limit, wait).await {
+                    sleep(Duration::from_millis(dice(2, key) % 5)).await;
+                }
+                if dice(3, key).is_multiple_of(10) {
+                    lock.set_max_concurrent(1 + (dice(4, key) % 4) as usize)
+                        .unwrap();
+                }
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    join_all((0..20).map(worker)).await;
+    assert_eq!(done.load(Ordering::Relaxed), 20);
+    let snapshot = lock.snapshot();
+    assert_eq!((snapshot.in_use, snapshot.waiting), (0, 0));
+    assert!(lock.acquire("after").now_or_never().unwrap().is_ok());
+}

@@ -1,0 +1,226 @@
+//! The atomic protocols of this crate, in every order that two or three threads can run them in (with a
+//! bounded number of preemptions). The very files of the crate are compiled here, with simulated atomics.
+
+#![allow(
+    dead_code,
+    reason = "the files are compiled for what is checked here, and have more in them"
+)]
+#![allow(unreachable_pub)]
+
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicU64 as Word, Ordering};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+#[path = "../src/stripes/counter.rs"]
+mod counter;
+#[path = "../src/circuit_breaker/in_flight.rs"]
+mod in_flight;
+
+/// Instead of the crate's own: simulated atomics, and two stripes.
+mod sync {
+    pub(crate) use loom::sync::atomic::AtomicU64;
+
+    loom::thread_local! {
+        static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
+    }
+
+    pub(crate) fn stripe_count() -> usize {
+        2
+    }
+
+    pub(crate) fn thread_number() -> usize {
+        NUMBER.with(std::cell::Cell::get)
+    }
+
+    pub(crate) fn set_thread_number(number: usize) {
+        NUMBER.with(|it| it.set(number));
+    }
+}
+
+mod time {
+    use std::time::Duration;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Tick(pub(crate) u64);
+
+    pub(crate) fn nanos(duration: Duration) -> u64 {
+        duration.as_nanos() as u64
+    }
+}
+
+use counter::TaggedStripes;
+use in_flight::InFlight;
+use time::Tick;
+
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+#[test]
+fn a_count_is_drained_once_or_still_there_and_never_under_another_tag() {
+    for stripe in [0, 1] {
+        check(move || {
+            let stripes = Arc::new(TaggedStripes::new());
+            stripes.drain(1, |_, _| {});
+            let adder = {
+                let stripes = Arc::clone(&stripes);
+                thread::spawn(move || {
+                    sync::set_thread_number(stripe);
+                    u32::from(stripes.add(1)) + u32::from(stripes.add(1))
+                })
+            };
+            let mut drained = 0;
+            stripes.drain(2, |tag, n| {
+                assert_eq!(tag, 1);
+                drained += n;
+            });
+            let added = adder.join().unwrap();
+            assert_eq!(drained, added, "what was added was drained");
+            assert_eq!(stripes.sum(), 0, "nothing was added under the new tag");
+        });
+    }
+}
+
+/// The breaker's protocol with its parts: the published word, the stripes, the locked core.
+struct Breaker {
+    word: Word,
+    successes: TaggedStripes,
+    core: Mutex<Core>,
+}
+
+struct Core {
+    epoch: u32,
+    /// Successes in the window of this epoch.
+    window: u32,
+    /// Successes that came too late for theirs.
+    late: u32,
+}
+
+impl Breaker {
+    fn new() -> Self {
+        let successes = TaggedStripes::new();
+        successes.drain(1, |_, _| {});
+        Self {
+            word: Word::new(1),
+            successes,
+            core: Mutex::new(Core {
+                epoch: 1,
+                window: 0,
+                late: 0,
+            }),
+        }
+    }
+
+    /// As `Shared::settle` does with a success.
+    fn settle(&self, epoch: u32) {
+        if self.word.load(Ordering::Acquire) == u64::from(epoch) && self.successes.add(epoch) {
+            return;
+        }
+        let mut core = self.core.lock().unwrap();
+        self.drain(&mut core);
+        if core.epoch == epoch {
+            core.window += 1;
+        } else {
+            core.late += 1;
+        }
+    }
+
+    /// As `Shared::with_core` does: drain, step, and after a change of epoch drain again.
+    fn change(&self) -> u32 {
+        let mut core = self.core.lock().unwrap();
+        self.drain(&mut core);
+        let in_old_window = core.window;
+        core.epoch += 1;
+        core.window = 0;
+        let mut late = 0;
+        self.successes.drain(core.epoch, |_, n| late += n);
+        core.late += late;
+        self.word.store(core.epoch.into(), Ordering::Release);
+        in_old_window
+    }
+
+    fn drain(&self, core: &mut Core) {
+        let mut drained = 0;
+        self.successes.drain(core.epoch, |_, n| drained += n);
+        core.window += drained;
+    }
+}
+
+#[test]
+fn a_success_of_an_old_epoch_is_counted_and_never_in_the_new_window() {
+    check(|| {
+        let breaker = Arc::new(Breaker::new());
+        let settle = {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || {
+                sync::set_thread_number(1);
+                breaker.settle(1);
+            })
+        };
+        let in_old_window = breaker.change();
+        settle.join().unwrap();
+        let mut core = breaker.core.lock().unwrap();
+        breaker.drain(&mut core);
+        assert_eq!(core.window, 0, "in the new window");
+        assert_eq!(in_old_window + core.late, 1, "counted once");
+    });
+}
+
+#[test]
+fn two_who_settle_while_the_epoch_changes_are_both_counted() {
+    check(|| {
+        let breaker = Arc::new(Breaker::new());
+        let settlers: Vec<_> = (0..2)
+            .map(|number| {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || {
+                    sync::set_thread_number(number);
+                    breaker.settle(1);
+                })
+            })
+            .collect();
+        let in_old_window = breaker.change();
+        for settler in settlers {
+            settler.join().unwrap();
+        }
+        let mut core = breaker.core.lock().unwrap();
+        breaker.drain(&mut core);
+        assert_eq!(core.window, 0);
+        assert_eq!(in_old_window + core.late, 2);
+    });
+}
+
+#[test]
+fn a_call_is_swept_as_slow_or_ends_unswept_and_never_both() {
+    check(|| {
+        let calls = Arc::new(InFlight::new(Duration::from_nanos(80)));
+        let seat = calls.enter(Tick(1_000)).unwrap();
+        let ends = {
+            let calls = Arc::clone(&calls);
+            thread::spawn(move || calls.exit(seat))
+        };
+        let swept = calls.sweep(Tick(2_000));
+        let ended_unswept = ends.join().unwrap();
+        assert_eq!(swept + u64::from(ended_unswept), 1);
+    });
+}
+
+#[test]
+fn calls_that_start_and_end_at_once_are_not_lost() {
+    check(|| {
+        let calls = Arc::new(InFlight::new(Duration::from_nanos(80)));
+        let first = calls.enter(Tick(1_000)).unwrap();
+        let other = {
+            let calls = Arc::clone(&calls);
+            thread::spawn(move || calls.enter(Tick(1_001)).unwrap())
+        };
+        assert!(calls.exit(first));
+        let second = other.join().unwrap();
+        assert_eq!(calls.sweep(Tick(2_000)), 1, "one is on its way");
+        assert!(!calls.exit(second));
+    });
+}

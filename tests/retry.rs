@@ -1,0 +1,724 @@
+//! The retry layer: attempts, waits, clones, deadlines, what is told, and retry without tower.
+
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use static_assertions::assert_impl_all;
+use tokio::time::{Instant, advance, sleep};
+use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::deadline::{self, Deadline};
+use tower_bulwark::error::AttemptEnd;
+use tower_bulwark::observe::Feed;
+use tower_bulwark::retry::{AttemptOutcome, RetryPolicyBuilder, RetryService};
+use tower_bulwark::{
+    Backoff, CircuitBreaker, Error, Jitter, LastFailure, RetryBudget, RetryLayer, RetryPolicy,
+    StopReason, Verdict,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+assert_impl_all!(RetryPolicy: Send, Sync, Clone);
+assert_impl_all!(RetryBudget: Send, Sync, Clone);
+assert_impl_all!(RetryLayer<std::io::Error>: Send, Sync, Clone);
+assert_impl_all!(RetryService<(), std::io::Error>: Send, Sync, Clone);
+
+#[derive(Debug, Clone, PartialEq)]
+enum ApiError {
+    Busy,
+    Wrong,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// A second between attempts, without jitter.
+fn each_second() -> RetryPolicyBuilder {
+    RetryPolicy::builder()
+        .backoff(Backoff::fixed(SECOND))
+        .jitter(Jitter::None)
+}
+
+/// Answers one after another from a script, and then for ever with the last.
+fn scripted<T: Clone + Send + 'static>(
+    answers: &[T],
+) -> (
+    Arc<AtomicU32>,
+    impl Fn() -> T + Clone + Send + Sync + use<T>,
+) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let (count, answers) = (Arc::clone(&calls), Arc::new(Mutex::new(answers.to_vec())));
+    let next = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        let mut answers = answers.lock().unwrap();
+        if answers.len() > 1 {
+            answers.remove(0)
+        } else {
+            answers[0].clone()
+        }
+    };
+    (calls, next)
+}
+
+// ---- Attempts -----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn it_tries_again_after_the_backoff_until_it_succeeds() {
+    let (calls, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Busy), Ok(7)]);
+    let start = Instant::now();
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .layer(service_fn(move |(): ()| ready(next())));
+    assert_eq!(service.oneshot(()).await.unwrap(), 7);
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), start.elapsed()),
+        (3, 2 * SECOND)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_waits_one_two_and_four_seconds_give_or_take_ten_percent() {
+    let start = Instant::now();
+    let gave_up = RetryPolicy::new()
+        .run(|| async { Err::<(), _>(ApiError::Busy) })
+        .await;
+    let Err(Error::Exhausted(gave_up)) = gave_up else {
+        panic!("not exhausted");
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (4, StopReason::MaxRetries)
+    );
+    assert_eq!(gave_up.last(), &LastFailure::Inner(ApiError::Busy));
+    let delays: Vec<Duration> = gave_up.history().iter().filter_map(|it| it.delay).collect();
+    for (delay, seconds) in delays.iter().zip([1.0, 2.0, 4.0]) {
+        assert!(
+            (delay.as_secs_f64() / seconds - 1.0).abs() <= 0.1,
+            "{delay:?}"
+        );
+    }
+    // tokio's timers tick in milliseconds.
+    assert!(start.elapsed().abs_diff(delays.iter().sum()) <= 3 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_not_worth_a_retry_comes_out_as_it_is() {
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Wrong)]);
+    let service = RetryPolicy::new()
+        .layer()
+        .retry_if(|e: &ApiError| *e == ApiError::Busy)
+        .layer(service_fn(move |(): ()| ready(next())));
+    let error = service.oneshot(()).await.unwrap_err();
+    assert!(matches!(error, Error::Inner(ApiError::Wrong)));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_and_responses_can_be_retried_at_once() {
+    let (calls, next) = scripted(&[Err(ApiError::Busy), Ok(503), Ok(200)]);
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .retry_if(|e: &ApiError| *e == ApiError::Busy)
+        .retry_response_if(|status: &u16| *status >= 500)
+        .layer(service_fn(move |(): ()| ready(next())));
+    assert_eq!(service.oneshot(()).await.unwrap(), 200);
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_bad_response_is_the_callers_and_giving_up_is_told() {
+    let feed = Feed::default();
+    let policy = each_second()
+        .max_retries(1)
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let service = policy
+        .layer()
+        .classify_with(|r: Result<&u16, &ApiError>| match r {
+            Ok(503) => Verdict::failure().because("HTTP 503"),
+            Ok(_) => Verdict::success(),
+            Err(_) => Verdict::ignored(),
+        })
+        .layer(service_fn(|(): ()| ready(Ok::<u16, ApiError>(503))));
+    assert_eq!(service.oneshot(()).await.unwrap(), 503);
+    let told: Vec<String> = feed.recent().iter().map(|e| e.event.to_string()).collect();
+    assert_eq!(told[0], "attempt 1 failed (HTTP 503), next in 1.000s");
+    assert!(told[1].starts_with("gave up after attempt 2"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_in_the_result_replaces_the_backoff() {
+    let (_, next) = scripted(&[Ok(429), Err(ApiError::Busy), Ok(200)]);
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .retry_response_if(|status: &u16| *status == 429)
+        .delay_from(|r: Result<&u16, &ApiError>| match r {
+            Ok(429) => Some(17 * SECOND),
+            Ok(_) => None,
+            Err(_) => Some(5 * SECOND),
+        })
+        .layer(service_fn(move |(): ()| ready(next())));
+    let start = Instant::now();
+    assert_eq!(service.oneshot(()).await.unwrap(), 200);
+    assert_eq!(start.elapsed(), 22 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_says_how_often() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .max_retries_fn(|n: &u32| *n)
+        .layer(service_fn(move |_: u32| {
+            count.fetch_add(1, Ordering::SeqCst);
+            ready(Err::<(), _>(ApiError::Busy))
+        }));
+    for (retries, attempts) in [(0, 1), (5, 6)] {
+        calls.store(0, Ordering::SeqCst);
+        service.clone().oneshot(retries).await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), attempts);
+    }
+}
+
+// ---- Requests and clones ------------------------------------------------------------------------------
+
+/// A request that counts its copies, and is not `Clone`.
+struct Counted(Arc<AtomicU32>);
+
+fn copy(request: &Counted) -> Option<Counted> {
+    request.0.fetch_add(1, Ordering::SeqCst);
+    Some(Counted(Arc::clone(&request.0)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_copied_only_while_another_attempt_is_possible() {
+    for (retries, copies) in [(0, 0), (1, 1), (3, 3)] {
+        let request = Counted(Arc::default());
+        let count = Arc::clone(&request.0);
+        let service = each_second()
+            .max_retries(retries)
+            .build()
+            .unwrap()
+            .layer()
+            .clone_request(copy)
+            .layer(service_fn(|_: Counted| ready(Err::<(), _>(ApiError::Busy))));
+        service.oneshot(request).await.unwrap_err();
+        assert_eq!(count.load(Ordering::SeqCst), copies, "{retries} retries");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_says_so() {
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let service = RetryPolicy::new()
+        .layer()
+        .clone_request(|_: &Counted| None)
+        .layer(service_fn(move |_: Counted| ready(next())));
+    let Error::Exhausted(gave_up) = service.oneshot(Counted(Arc::default())).await.unwrap_err()
+    else {
+        panic!("not exhausted");
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (1, StopReason::NotCloneable)
+    );
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ready_instance_makes_the_first_call_and_the_clone_is_made_ready_first() {
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let layer = each_second().build().unwrap().layer();
+    let mut service = task::spawn(layer.layer(mock));
+    handle.allow(1);
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    let mut call = task::spawn(service.call("hello"));
+    assert_pending!(call.poll());
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_error("down");
+    assert_pending!(call.poll());
+    advance(SECOND).await;
+    // The mock panics if it is called without being ready: it has no place for another call yet.
+    assert_pending!(call.poll());
+    handle.allow(1);
+    assert_pending!(call.poll());
+    let (request, respond) = handle.next_request().await.unwrap();
+    assert_eq!(request, "hello");
+    respond.send_response("world");
+    assert_eq!(assert_ready_ok!(call.poll()), "world");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_failed_attempt_is_gone_before_the_wait_begins() {
+    struct Gone(Arc<AtomicBool>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let gone = Arc::new(AtomicBool::new(false));
+    let inside = Arc::clone(&gone);
+    let mut service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .layer(service_fn(move |(): ()| {
+            let held = Gone(Arc::clone(&inside));
+            // Holds it until the future is dropped, not until it is done.
+            Box::pin(futures::future::poll_fn(move |_| {
+                let _ = &held;
+                std::task::Poll::Ready(Err::<(), _>(ApiError::Busy))
+            }))
+        }));
+    let mut call = task::spawn(service.ready().await.unwrap().call(()));
+    assert_pending!(call.poll());
+    assert!(gone.load(Ordering::SeqCst), "held through the backoff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_while_getting_ready_again_ends_it() {
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let mut service = task::spawn(each_second().build().unwrap().layer().layer(mock));
+    handle.allow(1);
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    let mut call = task::spawn(service.call("hello"));
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_error("down");
+    assert_pending!(call.poll());
+    handle.send_error("closed");
+    advance(SECOND).await;
+    let error: Error<tower_bulwark::Boxed> = assert_ready!(call.poll()).unwrap_err();
+    assert!(matches!(error, Error::Inner(_)), "{error:?}");
+}
+
+// ---- Deadlines ----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_given_up_and_tried_again() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let policy = each_second().attempt_timeout(3 * SECOND).build().unwrap();
+    let service = policy.layer().layer(service_fn(move |(): ()| {
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if n < 2 {
+                pending::<()>().await;
+            }
+            Ok::<_, ApiError>(n)
+        }
+    }));
+    let start = Instant::now();
+    assert_eq!(service.oneshot(()).await.unwrap(), 2);
+    assert_eq!(start.elapsed(), 2 * (3 * SECOND + SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_every_attempt_timed_out_the_error_says_so() {
+    let policy = each_second()
+        .max_retries(1)
+        .attempt_timeout(3 * SECOND)
+        .build()
+        .unwrap();
+    let result = policy.run(pending::<Result<(), ApiError>>).await;
+    let Err(Error::Exhausted(gave_up)) = result else {
+        panic!("not exhausted");
+    };
+    let LastFailure::TimedOut(timed_out) = gave_up.last() else {
+        panic!("{gave_up:?}");
+    };
+    assert_eq!(
+        (timed_out.after(), gave_up.elapsed()),
+        (3 * SECOND, 7 * SECOND)
+    );
+    assert_eq!(gave_up.reason(), StopReason::MaxRetries);
+    assert_eq!(gave_up.history()[0].end, AttemptEnd::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_call_ends_in_time_whatever_it_is_doing() {
+    // While an attempt hangs.
+    let policy = each_second().total_timeout(10 * SECOND).build().unwrap();
+    let start = Instant::now();
+    let result = policy.run(pending::<Result<(), ApiError>>).await;
+    assert_eq!(start.elapsed(), 10 * SECOND);
+    let Err(Error::Exhausted(gave_up)) = result else {
+        panic!("not exhausted");
+    };
+    assert_eq!(
+        (gave_up.reason(), gave_up.elapsed()),
+        (StopReason::Deadline, 10 * SECOND)
+    );
+
+    // Between attempts: a wait that does not fit is not begun, and the last error is the real one.
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(20 * SECOND))
+        .total_timeout(10 * SECOND)
+        .build()
+        .unwrap();
+    let start = Instant::now();
+    let result = policy.run(|| async { Err::<(), _>(ApiError::Busy) }).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let Err(Error::Exhausted(gave_up)) = result else {
+        panic!("not exhausted");
+    };
+    assert_eq!(gave_up.reason(), StopReason::Deadline);
+    assert_eq!(gave_up.last().as_inner(), Some(&ApiError::Busy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_never_gets_ready_again_does_not_outlast_the_deadline() {
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let policy = each_second().total_timeout(10 * SECOND).build().unwrap();
+    let mut service = task::spawn(policy.layer().layer(mock));
+    handle.allow(1);
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    let mut call = task::spawn(service.call("hello"));
+    let (_, respond) = handle.next_request().await.unwrap();
+    handle.allow(0);
+    respond.send_error("down");
+    assert_pending!(call.poll());
+    advance(SECOND).await;
+    assert_pending!(call.poll());
+    advance(9 * SECOND).await;
+    let error: Error<tower_bulwark::Boxed> = assert_ready!(call.poll()).unwrap_err();
+    assert!(matches!(error, Error::Exhausted(e) if e.reason() == StopReason::Deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_can_come_from_the_request() {
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .deadline_from(|millis: &u64| Some(Deadline::after(Duration::from_millis(*millis))))
+        .layer(service_fn(|_: u64| pending::<Result<(), ApiError>>()));
+    let start = Instant::now();
+    let error = service.oneshot(250).await.unwrap_err();
+    assert_eq!(start.elapsed(), 250 * MS);
+    assert!(matches!(error, Error::Exhausted(e) if e.reason() == StopReason::Deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_below_see_the_time_that_is_left_for_the_attempt() {
+    let policy = each_second()
+        .total_timeout(10 * SECOND)
+        .attempt_timeout(4 * SECOND);
+    let service = policy.build().unwrap().layer().layer(service_fn(|(): ()| {
+        let in_call = deadline::remaining();
+        async move {
+            sleep(SECOND).await;
+            Ok::<_, ApiError>((in_call, deadline::remaining()))
+        }
+    }));
+    let outer = Deadline::after(2 * SECOND);
+    let seen = deadline::scope(outer, service.clone().oneshot(()))
+        .await
+        .unwrap();
+    assert_eq!(seen, (Some(2 * SECOND), Some(SECOND)));
+    assert_eq!(
+        service.oneshot(()).await.unwrap(),
+        (Some(4 * SECOND), Some(3 * SECOND))
+    );
+}
+
+// ---- Budget -------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn one_budget_bounds_the_retries_of_several_policies() {
+    let budget = RetryBudget::builder()
+        .percent(10.0)
+        .floor_per_second(0.0)
+        .burst(5)
+        .build()
+        .unwrap();
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let policies = ["reads", "writes"].map(|name| {
+        each_second()
+            .name(name)
+            .budget(budget.clone())
+            .build()
+            .unwrap()
+    });
+    let mut out_of_budget = 0;
+    for i in 0..200 {
+        let next = next.clone();
+        let result = policies[i % 2].run(move || ready(next())).await;
+        if let Err(Error::Exhausted(e)) = result {
+            out_of_budget += u32::from(e.reason() == StopReason::BudgetExhausted);
+        }
+    }
+    let retries = calls.load(Ordering::SeqCst) - 200;
+    assert!(
+        (20..=25).contains(&retries),
+        "{retries}: a tenth of 200, and the burst"
+    );
+    assert!(out_of_budget > 150, "{out_of_budget}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_neither_earns_nor_spends() {
+    let budget = RetryBudget::builder()
+        .percent(100.0)
+        .floor_per_second(0.0)
+        .burst(10)
+        .build();
+    let budget = budget.unwrap();
+    let policy = each_second()
+        .budget(budget.clone())
+        .retry_rejections(true)
+        .build()
+        .unwrap();
+    // Spend the burst, so that an earning would show.
+    for _ in 0..5 {
+        let _ = policy.run(|| ready(Err::<(), _>(ApiError::Busy))).await;
+    }
+    let before = budget.available();
+    let breaker = CircuitBreaker::new("api");
+    breaker.force_open();
+    let call = || breaker.call(|| ready(Err::<(), _>(ApiError::Busy)));
+    let refused = policy.run(call).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::CircuitOpen(_)),
+        "refused to the end, as itself"
+    );
+    assert_eq!(budget.available(), before);
+    assert_eq!(
+        breaker.snapshot().totals.rejected,
+        4,
+        "and tried again, as it was told to"
+    );
+}
+
+#[cfg(feature = "tower")]
+#[tokio::test(start_paused = true)]
+async fn a_budget_of_tower_is_a_budget() {
+    use tower::retry::budget::{Budget, TpsBudget};
+    let tps = Arc::new(TpsBudget::new(10 * SECOND, 0, 1.0));
+    tps.deposit();
+    let budget = RetryBudget::from_tower(tps);
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let policy = each_second().budget(budget).build().unwrap();
+    let result = policy.run(move || ready(next())).await;
+    assert!(
+        matches!(result, Err(Error::Exhausted(e)) if e.reason() == StopReason::BudgetExhausted)
+    );
+    assert_eq!(calls.load(Ordering::SeqCst), 3, "its own deposit and ours");
+}
+
+// ---- What is told -------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn on_retry_sees_the_attempt_the_wait_and_the_typed_error() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let policy = each_second()
+        .on_retry(move |attempt, delay, outcome| {
+            let AttemptOutcome::Error(error) = outcome else {
+                panic!("{outcome:?}");
+            };
+            let typed = error.downcast_ref::<ApiError>().cloned();
+            told.lock().unwrap().push((attempt, delay, typed));
+        })
+        .build()
+        .unwrap();
+    let (_, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Wrong), Ok(())]);
+    policy.run(move || ready(next())).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(
+        *seen,
+        [
+            (1, SECOND, Some(ApiError::Busy)),
+            (2, SECOND, Some(ApiError::Wrong))
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_panics_changes_nothing() {
+    let policy = each_second()
+        .on_retry(|_, _, _| panic!("in on_retry"))
+        .observer(|_: &str, _: &tower_bulwark::Event| panic!("in an observer"))
+        .build()
+        .unwrap();
+    let (_, next) = scripted(&[Err(ApiError::Busy), Ok(7)]);
+    assert_eq!(policy.run(move || ready(next())).await.unwrap(), 7);
+    let result = policy.run(|| ready(Err::<(), _>(ApiError::Wrong))).await;
+    assert_eq!(
+        result.unwrap_err().into_inner().unwrap(),
+        ApiError::Wrong,
+        "the real error"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_snapshot_counts_what_was_not_healthy() {
+    let policy = each_second().max_retries(1).build().unwrap();
+    for answers in [
+        vec![Ok(())],
+        vec![Err(ApiError::Busy), Ok(())],
+        vec![Err(ApiError::Busy)],
+    ] {
+        let (_, next) = scripted(&answers);
+        let _ = policy.run(move || ready(next())).await;
+    }
+    let snapshot = policy.snapshot();
+    assert_eq!(
+        (snapshot.retries, snapshot.recovered, snapshot.gave_up),
+        (2, 1, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_waits() {
+    let waits = |seed| async move {
+        let policy = RetryPolicy::builder()
+            .jitter(Jitter::Full)
+            .seed(seed)
+            .build()
+            .unwrap();
+        let result = policy.run(|| ready(Err::<(), _>(ApiError::Busy))).await;
+        let Err(Error::Exhausted(gave_up)) = result else {
+            panic!("not exhausted");
+        };
+        gave_up
+            .history()
+            .iter()
+            .filter_map(|it| it.delay)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(waits(7).await, waits(7).await);
+    assert_ne!(waits(7).await, waits(8).await);
+}
+
+// ---- Types --------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_error_a_service_has_is_inferred() {
+    let retry = || each_second().max_retries(1).build().unwrap();
+
+    let infallible = retry()
+        .layer()
+        .layer(service_fn(|(): ()| ready(Ok::<_, Infallible>(1))));
+    assert_eq!(infallible.oneshot(()).await.unwrap(), 1);
+
+    let boxed = retry()
+        .layer()
+        .layer(service_fn(|(): ()| ready(Err::<(), BoxError>("x".into()))));
+    assert_eq!(
+        boxed
+            .oneshot(())
+            .await
+            .unwrap_err()
+            .into_inner()
+            .unwrap()
+            .to_string(),
+        "x"
+    );
+
+    let text = retry()
+        .layer()
+        .layer(service_fn(|(): ()| ready(Err::<(), _>("text"))));
+    assert!(matches!(text.oneshot(()).await, Err(Error::Exhausted(_))));
+
+    let timed = ServiceBuilder::new()
+        .layer(retry().layer())
+        .timeout(SECOND)
+        .service(service_fn(|(): ()| pending::<Result<(), Infallible>>()));
+    let error = timed.oneshot(()).await.unwrap_err();
+    let elapsed = error.into_inner().unwrap();
+    assert!(elapsed.is::<tower::timeout::error::Elapsed>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_ends_the_wait() {
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let policy = each_second().build().unwrap();
+    let call = tokio::time::timeout(SECOND / 2, policy.run(move || ready(next())));
+    assert!(call.await.is_err());
+    advance(10 * SECOND).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_accessors_lead_to_the_inner_service() {
+    let layer: RetryLayer<Infallible> = RetryLayer::default();
+    let mut service = layer.layer(7);
+    assert_eq!((*service.get_ref(), service.policy().name()), (7, "retry"));
+    *service.get_mut() = 8;
+    assert_eq!(service.into_inner(), 8);
+}
+
+// ---- Without tower ------------------------------------------------------------------------------------
+
+#[test]
+fn blocking_code_is_retried_on_its_own_thread() {
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(MS))
+        .build()
+        .unwrap();
+    let mut calls = 0;
+    let result = policy.run_blocking(|| {
+        calls += 1;
+        if calls < 3 {
+            Err(ApiError::Busy)
+        } else {
+            Ok(calls)
+        }
+    });
+    assert_eq!(result.unwrap(), 3);
+
+    let result = policy
+        .retry_if(|e: &ApiError| *e == ApiError::Busy)
+        .run_blocking(|| Err::<(), _>(ApiError::Wrong));
+    assert!(matches!(result, Err(Error::Inner(ApiError::Wrong))));
+
+    let patient = RetryPolicy::builder()
+        .backoff(Backoff::fixed(60 * SECOND))
+        .total_timeout(SECOND)
+        .build()
+        .unwrap();
+    let result = patient.run_blocking(|| Err::<(), _>(ApiError::Busy));
+    assert!(matches!(result, Err(Error::Exhausted(e)) if e.reason() == StopReason::Deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_takes_the_same_rules_as_the_layer() {
+    let (calls, next) = scripted(&[Ok(503), Ok(429), Err(ApiError::Busy), Err(ApiError::Wrong)]);
+    let start = Instant::now();
+    let result = each_second()
+        .max_retries(5)
+        .build()
+        .unwrap()
+        .retry_if(|e: &ApiError| *e == ApiError::Busy)
+        .retry_response_if(|status: &u16| *status >= 400)
+        .delay_from(|r: Result<&u16, &ApiError>| matches!(r, Ok(429)).then_some(9 * SECOND))
+        .run(move || ready(next()))
+        .await;
+    assert!(matches!(result, Err(Error::Inner(ApiError::Wrong))));
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), start.elapsed()),
+        (4, 11 * SECOND)
+    );
+}
