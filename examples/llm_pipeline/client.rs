@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{Request, Response, StatusCode};
 
+use crate::support;
 use crate::support::chat::{self, ChatRequest};
 use crate::support::fake_llm;
 
@@ -39,10 +40,8 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn fake(base_url: String) -> Result<Self, reqwest::Error> {
-        // Loopback needs neither a proxy nor the certificates of the machine.
-        let builder = client().no_proxy().tls_certs_only([]);
         Ok(Self {
-            http: builder.build()?,
+            http: support::http_client()?,
             url: base_url + "/chat/completions",
             model: fake_llm::MODEL.into(),
             key: None,
@@ -51,8 +50,12 @@ impl Endpoint {
     }
 
     pub fn real(api: Api) -> Result<Self, reqwest::Error> {
+        // Which crypto provider TLS uses is the application's choice; fails only if it was made already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Retries are the stack's business: a client that also retries in secret multiplies them.
+        let http = reqwest::Client::builder().retry(reqwest::retry::never());
         Ok(Self {
-            http: client().build()?,
+            http: http.build()?,
             url: format!("{}/chat/completions", api.base_url.trim_end_matches('/')),
             model: api.model,
             key: Some(api.key),
@@ -84,11 +87,6 @@ impl Endpoint {
         let fits = !self.fake || answer == fake_llm::says(&question(prompt));
         fits.then(|| answer.to_owned())
     }
-}
-
-/// Retries are the stack's business: a client that also retries in secret multiplies them.
-fn client() -> reqwest::ClientBuilder {
-    reqwest::Client::builder().retry(reqwest::retry::never())
 }
 
 pub fn question(prompt: u64) -> String {

@@ -61,8 +61,6 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Which crypto provider TLS uses is the application's choice; fails only if it was made already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let args = Args::parse();
     let done = match client::api_from_env() {
         Some(api) => real(&args, api).await,

@@ -10,3 +10,14 @@ pub mod clock;
 pub mod fake_llm;
 pub mod scenario;
 pub mod table;
+
+/// A reqwest client for a server on loopback: no proxy, no certificates, and no retries of its own.
+pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    // Which crypto provider TLS uses is the application's choice; fails only if it was made already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .retry(reqwest::retry::never())
+        .build()
+}
