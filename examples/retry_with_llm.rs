@@ -12,6 +12,7 @@ use support::chat::{self, ChatCompletion, ChatRequest};
 use support::fake_llm::FakeLlm;
 use support::scenario::{Scenario, Trouble};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::retry::AttemptOutcome;
 use tower_bulwark::{Backoff, BoxError, Error, Jitter, RetryBudget, RetryPolicy, StopReason};
 
 /// What can go wrong with a call, in the terms of the program.
@@ -37,7 +38,14 @@ impl std::fmt::Display for AskError {
     }
 }
 
-impl std::error::Error for AskError {}
+impl std::error::Error for AskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connection(error) => Some(error),
+            Self::Throttled { .. } | Self::Server(_) | Self::BadPrompt(_) => None,
+        }
+    }
+}
 
 async fn ask(http: reqwest::Client, url: String, prompt: u64) -> Result<String, AskError> {
     let request = http
@@ -81,7 +89,11 @@ async fn main() -> Result<(), BoxError> {
         .budget(RetryBudget::new(50.0)?)
         .total_timeout(Duration::from_secs(10))
         .on_retry(|attempt, delay, outcome| {
-            println!("  attempt {attempt} ended with {outcome:?}: again in {delay:.0?}");
+            let end = match outcome {
+                AttemptOutcome::Error(error) => error.to_string(),
+                other => format!("{other:?}"),
+            };
+            println!("  attempt {attempt}: {end}; again in {delay:.1?}");
         })
         .build()?;
     let url = server.base_url() + "/chat/completions";

@@ -1,7 +1,60 @@
-//! Resilience middleware for tower.
+//! Resilience middleware for [tower]: **retry**, **circuit breaker** and **resource contention detection**, as
+//! `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
+//!
+//! ```text
+//! request ──▶ Retry ──▶ CircuitBreaker ──▶ Contention ──▶ your client
+//!             again,     not at all,        not too many
+//!             later      while it is down   at once
+//! ```
+//!
+//! ```
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_bulwark::{CircuitBreaker, Error, ResourceLock, RetryPolicy};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let client = service_fn(|prompt: &'static str| async move { Ok::<_, std::io::Error>(prompt.len()) });
+//!
+//! let mut service = ServiceBuilder::new()
+//!     .layer(RetryPolicy::new().layer())
+//!     .layer(CircuitBreaker::new("openai").layer())
+//!     .layer(ResourceLock::new("openai-slot").layer())
+//!     .service(client);
+//!
+//! match service.ready().await.unwrap().call("hello").await {
+//!     Ok(length) => assert_eq!(length, 5),
+//!     Err(Error::CircuitOpen(open)) => println!("come back in {:?}", open.retry_after()),
+//!     Err(error) => println!("{error}"),
+//! }
+//! # }
+//! ```
+//!
+//! | pattern | handle | layer | alone |
+//! |---|---|---|---|
+//! | [`retry`] | [`RetryPolicy`] | [`RetryLayer`] | [`run`](RetryPolicy::run), [`run_blocking`](RetryPolicy::run_blocking) |
+//! | [`circuit_breaker`] | [`CircuitBreaker`] | [`CircuitBreakerLayer`] | [`call`](CircuitBreaker::call), [`try_acquire`](CircuitBreaker::try_acquire) |
+//! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
+//!
+//! A *handle* is a cheap clone of shared, named state. Keep it: it is where you look ([`snapshot`]) and what you
+//! command. A *layer* holds a handle, so it may be applied as often as a router likes.
+//!
+//! Around the patterns:
+//!
+//! - [`Error<E>`](Error): one flat error for every stack, with your service's own error inside. How to match it:
+//!   [`docs::errors`].
+//! - [`docs::order`]: in which order to put the layers, and why; [`explain`] checks it by machine.
+//! - [`docs::choosing`]: which pattern for which trouble, and which numbers to start with.
+//! - [`Registry`]: handles by name, a snapshot of everything, a feed of recent events.
+//! - [`observe`]: logs, metrics, observers. [`deadline`]: one deadline for every wait. [`workflow`]: one id for
+//!   everything that is done for one piece of work.
+//! - [`docs::testing`]: every wait follows tokio's clock, so pause it.
+//!
+//! [`snapshot`]: CircuitBreaker::snapshot
+//! [tower]: https://docs.rs/tower
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
+mod check;
 pub mod circuit_breaker;
 pub mod contention;
 pub mod deadline;
@@ -21,6 +74,7 @@ mod time;
 mod window;
 
 pub use answer::{Answer, AsError, RejectWith};
+pub use check::check_service;
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, Holder, ResourceLock, workflow};
 pub use error::{
@@ -31,3 +85,8 @@ pub use event::{Event, Observer};
 pub use outcome::{Classify, Outcome, Verdict};
 pub use registry::{Registry, RegistryError, RegistrySnapshot};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
+
+// The examples of the README are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,10 +18,10 @@ pub mod completions_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
-    use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    use tonic::codegen::*;
     /// Completes prompts.
     #[derive(Debug, Clone)]
     pub struct CompletionsClient<T> {
@@ -61,14 +61,13 @@ pub mod completions_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    http::Request<tonic::body::Body>,
+                    Response = http::Response<
+                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    >,
                 >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
+                Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             CompletionsClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -108,18 +107,11 @@ pub mod completions_client {
             &mut self,
             request: impl tonic::IntoRequest<super::CompleteRequest>,
         ) -> std::result::Result<tonic::Response<super::CompleteReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/completion.v1.Completions/Complete",
-            );
+            let path = http::uri::PathAndQuery::from_static("/completion.v1.Completions/Complete");
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("completion.v1.Completions", "Complete"));
@@ -134,7 +126,7 @@ pub mod completions_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with CompletionsServer.
@@ -168,10 +160,7 @@ pub mod completions_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -226,23 +215,16 @@ pub mod completions_server {
                 "/completion.v1.Completions/Complete" => {
                     #[allow(non_camel_case_types)]
                     struct CompleteSvc<T: Completions>(pub Arc<T>);
-                    impl<
-                        T: Completions,
-                    > tonic::server::UnaryService<super::CompleteRequest>
-                    for CompleteSvc<T> {
+                    impl<T: Completions> tonic::server::UnaryService<super::CompleteRequest> for CompleteSvc<T> {
                         type Response = super::CompleteReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CompleteRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Completions>::complete(&inner, request).await
-                            };
+                            let fut =
+                                async move { <T as Completions>::complete(&inner, request).await };
                             Box::pin(fut)
                         }
                     }
@@ -268,25 +250,19 @@ pub mod completions_server {
                     };
                     Box::pin(fut)
                 }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
+                _ => Box::pin(async move {
+                    let mut response = http::Response::new(tonic::body::Body::default());
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        tonic::Status::GRPC_STATUS,
+                        (tonic::Code::Unimplemented as i32).into(),
+                    );
+                    headers.insert(
+                        http::header::CONTENT_TYPE,
+                        tonic::metadata::GRPC_CONTENT_TYPE,
+                    );
+                    Ok(response)
+                }),
             }
         }
     }

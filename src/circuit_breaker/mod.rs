@@ -1,4 +1,113 @@
 //! Stops calling a service that fails, and finds out by itself when it is well again.
+//!
+//! # When to use it
+//!
+//! Around anything that can be *down*: another service, a database, a model provider. While it is down, calls are
+//! refused at once instead of waiting for their timeouts, and the service gets the rest it needs.
+//!
+//! # When not
+//!
+//! - For a service that is merely slow to some requests: a timeout is enough.
+//! - For "too many at once": that is [`contention`](crate::contention).
+//! - Around work that cannot fail together. A breaker judges *one* thing; have one for each host, each model, each
+//!   database.
+//!
+//! # The states
+//!
+//! ```text
+//!              too many failures                     the open time is over,
+//!            or too many slow calls                    and a call comes
+//!  CLOSED ─────────────────────────────▶  OPEN  ─────────────────────────────▶  HALF-OPEN
+//!    ▲                                     ▲                                      │   │
+//!    │                                     └────────── a probe failed ────────────┘   │
+//!    └────────────────────────── enough probes succeeded ─────────────────────────────┘
+//!
+//!  by an operator:  FORCED OPEN (refuses all)   DISABLED (lets all through, counts nothing)
+//!                   METRICS ONLY (lets all through, counts and tells what it would do)
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_bulwark::ConfigError> {
+//! use std::time::Duration;
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//! use tower_bulwark::circuit_breaker::{Recovery, Window};
+//! use tower_bulwark::{CircuitBreaker, CircuitState, Error};
+//!
+//! let breaker = CircuitBreaker::builder("openai")
+//!     .failure_rate(0.5, Window::calls(100))
+//!     .slow_call_rate(0.8, Duration::from_secs(10))
+//!     .recovery(Recovery::exponential(Duration::from_secs(5), 2.0, Duration::from_secs(60)).jitter(0.2))
+//!     .build()?;
+//!
+//! let client = service_fn(|prompt: &'static str| async move { Ok::<_, std::io::Error>(prompt.len()) });
+//! let mut service = breaker.layer().layer(client);
+//! match service.ready().await.unwrap().call("hello").await {
+//!     Ok(length) => assert_eq!(length, 5),
+//!     Err(Error::CircuitOpen(open)) => println!("{open}"),
+//!     Err(error) => println!("{error}"),
+//! }
+//! assert_eq!(breaker.state(), CircuitState::Closed);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without tower: [`CircuitBreaker::call`], [`call_blocking`](CircuitBreaker::call_blocking), or
+//! [`try_acquire`](CircuitBreaker::try_acquire) and a [`Permit`] that is settled by hand.
+//!
+//! # What counts
+//!
+//! An `Err` is a failure, an `Ok` a success, unless the layer is told otherwise: `failure_if`, `ignore_if`,
+//! `response_failure_if`, `classify_with`. *Ignored* results neither heal nor hurt, and give a probe's place back.
+//! Refusals of this crate below the breaker (a busy lock, another open breaker) are always ignored.
+//!
+//! # Defaults
+//!
+//! | setting | default | because |
+//! |---|---|---|
+//! | `consecutive_failures` | 5 | sure sign of an outage, and costs nothing to watch |
+//! | `failure_rate`, `slow_call_rate` | off | what is much depends on the service |
+//! | window of the rates | last 100 calls | one failure is one percent |
+//! | `minimum_calls` | 20 | fewer say little |
+//! | `recovery_timeout` | 60 s | a restart takes about as long |
+//! | `max_probes` | 1 | who gets up is not run down again |
+//! | `success_threshold` | 2 | one good answer may be luck |
+//! | `probe_timeout` | 30 s | a probe that takes longer is as good as lost |
+//! | `ramp` | off | most services take their full load at once |
+//! | `cancelled_is_failure_after` | off | most callers that go away have lost interest, not patience |
+//!
+//! Only bad news opens a circuit: a success never does, although it may push an older success out of the window.
+//! While traffic is let in gradually, the same rules apply.
+//!
+//! # Events
+//!
+//! | event | level | when |
+//! |---|---|---|
+//! | `StateChanged` | `WARN` to open, else `INFO` | each change, with its cause and the numbers |
+//! | `WouldChange` | `INFO` | the same, in metrics-only mode |
+//! | `Rejected` | `DEBUG` | each refusal |
+//! | `ProbeLost` | `WARN` | a probe outlived its lease |
+//! | `Reset` | `INFO` | an operator's reset |
+//!
+//! # When the caller goes away
+//!
+//! The permit of the call is dropped: it counts as *cancelled*, gives back its place, and changes nothing else. It
+//! is a failure only if the call was dropped by an attempt timeout of [`RetryLayer`](crate::RetryLayer) or after
+//! `cancelled_is_failure_after`, or if it panicked. A call that ends after the state has changed is counted, and
+//! changes nothing: permits carry the epoch they were given in.
+//!
+//! # What it costs
+//!
+//! A healthy call reads one shared word and writes one word of its own group of threads: no lock, no allocation,
+//! and no clock unless the policy is about time. A refusal reads the clock and clones an `Arc`. Failures, probes
+//! and changes take a lock for some nanoseconds; snapshots do too.
+//!
+//! # See also
+//!
+//! [The order of layers](crate::docs::order), [which pattern for which trouble](crate::docs::choosing),
+//! [errors](crate::docs::errors).
 mod builder;
 mod event;
 mod handle;

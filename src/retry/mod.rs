@@ -1,4 +1,102 @@
-//! Calls again when a call failed.
+//! Calls again when a call failed: after a backoff, within a budget and a deadline.
+//!
+//! # When to use it
+//!
+//! For failures that pass by themselves: a dropped connection, a `503`, a `429` that says when to come back.
+//!
+//! # When not
+//!
+//! - For failures that stay: a bad request is as bad the fourth time. Say what is worth a retry with
+//!   [`retry_if`](RetryLayer::retry_if).
+//! - For work that must not be done twice, unless the service can tell a repeated request from a new one.
+//! - Twice in one stack: nested retries multiply. (A retry here hands on what a retry below gave up on.)
+//!
+//! # One call
+//!
+//! ```text
+//!  call ──▶ attempt ──▶ success, or not worth a retry ──▶ the caller
+//!              ▲   │
+//!              │   └──▶ worth a retry: attempts left? copy of the request? within the cap? the deadline? the budget?
+//!              │               │ no: Error::Exhausted, with the reason and the last error
+//!              └── wait ◀──────┘ yes
+//! ```
+//!
+//! The failed attempt is dropped before the wait, and with it everything it held. A clone of the service is made
+//! ready before it is called again.
+//!
+//! # Example
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_bulwark::ConfigError> {
+//! use std::time::Duration;
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_bulwark::{Backoff, Jitter, RetryBudget, RetryPolicy};
+//!
+//! let policy = RetryPolicy::builder()
+//!     .name("openai")
+//!     .max_retries(4)
+//!     .backoff(Backoff::exponential(Duration::from_millis(100), 2.0))
+//!     .jitter(Jitter::Full)
+//!     .budget(RetryBudget::new(20.0)?)
+//!     .attempt_timeout(Duration::from_secs(10))
+//!     .total_timeout(Duration::from_secs(30))
+//!     .build()?;
+//!
+//! let service = policy
+//!     .layer()
+//!     .retry_if(|e: &std::io::Error| e.kind() != std::io::ErrorKind::InvalidInput)
+//!     .retry_response_if(|status: &u16| *status == 503)
+//!     .layer(service_fn(|_: ()| async { Ok::<u16, std::io::Error>(200) }));
+//! assert_eq!(service.oneshot(()).await.unwrap(), 200);
+//!
+//! // Without tower:
+//! let status = policy.run(|| async { Ok::<u16, std::io::Error>(200) }).await;
+//! # assert_eq!(status.unwrap(), 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Defaults
+//!
+//! | setting | default | because |
+//! |---|---|---|
+//! | `max_retries` | 3 | four attempts outlast most short troubles |
+//! | `backoff` | 1 s, doubled each time | for background work; for a waiting user take 50 to 100 ms |
+//! | `max_delay` | 60 s | a hard bound, jitter included |
+//! | `jitter` | ±10 % | keeps callers out of step; `Full` spreads best |
+//! | `max_retry_after` | 60 s | a service that asks for more is not waited for |
+//! | `budget` | none | one caller cannot know the traffic; share one where many callers share a service |
+//! | `attempt_timeout`, `total_timeout` | none | what is long depends on the work |
+//! | `retry_rejections` | no | a refusal was made to keep calls away |
+//!
+//! # Events
+//!
+//! | event | level | when |
+//! |---|---|---|
+//! | `Scheduled` | `INFO` | an attempt failed, and another follows |
+//! | `Recovered` | `INFO` | a call succeeded after a retry |
+//! | `GaveUp` | `WARN` | another attempt was wanted, and not possible |
+//!
+//! # Deadlines
+//!
+//! The earliest counts: `total_timeout`, [`deadline_from`](RetryLayer::deadline_from), and the ambient
+//! [deadline](crate::deadline). A wait that would end at it or after it is not begun. `total_timeout` and
+//! `deadline_from` also end an attempt that is running; the ambient deadline only ends waits. The layers below see
+//! the time that is left for the attempt as their ambient deadline.
+//!
+//! # When the caller goes away
+//!
+//! The attempt that is running is dropped, or the wait ends. Nothing is left behind: there are no tasks.
+//!
+//! # What it costs
+//!
+//! A call that succeeds at once: a clone of the request and of the service, as long as another attempt is possible. No
+//! clock, no random number, no lock, no allocation of its own. With a budget, one counter of the thread's group.
+//!
+//! # See also
+//!
+//! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod backoff;
 mod budget;
 mod builder;

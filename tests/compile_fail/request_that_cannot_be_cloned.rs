@@ -1,0 +1,12 @@
+//! A request that is not `Clone`, without `clone_request`.
+use tower::{Layer, service_fn};
+use tower_bulwark::{check_service, RetryPolicy};
+
+struct Upload;
+
+fn main() {
+    let service = RetryPolicy::new()
+        .layer()
+        .layer(service_fn(|_: Upload| async { Ok::<(), std::io::Error>(()) }));
+    check_service::<Upload, _>(service);
+}
