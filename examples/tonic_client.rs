@@ -78,10 +78,7 @@ async fn main() -> Result<(), BoxError> {
     let server = tokio::spawn(server);
 
     // Around the channel: what sees every call of every client of it.
-    let breaker = CircuitBreaker::builder("model")
-        .recovery_timeout(Duration::from_millis(100))
-        .success_threshold(1)
-        .build()?;
+    let breaker = CircuitBreaker::new("model");
     let slots = ResourceLock::builder("model-slots")
         .max_concurrent(4)
         .build()?;
@@ -97,10 +94,10 @@ async fn main() -> Result<(), BoxError> {
     // Around the typed call: a message can be sent again, the body of an HTTP request cannot.
     let retry = RetryPolicy::builder()
         .backoff(Backoff::fixed(Duration::from_millis(20)))
-        .build()?
-        .retry_if(|status: &Status| status.code() == Code::Unavailable);
+        .build()?;
     let complete = async |prompt: &str| {
         retry
+            .retry_if(|status: &Status| status.code() == Code::Unavailable)
             .run(|| {
                 let mut client = client.clone();
                 let request = CompleteRequest {
