@@ -51,7 +51,7 @@ impl Settings {
             seed,
             slots: 4,
             attempt: Duration::from_secs(60),
-            total: Duration::from_secs(300),
+            total: Duration::from_secs(120),
             first_backoff: Duration::from_secs(1),
             recovery: Duration::from_secs(15),
             contended: Duration::from_secs(5),
