@@ -41,6 +41,9 @@ fn retry_after(result: Result<&Response, &reqwest::Error>) -> Option<Duration> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = server().await?;
+    // For loopback: no proxy, and no certificates, so that it runs where none are installed. Retries are the
+    // layer's business, so the client makes none of its own.
+    let http = Client::builder().no_proxy().tls_certs_only([]).retry(reqwest::retry::never()).build()?;
     let retry = RetryPolicy::builder()
         .backoff(Backoff::exponential(Duration::from_millis(50), 2.0))
         .on_retry(|attempt, delay, _| println!("  attempt {attempt} was not good, again in {delay:.0?}"))
@@ -61,9 +64,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // Throttling is not an outage: a 429 does not count here.
         .layer(breaker.layer().response_failure_if(|r: &Response| r.status().is_server_error()))
         .layer(slots.layer().holder(|r: &Request| r.url().path().to_owned()))
-        .service(Client::builder().no_proxy().build()?);
+        .service(http.clone());
 
-    let request = Client::new().get(&url).build()?;
+    let request = http.get(&url).build()?;
     let response = match client.clone().oneshot(request).await {
         Ok(response) => response,
         Err(CallError::CircuitOpen(open)) => return Err(open.into()),
@@ -73,7 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{:?}", breaker.snapshot().totals);
 
     println!("a host that is not there: the last error is reqwest's own");
-    let request = Client::new().get("http://127.0.0.1:9/").build()?;
+    let request = http.get("http://127.0.0.1:9/").build()?;
     match client.oneshot(request).await {
         Err(CallError::Exhausted(gave_up)) => {
             println!("  {} attempts, {}", gave_up.attempts(), gave_up.reason());
