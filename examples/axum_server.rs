@@ -27,9 +27,13 @@ fn refuse(refused: &Rejection) -> Response {
         Rejection::Contended(_) => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let seconds = refused.retry_after().map_or(1, |delay| delay.as_secs().max(1));
+    let seconds = refused
+        .retry_after()
+        .map_or(1, |delay| delay.as_secs().max(1));
     let mut response = (status, format!("{refused}\n")).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
@@ -52,7 +56,10 @@ async fn health(State(breaker): State<CircuitBreaker>) -> String {
 
 /// Who asks: a header, for the names in warnings and refusals.
 fn tenant(request: &Request) -> String {
-    let name = request.headers().get("x-tenant").and_then(|name| name.to_str().ok());
+    let name = request
+        .headers()
+        .get("x-tenant")
+        .and_then(|name| name.to_str().ok());
     name.unwrap_or("unknown").to_owned()
 }
 
@@ -66,7 +73,11 @@ fn router(breaker: &CircuitBreaker, lock: &ResourceLock) -> Router {
     let plain = Router::new().route("/plain", get(slow)).layer(
         ServiceBuilder::new()
             .layer(breaker.layer().reject_with(|refused| refuse(&refused)))
-            .layer(lock.layer().holder(tenant).reject_with(|refused| refuse(&refused))),
+            .layer(
+                lock.layer()
+                    .holder(tenant)
+                    .reject_with(|refused| refuse(&refused)),
+            ),
     );
     Router::new()
         .route("/health", get(health))
@@ -78,7 +89,10 @@ fn router(breaker: &CircuitBreaker, lock: &ResourceLock) -> Router {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let breaker = CircuitBreaker::new("handlers");
-    let lock = ResourceLock::builder("handlers").max_concurrent(2).timeout(Duration::ZERO).build()?;
+    let lock = ResourceLock::builder("handlers")
+        .max_concurrent(2)
+        .timeout(Duration::ZERO)
+        .build()?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let app = router(&breaker, &lock);
@@ -108,7 +122,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (health, _) = ask("/health", 0).await?;
         breaker.reset();
         if (busy, status, health) != (4, 503, 200) || retry_after.is_none() {
-            return Err(format!("not what was to be shown: {busy} busy, {status}, {health}").into());
+            return Err(
+                format!("not what was to be shown: {busy} busy, {status}, {health}").into(),
+            );
         }
     }
     Ok(())

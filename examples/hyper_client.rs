@@ -30,7 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .on_retry(|attempt, delay, _| println!("  attempt {attempt} failed, again in {delay:.0?}"))
         .build()?;
     let breaker = CircuitBreaker::new("upstream");
-    let connections = ResourceLock::builder("upstream-connections").max_concurrent(8).build()?;
+    let connections = ResourceLock::builder("upstream-connections")
+        .max_concurrent(8)
+        .build()?;
 
     let is_bad = |response: &Response<Incoming>| response.status().is_server_error();
     let client = ServiceBuilder::new()
@@ -38,13 +40,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(breaker.layer().response_failure_if(is_bad))
         .layer(connections.layer())
         // hyper retries requests on connections that turned out dead; here one layer does the retrying.
-        .service(Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http());
+        .service(
+            Client::builder(TokioExecutor::new())
+                .retry_canceled_requests(false)
+                .build_http(),
+        );
 
     let request = Request::get(format!("http://{address}/")).body(Full::<Bytes>::default())?;
     let response = client.oneshot(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    println!("{status} {:?} after {} requests", body, requests.load(Ordering::Relaxed));
+    println!(
+        "{status} {:?} after {} requests",
+        body,
+        requests.load(Ordering::Relaxed)
+    );
     println!("{:?}", breaker.snapshot().totals);
     match status {
         StatusCode::OK => Ok(()),

@@ -21,7 +21,12 @@ async fn server() -> std::io::Result<String> {
     let seen = Arc::new(AtomicU32::new(0));
     let answer = move || async move {
         match seen.fetch_add(1, Ordering::Relaxed) {
-            0 => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], "").into_response(),
+            0 => (
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, "1")],
+                "",
+            )
+                .into_response(),
             1 => StatusCode::BAD_GATEWAY.into_response(),
             _ => "hello".into_response(),
         }
@@ -33,7 +38,14 @@ async fn server() -> std::io::Result<String> {
 }
 
 fn retry_after(result: Result<&Response, &reqwest::Error>) -> Option<Duration> {
-    let seconds = result.ok()?.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    let seconds = result
+        .ok()?
+        .headers()
+        .get("retry-after")?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -43,13 +55,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = server().await?;
     // For loopback: no proxy, and no certificates, so that it runs where none are installed. Retries are the
     // layer's business, so the client makes none of its own.
-    let http = Client::builder().no_proxy().tls_certs_only([]).retry(reqwest::retry::never()).build()?;
+    let http = Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .retry(reqwest::retry::never())
+        .build()?;
     let retry = RetryPolicy::builder()
         .backoff(Backoff::exponential(Duration::from_millis(50), 2.0))
-        .on_retry(|attempt, delay, _| println!("  attempt {attempt} was not good, again in {delay:.0?}"))
+        .on_retry(|attempt, delay, _| {
+            println!("  attempt {attempt} was not good, again in {delay:.0?}")
+        })
         .build()?;
     let breaker = CircuitBreaker::new("upstream");
-    let slots = ResourceLock::builder("upstream").max_concurrent(4).build()?;
+    let slots = ResourceLock::builder("upstream")
+        .max_concurrent(4)
+        .build()?;
 
     let client = ServiceBuilder::new()
         .layer(
@@ -62,8 +82,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .clone_request(Request::try_clone),
         )
         // Throttling is not an outage: a 429 does not count here.
-        .layer(breaker.layer().response_failure_if(|r: &Response| r.status().is_server_error()))
-        .layer(slots.layer().holder(|r: &Request| r.url().path().to_owned()))
+        .layer(
+            breaker
+                .layer()
+                .response_failure_if(|r: &Response| r.status().is_server_error()),
+        )
+        .layer(
+            slots
+                .layer()
+                .holder(|r: &Request| r.url().path().to_owned()),
+        )
         .service(http.clone());
 
     let request = http.get(&url).build()?;
@@ -80,7 +108,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match client.oneshot(request).await {
         Err(CallError::Exhausted(gave_up)) => {
             println!("  {} attempts, {}", gave_up.attempts(), gave_up.reason());
-            match gave_up.last().as_inner().is_some_and(reqwest::Error::is_connect) {
+            match gave_up
+                .last()
+                .as_inner()
+                .is_some_and(reqwest::Error::is_connect)
+            {
                 true => Ok(()),
                 false => Err("not a connect error".into()),
             }

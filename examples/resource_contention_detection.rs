@@ -22,7 +22,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
 
     println!("five workflows, two places; the slow one is named while the others wait");
-    let jobs = [("exec-1", 1_200), ("exec-2", 200), ("exec-3", 500), ("exec-4", 100), ("exec-5", 100)];
+    let jobs = [
+        ("exec-1", 1_200),
+        ("exec-2", 200),
+        ("exec-3", 500),
+        ("exec-4", 100),
+        ("exec-5", 100),
+    ];
     let work = jobs.map(|(id, millis)| {
         let gpu = gpu.clone();
         tokio::spawn(workflow::scope(id, async move {
@@ -36,8 +42,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         job.await??;
     }
 
-    println!("an exclusive lock that is held for too long: the wait is bounded, the refusal says who");
-    let ledger = ResourceLock::builder("ledger").timeout(500 * MS).observer(tell).build()?;
+    println!(
+        "an exclusive lock that is held for too long: the wait is bounded, the refusal says who"
+    );
+    let ledger = ResourceLock::builder("ledger")
+        .timeout(500 * MS)
+        .observer(tell)
+        .build()?;
     let held = ledger.acquire("nightly-report").await?;
     let Err(refused) = ledger.acquire("payment-17").await else {
         return Err("two holders of an exclusive lock".into());
@@ -71,9 +82,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("what the lock knows of itself");
     let it = gpu.snapshot();
     let stats = it.stats;
-    println!("  acquisitions {}, contended {} of {}", stats.acquisitions, stats.contentions, stats.attempts);
-    println!("  waited: mean {:.0?}, p90 {:.0?}, max {:.0?}", stats.wait.mean, stats.wait.p90, stats.wait.max);
-    println!("  held:   mean {:.0?}, p90 {:.0?}, max {:.0?}", stats.hold.mean, stats.hold.p90, stats.hold.max);
-    println!("  most at once {}, most waiting {}", stats.peak_in_use, stats.peak_waiting);
+    println!(
+        "  acquisitions {}, contended {} of {}",
+        stats.acquisitions, stats.contentions, stats.attempts
+    );
+    println!(
+        "  waited: mean {:.0?}, p90 {:.0?}, max {:.0?}",
+        stats.wait.mean, stats.wait.p90, stats.wait.max
+    );
+    println!(
+        "  held:   mean {:.0?}, p90 {:.0?}, max {:.0?}",
+        stats.hold.mean, stats.hold.p90, stats.hold.max
+    );
+    println!(
+        "  most at once {}, most waiting {}",
+        stats.peak_in_use, stats.peak_waiting
+    );
     Ok(())
 }

@@ -26,7 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let retry = RetryPolicy::builder()
         .name("sensor")
         .backoff(Backoff::linear(10 * MS))
-        .on_retry(|attempt, delay, outcome| println!("  attempt {attempt}: {outcome:?}, again in {delay:.0?}"))
+        .on_retry(|attempt, delay, outcome| {
+            println!("  attempt {attempt}: {outcome:?}, again in {delay:.0?}")
+        })
         .build_in(registry)?;
     let breaker = CircuitBreaker::builder("sensor").build_in(registry)?;
     let bus = ResourceLock::builder("i2c-bus").build_in(registry)?;
@@ -43,7 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("  {value} after {tries} tries");
 
     println!("the same, async");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let tries = AtomicU32::new(0);
     let value = runtime.block_on(retry.run(|| {
         breaker.call(|| {
@@ -65,10 +69,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("everything by name");
     let all = registry.snapshot();
     for breaker in &all.circuit_breakers {
-        println!("  breaker {}: {}, {:?}", breaker.name, breaker.state, breaker.totals);
+        println!(
+            "  breaker {}: {}, {:?}",
+            breaker.name, breaker.state, breaker.totals
+        );
     }
     for lock in &all.resource_locks {
-        println!("  lock {}: {} acquisitions", lock.name, lock.stats.acquisitions);
+        println!(
+            "  lock {}: {} acquisitions",
+            lock.name, lock.stats.acquisitions
+        );
     }
     if value != 42 || all.resource_locks[0].stats.acquisitions != 5 {
         return Err("not what was to be shown".into());

@@ -159,7 +159,7 @@ async fn who_goes_away_leaves_the_queue() {
     assert_eq!(lock.snapshot().waiting, 1);
     drop(held);
     assert!(next.is_woken());
-    assert_ready_ok!(next.poll());
+    drop(assert_ready_ok!(next.poll()));
     assert_eq!(lock.snapshot().stats.abandoned, 1);
 }
 
@@ -175,7 +175,7 @@ async fn a_permit_granted_to_somebody_who_went_away_is_passed_on() {
     assert!(gone.is_woken() && !next.is_woken());
     drop(gone);
     assert!(next.is_woken());
-    assert_ready_ok!(next.poll());
+    drop(assert_ready_ok!(next.poll()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +198,7 @@ async fn a_waiter_that_nobody_polls_is_shown_as_a_holder_that_has_not_claimed() 
             .contains("not polled since it was granted"),
         "{refused}"
     );
-    assert_ready_ok!(sleepy.poll());
+    drop(assert_ready_ok!(sleepy.poll()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +209,7 @@ async fn granted_at_the_last_moment_is_granted() {
     assert_pending!(wait.poll());
     advance(2 * SECOND).await;
     drop(held);
-    assert_ready_ok!(wait.poll());
+    drop(assert_ready_ok!(wait.poll()));
 }
 
 // ---- What is told -------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ async fn contention_is_told_while_it_lasts_and_names_the_holders() {
     assert_pending!(wait.poll());
     assert!(told.try_recv().is_err(), "told once");
     drop(b);
-    assert_ready_ok!(wait.poll());
+    drop(assert_ready_ok!(wait.poll()));
     assert!(matches!(
         told.try_recv(),
         Ok(Event::Contention(ContentionEvent::Acquired { .. }))
@@ -386,7 +386,7 @@ async fn more_permits_are_granted_at_once_and_fewer_take_nothing_away() {
         assert_pending!(d.poll(), "there are still as many as there are permits");
     }
     drop(c);
-    assert_ready_ok!(d.poll());
+    drop(assert_ready_ok!(d.poll()));
     assert_eq!(
         lock.set_max_concurrent(0).unwrap_err().setting(),
         "max_concurrent"
@@ -429,7 +429,7 @@ async fn a_timeout_too_long_to_count_can_be_waited_for() {
         advance(Duration::from_secs(86_400 * 365)).await;
         assert_pending!(wait.poll());
         drop(held);
-        assert_ready_ok!(wait.poll());
+        drop(assert_ready_ok!(wait.poll()));
     }
 }
 
@@ -481,7 +481,7 @@ async fn the_second_of_two_that_lock_crosswise_is_told_at_once() {
     );
     // The refused one can give way, and the first goes on.
     drop(two_b);
-    assert_ready_ok!(one_wants_b.poll());
+    drop(assert_ready_ok!(one_wants_b.poll()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -517,7 +517,7 @@ async fn one_holder_that_can_go_on_is_no_deadlock() {
     let mut two_wants_a = task::spawn(a.acquire("tx-2"));
     assert_pending!(two_wants_a.poll(), "tx-3 waits for nobody");
     drop(alive);
-    assert_ready_ok!(two_wants_a.poll());
+    drop(assert_ready_ok!(two_wants_a.poll()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -555,7 +555,7 @@ async fn a_name_with_several_permits_at_once_proves_nothing() {
     let mut third = task::spawn(lock.acquire("pool"));
     assert_pending!(third.poll());
     drop(first);
-    assert_ready_ok!(third.poll());
+    drop(assert_ready_ok!(third.poll()));
 }
 
 #[tokio::test(start_paused = true)]
