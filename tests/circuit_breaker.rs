@@ -329,7 +329,7 @@ async fn healthy_calls_by_the_hundred_thousand_do_not_slow_down_detection() {
         for _ in 0..100 {
             breaker.try_acquire().unwrap().success();
         }
-        let failures = (1..).find(|_| {
+        let failures = (1..=1_000).find(|_| {
             breaker.try_acquire().unwrap().failure();
             breaker.state() == CircuitState::Open
         });

@@ -371,7 +371,7 @@ fn id(slot: &Slot<ResourceLock>) -> PermitId {
 impl<S, Req, F> State<S, Req, F> {
     fn call(slot: Slot<ResourceLock>, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
-            call: Inside::run(id(&slot), call),
+            call: call(),
             alarm: None,
             told: false,
             slot: Some(slot),
