@@ -314,7 +314,7 @@ enum State<F, C, A> {
     Calling {
         #[pin]
         call: F,
-        permit: Option<Permit>,
+        permit: Permit,
         classify: C,
         answer: A,
     },
@@ -329,7 +329,7 @@ impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
         Self {
             state: State::Calling {
                 call,
-                permit: Some(permit),
+                permit,
                 classify,
                 answer,
             },
@@ -365,14 +365,12 @@ where
                 classify,
                 answer,
             } => {
-                let Some(running) = permit else {
+                if !permit.is_live() {
                     panic!("`CircuitBreakerFuture` polled after completion");
-                };
-                let result = ready!(running.running(|| call.poll(cx)));
-                let (judged, result) = answer.judge(result, classify);
-                if let Some(permit) = permit.take() {
-                    permit.settle_judged(judged);
                 }
+                let result = ready!(permit.running(|| call.poll(cx)));
+                let (judged, result) = answer.judge(result, classify);
+                permit.settle_judged(judged);
                 Poll::Ready(result)
             }
             StateProj::Refused { open, answer } => match open.take() {
