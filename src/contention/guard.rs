@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::state::Key;
+use super::slab::Key;
 use crate::time;
 
 /// A permit in hand; given back when dropped.

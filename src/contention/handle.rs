@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
 use super::event::ContentionEvent;
-use super::graph::{Inside, Line, Node, PermitId};
+use super::graph::{Inside, PermitId};
 use super::guard::{OwnedResourceGuard, ResourceGuard};
 use super::holder::Holder;
 use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
-use super::queue::{Patience, try_now};
+use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
+use super::slab::Key;
 use super::snapshot::ResourceSnapshot;
-use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
@@ -109,8 +110,8 @@ impl ResourceLock {
     }
 
     fn acquire_with(&self, holder: Holder, timeout: Option<Duration>) -> Acquire<'_> {
-        let owner = line_of(&holder);
-        Acquire(Waiting::new(self, holder, owner, self.patience(timeout)))
+        let patience = self.patience(timeout);
+        Acquire(Waiting::new(self, holder, Asker::Guard, patience))
     }
 
     /// A permit if one is free and nobody waits.
@@ -119,9 +120,7 @@ impl ResourceLock {
     ///
     /// [`Contended`] for [`ContendedReason::Busy`].
     pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        try_now(self, holder, &owner).map(ResourceGuard)
+        try_now(self, holder.into(), Asker::Guard).map(ResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for a guard that borrows nothing.
@@ -130,7 +129,7 @@ impl ResourceLock {
         AcquireOwned(Waiting::new(
             self.clone(),
             holder.into(),
-            Owner::Anybody,
+            Asker::OwnedGuard,
             patience,
         ))
     }
@@ -145,7 +144,7 @@ impl ResourceLock {
         AcquireOwned(Waiting::new(
             self.clone(),
             holder.into(),
-            Owner::Anybody,
+            Asker::OwnedGuard,
             patience,
         ))
     }
@@ -159,7 +158,7 @@ impl ResourceLock {
         &self,
         holder: impl Into<Holder>,
     ) -> Result<OwnedResourceGuard, Contended> {
-        try_now(self.clone(), holder.into(), &Owner::Anybody).map(OwnedResourceGuard)
+        try_now(self.clone(), holder.into(), Asker::OwnedGuard).map(OwnedResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for code that blocks: the thread is parked. Needs no runtime, and
@@ -172,9 +171,8 @@ impl ResourceLock {
         &self,
         holder: impl Into<Holder>,
     ) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        wait_blocking(self, holder, owner, self.patience(None)).map(ResourceGuard)
+        let patience = self.patience(None);
+        wait_blocking(self, holder.into(), Asker::Guard, patience).map(ResourceGuard)
     }
 
     /// Like [`acquire_timeout`](Self::acquire_timeout), for code that blocks.
@@ -187,9 +185,8 @@ impl ResourceLock {
         holder: impl Into<Holder>,
         timeout: Duration,
     ) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        wait_blocking(self, holder, owner, self.patience(Some(timeout))).map(ResourceGuard)
+        let patience = self.patience(Some(timeout));
+        wait_blocking(self, holder.into(), Asker::Guard, patience).map(ResourceGuard)
     }
 
     /// Runs `operation` with a permit: waits as [`acquire`](Self::acquire) does, and gives the permit back
@@ -211,7 +208,7 @@ impl ResourceLock {
         E: IntoError<L>,
     {
         let patience = self.patience(None);
-        let slot = Waiting::new(self, holder.into(), Owner::ItsFuture, patience)
+        let slot = Waiting::new(self, holder.into(), Asker::Call, patience)
             .await
             .map_err(Error::Contended)?;
         let id = PermitId::new(&self.shared, slot.permit());
@@ -258,14 +255,6 @@ impl ResourceLock {
                 .publish(ContentionEvent::CapacityChanged { from, to: n });
         }
         Ok(())
-    }
-}
-
-/// The line of work that a guard belongs to. Nobody in particular is nobody twice.
-fn line_of(holder: &Holder) -> Owner {
-    match holder {
-        Holder::Anonymous(_) => Owner::Anybody,
-        _ => Owner::Line(Node::Line(holder.clone(), Line::current())),
     }
 }
 
@@ -326,7 +315,14 @@ impl Shared {
                 }
                 Some(GaveUp::PassedOn { waited, wake: None })
             }
-            other => Some(other),
+            GaveUp::Left { waited, unwoken } => {
+                drop(unwoken); // Here, where no lock is held.
+                Some(GaveUp::Left {
+                    waited,
+                    unwoken: None,
+                })
+            }
+            kept @ GaveUp::HadPermit(_) => Some(kept),
         }
     }
 

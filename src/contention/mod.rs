@@ -112,6 +112,7 @@
 //!
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod acquire;
+mod alarm;
 mod event;
 mod graph;
 mod guard;
@@ -119,7 +120,9 @@ mod handle;
 mod holder;
 mod policy;
 mod queue;
+mod request;
 mod service;
+mod slab;
 mod snapshot;
 mod state;
 #[cfg(test)]
@@ -132,10 +135,8 @@ pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use holder::Holder;
 pub use policy::{ResourceLockBuilder, ResourcePolicy};
-pub use service::{
-    AmbientHolder, ContentionFuture, ContentionLayer, ContentionService, HolderWith, RequestHolder,
-    WaitsUntil,
-};
+pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
+pub use service::{ContentionFuture, ContentionLayer, ContentionService};
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaiterInfo};
 
 pub use crate::histogram::DurationSummary;

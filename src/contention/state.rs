@@ -6,91 +6,18 @@
 
 use std::time::Duration;
 
-use super::graph::Node;
+use super::graph::{Line, Node};
 use super::holder::Holder;
+use super::slab::{Key, Slab};
 use crate::error::HolderInfo;
 use crate::histogram::Histogram;
 use crate::time::Tick;
-
-/// The place of something in a list, with a number that no other ever had there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    slot: usize,
-    pub(super) id: u64,
-}
-
-/// A list whose entries stay where they are.
-#[derive(Clone, Debug)]
-struct Slab<T> {
-    entries: Vec<Option<(u64, T)>>,
-    free: Vec<usize>,
-    next_id: u64,
-}
-
-impl<T> Slab<T> {
-    const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: Vec::new(),
-            next_id: 1,
-        }
-    }
-
-    fn insert(&mut self, value: T) -> Key {
-        let id = self.next_id;
-        self.next_id += 1;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.entries[slot] = Some((id, value));
-                slot
-            }
-            None => {
-                self.entries.push(Some((id, value)));
-                self.entries.len() - 1
-            }
-        };
-        Key { slot, id }
-    }
-
-    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.entries.get_mut(key.slot) {
-            Some(Some((id, value))) if *id == key.id => Some(value),
-            _ => None,
-        }
-    }
-
-    fn get(&self, key: Key) -> Option<&T> {
-        match self.entries.get(key.slot) {
-            Some(Some((id, value))) if *id == key.id => Some(value),
-            _ => None,
-        }
-    }
-
-    fn remove(&mut self, key: Key) -> Option<T> {
-        self.get(key)?;
-        self.free.push(key.slot);
-        let (_, value) = self.entries[key.slot].take()?;
-        Some(value)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.entries.iter().enumerate().filter_map(|(slot, entry)| {
-            let (id, value) = entry.as_ref()?;
-            Some((Key { slot, id: *id }, value))
-        })
-    }
-
-    fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-}
 
 /// A permit in use.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) holder: Holder,
-    /// Whom the search for deadlocks takes it for; `None` if its release is nobody's in particular.
-    pub(super) node: Owner,
+    pub(super) owner: Owner,
     pub(super) since: Tick,
     pub(super) claimed: bool,
     reported: bool,
@@ -105,6 +32,15 @@ pub(super) enum Owner {
     ItsFuture,
     /// A line of work that does one thing at a time.
     Line(Node),
+}
+
+impl Owner {
+    pub(super) fn line(&self) -> Option<Line> {
+        match self {
+            Self::Line(Node::Line(_, line)) => Some(*line),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -164,8 +100,11 @@ pub(super) enum EndedBy {
 #[must_use]
 #[derive(Debug)]
 pub(super) enum GaveUp<W> {
-    /// It left the queue.
-    Left { waited: Duration },
+    /// It left the queue, and this need not be woken any more.
+    Left {
+        waited: Duration,
+        unwoken: Option<W>,
+    },
     /// It had a permit already, and keeps it.
     HadPermit(Key),
     /// It had a permit already, and passed it on.
@@ -208,10 +147,10 @@ impl<W> State<W> {
         self.in_use() < self.capacity && self.waiting == 0
     }
 
-    fn hold(&mut self, holder: Holder, node: Owner, claimed: bool, now: Tick) -> Key {
+    fn hold(&mut self, holder: Holder, owner: Owner, claimed: bool, now: Tick) -> Key {
         let key = self.held.insert(Held {
             holder,
-            node,
+            owner,
             since: now,
             claimed,
             reported: false,
@@ -288,23 +227,34 @@ impl<W> State<W> {
         waiter.waker.take()
     }
 
-    /// The permit of a waiter, if it has been granted one. Else remembers whom to wake, and gives back who
-    /// was to be woken before.
+    /// The permit of a waiter and how long it waited, if it has been granted one. Else remembers `waker`,
+    /// and leaves there who was to be woken before: to drop a waker is for the caller, without a lock.
     pub(super) fn claim(
         &mut self,
         key: Key,
-        waker: W,
+        waker: &mut Option<W>,
         threshold: Duration,
         now: Tick,
-    ) -> Result<(Key, Duration), Option<W>> {
-        let Some(waiter) = self.waiters.get_mut(key) else {
-            return Err(Some(waker));
-        };
+    ) -> Option<(Key, Duration)> {
+        let waiter = self.waiters.get_mut(key)?;
         let Some(permit) = waiter.granted else {
-            return Err(waiter.waker.replace(waker));
+            std::mem::swap(&mut waiter.waker, waker);
+            return None;
         };
         let waited = self.take_granted(key, permit, threshold, now);
-        Ok((permit, waited))
+        Some((permit, waited))
+    }
+
+    /// A waiter runs on another line of work than the one it began on: its permit is nobody's in
+    /// particular.
+    pub(super) fn disown(&mut self, key: Key) {
+        let Some(waiter) = self.waiters.get_mut(key) else {
+            return;
+        };
+        waiter.owner = Owner::Anybody;
+        if let Some(held) = waiter.granted.and_then(|permit| self.held.get_mut(permit)) {
+            held.owner = Owner::Anybody;
+        }
     }
 
     fn take_granted(&mut self, key: Key, permit: Key, threshold: Duration, now: Tick) -> Duration {
@@ -348,9 +298,9 @@ impl<W> State<W> {
             return Some(GaveUp::PassedOn { waited, wake });
         }
         self.unlink(before, behind);
-        self.waiters.remove(key);
+        let unwoken = self.waiters.remove(key).and_then(|waiter| waiter.waker);
         self.count_ended(by, waited);
-        Some(GaveUp::Left { waited })
+        Some(GaveUp::Left { waited, unwoken })
     }
 
     fn count_ended(&mut self, by: EndedBy, waited: Duration) {
@@ -426,7 +376,7 @@ impl<W> State<W> {
     /// Holders that have held for at least `threshold` and have not been reported; now they have.
     pub(super) fn report_long_holds(&mut self, threshold: Duration, now: Tick) -> Vec<HolderInfo> {
         let mut long = Vec::new();
-        for (_, held) in self.held.entries.iter_mut().flatten() {
+        for held in self.held.iter_mut() {
             let held_for = now.since(held.since);
             if held_for >= threshold && !held.reported {
                 held.reported = true;
@@ -439,7 +389,7 @@ impl<W> State<W> {
     /// How many places there are in memory, for permits and for waiters.
     #[cfg(test)]
     pub(super) fn places(&self) -> (usize, usize) {
-        (self.held.entries.len(), self.waiters.entries.len())
+        (self.held.places(), self.waiters.places())
     }
 
     pub(super) fn reset_stats(&mut self) {

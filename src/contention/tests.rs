@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::holder::Holder;
-use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use super::slab::Key;
+use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::time::Tick;
 
 const THRESHOLD: Duration = Duration::from_nanos(50);
@@ -121,15 +122,15 @@ proptest! {
                 Step::Claim(index) if !waiters.is_empty() => {
                     let at_index = index.index(waiters.len());
                     let (name, waiter) = waiters[at_index];
-                    match state.claim(waiter, name, THRESHOLD, at) {
-                        Ok((permit, _)) => {
+                    match state.claim(waiter, &mut Some(name), THRESHOLD, at) {
+                        Some((permit, _)) => {
                             prop_assert!(model.granted.contains(&name), "overtook somebody");
                             waiters.swap_remove(at_index);
                             permits.push((name, permit));
                             model.granted.retain(|waiter| *waiter != name);
                             model.holding.push(name);
                         }
-                        Err(_) => {
+                        None => {
                             prop_assert!(model.queue.contains(&name), "was not given its permit");
                             has_waker.push(name);
                         }
@@ -241,7 +242,11 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
         let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
         assert!(state.release(held, Tick(waited)).is_some());
         // It is the wait for the permit that counts, not how long the waiter was not polled.
-        assert!(state.claim(waiter, (), THRESHOLD, Tick(900)).is_ok());
+        assert!(
+            state
+                .claim(waiter, &mut None, THRESHOLD, Tick(900))
+                .is_some()
+        );
         assert_eq!(state.stats.contentions, contentions);
         assert_eq!(state.stats.wait.summary().max, Duration::from_nanos(waited));
     }
@@ -288,7 +293,11 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     state.reset_stats();
     assert!(state.release(held, Tick(70)).is_some());
-    assert!(state.claim(waiter, (), THRESHOLD, Tick(70)).is_ok());
+    assert!(
+        state
+            .claim(waiter, &mut None, THRESHOLD, Tick(70))
+            .is_some()
+    );
     let stats = &state.stats;
     assert_eq!(
         (stats.attempts, stats.acquisitions, stats.contentions),
