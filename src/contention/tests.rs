@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::handle::ResourceLock;
 use super::holder::Holder;
+use super::queue::{Asked, Asker, Patience, Queued, ask};
 use super::slab::Key;
 use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::time::Tick;
@@ -304,4 +306,80 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
         (0, 1, 1)
     );
     assert_eq!((stats.peak_in_use, stats.peak_waiting), (1, 1));
+}
+
+#[test]
+fn a_million_waiters_are_not_paid_for_after_they_have_left() {
+    let mut state: State<()> = State::new(1);
+    let held = state
+        .try_acquire(&number(0), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let waiters: Vec<Key> = (1..=1_000_000)
+        .map(|n| state.enqueue(number(n), Owner::Anybody, Tick(0)))
+        .collect();
+    assert_eq!(state.places().1, 1_000_000);
+    for waiter in &waiters {
+        let gone = state.give_up(*waiter, EndedBy::Abandoned, THRESHOLD, Tick(1));
+        assert!(gone.is_some());
+    }
+    assert_eq!((state.waiting(), state.places().1), (0, 0));
+    // Keys of the places that are gone find nobody, whoever has come since.
+    let fresh = state.enqueue(number(7), Owner::Anybody, Tick(2));
+    let old = state.give_up(waiters[0], EndedBy::Abandoned, THRESHOLD, Tick(2));
+    assert!(old.is_none());
+    assert!(state.is_queued(fresh));
+    assert!(state.release(held, Tick(3)).is_some());
+    assert!(state.claim(fresh, &mut None, THRESHOLD, Tick(3)).is_some());
+}
+
+fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> Queued<&'a ResourceLock> {
+    let patience = Patience {
+        timeout: Some(Duration::from_secs(30)),
+        deadline: None,
+    };
+    match ask(lock, holder.into(), Asker::Guard, patience) {
+        Ok(Asked::Queued(queued)) => queued,
+        Ok(Asked::Got(_)) => panic!("it was free"),
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
+/// Between the look at the queue and the report, another thread may release the permit.
+#[test]
+fn who_is_granted_a_permit_at_the_threshold_is_not_told_to_wait_for_itself() {
+    let feed = crate::observe::Feed::default();
+    let lock = ResourceLock::builder("db")
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let held = lock.try_acquire("a").unwrap();
+    let mut wait = queued(&lock, "b");
+    let threshold = wait.wakes_at();
+    drop(held);
+    assert!(wait.on_time(threshold).is_none());
+    assert_eq!(feed.recent().len(), 0);
+    assert!(wait.claim(std::task::Waker::noop()).is_some());
+}
+
+#[test]
+fn a_wait_that_is_taken_to_another_line_of_work_proves_nothing_of_either() {
+    let lock = ResourceLock::new("db");
+    let other = ResourceLock::new("other");
+    let busy = other.try_acquire("x").unwrap();
+    let mut wait = queued(&other, "job");
+    let held = lock.try_acquire("job").unwrap();
+    std::thread::scope(|scope| {
+        // Begun here, polled on another thread: `job` on this thread is no longer what waits.
+        let there = scope.spawn(|| {
+            assert!(wait.claim(std::task::Waker::noop()).is_none());
+            drop(busy);
+            let slot = wait.claim(std::task::Waker::noop());
+            assert!(slot.is_some());
+            slot
+        });
+        let _slot = there.join().unwrap();
+        // And the permit it got is not taken for one of this thread's.
+        drop(queued(&other, "job"));
+    });
+    drop(held);
 }
