@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::error::{AsLeaf, Error, IntoError, Rejection, View};
-use crate::outcome::{Classify, Verdict, words};
+use crate::outcome::{Classify, Verdict, words_of_chain};
 
 /// How a layer answers when it refuses a call. Sealed; see [`AsError`] and [`RejectWith`].
 pub trait Answer<Res, E, L>: sealed::Sealed {
@@ -41,11 +41,11 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    fn new(verdict: Verdict, error: Option<&dyn fmt::Display>) -> Self {
+    fn new(verdict: Verdict, error: Option<&dyn StdError>) -> Self {
         let words = match (verdict.is_failure(), verdict.reason(), error) {
             (false, ..) => None,
             (true, Some(reason), _) => Some(reason.to_owned()),
-            (true, None, Some(error)) => Some(words(error)),
+            (true, None, Some(error)) => Some(words_of_chain(error)),
             (true, None, None) => Some("a response judged a failure".to_owned()),
         };
         Self { verdict, words }

@@ -255,6 +255,22 @@ debug_without_bounds!(
     DelayFrom<F, C>,
 );
 
+/// The words of an error and of what caused it, as far as they say something new: "error sending request:
+/// connection refused". Bounded like [`words`].
+pub(crate) fn words_of_chain(error: &dyn std::error::Error) -> String {
+    // A chain is as long as the program's layering; a cyclic one is nobody's intention.
+    const LONGEST_CHAIN: usize = 16;
+    let mut text = words(error);
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    for cause in causes.take(LONGEST_CHAIN) {
+        let cause = words(cause);
+        if !text.contains(&cause) {
+            text = words(&format_args!("{text}: {cause}"));
+        }
+    }
+    text
+}
+
 /// The words of an error for events and snapshots: bounded, because an error may carry a whole
 /// response body.
 pub(crate) fn words(error: &dyn std::fmt::Display) -> String {
@@ -326,6 +342,27 @@ mod tests {
         assert_eq!(failure.hint(), Some(Duration::from_secs(9)));
         let success: Verdict = Classify::<u16, &str>::classify(&c, Ok(&200));
         assert_eq!(success.hint(), None);
+    }
+
+    #[test]
+    fn the_words_of_an_error_go_on_with_its_causes_without_repeating_them() {
+        #[derive(Debug)]
+        struct Chain(&'static str, Option<Box<Self>>);
+        impl std::fmt::Display for Chain {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl std::error::Error for Chain {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                self.1.as_deref().map(|it| it as _)
+            }
+        }
+        let refused = || Some(Box::new(Chain("connection refused", None)));
+        let error = Chain("sending failed", refused());
+        assert_eq!(words_of_chain(&error), "sending failed: connection refused");
+        let error = Chain("sending failed: connection refused", refused());
+        assert_eq!(words_of_chain(&error), "sending failed: connection refused");
     }
 
     #[test]

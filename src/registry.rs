@@ -52,15 +52,21 @@ struct Shared {
 }
 
 impl Registry {
-    /// An empty registry, for a test or a tenant.
+    /// An empty registry, for a test or a tenant. Its feed keeps the last 256 events.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_feed(Feed::default())
+    }
+
+    /// An empty registry that tells what happens to this feed: one with more room, or one that is shared.
+    #[must_use]
+    pub fn with_feed(feed: Feed) -> Self {
         Self {
             shared: Arc::new(Shared {
                 retries: Shelf::new(),
                 circuit_breakers: Shelf::new(),
                 resource_locks: Shelf::new(),
-                feed: Feed::default(),
+                feed,
             }),
         }
     }

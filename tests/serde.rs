@@ -8,9 +8,17 @@ use tower_bulwark::{CircuitBreaker, Registry, ResourceLock, RetryPolicy};
 #[tokio::test(start_paused = true)]
 async fn a_registry_is_one_document() {
     let registry = Registry::new();
-    let breaker = CircuitBreaker::builder("openai").build_in(&registry).unwrap();
-    let lock = ResourceLock::builder("gpu").max_concurrent(2).build_in(&registry).unwrap();
-    let retry = RetryPolicy::builder().name("calls").build_in(&registry).unwrap();
+    let breaker = CircuitBreaker::builder("openai")
+        .build_in(&registry)
+        .unwrap();
+    let lock = ResourceLock::builder("gpu")
+        .max_concurrent(2)
+        .build_in(&registry)
+        .unwrap();
+    let retry = RetryPolicy::builder()
+        .name("calls")
+        .build_in(&registry)
+        .unwrap();
     breaker.open_for(Duration::from_secs(30));
     let _held = lock.acquire("job-7").await.unwrap();
     let _ = retry.run(|| async { Err::<(), _>("down") }).await;
@@ -30,18 +38,29 @@ async fn a_registry_is_one_document() {
 #[tokio::test(start_paused = true)]
 async fn the_feed_is_a_list_of_documents() {
     let registry = Registry::new();
-    registry.circuit_breaker("openai").open_for(Duration::from_secs(30));
+    registry
+        .circuit_breaker("openai")
+        .open_for(Duration::from_secs(30));
     let entries = serde_json::to_value(registry.feed().recent()).unwrap();
     let event = &entries[0]["event"]["circuit_breaker"]["state_changed"];
-    assert_eq!((&event["from"], &event["to"]), (&"closed".into(), &"open".into()));
+    assert_eq!(
+        (&event["from"], &event["to"]),
+        (&"closed".into(), &"open".into())
+    );
     assert_eq!(event["cause"], "operator");
 }
 
 #[test]
 fn an_explanation_is_a_document() {
     let (lock, retry) = (ResourceLock::new("gpu"), RetryPolicy::new());
-    let explanation = tower_bulwark::explain::Stack::new().layer(&lock).layer(&retry).explain();
+    let explanation = tower_bulwark::explain::Stack::new()
+        .layer(&lock)
+        .layer(&retry)
+        .explain();
     let document = serde_json::to_value(explanation).unwrap();
-    assert_eq!(document["warnings"][0]["warning"], "lock_held_across_backoff");
+    assert_eq!(
+        document["warnings"][0]["warning"],
+        "lock_held_across_backoff"
+    );
     assert_eq!(document["layers"][0]["layer"], "contention");
 }

@@ -166,8 +166,8 @@ impl<E> Exhausted<E> {
 
     /// The time from the call to its end, backoff included.
     ///
-    /// Without a timeout or a deadline the clock starts when the first attempt first has to wait: a
-    /// call that is answered at once reads no clock.
+    /// Without a timeout the clock starts when the first attempt first has to wait, or has failed: a call
+    /// that is answered at once reads no clock.
     pub fn elapsed(&self) -> Duration {
         self.report.elapsed
     }

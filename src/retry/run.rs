@@ -11,7 +11,7 @@ use crate::deadline::{self, Deadline};
 use crate::error::{
     AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
 };
-use crate::outcome::{Classify, words};
+use crate::outcome::{Classify, words, words_of_chain};
 use crate::time::{self, Tick};
 
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Run {
         }
         let (end, outcome) = match &result {
             Err(Error::Inner(error)) => (
-                AttemptEnd::Error(words(error)),
+                AttemptEnd::Error(words_of_chain(error)),
                 AttemptOutcome::Error(error),
             ),
             _ => {
@@ -228,6 +228,8 @@ impl Run {
         outcome: &AttemptOutcome<'_>,
         delay: Duration,
     ) -> Step<Res, L> {
+        // From here on there is time to be measured, also if the attempt took none.
+        self.waits();
         self.session.remember(end.clone(), Some(delay));
         let scheduled = RetryEvent::Scheduled {
             attempt: self.session.attempts,

@@ -85,17 +85,23 @@ impl<C> Retry<C> {
     /// # Errors
     ///
     /// [`Error`], as the layer gives it.
-    pub async fn run<F, Fut, T, E, L>(self, operation: F) -> Result<T, Error<L>>
+    pub fn run<F, Fut, T, E, L>(
+        &self,
+        operation: F,
+    ) -> impl Future<Output = Result<T, Error<L>>> + use<C, F, Fut, T, E, L>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, E>>,
         E: IntoError<L>,
         L: StdError + 'static,
-        C: Classify<T, L>,
+        C: Classify<T, L> + Clone,
     {
-        let limit = self.policy.rules().max_retries;
-        let run = Run::new(self.policy, limit, None);
-        RetryFuture::begin(run, Operation(operation), (), self.classify).await
+        let (policy, classify) = (self.policy.clone(), self.classify.clone());
+        async move {
+            let limit = policy.rules().max_retries;
+            let run = Run::new(policy, limit, None);
+            RetryFuture::begin(run, Operation(operation), (), classify).await
+        }
     }
 
     /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.
@@ -107,7 +113,7 @@ impl<C> Retry<C> {
     ///
     /// As [`run`](Self::run).
     pub fn run_blocking<T, E, L>(
-        self,
+        &self,
         mut operation: impl FnMut() -> Result<T, E>,
     ) -> Result<T, Error<L>>
     where
@@ -116,7 +122,7 @@ impl<C> Retry<C> {
         C: Classify<T, L>,
     {
         let limit = self.policy.rules().max_retries;
-        let mut run = Run::new(self.policy, limit, None);
+        let mut run = Run::new(self.policy.clone(), limit, None);
         run.waits();
         loop {
             run.begin_attempt();

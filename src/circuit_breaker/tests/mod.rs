@@ -817,7 +817,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
     let trip = (prop::option::of(1u32..6), prop::option::of(0.1f64..=1.0));
     (trip, window, 1u32..10, 1u32..4, 1u32..4, 1u64..40, 1u64..40).prop_map(
         |((row, rate), window, minimum, probes, needed, open, lease)| CircuitBreakerPolicy {
-            consecutive_failures: row.or(rate.is_none().then_some(3)),
+            consecutive_failures: row.or_else(|| rate.is_none().then_some(3)),
             failure_rate: rate,
             window,
             minimum_calls: match window {

@@ -1,0 +1,140 @@
+//! A pipeline of LLM calls survives an upstream that throttles, hangs, breaks connections and dies.
+//!
+//! ```sh
+//! cargo run --example llm_pipeline
+//! cargo run --example llm_pipeline -- --seed 42 --prompts 500 --concurrency 64
+//! OPENAI_API_KEY=sk-.. cargo run --example llm_pipeline -- --prompts 5
+//! ```
+//!
+//! The first two start a fake API on loopback, send it prompts through
+//! `Retry(CircuitBreaker(Contention(reqwest client)))`, then send the same prompts to a fresh copy of it
+//! without the layers, and print both side by side. With `OPENAI_API_KEY` (and `OPENAI_BASE_URL`,
+//! `OPENAI_MODEL`) it talks to that API instead, once, with the layers.
+//!
+//! The exit code is 0 if no prompt was lost with the layers. A prompt is lost if it got no answer, or a
+//! wrong one, for a reason that passes: throttling, a timeout, a broken connection, an outage, a refusal.
+//! A request that is itself at fault (`400`, `401`, ..) is sent once, and is not lost: nothing would mend it.
+//! With a real API, where no faults are scripted, every prompt must be answered.
+#![allow(unreachable_pub, reason = "a program has no outside")]
+
+mod client;
+mod live;
+mod report;
+mod stack;
+#[path = "../support/mod.rs"]
+mod support;
+mod traffic;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tower_bulwark::BoxError;
+
+use client::Endpoint;
+use live::Live;
+use report::Run;
+use stack::{Handles, Settings};
+use support::fake_llm::FakeLlm;
+use support::scenario::Scenario;
+use traffic::Traffic;
+
+/// Sends prompts to an LLM API through retry, circuit breaker and contention layers.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "With OPENAI_API_KEY (and OPENAI_BASE_URL, OPENAI_MODEL) set, it talks to that API."
+)]
+struct Args {
+    /// Makes the faults of the fake API, and the jitter, repeatable
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// How many prompts to send [default: 300, or 5 to a real API]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    prompts: Option<u64>,
+    /// How many prompts are on their way at once [default: 32, or 4 to a real API]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
+    concurrency: Option<u16>,
+    /// Does not send the prompts again without the layers
+    #[arg(long)]
+    no_baseline: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match client::api_from_env() {
+        Some(api) => real(&args, api).await,
+        None => fake(&args).await,
+    };
+    match done {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{}", report::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Both runs against the fake API; how many prompts were lost with the layers.
+async fn fake(args: &Args) -> Result<u64, BoxError> {
+    let prompts = args.prompts.unwrap_or(300);
+    let concurrency = args.concurrency.unwrap_or(32);
+    let scenario = Scenario::bad_day(args.seed, prompts);
+    live::say(&report::opening(&scenario, args.seed, prompts, concurrency));
+
+    let server = FakeLlm::start(scenario.clone()).await?;
+    let endpoint = Endpoint::fake(server.base_url())?;
+    let traffic = Arc::new(Traffic::new(endpoint, prompts));
+    let handles = Handles::new(&Settings::fast(args.seed))?;
+    live::say(&format!("\n{}\nwith the layers:", handles.explain()));
+    let with = run_with_layers(&traffic, &handles, concurrency).await?;
+    let with = with.seen(server.shutdown().await);
+
+    let without = if args.no_baseline {
+        None
+    } else {
+        live::say("\nwithout them:");
+        let server = FakeLlm::start(scenario).await?;
+        let endpoint = Endpoint::fake(server.base_url())?;
+        let traffic = Arc::new(Traffic::new(endpoint, prompts));
+        let live = Live::start(Arc::clone(&traffic), None);
+        let service = stack::bare(traffic.http().clone());
+        let took = traffic::send_all(&traffic, service, concurrency).await;
+        live.stop().await;
+        let run = Run::new(traffic.tally(), took?);
+        Some(run.seen(server.shutdown().await))
+    };
+    live::say(&report::summary(&with, without.as_ref(), &handles));
+    Ok(with.lost())
+}
+
+/// One run against a real API; how many prompts were not answered.
+async fn real(args: &Args, api: client::Api) -> Result<u64, BoxError> {
+    let prompts = args.prompts.unwrap_or(5);
+    let concurrency = args.concurrency.unwrap_or(4);
+    let handles = Handles::new(&Settings::patient(args.seed))?;
+    live::say(&format!(
+        "{prompts} prompts to {} ({})\n\n{}",
+        api.base_url,
+        api.model,
+        handles.explain()
+    ));
+    let traffic = Arc::new(Traffic::new(Endpoint::real(api)?, prompts));
+    let run = run_with_layers(&traffic, &handles, concurrency).await?;
+    live::say(&report::answers(&traffic));
+    live::say(&report::summary(&run, None, &handles));
+    Ok(run.unanswered())
+}
+
+async fn run_with_layers(
+    traffic: &Arc<Traffic>,
+    handles: &Handles,
+    concurrency: u16,
+) -> Result<Run, BoxError> {
+    let live = Live::start(Arc::clone(traffic), Some(handles.clone()));
+    let service = stack::layered(handles, traffic.http().clone());
+    let took = traffic::send_all(traffic, service, concurrency).await;
+    live.stop().await;
+    Ok(Run::new(traffic.tally(), took?).with_changes(&handles.changes))
+}
