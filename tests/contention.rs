@@ -243,6 +243,7 @@ async fn contention_is_told_while_it_lasts_and_names_the_holders() {
     else {
         panic!("not told while it waits");
     };
+    assert!(!wait.is_woken(), "it sleeps on");
     assert_eq!(
         (holder.to_string().as_str(), waited, queue_length),
         ("waiter", 5 * SECOND, 1)
@@ -605,6 +606,18 @@ async fn layers_that_lock_crosswise_are_told_at_once() {
         panic!("{refused:?}");
     };
     assert_eq!(cycle(busy.reason()).len(), 2);
+}
+
+#[test]
+fn a_service_that_waits_in_its_call_is_told_at_once_too() {
+    let lock = exclusive();
+    let inside = lock.clone();
+    let mut service = lock.layer().layer(service_fn(move |(): ()| {
+        let refused = inside.acquire_blocking_timeout("x", SECOND).unwrap_err();
+        std::future::ready(Ok::<_, Infallible>(refused.is_deadlock()))
+    }));
+    let answer = service.call(()).now_or_never().unwrap();
+    assert!(answer.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1064,6 +1077,53 @@ async fn a_name_that_was_just_granted_a_permit_proves_nothing_either() {
     assert_pending!(second.poll());
     drop(assert_ready_ok!(first.poll()));
     drop(assert_ready_ok!(second.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_has_stopped_waiting_is_one_line_of_work_again() {
+    let (a, b) = (exclusive(), ResourceLock::new("b"));
+    let _held = a.acquire("job").await.unwrap();
+    let _busy = b.acquire("other").await.unwrap();
+    b.acquire_timeout("job", SECOND).await.unwrap_err();
+    let refused = a.acquire("job").await.unwrap_err();
+    assert!(refused.is_deadlock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_waits_for_two_things_at_once_proves_nothing() {
+    let (a, b, c) = (exclusive(), ResourceLock::new("b"), ResourceLock::new("c"));
+    let held = a.acquire("job").await.unwrap();
+    let _b = b.acquire("other").await.unwrap();
+    let _c = c.acquire("somebody").await.unwrap();
+    let mut for_b = task::spawn(b.acquire("job"));
+    let mut for_c = task::spawn(c.acquire("job"));
+    assert_pending!(for_b.poll());
+    assert_pending!(for_c.poll());
+    let mut other_wants_a = task::spawn(a.acquire("other"));
+    assert_pending!(other_wants_a.poll());
+    drop(held);
+    drop(assert_ready_ok!(other_wants_a.poll()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_was_just_granted_what_it_waited_for_can_go_on() {
+    let a = exclusive();
+    let b = ResourceLock::builder("b")
+        .max_concurrent(2)
+        .build()
+        .unwrap();
+    let held = a.acquire("x").await.unwrap();
+    let _y = b.acquire("y").await.unwrap();
+    let z = b.acquire("z").await.unwrap();
+    let mut x_wants_b = task::spawn(b.acquire("x"));
+    assert_pending!(x_wants_b.poll());
+    drop(z);
+    // `x` has its second permit, although it has not run since.
+    let mut y_wants_a = task::spawn(a.acquire("y"));
+    assert_pending!(y_wants_a.poll());
+    drop(assert_ready_ok!(x_wants_b.poll()));
+    drop(held);
+    drop(assert_ready_ok!(y_wants_a.poll()));
 }
 
 /// Looks at the lock when the last of it is dropped: hangs if that happens under the lock's mutex.

@@ -20,7 +20,7 @@ use std::thread::ThreadId;
 
 use super::handle::Shared;
 use super::holder::Holder;
-use super::slab::Key;
+use super::list::Key;
 use super::state::Owner;
 use crate::error::CycleStep;
 

@@ -12,10 +12,10 @@ use super::event::ContentionEvent;
 use super::graph::{Inside, PermitId};
 use super::guard::{OwnedResourceGuard, ResourceGuard};
 use super::holder::Holder;
+use super::list::Key;
 use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
 use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
-use super::slab::Key;
 use super::snapshot::ResourceSnapshot;
 use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::error::{
@@ -289,7 +289,7 @@ impl Shared {
             holder,
             reason,
             waited,
-            holders: state.holders(now),
+            holders: state.longest_holders(now),
             queue_length: state.waiting(),
             capacity: state.capacity,
         };

@@ -105,8 +105,8 @@
 //! # What it costs
 //!
 //! A free permit: a mutex that is held for some nanoseconds, taken twice, and two readings of the clock. Nothing is
-//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and places for
-//! the most permits and waiters there ever were.
+//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and a place for
+//! each permit in use and each waiter.
 //!
 //! # See also
 //!
@@ -118,11 +118,11 @@ mod graph;
 mod guard;
 mod handle;
 mod holder;
+mod list;
 mod policy;
 mod queue;
 mod request;
 mod service;
-mod slab;
 mod snapshot;
 mod state;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::graph::{self, Line, Node, Registration};
 use super::guard::Slot;
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::slab::Key;
+use super::list::Key;
 use super::state::{EndedBy, GaveUp, Owner};
 use crate::deadline::{self, Deadline};
 use crate::error::{Contended, ContendedReason};
@@ -231,7 +231,7 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
             if !state.is_queued(self.key) {
                 return; // Granted meanwhile: the holder would be the one who waits.
             }
-            (state.holders(now), state.waiting())
+            (state.longest_holders(now), state.waiting())
         };
         shared.publish(ContentionEvent::Contended {
             holder: self.holder.clone(),

@@ -239,7 +239,7 @@ where
                 // clone below would wait for in vain: it goes, and the place is free while the call waits.
                 self.inner = self.inner.clone();
                 State::Waiting {
-                    wait: Waiting::new(lock, holder, Asker::Call, patience),
+                    wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
                     next: Some((self.inner.clone(), request)),
                 }
             }
@@ -260,7 +260,6 @@ where
 pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
     #[pin]
     state: State<S, Req, S::Future>,
-    #[pin]
     alarm: HoldAlarm,
     answer: A,
     _leaf: PhantomData<fn() -> L>,
@@ -270,8 +269,8 @@ pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
 enum State<S, Req, F> {
     /// For a permit.
     Waiting {
-        #[pin]
-        wait: Waiting<ResourceLock>,
+        /// In a box of its own: a call that finds a free permit is not to carry the room for a wait.
+        wait: Pin<Box<Waiting<ResourceLock>>>,
         next: Option<(S, Req)>,
     },
     /// The permit is there; the clone is made ready for the call that follows.
@@ -312,7 +311,7 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
+                StateProj::Waiting { wait, next } => match ready!(wait.as_mut().poll(cx)) {
                     Ok(slot) => {
                         let (next, slot) = (next.take(), Some(slot));
                         this.state.set(State::Readying { next, slot });

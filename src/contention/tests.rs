@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::graph::{Line, Node, Registration};
 use super::handle::ResourceLock;
 use super::holder::Holder;
+use super::list::Key;
 use super::queue::{Asked, Asker, Patience, Queued, ask};
-use super::slab::Key;
 use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::time::Tick;
 
@@ -176,7 +177,7 @@ proptest! {
             let expected: Vec<Holder> = model.queue.iter().copied().map(Holder::Number).collect();
             prop_assert_eq!(queue, expected);
             prop_assert_eq!(&woken, &model.woken, "who is woken, and in which order");
-            let unclaimed = state.holders(Tick(now)).iter().filter(|h| !h.claimed).count();
+            let unclaimed = state.holders(Tick(now)).filter(|h| !h.claimed).count();
             prop_assert_eq!(unclaimed, model.granted.len());
             // Nobody waits while a permit is free.
             prop_assert!(model.queue.is_empty() || state.in_use() >= state.capacity);
@@ -205,9 +206,9 @@ fn holders_are_a_multiset_of_permits() {
                 .unwrap()
         })
         .collect();
-    assert_eq!(state.holders(Tick(2)).len(), 3);
+    assert_eq!(state.holders(Tick(2)).count(), 3);
     assert!(state.release(permits[1], Tick(3)).is_some());
-    let holders = state.holders(Tick(4));
+    let holders: Vec<_> = state.holders(Tick(4)).collect();
     assert_eq!(holders.len(), 2);
     assert!(holders.iter().all(|info| info.holder == number(7)));
 }
@@ -226,11 +227,7 @@ fn the_longest_holder_comes_first() {
     let _ = state
         .try_acquire(&number(3), &Owner::Anybody, Tick(40))
         .unwrap();
-    let names: Vec<Holder> = state
-        .holders(Tick(50))
-        .into_iter()
-        .map(|h| h.holder)
-        .collect();
+    let names: Vec<Holder> = state.holders(Tick(50)).map(|h| h.holder).collect();
     assert_eq!(names, [number(2), number(3)]);
 }
 
@@ -366,12 +363,18 @@ fn a_wait_that_is_taken_to_another_line_of_work_proves_nothing_of_either() {
     let lock = ResourceLock::new("db");
     let other = ResourceLock::new("other");
     let busy = other.try_acquire("x").unwrap();
-    let mut wait = queued(&other, "job");
     let held = lock.try_acquire("job").unwrap();
+    let mut wait = queued(&other, "job");
     std::thread::scope(|scope| {
         // Begun here, polled on another thread: `job` on this thread is no longer what waits.
         let there = scope.spawn(|| {
             assert!(wait.claim(std::task::Waker::noop()).is_none());
+            wait
+        });
+        let mut wait = there.join().unwrap();
+        // So `x` may wait for what `job` holds here.
+        drop(queued(&lock, "x"));
+        let there = scope.spawn(move || {
             drop(busy);
             let slot = wait.claim(std::task::Waker::noop());
             assert!(slot.is_some());
@@ -382,4 +385,54 @@ fn a_wait_that_is_taken_to_another_line_of_work_proves_nothing_of_either() {
         drop(queued(&other, "job"));
     });
     drop(held);
+}
+
+#[test]
+fn a_wait_that_was_granted_before_it_was_looked_at_is_no_deadlock() {
+    let lock = std::sync::Arc::new(ResourceLock::new("db"));
+    let held = lock.try_acquire("a").unwrap();
+    let line = Node::Line(Holder::from("b"), Line::current());
+    let waiter = {
+        let owner = Owner::Line(line.clone());
+        lock.shared.state().enqueue("b".into(), owner, Tick(1))
+    };
+    drop(held);
+    // All permits are its own by now, which it is not to be blamed for.
+    let known = Registration::new(vec![line], &lock.shared, waiter, &Holder::from("b"));
+    assert!(known.is_ok());
+}
+
+#[test]
+fn a_refusal_names_the_longest_holders_and_not_thousands() {
+    let lock = ResourceLock::builder("pool")
+        .max_concurrent(1_000)
+        .build()
+        .unwrap();
+    let held: Vec<_> = (0..1_000_u64)
+        .map(|id| lock.try_acquire(id).unwrap())
+        .collect();
+    let refused = lock.try_acquire("late").unwrap_err();
+    let named: Vec<_> = refused.holders().iter().map(|h| &h.holder).collect();
+    let expected: Vec<_> = (0..16).map(number).collect();
+    assert_eq!(named, expected.iter().collect::<Vec<_>>());
+    assert!(
+        refused.to_string().ends_with("and at least 13 more"),
+        "{refused}"
+    );
+    assert_eq!(lock.snapshot().holders.len(), held.len());
+}
+
+#[test]
+fn a_wait_ends_with_the_grant_although_it_was_abandoned_later() {
+    let mut state: State<()> = State::new(1);
+    let held = state
+        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
+    assert!(state.release(held, Tick(20)).is_some());
+    let gone = state.give_up(waiter, EndedBy::Abandoned, THRESHOLD, Tick(900));
+    let Some(GaveUp::PassedOn { waited, .. }) = gone else {
+        panic!("{gone:?}");
+    };
+    assert_eq!(waited, Duration::from_nanos(20));
 }
