@@ -460,6 +460,7 @@ async fn who_asks_again_for_what_it_holds_is_told_at_once() {
     assert_eq!(cycle(refused.reason()), [step("tx-1", "db")]);
     let snapshot = lock.snapshot();
     assert_eq!((snapshot.waiting, snapshot.stats.deadlocks), (0, 1));
+    assert_eq!(snapshot.stats.wait.count, 1, "a refusal is no wait");
 }
 
 #[tokio::test(start_paused = true)]

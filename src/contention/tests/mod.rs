@@ -1,15 +1,17 @@
 //! The pure core against a naive model: a list of holders and a list of waiters.
 
+mod deadlock;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::graph::{Line, Node, Registration};
-use super::handle::ResourceLock;
-use super::holder::Holder;
-use super::list::Key;
-use super::queue::{Asked, Asker, Patience, Queued, ask};
-use super::state::{EndedBy, GaveUp, Owner, State};
+use crate::contention::graph::{Line, Node, Registration};
+use crate::contention::handle::ResourceLock;
+use crate::contention::holder::Holder;
+use crate::contention::list::Key;
+use crate::contention::queue::{Asked, Asker, Patience, Queued, ask};
+use crate::contention::state::{EndedBy, GaveUp, Owner, State};
 use crate::time::Tick;
 
 const THRESHOLD: Duration = Duration::from_nanos(50);
