@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, LazyLock, Mutex};
 use std::thread;
@@ -15,9 +16,11 @@ use futures::stream::{self, StreamExt};
 use static_assertions::assert_impl_all;
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::contention::{
-    Acquire, AcquireOwned, ContentionEvent, ContentionService, OwnedResourceGuard, ResourceGuard,
+    Acquire, AcquireOwned, ContentionEvent, ContentionFuture, ContentionService,
+    OwnedResourceGuard, ResourceGuard,
 };
 use tower_bulwark::observe::Feed;
 use tower_bulwark::{
@@ -34,6 +37,7 @@ assert_impl_all!(Acquire<'static>: Send);
 assert_impl_all!(AcquireOwned: Send);
 assert_impl_all!(ContentionLayer<std::io::Error>: Send, Sync, Clone);
 assert_impl_all!(ContentionService<(), std::io::Error>: Send, Sync, Clone);
+assert_impl_all!(ContentionFuture<BoxCloneService<(), (), Infallible>, (), Infallible>: Send);
 
 fn exclusive() -> ResourceLock {
     ResourceLock::new("db")
@@ -316,6 +320,25 @@ async fn a_long_hold_of_a_layer_is_told_on_time_and_again_when_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_run_is_told_on_time_too() {
+    let feed = Feed::default();
+    let lock = ResourceLock::builder("db")
+        .hold_threshold(3 * SECOND)
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let mut run = task::spawn(lock.run("job", || async {
+        sleep(10 * SECOND).await;
+        Unit::Ok(())
+    }));
+    assert_pending!(run.poll());
+    advance(3 * SECOND).await;
+    assert!(run.is_woken());
+    assert_pending!(run.poll());
+    assert_eq!(events(&feed), ["`job` has held it for 3.000s"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_hold_of_a_guard_is_noticed_by_a_snapshot() {
     let feed = Feed::default();
     let lock = ResourceLock::builder("db")
@@ -573,6 +596,20 @@ async fn an_owned_guard_may_be_anywhere_and_proves_nothing() {
     release.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_owned_guard_among_the_permits_is_enough_to_hope() {
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(2)
+        .build()
+        .unwrap();
+    let anywhere = lock.acquire_owned("tx-2").await.unwrap();
+    let _held = lock.acquire("tx-1").await.unwrap();
+    let mut again = task::spawn(lock.acquire("tx-1"));
+    assert_pending!(again.poll());
+    drop(anywhere);
+    drop(assert_ready_ok!(again.poll()));
+}
+
 type Unit = Result<(), Infallible>;
 
 #[tokio::test(start_paused = true)]
@@ -619,6 +656,23 @@ fn a_service_that_waits_in_its_call_is_told_at_once_too() {
     }));
     let answer = service.call(()).now_or_never().unwrap();
     assert!(answer.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_happens_to_run_within_a_call_is_not_part_of_it() {
+    let lock = exclusive();
+    let local = Rc::new(tokio::task::LocalSet::new());
+    let asks = lock.clone();
+    let other =
+        local.spawn_local(async move { asks.run("other", || async { Unit::Ok(()) }).await });
+    let drives = Rc::clone(&local);
+    let service = lock.layer().layer(service_fn(move |(): ()| {
+        let local = Rc::clone(&drives);
+        // Polls whatever was spawned there, while the permit of this call is held.
+        async move { Unit::Ok(local.run_until(sleep(SHORT)).await) }
+    }));
+    service.oneshot(()).await.unwrap();
+    local.run_until(other).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -1189,6 +1243,17 @@ async fn a_permit_held_while_the_inner_service_is_not_ready_is_told_of() {
     );
     drop(call);
     assert_eq!(lock.snapshot().in_use, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_a_permit_carries_no_room_for_a_wait() {
+    let mut service = exclusive()
+        .layer()
+        .layer(service_fn(|(): ()| std::future::ready(Unit::Ok(()))));
+    let call = service.call(());
+    let size = std::mem::size_of_val(&call);
+    assert!(size <= 96, "{size} bytes");
+    let _: Result<(), Error<Infallible>> = call.await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Tells of a call that keeps its permit for too long, while it still does.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
@@ -19,7 +20,7 @@ pub(super) struct HoldAlarm {
 
 impl HoldAlarm {
     /// Wakes the task when it is time, and tells of it then.
-    pub(super) fn watch(&mut self, slot: &Slot<ResourceLock>, cx: &mut Context<'_>) {
+    pub(super) fn watch<B: Borrow<ResourceLock>>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
         let lock = slot.lock();
         let Some(threshold) = lock.policy().hold_threshold() else {
             return;

@@ -69,6 +69,8 @@ impl Line {
 /// The permits that cannot be released before what is being polled right now has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
+    /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
+    task: Option<tokio::task::Id>,
     permits: [Option<PermitId>; Self::DEPTH],
 }
 
@@ -81,7 +83,10 @@ impl Inside {
     const DEPTH: usize = 8;
 
     fn current() -> Self {
-        INSIDE.try_with(|inside| *inside).unwrap_or(Self {
+        let task = tokio::task::try_id();
+        let inside = INSIDE.try_with(|inside| *inside).ok();
+        inside.filter(|inside| inside.task == task).unwrap_or(Self {
+            task,
             permits: [None; Self::DEPTH],
         })
     }

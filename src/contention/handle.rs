@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
+use super::alarm::HoldAlarm;
 use super::event::ContentionEvent;
 use super::graph::{Inside, PermitId};
 use super::guard::{OwnedResourceGuard, ResourceGuard};
@@ -100,6 +101,16 @@ impl ResourceLock {
     /// # Errors
     ///
     /// [`Contended`], with the reason, the time waited, and the holders at that moment.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens before the future is first polled. Dropping it leaves the queue; if it had just been
+    /// granted a permit, the next in the queue gets that.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no tokio runtime with its timer, if it has to wait. There,
+    /// [`acquire_blocking`](Self::acquire_blocking) is the right one.
     pub fn acquire(&self, holder: impl Into<Holder>) -> Acquire<'_> {
         self.acquire_with(holder.into(), None)
     }
@@ -213,7 +224,15 @@ impl ResourceLock {
             .map_err(Error::Contended)?;
         let id = PermitId::new(&self.shared, slot.permit());
         let mut running = pin!(Inside::run(id, operation));
-        let result = std::future::poll_fn(|cx| Inside::run(id, || running.as_mut().poll(cx))).await;
+        let mut alarm = HoldAlarm::default();
+        let result = std::future::poll_fn(|cx| {
+            let polled = Inside::run(id, || running.as_mut().poll(cx));
+            if polled.is_pending() {
+                alarm.watch(&slot, cx);
+            }
+            polled
+        })
+        .await;
         drop(slot);
         result.map_err(IntoError::into_error)
     }

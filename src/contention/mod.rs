@@ -71,6 +71,9 @@
 //!   whatever the names.
 //! - A guard of [`acquire`](ResourceLock::acquire) belongs to its holder *in its task*: the same name in another task is
 //!   somebody else. A name that holds several permits of one resource, or waits twice at once, proves nothing.
+//!   Branches of *one* task that lock under one name (`join!`, `buffer_unordered`) cannot be told from one line of work:
+//!   give each a name of its own, or use [`run`](ResourceLock::run), a layer or
+//!   [`acquire_owned`](ResourceLock::acquire_owned) there.
 //! - An owned guard may be anywhere, and proves nothing.
 //!
 //! # Defaults

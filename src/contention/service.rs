@@ -143,9 +143,9 @@ impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionLayer<L, H, A> {
 /// The wait for a permit is part of the response future, not of `poll_ready`: it belongs to a request, so
 /// it has a holder, and its end is the answer to one request. A call that finds a free permit is made at
 /// once, by the instance that is ready. A call that must wait is made by a clone, which is made ready when
-/// the permit is there: while it waits, nothing of the inner service is reserved. That is why the inner
-/// service has to be `Clone`; to call it first and wait then would let services that start their work in
-/// `call` run without a permit.
+/// the permit is there: while it waits, nothing of the inner service is reserved, not even the place (in a
+/// `ConcurrencyLimit`, a `Buffer`) that it was readied with. That is why the inner service has to be `Clone`;
+/// to call it first and wait then would let services that start their work in `call` run without a permit.
 pub struct ContentionService<S, L, H = AmbientHolder, A = AsError> {
     inner: S,
     lock: ResourceLock,
