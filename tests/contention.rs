@@ -669,7 +669,10 @@ async fn a_task_that_happens_to_run_within_a_call_is_not_part_of_it() {
     let service = lock.layer().layer(service_fn(move |(): ()| {
         let local = Rc::clone(&drives);
         // Polls whatever was spawned there, while the permit of this call is held.
-        async move { Unit::Ok(local.run_until(sleep(SHORT)).await) }
+        async move {
+            local.run_until(sleep(SHORT)).await;
+            Unit::Ok(())
+        }
     }));
     service.oneshot(()).await.unwrap();
     local.run_until(other).await.unwrap().unwrap();
