@@ -14,8 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::guard::{OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::queue::{Asked, Patience, Queued, ask};
-use super::state::Owner;
+use super::queue::{Asked, Asker, Patience, Queued, ask};
 use crate::error::Contended;
 use crate::time;
 
@@ -32,7 +31,7 @@ enum Stage<B: Borrow<ResourceLock>> {
     Fresh {
         lock: B,
         holder: Holder,
-        owner: Owner,
+        asker: Asker,
         patience: Patience,
     },
     Queued(Queued<B>),
@@ -40,12 +39,12 @@ enum Stage<B: Borrow<ResourceLock>> {
 }
 
 impl<B: Borrow<ResourceLock>> Waiting<B> {
-    pub(super) fn new(lock: B, holder: Holder, owner: Owner, patience: Patience) -> Self {
+    pub(super) fn new(lock: B, holder: Holder, asker: Asker, patience: Patience) -> Self {
         Self {
             stage: Stage::Fresh {
                 lock,
                 holder,
-                owner,
+                asker,
                 patience,
             },
             timer: None,
@@ -64,13 +63,13 @@ impl<B: Borrow<ResourceLock>> Future for Waiting<B> {
                     let Stage::Fresh {
                         lock,
                         holder,
-                        owner,
+                        asker,
                         patience,
                     } = std::mem::replace(this.stage, Stage::Done)
                     else {
                         continue;
                     };
-                    match ask(lock, holder, owner, patience)? {
+                    match ask(lock, holder, asker, patience)? {
                         Asked::Got(slot) => return Poll::Ready(Ok(slot)),
                         Asked::Queued(queued) => *this.stage = Stage::Queued(queued),
                     }
@@ -155,10 +154,10 @@ impl Wake for Unpark {
 pub(super) fn wait_blocking<B: Borrow<ResourceLock>>(
     lock: B,
     holder: Holder,
-    owner: Owner,
+    asker: Asker,
     patience: Patience,
 ) -> Result<Slot<B>, Contended> {
-    let mut queued = match ask(lock, holder, owner, patience)? {
+    let mut queued = match ask(lock, holder, asker, patience)? {
         Asked::Got(slot) => return Ok(slot),
         Asked::Queued(queued) => queued,
     };

@@ -2,7 +2,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Holder;
-use crate::error::{CycleStep, HolderInfo};
+use crate::error::{CycleStep, HolderInfo, write_more};
 
 /// What a resource lock tells observers.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub enum ContentionEvent {
         holder: Holder,
         /// For how long.
         waited: Duration,
-        /// Whom it waits for, the longest holder first.
+        /// Whom it waits for, the longest holder first; at most 16.
         holders: Vec<HolderInfo>,
         /// How many wait, this one included.
         queue_length: usize,
@@ -37,7 +37,7 @@ pub enum ContentionEvent {
         holder: Holder,
         /// For how long.
         waited: Duration,
-        /// Who had the permits.
+        /// Who had the permits, the longest holder first; at most 16.
         holders: Vec<HolderInfo>,
         /// Whether it was the request's deadline that came, not the lock's own timeout.
         deadline: bool,
@@ -106,10 +106,7 @@ fn write_holders(f: &mut fmt::Formatter<'_>, holders: &[HolderInfo]) -> fmt::Res
     for (i, info) in holders.iter().take(3).enumerate() {
         write!(f, "{}{info}", if i == 0 { ", held by " } else { ", " })?;
     }
-    match holders.len() {
-        0..=3 => Ok(()),
-        more => write!(f, " and {} more", more - 3),
-    }
+    write_more(f, holders.len())
 }
 
 impl fmt::Display for ContentionEvent {

@@ -14,13 +14,14 @@
 //! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
 //! is not, anywhere on the way, can end every wait that leads to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::handle::Shared;
 use super::holder::Holder;
-use super::state::{Key, Owner};
+use super::list::Key;
+use super::state::Owner;
 use crate::error::CycleStep;
 
 /// Something that can be kept from releasing a permit by having to wait.
@@ -70,6 +71,8 @@ impl Line {
 /// Copied with every poll, so it is small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
+    /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
+    task: Option<tokio::task::Id>,
     /// The innermost first.
     permits: [PermitId; Self::DEPTH],
     depth: usize,
@@ -84,7 +87,10 @@ impl Inside {
     const DEPTH: usize = 4;
 
     fn current() -> Self {
-        INSIDE.try_with(|inside| *inside).unwrap_or(Self {
+        let task = tokio::task::try_id();
+        let inside = INSIDE.try_with(|inside| *inside).ok();
+        inside.filter(|inside| inside.task == task).unwrap_or(Self {
+            task,
             permits: [PermitId { lock: 0, permit: 0 }; Self::DEPTH],
             depth: 0,
         })
@@ -194,14 +200,12 @@ impl Drop for Registration {
     }
 }
 
-/// A permit in use, as the search sees it.
-enum Found {
+/// Why a permit in use is not going to be released, as far as the table of waits can tell.
+enum Found<'a> {
     /// It belongs to the very line of work that is about to wait.
     Itself,
-    /// It belongs to this, which may wait itself.
-    Another(Node),
-    /// Nothing is known that keeps it from being released.
-    Free,
+    /// What it belongs to waits here.
+    Waits(&'a Wait),
 }
 
 /// The cycle that `waiter` would close by waiting for `lock`, if everything that could end the wait waits
@@ -229,17 +233,18 @@ fn find_cycle(
     let mut closed_at = None;
     let mut next = 0;
     while next < visits.len() {
-        for found in permits_of(&visits[next].lock, own, (next == 0).then_some(waiter))? {
-            let node = match found {
-                Found::Free => return None,
+        for found in permits_of(
+            &visits[next].lock,
+            waits,
+            own,
+            (next == 0).then_some(waiter),
+        )? {
+            let wait = match found {
                 Found::Itself => {
                     closed_at.get_or_insert(next);
                     continue;
                 }
-                Found::Another(node) => node,
-            };
-            let [wait] = waits.get(&node)?.as_slice() else {
-                return None; // Waits twice at once: several lines of work under one name.
+                Found::Waits(wait) => wait,
             };
             if !wait.lock.is_queued(wait.waiter) {
                 return None; // Granted meanwhile: it goes on.
@@ -273,32 +278,41 @@ fn find_cycle(
     (!cycle.is_empty()).then_some(cycle)
 }
 
-/// The permits of a lock; `None` if it has a free one, or the waiter has been granted one meanwhile.
-fn permits_of(lock: &Arc<Shared>, own: &[Node], waiter: Option<Key>) -> Option<Vec<Found>> {
+/// What every permit of a lock is kept by. `None` as soon as one is found that nothing is known to keep:
+/// as a rule that is the first, so that a wait for a large pool costs no more than one for a small one.
+fn permits_of<'a>(
+    lock: &Arc<Shared>,
+    waits: &'a Waits,
+    own: &[Node],
+    waiter: Option<Key>,
+) -> Option<Vec<Found<'a>>> {
     let state = lock.state();
     let has_one = waiter.is_some_and(|waiter| !state.is_queued(waiter));
     if has_one || state.in_use() < state.capacity {
         return None;
     }
-    let lines: Vec<&Node> = state
-        .held()
-        .filter_map(|(_, held)| match &held.node {
-            Owner::Line(node) => Some(node),
-            Owner::Anybody | Owner::ItsFuture => None,
-        })
-        .collect();
-    let several = |node: &Node| lines.iter().filter(|other| **other == node).count() > 1;
-    let found = state.held().map(|(permit, held)| {
-        let node = match &held.node {
-            Owner::Anybody => return Found::Free,
-            Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),
-            Owner::Line(node) if several(node) => return Found::Free,
-            Owner::Line(node) => node.clone(),
+    let mut lines = HashSet::new();
+    let mut found = Vec::new();
+    for (permit, held) in state.held() {
+        let call;
+        let node = match &held.owner {
+            Owner::Anybody => return None,
+            Owner::ItsFuture => {
+                call = Node::Permit(PermitId::new(lock, permit));
+                &call
+            }
+            // Several permits at once: several lines of work under one name.
+            Owner::Line(node) if !lines.insert(node) => return None,
+            Owner::Line(node) => node,
         };
-        match own.contains(&node) {
-            true => Found::Itself,
-            false => Found::Another(node),
-        }
-    });
-    Some(found.collect())
+        let waits = waits.get(node).map_or(&[][..], Vec::as_slice);
+        found.push(match (own.contains(node), node, waits) {
+            // What waits inside a call keeps it from ending, whatever else waits there.
+            (true, Node::Permit(_), _) | (true, Node::Line(..), []) => Found::Itself,
+            (false, _, [wait]) => Found::Waits(wait),
+            // It runs, or waits twice at once and so is several lines of work under one name.
+            _ => return None,
+        });
+    }
+    Some(found)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::state::Key;
+use super::list::Key;
 use crate::time;
 
 /// A permit in hand; given back when dropped.
@@ -34,7 +34,7 @@ impl<B: Borrow<ResourceLock>> Slot<B> {
         }
     }
 
-    fn held_for(&self) -> Duration {
+    pub(super) fn held_for(&self) -> Duration {
         let now = time::now();
         let state = self.lock().shared.state();
         state

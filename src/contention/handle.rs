@@ -8,15 +8,17 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
+use super::alarm::HoldAlarm;
 use super::event::ContentionEvent;
-use super::graph::{Inside, Line, Node, PermitId};
+use super::graph::{Inside, PermitId};
 use super::guard::{OwnedResourceGuard, ResourceGuard};
 use super::holder::Holder;
+use super::list::Key;
 use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
-use super::queue::{Patience, try_now};
+use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
 use super::snapshot::ResourceSnapshot;
-use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use super::state::{EndedBy, GaveUp, Owner, State};
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
@@ -99,6 +101,16 @@ impl ResourceLock {
     /// # Errors
     ///
     /// [`Contended`], with the reason, the time waited, and the holders at that moment.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens before the future is first polled. Dropping it leaves the queue; if it had just been
+    /// granted a permit, the next in the queue gets that.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no tokio runtime with its timer, if it has to wait. There,
+    /// [`acquire_blocking`](Self::acquire_blocking) is the right one.
     pub fn acquire(&self, holder: impl Into<Holder>) -> Acquire<'_> {
         self.acquire_with(holder.into(), None)
     }
@@ -109,8 +121,8 @@ impl ResourceLock {
     }
 
     fn acquire_with(&self, holder: Holder, timeout: Option<Duration>) -> Acquire<'_> {
-        let owner = line_of(&holder);
-        Acquire(Waiting::new(self, holder, owner, self.patience(timeout)))
+        let patience = self.patience(timeout);
+        Acquire(Waiting::new(self, holder, Asker::Guard, patience))
     }
 
     /// A permit if one is free and nobody waits.
@@ -119,9 +131,7 @@ impl ResourceLock {
     ///
     /// [`Contended`] for [`ContendedReason::Busy`].
     pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        try_now(self, holder, &owner).map(ResourceGuard)
+        try_now(self, holder.into(), Asker::Guard).map(ResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for a guard that borrows nothing.
@@ -130,7 +140,7 @@ impl ResourceLock {
         AcquireOwned(Waiting::new(
             self.clone(),
             holder.into(),
-            Owner::Anybody,
+            Asker::OwnedGuard,
             patience,
         ))
     }
@@ -145,7 +155,7 @@ impl ResourceLock {
         AcquireOwned(Waiting::new(
             self.clone(),
             holder.into(),
-            Owner::Anybody,
+            Asker::OwnedGuard,
             patience,
         ))
     }
@@ -159,7 +169,7 @@ impl ResourceLock {
         &self,
         holder: impl Into<Holder>,
     ) -> Result<OwnedResourceGuard, Contended> {
-        try_now(self.clone(), holder.into(), &Owner::Anybody).map(OwnedResourceGuard)
+        try_now(self.clone(), holder.into(), Asker::OwnedGuard).map(OwnedResourceGuard)
     }
 
     /// Like [`acquire`](Self::acquire), for code that blocks: the thread is parked. Needs no runtime, and
@@ -172,9 +182,8 @@ impl ResourceLock {
         &self,
         holder: impl Into<Holder>,
     ) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        wait_blocking(self, holder, owner, self.patience(None)).map(ResourceGuard)
+        let patience = self.patience(None);
+        wait_blocking(self, holder.into(), Asker::Guard, patience).map(ResourceGuard)
     }
 
     /// Like [`acquire_timeout`](Self::acquire_timeout), for code that blocks.
@@ -187,9 +196,8 @@ impl ResourceLock {
         holder: impl Into<Holder>,
         timeout: Duration,
     ) -> Result<ResourceGuard<'_>, Contended> {
-        let holder = holder.into();
-        let owner = line_of(&holder);
-        wait_blocking(self, holder, owner, self.patience(Some(timeout))).map(ResourceGuard)
+        let patience = self.patience(Some(timeout));
+        wait_blocking(self, holder.into(), Asker::Guard, patience).map(ResourceGuard)
     }
 
     /// Runs `operation` with a permit: waits as [`acquire`](Self::acquire) does, and gives the permit back
@@ -211,12 +219,20 @@ impl ResourceLock {
         E: IntoError<L>,
     {
         let patience = self.patience(None);
-        let slot = Waiting::new(self, holder.into(), Owner::ItsFuture, patience)
+        let slot = Waiting::new(self, holder.into(), Asker::Call, patience)
             .await
             .map_err(Error::Contended)?;
         let id = PermitId::new(&self.shared, slot.permit());
         let mut running = pin!(Inside::run(id, operation));
-        let result = std::future::poll_fn(|cx| Inside::run(id, || running.as_mut().poll(cx))).await;
+        let mut alarm = HoldAlarm::default();
+        let result = std::future::poll_fn(|cx| {
+            let polled = Inside::run(id, || running.as_mut().poll(cx));
+            if polled.is_pending() {
+                alarm.watch(&slot, cx);
+            }
+            polled
+        })
+        .await;
         drop(slot);
         result.map_err(IntoError::into_error)
     }
@@ -261,14 +277,6 @@ impl ResourceLock {
     }
 }
 
-/// The line of work that a guard belongs to. Nobody in particular is nobody twice.
-fn line_of(holder: &Holder) -> Owner {
-    match holder {
-        Holder::Anonymous(_) => Owner::Anybody,
-        _ => Owner::Line(Node::Line(holder.clone(), Line::current())),
-    }
-}
-
 impl Shared {
     pub(super) fn name(&self) -> &Arc<str> {
         self.funnel.name()
@@ -300,7 +308,7 @@ impl Shared {
             holder,
             reason,
             waited,
-            holders: state.holders(now),
+            holders: state.longest_holders(now),
             queue_length: state.waiting(),
             capacity: state.capacity,
         };
@@ -326,7 +334,14 @@ impl Shared {
                 }
                 Some(GaveUp::PassedOn { waited, wake: None })
             }
-            other => Some(other),
+            GaveUp::Left { waited, unwoken } => {
+                drop(unwoken); // Here, where no lock is held.
+                Some(GaveUp::Left {
+                    waited,
+                    unwoken: None,
+                })
+            }
+            kept @ GaveUp::HadPermit(_) => Some(kept),
         }
     }
 

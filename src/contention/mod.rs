@@ -71,6 +71,9 @@
 //!   whatever the names.
 //! - A guard of [`acquire`](ResourceLock::acquire) belongs to its holder *in its task*: the same name in another task is
 //!   somebody else. A name that holds several permits of one resource, or waits twice at once, proves nothing.
+//!   Branches of *one* task that lock under one name (`join!`, `buffer_unordered`) cannot be told from one line of work:
+//!   give each a name of its own, or use [`run`](ResourceLock::run), a layer or
+//!   [`acquire_owned`](ResourceLock::acquire_owned) there.
 //! - An owned guard may be anywhere, and proves nothing.
 //!
 //! # Defaults
@@ -105,20 +108,23 @@
 //! # What it costs
 //!
 //! A free permit: a mutex that is held for some nanoseconds, taken twice, and two readings of the clock. Nothing is
-//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and places for
-//! the most permits and waiters there ever were.
+//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and a place for
+//! each permit in use and each waiter.
 //!
 //! # See also
 //!
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod acquire;
+mod alarm;
 mod event;
 mod graph;
 mod guard;
 mod handle;
 mod holder;
+mod list;
 mod policy;
 mod queue;
+mod request;
 mod service;
 mod snapshot;
 mod state;
@@ -132,10 +138,8 @@ pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use holder::Holder;
 pub use policy::{ResourceLockBuilder, ResourcePolicy};
-pub use service::{
-    AmbientHolder, ContentionFuture, ContentionLayer, ContentionService, HolderWith, RequestHolder,
-    WaitsUntil,
-};
+pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
+pub use service::{ContentionFuture, ContentionLayer, ContentionService};
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaiterInfo};
 
 pub use crate::histogram::DurationSummary;

@@ -128,8 +128,8 @@ impl ResourceLockBuilder {
 
     /// From when on somebody who holds a permit is reported. Default: never.
     ///
-    /// A layer reports its own call on time. A guard is nobody's future: it is noticed by whoever waits, by
-    /// a snapshot, or when it is released.
+    /// A layer, and [`run`](ResourceLock::run), report their own calls on time. A guard is nobody's future: it
+    /// is noticed by whoever waits, by a snapshot, or when it is released.
     pub fn hold_threshold(mut self, threshold: Duration) -> Self {
         self.policy.hold_threshold = Some(threshold);
         self

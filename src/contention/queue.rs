@@ -6,14 +6,37 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::event::ContentionEvent;
-use super::graph::{self, Registration};
+use super::graph::{self, Line, Node, Registration};
 use super::guard::Slot;
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::state::{EndedBy, GaveUp, Key, Owner};
+use super::list::Key;
+use super::state::{EndedBy, GaveUp, Owner};
 use crate::deadline::{self, Deadline};
 use crate::error::{Contended, ContendedReason};
 use crate::time::{self, Tick};
+
+/// What asks for a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Guard,
+    OwnedGuard,
+    /// The permit lives as long as the future that asks.
+    Call,
+}
+
+impl Asker {
+    /// Whose the permit will be. To be asked where the wait runs: a future may be made in one task and
+    /// polled in another.
+    fn owner(self, holder: &Holder) -> Owner {
+        match (self, holder) {
+            (Self::Call, _) => Owner::ItsFuture,
+            // Nobody in particular is nobody twice.
+            (Self::OwnedGuard, _) | (Self::Guard, Holder::Anonymous(_)) => Owner::Anybody,
+            (Self::Guard, _) => Owner::Line(Node::Line(holder.clone(), Line::current())),
+        }
+    }
+}
 
 /// How long a caller is ready to wait.
 #[derive(Clone, Copy, Debug)]
@@ -40,19 +63,22 @@ pub(super) struct Queued<B: Borrow<ResourceLock>> {
     by_deadline: bool,
     /// When the wait is to be reported; `None` once it has been.
     reports: Option<Tick>,
-    _known: Option<Registration>,
+    /// The line of work it is part of, as far as anybody knows.
+    line: Option<Line>,
+    known: Option<Registration>,
 }
 
 /// A permit if one is free and nobody waits; else a refusal.
 pub(super) fn try_now<B: Borrow<ResourceLock>>(
     lock: B,
     holder: Holder,
-    owner: &Owner,
+    asker: Asker,
 ) -> Result<Slot<B>, Contended> {
     let now = time::now();
+    let owner = asker.owner(&holder);
     let shared = &lock.borrow().shared;
     let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, owner, now) {
+    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
         drop(state);
         return Ok(Slot::new(lock, permit));
     }
@@ -65,13 +91,14 @@ pub(super) fn try_now<B: Borrow<ResourceLock>>(
 pub(super) fn ask<B: Borrow<ResourceLock>>(
     lock: B,
     holder: Holder,
-    owner: Owner,
+    asker: Asker,
     patience: Patience,
 ) -> Result<Asked<B>, Contended> {
     if patience.timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return try_now(lock, holder, &owner).map(Asked::Got);
+        return try_now(lock, holder, asker).map(Asked::Got);
     }
     let now = time::now();
+    let owner = asker.owner(&holder);
     let shared = &lock.borrow().shared;
     let mut state = shared.state();
     if let Some(permit) = state.try_acquire(&holder, &owner, now) {
@@ -92,13 +119,16 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
         });
         return Err(shared.contended(holder, ContendedReason::QueueFull, Duration::ZERO, now));
     }
+    let line = owner.line();
     let blocked = graph::blocked_by_a_wait(&owner);
     let key = state.enqueue(holder.clone(), owner, now);
     drop(state);
     match Registration::new(blocked, shared, key, &holder) {
-        Ok(known) => Ok(Asked::Queued(Queued::new(
-            lock, key, holder, now, patience, known,
-        ))),
+        Ok(known) => {
+            let mut queued = Queued::new(lock, key, holder, now, patience);
+            (queued.line, queued.known) = (line, known);
+            Ok(Asked::Queued(queued))
+        }
         Err(cycle) => refuse_deadlock(lock, key, holder, cycle, now),
     }
 }
@@ -135,14 +165,7 @@ impl<W> GaveUp<W> {
 }
 
 impl<B: Borrow<ResourceLock>> Queued<B> {
-    fn new(
-        lock: B,
-        key: Key,
-        holder: Holder,
-        now: Tick,
-        patience: Patience,
-        known: Option<Registration>,
-    ) -> Self {
+    fn new(lock: B, key: Key, holder: Holder, now: Tick, patience: Patience) -> Self {
         let own = patience
             .timeout
             .map_or(Tick::NEVER, |timeout| now.after(timeout));
@@ -157,7 +180,8 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
             gives_up: own.min(deadline),
             by_deadline: deadline < own,
             reports: Some(now.after(threshold)),
-            _known: known,
+            line: None,
+            known: None,
         }
     }
 
@@ -165,20 +189,21 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
     pub(super) fn claim(&mut self, waker: &Waker) -> Option<Slot<B>> {
         let now = time::now();
         let shared = &self.lock.as_ref()?.borrow().shared;
-        let threshold = shared.policy.contention_threshold();
-        let waker = waker.clone();
-        let claimed = shared.state().claim(self.key, waker, threshold, now);
-        match claimed {
-            Ok((permit, waited)) => {
-                shared.publish(ContentionEvent::Acquired {
-                    holder: self.holder.clone(),
-                    waited,
-                });
-                self.lock.take().map(|lock| Slot::new(lock, permit))
-            }
-            // An old waker is dropped here, where no lock is held.
-            Err(_old) => None,
+        if self.line.is_some_and(|line| line != Line::current()) {
+            // It was taken to another task since: it proves nothing of this one, nor of that.
+            (self.line, self.known) = (None, None);
+            shared.state().disown(self.key);
         }
+        let threshold = shared.policy.contention_threshold();
+        // Cloned before and dropped after the lock: a waker is somebody else's code.
+        let mut waker = Some(waker.clone());
+        let claimed = shared.state().claim(self.key, &mut waker, threshold, now);
+        let (permit, waited) = claimed?;
+        shared.publish(ContentionEvent::Acquired {
+            holder: self.holder.clone(),
+            waited,
+        });
+        self.lock.take().map(|lock| Slot::new(lock, permit))
     }
 
     /// When this wait has to be looked at, woken or not.
@@ -203,7 +228,10 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
         let shared = &lock.borrow().shared;
         let (holders, queue_length) = {
             let state = shared.state();
-            (state.holders(now), state.waiting())
+            if !state.is_queued(self.key) {
+                return; // Granted meanwhile: the holder would be the one who waits.
+            }
+            (state.longest_holders(now), state.waiting())
         };
         shared.publish(ContentionEvent::Contended {
             holder: self.holder.clone(),
@@ -249,7 +277,7 @@ impl<B: Borrow<ResourceLock>> Drop for Queued<B> {
         deadline::excuse_timed_out();
         let shared = &lock.borrow().shared;
         let left = shared.give_up(self.key, EndedBy::Abandoned, time::now());
-        if let Some(GaveUp::Left { waited } | GaveUp::PassedOn { waited, .. }) = left {
+        if let Some(GaveUp::Left { waited, .. } | GaveUp::PassedOn { waited, .. }) = left {
             shared.publish(ContentionEvent::Abandoned {
                 holder: self.holder.clone(),
                 waited,

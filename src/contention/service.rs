@@ -8,100 +8,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::acquire::Waiting;
+use super::alarm::HoldAlarm;
 use super::graph::{Inside, PermitId};
 use super::guard::Slot;
 use super::handle::ResourceLock;
 use super::holder::Holder;
-use super::queue::Patience;
-use super::state::Owner;
+use super::queue::{Asker, Patience};
+use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
 use super::workflow;
 use crate::answer::{Answer, AsError, RejectWith};
 use crate::deadline::Deadline;
 use crate::error::Rejection;
-use crate::time;
-
-/// What a request says of its wait.
-pub trait RequestHolder<Req> {
-    /// Who asks; `None`: the workflow that the task works for, or nobody in particular.
-    fn holder(&self, request: &Req) -> Option<Holder>;
-
-    /// Until when the caller can use a permit.
-    fn deadline(&self, request: &Req) -> Option<Deadline>;
-}
-
-/// Takes the [workflow](crate::workflow) of the task as the holder: the default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AmbientHolder;
-
-impl<Req> RequestHolder<Req> for AmbientHolder {
-    fn holder(&self, _: &Req) -> Option<Holder> {
-        None
-    }
-
-    fn deadline(&self, _: &Req) -> Option<Deadline> {
-        None
-    }
-}
-
-/// Takes the holder from the request. See `holder` on the layer.
-#[derive(Clone, Copy)]
-pub struct HolderWith<F, H> {
-    holder: F,
-    rest: H,
-}
-
-impl<Req, F, T, H> RequestHolder<Req> for HolderWith<F, H>
-where
-    F: Fn(&Req) -> T,
-    T: Into<Holder>,
-    H: RequestHolder<Req>,
-{
-    fn holder(&self, request: &Req) -> Option<Holder> {
-        Some((self.holder)(request).into())
-    }
-
-    fn deadline(&self, request: &Req) -> Option<Deadline> {
-        self.rest.deadline(request)
-    }
-}
-
-/// Takes the deadline from the request. See `deadline_from` on the layer.
-#[derive(Clone, Copy)]
-pub struct WaitsUntil<F, H> {
-    deadline: F,
-    rest: H,
-}
-
-impl<Req, F, H> RequestHolder<Req> for WaitsUntil<F, H>
-where
-    F: Fn(&Req) -> Option<Deadline>,
-    H: RequestHolder<Req>,
-{
-    fn holder(&self, request: &Req) -> Option<Holder> {
-        self.rest.holder(request)
-    }
-
-    fn deadline(&self, request: &Req) -> Option<Deadline> {
-        (self.deadline)(request)
-    }
-}
-
-impl<F, H> fmt::Debug for HolderWith<F, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HolderWith")
-    }
-}
-
-impl<F, H> fmt::Debug for WaitsUntil<F, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WaitsUntil")
-    }
-}
 
 /// Makes every call of a service take a permit of a [`ResourceLock`].
 ///
@@ -222,9 +143,9 @@ impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionLayer<L, H, A> {
 /// The wait for a permit is part of the response future, not of `poll_ready`: it belongs to a request, so
 /// it has a holder, and its end is the answer to one request. A call that finds a free permit is made at
 /// once, by the instance that is ready. A call that must wait is made by a clone, which is made ready when
-/// the permit is there: while it waits, nothing of the inner service is reserved. That is why the inner
-/// service has to be `Clone`; to call it first and wait then would let services that start their work in
-/// `call` run without a permit.
+/// the permit is there: while it waits, nothing of the inner service is reserved, not even the place (in a
+/// `ConcurrencyLimit`, a `Buffer`) that it was readied with. That is why the inner service has to be `Clone`;
+/// to call it first and wait then would let services that start their work in `call` run without a permit.
 pub struct ContentionService<S, L, H = AmbientHolder, A = AsError> {
     inner: S,
     lock: ResourceLock,
@@ -314,14 +235,18 @@ where
                     deadline: self.requests.deadline(&request),
                 };
                 let lock = self.lock.clone();
+                // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the
+                // clone below would wait for in vain: it goes, and the place is free while the call waits.
+                self.inner = self.inner.clone();
                 State::Waiting {
-                    wait: Waiting::new(lock, holder, Owner::ItsFuture, patience),
+                    wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
                     next: Some((self.inner.clone(), request)),
                 }
             }
         };
         ContentionFuture {
             state,
+            alarm: HoldAlarm::default(),
             answer: self.answer.clone(),
             _leaf: PhantomData,
         }
@@ -335,6 +260,7 @@ where
 pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
     #[pin]
     state: State<S, Req, S::Future>,
+    alarm: HoldAlarm,
     answer: A,
     _leaf: PhantomData<fn() -> L>,
 }
@@ -343,8 +269,8 @@ pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
 enum State<S, Req, F> {
     /// For a permit.
     Waiting {
-        #[pin]
-        wait: Waiting<ResourceLock>,
+        /// In a box of its own: a call that finds a free permit is not to carry the room for a wait.
+        wait: Pin<Box<Waiting<ResourceLock>>>,
         next: Option<(S, Req)>,
     },
     /// The permit is there; the clone is made ready for the call that follows.
@@ -356,10 +282,6 @@ enum State<S, Req, F> {
         // Before the slot, so that a call that is dropped has ended when its permit is given back.
         #[pin]
         call: F,
-        #[pin]
-        alarm: Option<Sleep>,
-        /// Whether it has been told that the permit is held for long.
-        told: bool,
         slot: Option<Slot<ResourceLock>>,
     },
 }
@@ -371,9 +293,7 @@ fn id(slot: &Slot<ResourceLock>) -> PermitId {
 impl<S, Req, F> State<S, Req, F> {
     fn call(slot: Slot<ResourceLock>, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
-            call: call(),
-            alarm: None,
-            told: false,
+            call: Inside::run(id(&slot), call),
             slot: Some(slot),
         }
     }
@@ -391,77 +311,49 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
+                StateProj::Waiting { wait, next } => match ready!(wait.as_mut().poll(cx)) {
                     Ok(slot) => {
                         let (next, slot) = (next.take(), Some(slot));
                         this.state.set(State::Readying { next, slot });
                     }
-                    Err(contended) => return Poll::Ready(this.answer.refuse(contended.into())),
+                    Err(contended) => {
+                        *next = None;
+                        return Poll::Ready(this.answer.refuse(contended.into()));
+                    }
                 },
                 StateProj::Readying { next, slot } => {
                     let (Some((service, _)), Some(held)) = (next.as_mut(), slot.as_ref()) else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    if let Err(error) = ready!(Inside::run(id(held), || service.poll_ready(cx))) {
-                        (*next, *slot) = (None, None);
-                        return Poll::Ready(Err(this.answer.error(error)));
+                    match Inside::run(id(held), || service.poll_ready(cx)) {
+                        Poll::Pending => {
+                            this.alarm.watch(held, cx);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Err(error)) => {
+                            (*next, *slot) = (None, None);
+                            return Poll::Ready(Err(this.answer.error(error)));
+                        }
+                        Poll::Ready(Ok(())) => {}
                     }
                     if let (Some((mut service, request)), Some(slot)) = (next.take(), slot.take()) {
                         this.state.set(State::call(slot, || service.call(request)));
                     }
                 }
-                StateProj::Calling {
-                    call,
-                    alarm,
-                    told,
-                    slot,
-                } => {
+                StateProj::Calling { call, slot } => {
                     let Some(held) = slot.as_ref() else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    return match Inside::run(id(held), || call.poll(cx)) {
-                        Poll::Ready(result) => {
-                            *slot = None;
-                            Poll::Ready(result.map_err(|error| this.answer.error(error)))
-                        }
-                        Poll::Pending => {
-                            *told = *told || is_long_hold(held, alarm, cx);
-                            Poll::Pending
-                        }
+                    let Poll::Ready(result) = Inside::run(id(held), || call.poll(cx)) else {
+                        this.alarm.watch(held, cx);
+                        return Poll::Pending;
                     };
+                    *slot = None;
+                    return Poll::Ready(result.map_err(|error| this.answer.error(error)));
                 }
             }
         }
     }
-}
-
-/// Reports a call that has held its permit for too long, on time, while it still does.
-fn is_long_hold(
-    slot: &Slot<ResourceLock>,
-    mut alarm: Pin<&mut Option<Sleep>>,
-    cx: &mut Context<'_>,
-) -> bool {
-    let Some(threshold) = slot.lock().policy().hold_threshold() else {
-        return false;
-    };
-    let shared = &slot.lock().shared;
-    if alarm.is_none() {
-        let Some(since) = shared
-            .state()
-            .get_held(slot.permit())
-            .map(|held| held.since)
-        else {
-            return false;
-        };
-        alarm.set(Some(sleep_until(since.after(threshold).to_instant())));
-    }
-    let is_time = alarm
-        .as_pin_mut()
-        .is_some_and(|sleep| sleep.poll(cx).is_ready());
-    if is_time {
-        shared.report_long_holds(time::now());
-    }
-    is_time
 }
 
 impl<S: Service<Req>, Req, L, A> fmt::Debug for ContentionFuture<S, Req, L, A> {

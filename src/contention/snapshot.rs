@@ -83,7 +83,7 @@ impl ResourceSnapshot {
             capacity: state.capacity,
             in_use: state.in_use(),
             waiting: state.waiting(),
-            holders: state.holders(now),
+            holders: state.holders(now).collect(),
             waiters: state
                 .queue()
                 .map(|(holder, since)| WaiterInfo {

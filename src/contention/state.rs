@@ -6,91 +6,18 @@
 
 use std::time::Duration;
 
-use super::graph::Node;
+use super::graph::{Line, Node};
 use super::holder::Holder;
+use super::list::{Key, List};
 use crate::error::HolderInfo;
 use crate::histogram::Histogram;
 use crate::time::Tick;
-
-/// The place of something in a list, with a number that no other ever had there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    slot: usize,
-    pub(super) id: u64,
-}
-
-/// A list whose entries stay where they are.
-#[derive(Clone, Debug)]
-struct Slab<T> {
-    entries: Vec<Option<(u64, T)>>,
-    free: Vec<usize>,
-    next_id: u64,
-}
-
-impl<T> Slab<T> {
-    const fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: Vec::new(),
-            next_id: 1,
-        }
-    }
-
-    fn insert(&mut self, value: T) -> Key {
-        let id = self.next_id;
-        self.next_id += 1;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.entries[slot] = Some((id, value));
-                slot
-            }
-            None => {
-                self.entries.push(Some((id, value)));
-                self.entries.len() - 1
-            }
-        };
-        Key { slot, id }
-    }
-
-    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.entries.get_mut(key.slot) {
-            Some(Some((id, value))) if *id == key.id => Some(value),
-            _ => None,
-        }
-    }
-
-    fn get(&self, key: Key) -> Option<&T> {
-        match self.entries.get(key.slot) {
-            Some(Some((id, value))) if *id == key.id => Some(value),
-            _ => None,
-        }
-    }
-
-    fn remove(&mut self, key: Key) -> Option<T> {
-        self.get(key)?;
-        self.free.push(key.slot);
-        let (_, value) = self.entries[key.slot].take()?;
-        Some(value)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.entries.iter().enumerate().filter_map(|(slot, entry)| {
-            let (id, value) = entry.as_ref()?;
-            Some((Key { slot, id: *id }, value))
-        })
-    }
-
-    fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-}
 
 /// A permit in use.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) holder: Holder,
-    /// Whom the search for deadlocks takes it for; `None` if its release is nobody's in particular.
-    pub(super) node: Owner,
+    pub(super) owner: Owner,
     pub(super) since: Tick,
     pub(super) claimed: bool,
     reported: bool,
@@ -107,6 +34,15 @@ pub(super) enum Owner {
     Line(Node),
 }
 
+impl Owner {
+    pub(super) fn line(&self) -> Option<Line> {
+        match self {
+            Self::Line(Node::Line(_, line)) => Some(*line),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Waiter<W> {
     holder: Holder,
@@ -114,8 +50,6 @@ struct Waiter<W> {
     since: Tick,
     granted: Option<Key>,
     waker: Option<W>,
-    before: Option<Key>,
-    behind: Option<Key>,
 }
 
 /// Counts since the lock was made, or its statistics were reset.
@@ -164,8 +98,11 @@ pub(super) enum EndedBy {
 #[must_use]
 #[derive(Debug)]
 pub(super) enum GaveUp<W> {
-    /// It left the queue.
-    Left { waited: Duration },
+    /// It left the queue, and this need not be woken any more.
+    Left {
+        waited: Duration,
+        unwoken: Option<W>,
+    },
     /// It had a permit already, and keeps it.
     HadPermit(Key),
     /// It had a permit already, and passed it on.
@@ -175,11 +112,10 @@ pub(super) enum GaveUp<W> {
 #[derive(Clone, Debug)]
 pub(super) struct State<W> {
     pub(super) capacity: usize,
-    held: Slab<Held>,
-    waiters: Slab<Waiter<W>>,
-    first: Option<Key>,
-    last: Option<Key>,
-    waiting: usize,
+    /// The longest holder first.
+    held: List<Held>,
+    /// In their order; those that were granted a permit stand aside until they claim it.
+    waiters: List<Waiter<W>>,
     pub(super) stats: Stats,
 }
 
@@ -187,11 +123,8 @@ impl<W> State<W> {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            held: Slab::new(),
-            waiters: Slab::new(),
-            first: None,
-            last: None,
-            waiting: 0,
+            held: List::new(),
+            waiters: List::new(),
             stats: Stats::new(),
         }
     }
@@ -201,17 +134,17 @@ impl<W> State<W> {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.waiters.len()
     }
 
     fn is_free(&self) -> bool {
-        self.in_use() < self.capacity && self.waiting == 0
+        self.in_use() < self.capacity && self.waiting() == 0
     }
 
-    fn hold(&mut self, holder: Holder, node: Owner, claimed: bool, now: Tick) -> Key {
-        let key = self.held.insert(Held {
+    fn hold(&mut self, holder: Holder, owner: Owner, claimed: bool, now: Tick) -> Key {
+        let key = self.held.push(Held {
             holder,
-            node,
+            owner,
             since: now,
             claimed,
             reported: false,
@@ -241,35 +174,15 @@ impl<W> State<W> {
     /// Joins the queue.
     pub(super) fn enqueue(&mut self, holder: Holder, owner: Owner, now: Tick) -> Key {
         self.stats.attempts += 1;
-        let key = self.waiters.insert(Waiter {
+        let key = self.waiters.push(Waiter {
             holder,
             owner,
             since: now,
             granted: None,
             waker: None,
-            before: self.last,
-            behind: None,
         });
-        match self.last.and_then(|last| self.waiters.get_mut(last)) {
-            Some(last) => last.behind = Some(key),
-            None => self.first = Some(key),
-        }
-        self.last = Some(key);
-        self.waiting += 1;
-        self.stats.peak_waiting = self.stats.peak_waiting.max(self.waiting);
+        self.stats.peak_waiting = self.stats.peak_waiting.max(self.waiting());
         key
-    }
-
-    fn unlink(&mut self, before: Option<Key>, behind: Option<Key>) {
-        match before.and_then(|key| self.waiters.get_mut(key)) {
-            Some(waiter) => waiter.behind = behind,
-            None => self.first = behind,
-        }
-        match behind.and_then(|key| self.waiters.get_mut(key)) {
-            Some(waiter) => waiter.before = before,
-            None => self.last = before,
-        }
-        self.waiting -= 1;
     }
 
     /// Hands a free permit to the first waiter, and says whom to wake.
@@ -277,34 +190,44 @@ impl<W> State<W> {
         if self.in_use() >= self.capacity {
             return None;
         }
-        let first = self.first?;
+        let first = self.waiters.first()?;
         let waiter = self.waiters.get(first)?;
         let (holder, owner) = (waiter.holder.clone(), waiter.owner.clone());
-        let (before, behind) = (waiter.before, waiter.behind);
-        self.unlink(before, behind);
+        self.waiters.set_aside(first);
         let permit = self.hold(holder, owner, false, now);
         let waiter = self.waiters.get_mut(first)?;
         waiter.granted = Some(permit);
         waiter.waker.take()
     }
 
-    /// The permit of a waiter, if it has been granted one. Else remembers whom to wake, and gives back who
-    /// was to be woken before.
+    /// The permit of a waiter and how long it waited, if it has been granted one. Else remembers `waker`,
+    /// and leaves there who was to be woken before: to drop a waker is for the caller, without a lock.
     pub(super) fn claim(
         &mut self,
         key: Key,
-        waker: W,
+        waker: &mut Option<W>,
         threshold: Duration,
         now: Tick,
-    ) -> Result<(Key, Duration), Option<W>> {
-        let Some(waiter) = self.waiters.get_mut(key) else {
-            return Err(Some(waker));
-        };
+    ) -> Option<(Key, Duration)> {
+        let waiter = self.waiters.get_mut(key)?;
         let Some(permit) = waiter.granted else {
-            return Err(waiter.waker.replace(waker));
+            std::mem::swap(&mut waiter.waker, waker);
+            return None;
         };
         let waited = self.take_granted(key, permit, threshold, now);
-        Ok((permit, waited))
+        Some((permit, waited))
+    }
+
+    /// A waiter runs on another line of work than the one it began on: its permit is nobody's in
+    /// particular.
+    pub(super) fn disown(&mut self, key: Key) {
+        let Some(waiter) = self.waiters.get_mut(key) else {
+            return;
+        };
+        waiter.owner = Owner::Anybody;
+        if let Some(held) = waiter.granted.and_then(|permit| self.held.get_mut(permit)) {
+            held.owner = Owner::Anybody;
+        }
     }
 
     fn take_granted(&mut self, key: Key, permit: Key, threshold: Duration, now: Tick) -> Duration {
@@ -334,23 +257,22 @@ impl<W> State<W> {
     ) -> Option<GaveUp<W>> {
         let waiter = self.waiters.get(key)?;
         let (since, granted) = (waiter.since, waiter.granted);
-        let (before, behind) = (waiter.before, waiter.behind);
-        let waited = now.since(since);
-        if let Some(permit) = granted {
-            if by != EndedBy::Abandoned {
-                self.take_granted(key, permit, threshold, now);
-                return Some(GaveUp::HadPermit(permit));
-            }
-            self.waiters.remove(key);
+        let Some(permit) = granted else {
+            let unwoken = self.waiters.remove(key).and_then(|waiter| waiter.waker);
+            let waited = now.since(since);
             self.count_ended(by, waited);
-            self.held.remove(permit);
-            let wake = self.grant(now);
-            return Some(GaveUp::PassedOn { waited, wake });
+            return Some(GaveUp::Left { waited, unwoken });
+        };
+        if by != EndedBy::Abandoned {
+            self.take_granted(key, permit, threshold, now);
+            return Some(GaveUp::HadPermit(permit));
         }
-        self.unlink(before, behind);
         self.waiters.remove(key);
+        // It waited until it was granted the permit, not until it went away.
+        let waited = self.held.remove(permit)?.since.since(since);
         self.count_ended(by, waited);
-        Some(GaveUp::Left { waited })
+        let wake = self.grant(now);
+        Some(GaveUp::PassedOn { waited, wake })
     }
 
     fn count_ended(&mut self, by: EndedBy, waited: Duration) {
@@ -366,7 +288,7 @@ impl<W> State<W> {
         self.stats.wait.record(waited);
     }
 
-    /// Gives a permit back. Says how long it was held, whether that had been reported, and whom to wake.
+    /// Gives a permit back. Says whose it was, how long it was held, and whom to wake.
     #[must_use = "somebody may have to be woken"]
     pub(super) fn release(
         &mut self,
@@ -385,7 +307,7 @@ impl<W> State<W> {
     pub(super) fn set_capacity(&mut self, capacity: usize, now: Tick) -> Vec<W> {
         self.capacity = capacity;
         let mut wake = Vec::new();
-        while self.in_use() < self.capacity && self.waiting > 0 {
+        while self.in_use() < self.capacity && self.waiting() > 0 {
             wake.extend(self.grant(now));
         }
         wake
@@ -408,25 +330,28 @@ impl<W> State<W> {
     }
 
     /// The holders, the longest first.
-    pub(super) fn holders(&self, now: Tick) -> Vec<HolderInfo> {
-        let mut held: Vec<&Held> = self.held.iter().map(|(_, held)| held).collect();
-        held.sort_by_key(|held| held.since);
-        held.into_iter()
-            .map(|held| HolderInfo::new(held.holder.clone(), now.since(held.since), held.claimed))
-            .collect()
+    pub(super) fn holders(&self, now: Tick) -> impl Iterator<Item = HolderInfo> {
+        self.held.iter().map(move |(_, held)| {
+            HolderInfo::new(held.holder.clone(), now.since(held.since), held.claimed)
+        })
+    }
+
+    /// Those whom a refusal or an event names: not all of a pool of thousands, which would be listed under
+    /// the lock each time somebody is refused.
+    pub(super) fn longest_holders(&self, now: Tick) -> Vec<HolderInfo> {
+        self.holders(now).take(HolderInfo::MOST_NAMED).collect()
     }
 
     /// The waiters in their order.
     pub(super) fn queue(&self) -> impl Iterator<Item = (&Holder, Tick)> {
-        let next = |waiter: &&Waiter<W>| waiter.behind.and_then(|key| self.waiters.get(key));
-        let first = self.first.and_then(|key| self.waiters.get(key));
-        std::iter::successors(first, next).map(|waiter| (&waiter.holder, waiter.since))
+        let queue = self.waiters.iter();
+        queue.map(|(_, waiter)| (&waiter.holder, waiter.since))
     }
 
     /// Holders that have held for at least `threshold` and have not been reported; now they have.
     pub(super) fn report_long_holds(&mut self, threshold: Duration, now: Tick) -> Vec<HolderInfo> {
         let mut long = Vec::new();
-        for (_, held) in self.held.entries.iter_mut().flatten() {
+        for held in self.held.values_mut() {
             let held_for = now.since(held.since);
             if held_for >= threshold && !held.reported {
                 held.reported = true;
@@ -439,12 +364,12 @@ impl<W> State<W> {
     /// How many places there are in memory, for permits and for waiters.
     #[cfg(test)]
     pub(super) fn places(&self) -> (usize, usize) {
-        (self.held.entries.len(), self.waiters.entries.len())
+        (self.held.places(), self.waiters.places())
     }
 
     pub(super) fn reset_stats(&mut self) {
         self.stats = Stats::new();
         self.stats.peak_in_use = self.in_use();
-        self.stats.peak_waiting = self.waiting;
+        self.stats.peak_waiting = self.waiting();
     }
 }

@@ -285,12 +285,24 @@ pub struct HolderInfo {
 }
 
 impl HolderInfo {
+    /// How many are named in a refusal or an event; a snapshot names all.
+    pub(crate) const MOST_NAMED: usize = 16;
+
     pub(crate) fn new(holder: Holder, held_for: Duration, claimed: bool) -> Self {
         Self {
             holder,
             held_for,
             claimed,
         }
+    }
+}
+
+/// What follows the names of the first three of `named` holders.
+pub(crate) fn write_more(f: &mut fmt::Formatter<'_>, named: usize) -> fmt::Result {
+    match named {
+        0..=3 => Ok(()),
+        HolderInfo::MOST_NAMED.. => write!(f, " and at least {} more", named - 3),
+        _ => write!(f, " and {} more", named - 3),
     }
 }
 
@@ -349,7 +361,8 @@ impl Contended {
         self.0.waited
     }
 
-    /// Who had the permits at that moment, the longest holder first.
+    /// Who had the permits at that moment, the longest holder first, and no more than 16 of them: a
+    /// refusal has to be cheap. A snapshot of the lock has them all.
     #[must_use]
     pub fn holders(&self) -> &[HolderInfo] {
         &self.0.holders
@@ -409,10 +422,7 @@ impl fmt::Display for Contended {
             let then = if i == 0 { ", held by" } else { "," };
             write!(f, "{then} {info}")?;
         }
-        match self.0.holders.len() {
-            0..=3 => Ok(()),
-            more => write!(f, " and {} more", more - 3),
-        }
+        write_more(f, self.0.holders.len())
     }
 }
 

@@ -1,11 +1,17 @@
 //! The pure core against a naive model: a list of holders and a list of waiters.
 
+mod deadlock;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::holder::Holder;
-use super::state::{EndedBy, GaveUp, Key, Owner, State};
+use crate::contention::graph::{Line, Node, Registration};
+use crate::contention::handle::ResourceLock;
+use crate::contention::holder::Holder;
+use crate::contention::list::Key;
+use crate::contention::queue::{Asked, Asker, Patience, Queued, ask};
+use crate::contention::state::{EndedBy, GaveUp, Owner, State};
 use crate::time::Tick;
 
 const THRESHOLD: Duration = Duration::from_nanos(50);
@@ -121,15 +127,15 @@ proptest! {
                 Step::Claim(index) if !waiters.is_empty() => {
                     let at_index = index.index(waiters.len());
                     let (name, waiter) = waiters[at_index];
-                    match state.claim(waiter, name, THRESHOLD, at) {
-                        Ok((permit, _)) => {
+                    match state.claim(waiter, &mut Some(name), THRESHOLD, at) {
+                        Some((permit, _)) => {
                             prop_assert!(model.granted.contains(&name), "overtook somebody");
                             waiters.swap_remove(at_index);
                             permits.push((name, permit));
                             model.granted.retain(|waiter| *waiter != name);
                             model.holding.push(name);
                         }
-                        Err(_) => {
+                        None => {
                             prop_assert!(model.queue.contains(&name), "was not given its permit");
                             has_waker.push(name);
                         }
@@ -173,7 +179,7 @@ proptest! {
             let expected: Vec<Holder> = model.queue.iter().copied().map(Holder::Number).collect();
             prop_assert_eq!(queue, expected);
             prop_assert_eq!(&woken, &model.woken, "who is woken, and in which order");
-            let unclaimed = state.holders(Tick(now)).iter().filter(|h| !h.claimed).count();
+            let unclaimed = state.holders(Tick(now)).filter(|h| !h.claimed).count();
             prop_assert_eq!(unclaimed, model.granted.len());
             // Nobody waits while a permit is free.
             prop_assert!(model.queue.is_empty() || state.in_use() >= state.capacity);
@@ -202,9 +208,9 @@ fn holders_are_a_multiset_of_permits() {
                 .unwrap()
         })
         .collect();
-    assert_eq!(state.holders(Tick(2)).len(), 3);
+    assert_eq!(state.holders(Tick(2)).count(), 3);
     assert!(state.release(permits[1], Tick(3)).is_some());
-    let holders = state.holders(Tick(4));
+    let holders: Vec<_> = state.holders(Tick(4)).collect();
     assert_eq!(holders.len(), 2);
     assert!(holders.iter().all(|info| info.holder == number(7)));
 }
@@ -223,11 +229,7 @@ fn the_longest_holder_comes_first() {
     let _ = state
         .try_acquire(&number(3), &Owner::Anybody, Tick(40))
         .unwrap();
-    let names: Vec<Holder> = state
-        .holders(Tick(50))
-        .into_iter()
-        .map(|h| h.holder)
-        .collect();
+    let names: Vec<Holder> = state.holders(Tick(50)).map(|h| h.holder).collect();
     assert_eq!(names, [number(2), number(3)]);
 }
 
@@ -241,7 +243,11 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
         let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
         assert!(state.release(held, Tick(waited)).is_some());
         // It is the wait for the permit that counts, not how long the waiter was not polled.
-        assert!(state.claim(waiter, (), THRESHOLD, Tick(900)).is_ok());
+        assert!(
+            state
+                .claim(waiter, &mut None, THRESHOLD, Tick(900))
+                .is_some()
+        );
         assert_eq!(state.stats.contentions, contentions);
         assert_eq!(state.stats.wait.summary().max, Duration::from_nanos(waited));
     }
@@ -288,11 +294,147 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     state.reset_stats();
     assert!(state.release(held, Tick(70)).is_some());
-    assert!(state.claim(waiter, (), THRESHOLD, Tick(70)).is_ok());
+    assert!(
+        state
+            .claim(waiter, &mut None, THRESHOLD, Tick(70))
+            .is_some()
+    );
     let stats = &state.stats;
     assert_eq!(
         (stats.attempts, stats.acquisitions, stats.contentions),
         (0, 1, 1)
     );
     assert_eq!((stats.peak_in_use, stats.peak_waiting), (1, 1));
+}
+
+#[test]
+fn a_million_waiters_are_not_paid_for_after_they_have_left() {
+    let mut state: State<()> = State::new(1);
+    let held = state
+        .try_acquire(&number(0), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let waiters: Vec<Key> = (1..=1_000_000)
+        .map(|n| state.enqueue(number(n), Owner::Anybody, Tick(0)))
+        .collect();
+    assert_eq!(state.places().1, 1_000_000);
+    for waiter in &waiters {
+        let gone = state.give_up(*waiter, EndedBy::Abandoned, THRESHOLD, Tick(1));
+        assert!(gone.is_some());
+    }
+    assert_eq!((state.waiting(), state.places().1), (0, 0));
+    // Keys of the places that are gone find nobody, whoever has come since.
+    let fresh = state.enqueue(number(7), Owner::Anybody, Tick(2));
+    let old = state.give_up(waiters[0], EndedBy::Abandoned, THRESHOLD, Tick(2));
+    assert!(old.is_none());
+    assert!(state.is_queued(fresh));
+    assert!(state.release(held, Tick(3)).is_some());
+    assert!(state.claim(fresh, &mut None, THRESHOLD, Tick(3)).is_some());
+}
+
+fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> Queued<&'a ResourceLock> {
+    let patience = Patience {
+        timeout: Some(Duration::from_secs(30)),
+        deadline: None,
+    };
+    match ask(lock, holder.into(), Asker::Guard, patience) {
+        Ok(Asked::Queued(queued)) => queued,
+        Ok(Asked::Got(_)) => panic!("it was free"),
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
+/// Between the look at the queue and the report, another thread may release the permit.
+#[test]
+fn who_is_granted_a_permit_at_the_threshold_is_not_told_to_wait_for_itself() {
+    let feed = crate::observe::Feed::default();
+    let lock = ResourceLock::builder("db")
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let held = lock.try_acquire("a").unwrap();
+    let mut wait = queued(&lock, "b");
+    let threshold = wait.wakes_at();
+    drop(held);
+    assert!(wait.on_time(threshold).is_none());
+    assert_eq!(feed.recent().len(), 0);
+    assert!(wait.claim(std::task::Waker::noop()).is_some());
+}
+
+#[test]
+fn a_wait_that_is_taken_to_another_line_of_work_proves_nothing_of_either() {
+    let lock = ResourceLock::new("db");
+    let other = ResourceLock::new("other");
+    let busy = other.try_acquire("x").unwrap();
+    let held = lock.try_acquire("job").unwrap();
+    let mut wait = queued(&other, "job");
+    std::thread::scope(|scope| {
+        // Begun here, polled on another thread: `job` on this thread is no longer what waits.
+        let there = scope.spawn(|| {
+            assert!(wait.claim(std::task::Waker::noop()).is_none());
+            wait
+        });
+        let mut wait = there.join().unwrap();
+        // So `x` may wait for what `job` holds here.
+        drop(queued(&lock, "x"));
+        let there = scope.spawn(move || {
+            drop(busy);
+            let slot = wait.claim(std::task::Waker::noop());
+            assert!(slot.is_some());
+            slot
+        });
+        let _slot = there.join().unwrap();
+        // And the permit it got is not taken for one of this thread's.
+        drop(queued(&other, "job"));
+    });
+    drop(held);
+}
+
+#[test]
+fn a_wait_that_was_granted_before_it_was_looked_at_is_no_deadlock() {
+    let lock = std::sync::Arc::new(ResourceLock::new("db"));
+    let held = lock.try_acquire("a").unwrap();
+    let line = Node::Line(Holder::from("b"), Line::current());
+    let waiter = {
+        let owner = Owner::Line(line.clone());
+        lock.shared.state().enqueue("b".into(), owner, Tick(1))
+    };
+    drop(held);
+    // All permits are its own by now, which it is not to be blamed for.
+    let known = Registration::new(vec![line], &lock.shared, waiter, &Holder::from("b"));
+    assert!(known.is_ok());
+}
+
+#[test]
+fn a_refusal_names_the_longest_holders_and_not_thousands() {
+    let lock = ResourceLock::builder("pool")
+        .max_concurrent(1_000)
+        .build()
+        .unwrap();
+    let held: Vec<_> = (0..1_000_u64)
+        .map(|id| lock.try_acquire(id).unwrap())
+        .collect();
+    let refused = lock.try_acquire("late").unwrap_err();
+    let named: Vec<_> = refused.holders().iter().map(|h| &h.holder).collect();
+    let expected: Vec<_> = (0..16).map(number).collect();
+    assert_eq!(named, expected.iter().collect::<Vec<_>>());
+    assert!(
+        refused.to_string().ends_with("and at least 13 more"),
+        "{refused}"
+    );
+    assert_eq!(lock.snapshot().holders.len(), held.len());
+}
+
+#[test]
+fn a_wait_ends_with_the_grant_although_it_was_abandoned_later() {
+    let mut state: State<()> = State::new(1);
+    let held = state
+        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .unwrap();
+    let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
+    assert!(state.release(held, Tick(20)).is_some());
+    let gone = state.give_up(waiter, EndedBy::Abandoned, THRESHOLD, Tick(900));
+    let Some(GaveUp::PassedOn { waited, .. }) = gone else {
+        panic!("{gone:?}");
+    };
+    assert_eq!(waited, Duration::from_nanos(20));
 }

@@ -1,0 +1,41 @@
+//! Tells of a call that keeps its permit for too long, while it still does.
+
+use std::borrow::Borrow;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::guard::Slot;
+use super::handle::ResourceLock;
+use crate::time;
+
+/// Set when a call does not end at once, and only if somebody wants to know: the others pay for no timer.
+#[derive(Default)]
+pub(super) struct HoldAlarm {
+    timer: Option<Pin<Box<Sleep>>>,
+    told: bool,
+}
+
+impl HoldAlarm {
+    /// Wakes the task when it is time, and tells of it then.
+    pub(super) fn watch<B: Borrow<ResourceLock>>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
+        let lock = slot.lock();
+        let Some(threshold) = lock.policy().hold_threshold() else {
+            return;
+        };
+        if self.told {
+            return;
+        }
+        let timer = self.timer.get_or_insert_with(|| {
+            let left = threshold.saturating_sub(slot.held_for());
+            Box::pin(sleep_until(time::now().after(left).to_instant()))
+        });
+        self.told = timer.as_mut().poll(cx).is_ready();
+        if self.told {
+            self.timer = None;
+            lock.shared.report_long_holds(time::now());
+        }
+    }
+}

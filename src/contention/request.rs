@@ -1,0 +1,84 @@
+//! What the layer takes from a request: who asks, and until when.
+
+use std::fmt;
+
+use super::holder::Holder;
+use crate::deadline::Deadline;
+
+/// What a request says of its wait.
+pub trait RequestHolder<Req> {
+    /// Who asks; `None`: the workflow that the task works for, or nobody in particular.
+    fn holder(&self, request: &Req) -> Option<Holder>;
+
+    /// Until when the caller can use a permit.
+    fn deadline(&self, request: &Req) -> Option<Deadline>;
+}
+
+/// Takes the [workflow](crate::workflow) of the task as the holder: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AmbientHolder;
+
+impl<Req> RequestHolder<Req> for AmbientHolder {
+    fn holder(&self, _: &Req) -> Option<Holder> {
+        None
+    }
+
+    fn deadline(&self, _: &Req) -> Option<Deadline> {
+        None
+    }
+}
+
+/// Takes the holder from the request. See `holder` on the layer.
+#[derive(Clone, Copy)]
+pub struct HolderWith<F, H> {
+    pub(super) holder: F,
+    pub(super) rest: H,
+}
+
+impl<Req, F, T, H> RequestHolder<Req> for HolderWith<F, H>
+where
+    F: Fn(&Req) -> T,
+    T: Into<Holder>,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        Some((self.holder)(request).into())
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+}
+
+/// Takes the deadline from the request. See `deadline_from` on the layer.
+#[derive(Clone, Copy)]
+pub struct WaitsUntil<F, H> {
+    pub(super) deadline: F,
+    pub(super) rest: H,
+}
+
+impl<Req, F, H> RequestHolder<Req> for WaitsUntil<F, H>
+where
+    F: Fn(&Req) -> Option<Deadline>,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        self.rest.holder(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        (self.deadline)(request)
+    }
+}
+
+impl<F, H> fmt::Debug for HolderWith<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HolderWith")
+    }
+}
+
+impl<F, H> fmt::Debug for WaitsUntil<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitsUntil")
+    }
+}
