@@ -53,6 +53,7 @@
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod accessors;
 mod answer;
 mod check;
 pub mod circuit_breaker;

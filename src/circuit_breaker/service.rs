@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use super::handle::CircuitBreaker;
 use super::permit::Permit;
+use crate::accessors::inner_service;
 use crate::answer::{Answer, AsError, RejectWith};
 use crate::error::{CircuitOpen, Rejection};
 use crate::outcome::{
@@ -180,23 +181,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
         &self.breaker
     }
 
-    /// The guarded service.
-    #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The guarded service, to change it.
-    #[must_use]
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The guarded service, without the guard.
-    #[must_use]
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!("guarded");
 
     /// Admission comes before the inner service is asked whether it is ready: an open circuit never
     /// touches it, and what it reserves is reserved for a call that follows.

@@ -20,6 +20,7 @@ use super::holder::Holder;
 use super::queue::{Asker, Patience};
 use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
 use super::workflow;
+use crate::accessors::inner_service;
 use crate::answer::{Answer, AsError, RejectWith};
 use crate::deadline::Deadline;
 use crate::error::Rejection;
@@ -161,23 +162,7 @@ impl<S, L, H, A> ContentionService<S, L, H, A> {
         &self.lock
     }
 
-    /// The service that is called.
-    #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service that is called, to change it.
-    #[must_use]
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The service that is called, without the lock.
-    #[must_use]
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!("held to its permits");
 }
 
 impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionService<S, L, H, A> {

@@ -18,6 +18,7 @@ use super::prepare::{
     CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
 };
 use super::run::{Run, Step};
+use crate::accessors::inner_service;
 use crate::deadline::{self, Deadline};
 use crate::error::{Error, IntoError};
 use crate::outcome::{
@@ -190,23 +191,7 @@ impl<S, L, C, R> RetryService<S, L, C, R> {
         &self.policy
     }
 
-    /// The service that is called.
-    #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service that is called, to change it.
-    #[must_use]
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The service that is called, without the retries.
-    #[must_use]
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!("retried");
 }
 
 impl<S: Clone, L, C: Clone, R: Clone> Clone for RetryService<S, L, C, R> {
