@@ -158,7 +158,6 @@ async fn a_dead_server_is_left_alone_and_probed_when_the_time_has_come() {
     let server = Server::start(vec![Fault::Status(500, None); 5]).await;
     let breaker = CircuitBreaker::builder("b")
         .consecutive_failures(5)
-        .recovery_timeout(50 * MS)
         .success_threshold(1)
         .build()
         .unwrap();
@@ -186,6 +185,7 @@ async fn a_dead_server_is_left_alone_and_probed_when_the_time_has_come() {
     assert_eq!(server.requests(), 5, "not one of the hundred reached it");
 
     // A patient retry comes back when the breaker says, and its probe closes the circuit.
+    breaker.open_for(20 * MS);
     let patient = retry()
         .max_retries(1)
         .retry_rejections(true)
