@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::time::nanos;
+
 const PER_OCTAVE: usize = 8;
 const HIGHEST_BIT: usize = 36;
 const BUCKETS: usize = (HIGHEST_BIT - 1) * PER_OCTAVE;
@@ -72,7 +74,7 @@ impl Histogram {
     }
 
     pub(crate) fn record(&mut self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = nanos(duration) / 1_000;
         self.counts[bucket_of(micros)] += 1;
         self.count += 1;
         self.sum = self.sum.saturating_add(duration);
@@ -131,6 +133,16 @@ mod tests {
     #[test]
     fn nothing_recorded_is_all_zero() {
         assert_eq!(Histogram::new().summary(), DurationSummary::default());
+    }
+
+    #[test]
+    fn the_mean_is_that_of_the_values_and_not_of_the_buckets() {
+        let mut histogram = Histogram::new();
+        for micros in [1_001, 2_003, 9_002] {
+            histogram.record(Duration::from_micros(micros));
+        }
+        assert_eq!(histogram.summary().mean, Duration::from_micros(4_002));
+        assert_eq!(histogram.summary().count, 3);
     }
 
     #[test]

@@ -329,7 +329,7 @@ async fn healthy_calls_by_the_hundred_thousand_do_not_slow_down_detection() {
         for _ in 0..100 {
             breaker.try_acquire().unwrap().success();
         }
-        let failures = (1..).find(|_| {
+        let failures = (1..=1_000).find(|_| {
             breaker.try_acquire().unwrap().failure();
             breaker.state() == CircuitState::Open
         });
@@ -362,6 +362,33 @@ async fn a_service_that_hangs_opens_the_circuit_while_every_call_still_hangs() {
     }
     assert_eq!(breaker.state(), CircuitState::Open);
     assert_eq!(breaker.snapshot().totals.slow, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_call_on_its_way_while_the_state_changes_is_not_slow() {
+    let breaker = CircuitBreaker::builder("api")
+        .slow_call_rate(0.5, SECOND)
+        .build()
+        .unwrap();
+    let fast = breaker.try_acquire().unwrap();
+    breaker.force_open();
+    fast.success();
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.slow), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_metrics_only_mode_a_service_that_is_not_ready_is_no_refusal() {
+    let breaker = CircuitBreaker::new("api");
+    breaker.metrics_only();
+    fail(&breaker, 5).await;
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let mut stuck = task::spawn(breaker.layer::<Boxed>().layer(mock));
+    handle.allow(0);
+    for _ in 0..3 {
+        assert_pending!(stuck.enter(|cx, mut s| s.poll_ready(cx)));
+    }
+    assert_eq!(breaker.snapshot().totals.would_reject, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 
 use super::handle::CircuitBreaker;
 use super::shared::{Admitted, Kind};
@@ -16,7 +17,9 @@ use crate::time;
 #[must_use = "settle it with how the call ended: a dropped permit counts as cancelled"]
 pub struct Permit {
     breaker: CircuitBreaker,
-    admitted: Option<Admitted>,
+    admitted: Admitted,
+    /// Whether it is still to be settled.
+    live: bool,
     running: bool,
 }
 
@@ -24,7 +27,8 @@ impl Permit {
     pub(super) fn new(breaker: CircuitBreaker, admitted: Admitted) -> Self {
         Self {
             breaker,
-            admitted: Some(admitted),
+            admitted,
+            live: true,
             running: false,
         }
     }
@@ -56,15 +60,23 @@ impl Permit {
         self.settle_with(outcome, None);
     }
 
-    pub(super) fn settle_with(mut self, outcome: Outcome, words: Option<String>) {
-        if let Some(admitted) = self.admitted.take() {
-            self.breaker.shared.settle(&admitted, outcome, words);
+    fn settle_with(mut self, outcome: Outcome, words: Option<String>) {
+        self.settle_in_place(outcome, words);
+    }
+
+    fn settle_in_place(&mut self, outcome: Outcome, words: Option<String>) {
+        if mem::replace(&mut self.live, false) {
+            self.breaker.shared.settle(&self.admitted, outcome, words);
         }
     }
 
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Settles with what a classifier said.
-    pub(super) fn settle_judged(self, judged: Judgement) {
-        self.settle_with(judged.verdict.outcome(), judged.words);
+    pub(super) fn settle_judged(&mut self, judged: Judgement) {
+        self.settle_in_place(judged.verdict.outcome(), judged.words);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
@@ -77,9 +89,7 @@ impl Permit {
 
     /// The call starts now, although the permit was taken earlier. `false` if it is no good any more.
     pub(super) fn restart(&mut self) -> bool {
-        let Some(admitted) = &mut self.admitted else {
-            return false;
-        };
+        let admitted = &mut self.admitted;
         let shared = &self.breaker.shared;
         // What metrics-only mode let through anyway is nobody's place.
         if admitted.kind == Kind::Counted && !shared.renew(admitted.ticket) {
@@ -95,17 +105,17 @@ impl Permit {
 
     /// No call will be made.
     pub(super) fn forgo(mut self) {
-        if let Some(admitted) = self.admitted.take() {
-            self.breaker.shared.forgo(&admitted);
+        if mem::replace(&mut self.live, false) {
+            self.breaker.shared.forgo(&self.admitted);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(admitted) = self.admitted.take() else {
+        if !self.live {
             return;
-        };
+        }
         let (outcome, words) = if self.running {
             (Outcome::Failure, Some("the call panicked".to_owned()))
         } else if deadline::is_dropping_timed_out() {
@@ -113,7 +123,7 @@ impl Drop for Permit {
         } else {
             (Outcome::Cancelled, None)
         };
-        self.breaker.shared.settle(&admitted, outcome, words);
+        self.settle_in_place(outcome, words);
     }
 }
 

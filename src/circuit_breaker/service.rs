@@ -165,8 +165,8 @@ pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
 /// What `poll_ready` found; the next `call` goes by it.
 enum Readiness {
     Unknown,
-    /// The circuit was closed: admission is asked for when the call is made.
-    Closed,
+    /// All calls went through: admission is asked for when the call is made.
+    Through,
     /// A probe's place, taken for the call that follows.
     Admitted(Permit),
     /// The call that follows is refused, and the inner service was not asked.
@@ -204,10 +204,10 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
         let shared = &self.breaker.shared;
         match &self.readiness {
             Readiness::Admitted(_) | Readiness::Refused(_) => return,
-            Readiness::Unknown | Readiness::Closed => {}
+            Readiness::Unknown | Readiness::Through => {}
         }
-        self.readiness = if shared.is_plainly_closed() {
-            Readiness::Closed
+        self.readiness = if shared.lets_all_through() {
+            Readiness::Through
         } else {
             match shared.acquire() {
                 Ok(admitted) => Readiness::Admitted(Permit::new(self.breaker.clone(), admitted)),
@@ -287,7 +287,7 @@ where
                     self.breaker.try_acquire()
                 }
             },
-            Readiness::Unknown | Readiness::Closed => self.breaker.try_acquire(),
+            Readiness::Unknown | Readiness::Through => self.breaker.try_acquire(),
         };
         match admission {
             Ok(mut permit) => {
@@ -314,7 +314,7 @@ enum State<F, C, A> {
     Calling {
         #[pin]
         call: F,
-        permit: Option<Permit>,
+        permit: Permit,
         classify: C,
         answer: A,
     },
@@ -329,7 +329,7 @@ impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
         Self {
             state: State::Calling {
                 call,
-                permit: Some(permit),
+                permit,
                 classify,
                 answer,
             },
@@ -365,14 +365,12 @@ where
                 classify,
                 answer,
             } => {
-                let Some(running) = permit else {
+                if !permit.is_live() {
                     panic!("`CircuitBreakerFuture` polled after completion");
-                };
-                let result = ready!(running.running(|| call.poll(cx)));
-                let (judged, result) = answer.judge(result, classify);
-                if let Some(permit) = permit.take() {
-                    permit.settle_judged(judged);
                 }
+                let result = ready!(permit.running(|| call.poll(cx)));
+                let (judged, result) = answer.judge(result, classify);
+                permit.settle_judged(judged);
                 Poll::Ready(result)
             }
             StateProj::Refused { open, answer } => match open.take() {

@@ -49,16 +49,19 @@ enum Lane {
     Disabled,
     /// Every call is the core's decision.
     AskCore,
+    /// Metrics only: the core is asked, and every call goes through.
+    Watch,
 }
 
 impl Lane {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Closed,
         Self::Wary,
         Self::Open,
         Self::ForcedOpen,
         Self::Disabled,
         Self::AskCore,
+        Self::Watch,
     ];
 
     fn of(state: &State) -> Self {
@@ -72,7 +75,8 @@ impl Lane {
                 }
             }
             (Mode::Normal, Phase::Open { .. }) => Self::Open,
-            (Mode::Normal | Mode::MetricsOnly, _) => Self::AskCore,
+            (Mode::Normal, Phase::Closed { .. } | Phase::HalfOpen { .. }) => Self::AskCore,
+            (Mode::MetricsOnly, _) => Self::Watch,
         }
     }
 
@@ -187,7 +191,7 @@ impl Shared {
                 seat: None,
                 kind: Kind::Uncounted,
             }),
-            Lane::AskCore => self.ask_core(time::now()),
+            Lane::AskCore | Lane::Watch => self.ask_core(time::now()),
         }
     }
 
@@ -277,10 +281,13 @@ impl Shared {
         in_flight.enter(now)
     }
 
-    /// Whether calls go through without the core being asked.
-    pub(super) fn is_plainly_closed(&self) -> bool {
+    /// Whether every call goes through, as it looks now.
+    pub(super) fn lets_all_through(&self) -> bool {
         let (lane, _) = Lane::read(self.word.load(Ordering::Acquire));
-        matches!(lane, Lane::Closed | Lane::Wary | Lane::Disabled)
+        matches!(
+            lane,
+            Lane::Closed | Lane::Wary | Lane::Disabled | Lane::Watch
+        )
     }
 
     /// A permit that no call was made with.
@@ -306,12 +313,11 @@ impl Shared {
         let needs_now = admitted.started.is_some() || sliced;
         let now = if needs_now { time::now() } else { Tick(0) };
         let ran = admitted.started.map(|started| now.since(started));
-        let slow = counted
-            || self
-                .policy
-                .slow_calls
-                .zip(ran)
-                .is_some_and(|(slow, ran)| ran >= slow.threshold);
+        let slow = self
+            .policy
+            .slow_calls
+            .zip(ran)
+            .is_some_and(|(slow, ran)| ran >= slow.threshold);
         let (outcome, words) = self.judge_cancelled(outcome, words, ran);
         if outcome == Outcome::Success
             && !slow

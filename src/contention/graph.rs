@@ -67,11 +67,15 @@ impl Line {
 }
 
 /// The permits that cannot be released before what is being polled right now has ended.
+///
+/// Copied with every poll, so it is small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
     /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
     task: Option<tokio::task::Id>,
-    permits: [Option<PermitId>; Self::DEPTH],
+    /// The innermost first.
+    permits: [PermitId; Self::DEPTH],
+    depth: usize,
 }
 
 tokio::task_local! {
@@ -80,27 +84,29 @@ tokio::task_local! {
 
 impl Inside {
     /// Deeper nesting loses the outermost: a cycle through it would end by timeout.
-    const DEPTH: usize = 8;
+    const DEPTH: usize = 4;
 
     fn current() -> Self {
         let task = tokio::task::try_id();
         let inside = INSIDE.try_with(|inside| *inside).ok();
         inside.filter(|inside| inside.task == task).unwrap_or(Self {
             task,
-            permits: [None; Self::DEPTH],
+            permits: [PermitId { lock: 0, permit: 0 }; Self::DEPTH],
+            depth: 0,
         })
     }
 
     /// Runs `f`, one poll, as what `permit` is held for.
     pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
         let mut inside = Self::current();
-        inside.permits.rotate_right(1);
-        inside.permits[0] = Some(permit);
+        inside.permits.copy_within(0..Self::DEPTH - 1, 1);
+        inside.permits[0] = permit;
+        inside.depth = (inside.depth + 1).min(Self::DEPTH);
         INSIDE.sync_scope(inside, f)
     }
 
     fn nodes(self) -> impl Iterator<Item = Node> {
-        self.permits.into_iter().flatten().map(Node::Permit)
+        self.permits.into_iter().take(self.depth).map(Node::Permit)
     }
 }
 

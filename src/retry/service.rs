@@ -370,12 +370,12 @@ where
                 StateProj::Readying => {
                     let ambient = this.run.ambient();
                     let Some(service) = this.service else {
-                        return Poll::Pending; // Never: there is a service where there is a retry.
+                        unreachable!("no retry is scheduled without a service to call");
                     };
                     match deadline::with(ambient, || service.poll_ready(cx)) {
                         Poll::Ready(Ok(())) => {
                             let Some(request) = this.request.take() else {
-                                return Poll::Pending; // Never, likewise.
+                                unreachable!("no retry is scheduled without a request to send");
                             };
                             if this.run.may_retry() {
                                 *this.request = this.requests.copy(&request);

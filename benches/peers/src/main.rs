@@ -1,6 +1,6 @@
 //! What a call costs: ours and the peers', over the same inner service, in interleaved rounds of one run.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml [calls per round]`
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml [calls per round [part of a name]]`
 //!
 //! Prints a table of medians, and writes `target/bench/overhead.json`. Figures of different machines, or of
 //! different runs, are not comparable; the rows of one run are.
@@ -56,10 +56,21 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn main() -> std::io::Result<()> {
-    let calls: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(200_000);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let calls: u64 = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200_000);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let handle = runtime.handle().clone();
-    let subjects = subjects::all(&handle);
+    let mut subjects = subjects::all(&handle);
+    if let Some(wanted) = std::env::args().nth(2) {
+        let is_wanted = |it: &Subject| it.case.contains(&wanted) || it.name.contains(&wanted);
+        let bare = subjects.remove(0);
+        subjects.retain(is_wanted);
+        subjects.insert(0, bare);
+    }
 
     let mut times: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let mut allocs: BTreeMap<usize, f64> = BTreeMap::new();
@@ -84,11 +95,16 @@ fn main() -> std::io::Result<()> {
         medians.insert(*key, median(values));
     }
     let mut rows = Vec::new();
-    println!("{:<28} {:<34} {:>8} {:>9} {:>7}   {:>24}", "case", "subject", "ns", "overhead", "allocs", "Mops on 1 / 2 / 4 threads");
+    println!(
+        "{:<28} {:<34} {:>8} {:>9} {:>7}   {:>24}",
+        "case", "subject", "ns", "overhead", "allocs", "Mops on 1 / 2 / 4 threads"
+    );
     for (i, subject) in subjects.iter().enumerate() {
         let mut mops = Vec::new();
         for threads in THREADS {
-            let Some(ns) = medians.get(&(threads, i)) else { continue };
+            let Some(ns) = medians.get(&(threads, i)) else {
+                continue;
+            };
             let overhead = ns - medians[&(threads, 0)];
             let total = threads as f64 * 1e3 / ns;
             mops.push(format!("{total:.1}"));
@@ -113,7 +129,10 @@ fn main() -> std::io::Result<()> {
             mops.join(" / ")
         );
     }
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/overhead.json");
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../target/bench/overhead.json"
+    );
     std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench"))?;
     let mut file = std::fs::File::create(file)?;
     writeln!(file, "{}", serde_json::Value::from(rows))?;

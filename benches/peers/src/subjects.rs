@@ -53,8 +53,10 @@ where
     })
 }
 
-fn bare() -> impl Service<u64, Response = u64, Error = Error, Future = Ready<Result<u64, Error>>> + Clone + Send + Sync
-{
+fn bare() -> impl Service<u64, Response = u64, Error = Error, Future = Ready<Result<u64, Error>>>
++ Clone
++ Send
++ Sync {
     service_fn(|n: u64| ready(Ok::<u64, Error>(n)))
 }
 
@@ -88,51 +90,103 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
         ($case:literal, $name:literal, $service:expr) => {
             service!($case, $name, $service, 1)
         };
-        ($case:literal, $name:literal, $service:expr, $slower:literal) => {{
+        ($case:literal, $name:literal, $service:expr, $slower:literal) => {
+            service!($case, $name, $service, $slower, false)
+        };
+        ($case:literal, $name:literal, $service:expr, $slower:literal, $alone:literal) => {{
             let (service, handle) = ($service, handle.clone());
             let make = move || calls(service.clone(), handle.clone());
-            add($case, $name, Box::new(make), $slower, false);
+            add($case, $name, Box::new(make), $slower, $alone);
         }};
     }
 
     service!("nothing", "bare service_fn", bare());
 
     let retry = RetryPolicy::new();
-    service!("retry, first succeeds", "bulwark", retry.layer().layer(bare()));
+    service!(
+        "retry, first succeeds",
+        "bulwark",
+        retry.layer().layer(bare())
+    );
     let budget = RetryBudget::new(20.0).expect("valid");
-    let budgeted = RetryPolicy::builder().budget(budget).build().expect("valid");
-    service!("retry, first succeeds", "bulwark, with a budget", budgeted.layer().layer(bare()));
-    service!("retry, first succeeds", "tower Retry", tower::retry::RetryLayer::new(Never).layer(bare()));
+    let budgeted = RetryPolicy::builder()
+        .budget(budget)
+        .build()
+        .expect("valid");
+    service!(
+        "retry, first succeeds",
+        "bulwark, with a budget",
+        budgeted.layer().layer(bare())
+    );
+    service!(
+        "retry, first succeeds",
+        "tower Retry",
+        tower::retry::RetryLayer::new(Never).layer(bare())
+    );
     let peer = tower_resilience_retry::RetryLayer::<u64, u64, Error>::builder()
         .max_attempts(4)
         .exponential_backoff(Duration::from_secs(1))
         .build();
-    service!("retry, first succeeds", "tower-resilience", peer.layer(bare()), 4);
+    service!(
+        "retry, first succeeds",
+        "tower-resilience",
+        peer.layer(bare()),
+        4
+    );
 
     let breaker = CircuitBreaker::new("consecutive");
-    service!("breaker, closed", "bulwark, consecutive", breaker.layer().layer(bare()));
+    service!(
+        "breaker, closed",
+        "bulwark, consecutive",
+        breaker.layer().layer(bare())
+    );
     let window = |window| {
-        CircuitBreaker::builder("window").failure_rate(0.5, window).build().expect("valid")
+        CircuitBreaker::builder("window")
+            .failure_rate(0.5, window)
+            .build()
+            .expect("valid")
     };
-    service!("breaker, closed", "bulwark, last 100 calls", window(Window::calls(100)).layer().layer(bare()));
+    service!(
+        "breaker, closed",
+        "bulwark, last 100 calls",
+        window(Window::calls(100)).layer().layer(bare())
+    );
     let timed = window(Window::time(Duration::from_secs(10)));
-    service!("breaker, closed", "bulwark, last 10 s", timed.layer().layer(bare()));
+    service!(
+        "breaker, closed",
+        "bulwark, last 10 s",
+        timed.layer().layer(bare())
+    );
     let slow = CircuitBreaker::builder("slow")
         .slow_call_rate(0.5, Duration::from_secs(10))
         .build()
         .expect("valid");
-    service!("breaker, closed", "bulwark, slow calls", slow.layer().layer(bare()));
+    service!(
+        "breaker, closed",
+        "bulwark, slow calls",
+        slow.layer().layer(bare())
+    );
     let peer = tower_resilience_circuitbreaker::CircuitBreakerLayer::builder()
         .consecutive_failures(5)
         .build()
         .expect("valid");
-    service!("breaker, closed", "tower-resilience, consecutive", peer.layer(bare()), 20);
+    service!(
+        "breaker, closed",
+        "tower-resilience, consecutive",
+        peer.layer(bare()),
+        20
+    );
     let peer = tower_resilience_circuitbreaker::CircuitBreakerLayer::builder()
         .failure_rate_threshold(0.5)
         .sliding_window_size(100)
         .build()
         .expect("valid");
-    service!("breaker, closed", "tower-resilience, last 100 calls", peer.layer(bare()), 20);
+    service!(
+        "breaker, closed",
+        "tower-resilience, last 100 calls",
+        peer.layer(bare()),
+        20
+    );
     {
         use failsafe::CircuitBreaker as _;
         let peer = failsafe::Config::new().build();
@@ -144,7 +198,13 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
                 }
             })
         };
-        add("breaker, closed", "failsafe (sync call)", Box::new(make), 1, false);
+        add(
+            "breaker, closed",
+            "failsafe (sync call)",
+            Box::new(make),
+            1,
+            false,
+        );
         let peer = std::sync::Arc::new(recloser::Recloser::default());
         let make = move || -> Worker {
             let peer = std::sync::Arc::clone(&peer);
@@ -154,7 +214,13 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
                 }
             })
         };
-        add("breaker, closed", "recloser (sync call)", Box::new(make), 1, false);
+        add(
+            "breaker, closed",
+            "recloser (sync call)",
+            Box::new(make),
+            1,
+            false,
+        );
     }
 
     let open = CircuitBreaker::new("open");
@@ -170,27 +236,64 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
         .build_with_handle()
         .expect("valid");
     drive(control.force_open());
-    service!("breaker, open", "tower-resilience", peer.layer(bare()), 10);
+    // On several threads it waits for a timer, and here nobody drives timers.
+    service!(
+        "breaker, open",
+        "tower-resilience",
+        peer.layer(bare()),
+        10,
+        true
+    );
 
-    let lock = ResourceLock::builder("many").max_concurrent(1024).build().expect("valid");
-    service!("contention, permit free", "bulwark, holder a number", lock.layer().holder(|n: &u64| *n).layer(bare()));
-    let lock = ResourceLock::builder("many").max_concurrent(1024).build().expect("valid");
-    service!("contention, permit free", "bulwark, no holder", lock.layer().layer(bare()));
-    service!("contention, permit free", "tower ConcurrencyLimit", GlobalConcurrencyLimitLayer::new(1024).layer(bare()));
+    let lock = ResourceLock::builder("many")
+        .max_concurrent(1024)
+        .build()
+        .expect("valid");
+    service!(
+        "contention, permit free",
+        "bulwark, holder a number",
+        lock.layer().holder(|n: &u64| *n).layer(bare())
+    );
+    let lock = ResourceLock::builder("many")
+        .max_concurrent(1024)
+        .build()
+        .expect("valid");
+    service!(
+        "contention, permit free",
+        "bulwark, no holder",
+        lock.layer().layer(bare())
+    );
+    service!(
+        "contention, permit free",
+        "tower ConcurrencyLimit",
+        GlobalConcurrencyLimitLayer::new(1024).layer(bare())
+    );
     let peer = tower_resilience_bulkhead::BulkheadLayer::builder()
         .max_concurrent_calls(1024)
         .build()
         .expect("valid");
-    service!("contention, permit free", "tower-resilience bulkhead", peer.layer(bare()), 10);
+    service!(
+        "contention, permit free",
+        "tower-resilience bulkhead",
+        peer.layer(bare()),
+        10
+    );
 
     let (retry, breaker) = (RetryPolicy::new(), CircuitBreaker::new("stack"));
-    let lock = ResourceLock::builder("stack").max_concurrent(1024).build().expect("valid");
+    let lock = ResourceLock::builder("stack")
+        .max_concurrent(1024)
+        .build()
+        .expect("valid");
     let stack = ServiceBuilder::new()
         .layer(retry.layer())
         .layer(breaker.layer())
         .layer(lock.layer())
         .service(bare());
     service!("all three", "bulwark", stack);
-    service!("timeout", "tower Timeout", TimeoutLayer::new(Duration::from_secs(10)).layer(bare()));
+    service!(
+        "timeout",
+        "tower Timeout",
+        TimeoutLayer::new(Duration::from_secs(10)).layer(bare())
+    );
     all
 }

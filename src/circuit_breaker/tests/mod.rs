@@ -289,7 +289,7 @@ fn an_outage_after_a_million_healthy_calls_is_seen_as_fast_as_after_a_hundred() 
             ..CircuitBreakerPolicy::default()
         });
         core.state.add_successes(healthy, 0);
-        (1..).find(|_| core.call(Outcome::Failure).change.is_some())
+        (1..=1_000).find(|_| core.call(Outcome::Failure).change.is_some())
     };
     assert_eq!(failures_to_open(100), Some(50));
     assert_eq!(failures_to_open(1_000_000), Some(50));
