@@ -272,6 +272,36 @@ async fn contention_is_told_while_it_lasts_and_names_the_holders() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_that_was_told_of_still_ends_in_time() {
+    let feed = Feed::default();
+    let lock = ResourceLock::builder("db")
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let _held = lock.acquire("a").await.unwrap();
+    let start = Instant::now();
+    let mut polls = 0;
+    let mut wait = pin!(lock.acquire("b"));
+    let ended = std::future::poll_fn(|cx| {
+        polls += 1;
+        wait.as_mut().poll(cx)
+    });
+    assert_eq!(
+        ended.await.unwrap_err().reason(),
+        &ContendedReason::TimedOut
+    );
+    assert_eq!(start.elapsed(), 30 * SECOND);
+    assert_eq!(polls, 3, "to begin, to tell, and to end");
+    assert_eq!(
+        events(&feed),
+        [
+            "`b` has waited 5.000s (1 in the queue), held by a for 5.000s",
+            "`b` gave up after 30.000s (timeout), held by a for 30.000s",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn timeouts_and_abandoned_waits_are_contention() {
     let lock = ResourceLock::builder("db").timeout(SECOND).build().unwrap();
     let held = lock.acquire("a").await.unwrap();
@@ -1236,13 +1266,15 @@ async fn a_permit_held_while_the_inner_service_is_not_ready_is_told_of() {
     assert_pending!(call.poll());
     handle.allow(0);
     drop(held);
+    // It has the permit from now on, although it runs only later.
+    advance(SECOND).await;
     assert_pending!(call.poll());
-    advance(4 * SECOND).await;
+    advance(2 * SECOND).await;
     assert!(call.is_woken());
     assert_pending!(call.poll());
     assert_eq!(
         events(&feed).last().unwrap(),
-        "`slow` has held it for 4.000s"
+        "`slow` has held it for 3.000s"
     );
     drop(call);
     assert_eq!(lock.snapshot().in_use, 0);
