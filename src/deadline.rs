@@ -168,6 +168,28 @@ mod tests {
         assert!(Deadline::after(Duration::ZERO).is_over());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_call_given_up_while_it_waits_for_a_permit_is_no_failure_and_one_that_ran_is() {
+        use tower::{ServiceBuilder, ServiceExt, service_fn};
+        let (breaker, lock) = (
+            crate::CircuitBreaker::new("b"),
+            crate::ResourceLock::new("l"),
+        );
+        let service = ServiceBuilder::new()
+            .layer(breaker.layer())
+            .layer(lock.layer())
+            .service(service_fn(|(): ()| {
+                std::future::pending::<Result<(), std::io::Error>>()
+            }));
+        let mut runs = tokio_test::task::spawn(service.clone().oneshot(()));
+        let mut waits = tokio_test::task::spawn(service.oneshot(()));
+        assert!(runs.poll().is_pending() && waits.poll().is_pending());
+        while_dropping_timed_out(|| drop(waits));
+        assert_eq!(breaker.snapshot().totals.failures, 0);
+        while_dropping_timed_out(|| drop(runs));
+        assert_eq!(breaker.snapshot().totals.failures, 1);
+    }
+
     #[test]
     fn the_reason_of_a_drop_ends_with_the_drop_even_when_it_panics() {
         let caught = std::panic::catch_unwind(|| {
