@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::error::{AsLeaf, Error, IntoError, Rejection, View};
-use crate::outcome::{Classify, Verdict, words_of_chain};
+use crate::outcome::{Classify, Outcome, Verdict, words_of_chain};
 
 /// How a layer answers when it refuses a call. Sealed; see [`AsError`] and [`RejectWith`].
 pub trait Answer<Res, E, L>: sealed::Sealed {
@@ -19,16 +19,16 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
     #[doc(hidden)]
     fn refuse(&self, rejection: Rejection) -> Result<Res, Self::Error>;
 
-    /// Judges a result once and hands it on.
+    /// Judges a result of the layered service, once.
     #[doc(hidden)]
     fn judge<C: Classify<Res, L>>(
         &self,
-        result: Result<Res, E>,
+        result: &Result<Res, Self::Error>,
         classify: &C,
-    ) -> (Judgement, Result<Res, Self::Error>);
+    ) -> Judgement;
 }
 
-/// A verdict, with the words of the failure if it is one.
+/// An outcome, with the words of the failure if it is one.
 #[doc(hidden)]
 #[derive(Debug)]
 #[expect(
@@ -36,31 +36,36 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
     reason = "only passes between the layers of this crate"
 )]
 pub struct Judgement {
-    pub(crate) verdict: Verdict,
+    pub(crate) outcome: Outcome,
     pub(crate) words: Option<String>,
 }
 
 impl Judgement {
-    fn new(verdict: Verdict, error: Option<&dyn StdError>) -> Self {
+    #[inline]
+    fn new(verdict: &Verdict, error: Option<&dyn StdError>) -> Self {
         let words = match (verdict.is_failure(), verdict.reason(), error) {
             (false, ..) => None,
             (true, Some(reason), _) => Some(reason.to_owned()),
             (true, None, Some(error)) => Some(words_of_chain(error)),
             (true, None, None) => Some("a response judged a failure".to_owned()),
         };
-        Self { verdict, words }
+        Self {
+            outcome: verdict.outcome(),
+            words,
+        }
     }
 
     /// What a reference to a result says of the service.
+    #[inline]
     pub(crate) fn of<Res, L: StdError, C: Classify<Res, L>>(
         result: &Result<&Res, View<'_, L>>,
         classify: &C,
     ) -> Self {
         match result {
-            Ok(response) => Self::new(classify.classify(Ok(response)), None),
-            Err(View::Leaf(error)) => Self::new(classify.classify(Err(error)), Some(*error)),
-            Err(View::TimedOut) => Self::new(Verdict::failure().because("timed out"), None),
-            Err(View::Rejected) => Self::new(Verdict::ignored(), None),
+            Ok(response) => Self::new(&classify.classify(Ok(response)), None),
+            Err(View::Leaf(error)) => Self::new(&classify.classify(Err(error)), Some(*error)),
+            Err(View::TimedOut) => Self::new(&Verdict::failure().because("timed out"), None),
+            Err(View::Rejected) => Self::new(&Verdict::ignored(), None),
         }
     }
 }
@@ -86,12 +91,10 @@ where
 
     fn judge<C: Classify<Res, L>>(
         &self,
-        result: Result<Res, E>,
+        result: &Result<Res, Error<L>>,
         classify: &C,
-    ) -> (Judgement, Result<Res, Error<L>>) {
-        let result = result.map_err(IntoError::into_error);
-        let judged = Judgement::of(&result.as_ref().map_err(Error::view), classify);
-        (judged, result)
+    ) -> Judgement {
+        Judgement::of(&result.as_ref().map_err(Error::view), classify)
     }
 }
 
@@ -122,13 +125,8 @@ where
         Ok((self.0)(rejection))
     }
 
-    fn judge<C: Classify<Res, L>>(
-        &self,
-        result: Result<Res, E>,
-        classify: &C,
-    ) -> (Judgement, Result<Res, E>) {
-        let judged = Judgement::of(&result.as_ref().map_err(AsLeaf::view), classify);
-        (judged, result)
+    fn judge<C: Classify<Res, L>>(&self, result: &Result<Res, E>, classify: &C) -> Judgement {
+        Judgement::of(&result.as_ref().map_err(AsLeaf::view), classify)
     }
 }
 

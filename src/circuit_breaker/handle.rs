@@ -157,7 +157,8 @@ impl CircuitBreaker {
     {
         let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
         let result = permit.running(operation);
-        let (judged, result) = AsError.judge(result, &ErrorsAreFailures);
+        let result = result.map_err(IntoError::into_error);
+        let judged = Answer::<T, E, L>::judge(&AsError, &result, &ErrorsAreFailures);
         permit.settle_judged(judged);
         result
     }

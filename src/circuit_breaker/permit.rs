@@ -76,7 +76,7 @@ impl Permit {
 
     /// Settles with what a classifier said.
     pub(super) fn settle_judged(&mut self, judged: Judgement) {
-        self.settle_in_place(judged.verdict.outcome(), judged.words);
+        self.settle_in_place(judged.outcome, judged.words);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.

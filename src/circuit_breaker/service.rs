@@ -354,8 +354,8 @@ where
                     panic!("`CircuitBreakerFuture` polled after completion");
                 }
                 let result = ready!(permit.running(|| call.poll(cx)));
-                let (judged, result) = answer.judge(result, classify);
-                permit.settle_judged(judged);
+                let result = result.map_err(|error| answer.error(error));
+                permit.settle_judged(answer.judge(&result, classify));
                 Poll::Ready(result)
             }
             StateProj::Refused { open, answer } => match open.take() {
