@@ -198,12 +198,12 @@ fn two_who_settle_while_the_epoch_changes_are_both_counted() {
 fn a_call_is_swept_as_slow_or_ends_unswept_and_never_both() {
     check(|| {
         let calls = Arc::new(InFlight::new(Duration::from_nanos(80)));
-        let seat = calls.enter(Tick(1_000)).unwrap();
+        let seat = calls.enter(1, Tick(1_000)).unwrap();
         let ends = {
             let calls = Arc::clone(&calls);
             thread::spawn(move || calls.exit(seat))
         };
-        let swept = calls.sweep(Tick(2_000));
+        let swept = calls.sweep(1, Tick(2_000));
         let ended_unswept = ends.join().unwrap();
         assert_eq!(swept + u64::from(ended_unswept), 1);
     });
@@ -213,14 +213,14 @@ fn a_call_is_swept_as_slow_or_ends_unswept_and_never_both() {
 fn calls_that_start_and_end_at_once_are_not_lost() {
     check(|| {
         let calls = Arc::new(InFlight::new(Duration::from_nanos(80)));
-        let first = calls.enter(Tick(1_000)).unwrap();
+        let first = calls.enter(1, Tick(1_000)).unwrap();
         let other = {
             let calls = Arc::clone(&calls);
-            thread::spawn(move || calls.enter(Tick(1_001)).unwrap())
+            thread::spawn(move || calls.enter(1, Tick(1_001)).unwrap())
         };
         assert!(calls.exit(first));
         let second = other.join().unwrap();
-        assert_eq!(calls.sweep(Tick(2_000)), 1, "one is on its way");
+        assert_eq!(calls.sweep(1, Tick(2_000)), 1, "one is on its way");
         assert!(!calls.exit(second));
     });
 }

@@ -18,6 +18,8 @@ pub struct CircuitBreakerBuilder {
     policy: CircuitBreakerPolicy,
     /// Whether `consecutive_failures` was asked for, or is only there by default.
     counts_a_row: bool,
+    /// `minimum_calls`, if it was asked for.
+    minimum_calls: Option<u32>,
     observers: Vec<Arc<dyn Observer>>,
     on_rejected: Vec<OnRejected>,
     seed: Option<u64>,
@@ -29,6 +31,7 @@ impl CircuitBreakerBuilder {
             name,
             policy: CircuitBreakerPolicy::default(),
             counts_a_row: false,
+            minimum_calls: None,
             observers: Vec::new(),
             on_rejected: Vec::new(),
             seed: None,
@@ -84,7 +87,7 @@ impl CircuitBreakerBuilder {
     /// Below so many calls in the window no rate is looked at. Default: 20, or the size of a smaller
     /// window: one failure in two calls is no reason to cut a service off.
     pub fn minimum_calls(mut self, n: u32) -> Self {
-        self.policy.minimum_calls = n;
+        self.minimum_calls = Some(n);
         self
     }
 
@@ -198,12 +201,14 @@ impl CircuitBreakerBuilder {
 
     pub(crate) fn checked_policy(&self) -> Result<CircuitBreakerPolicy, ConfigError> {
         let mut policy = self.policy.clone();
-        let default = CircuitBreakerPolicy::default().minimum_calls;
-        if let Window::LastCalls(size) = policy.window
-            && policy.minimum_calls == default
-        {
-            policy.minimum_calls = default.min(u32::try_from(size).unwrap_or(u32::MAX)).max(1);
-        }
+        policy.minimum_calls = match (self.minimum_calls, policy.window) {
+            (Some(asked_for), _) => asked_for,
+            (None, Window::LastCalls(size)) => {
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                policy.minimum_calls.min(size).max(1)
+            }
+            (None, Window::LastTime(_)) => policy.minimum_calls,
+        };
         policy.check()?;
         Ok(policy)
     }

@@ -138,8 +138,9 @@ impl CircuitBreaker {
         L: std::error::Error,
         C: Classify<T, L>,
     {
-        let permit = self.try_acquire().map_err(Error::CircuitOpen)?;
-        CircuitBreakerFuture::admitted(operation(), permit, classify, AsError).await
+        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
+        let call = permit.running(operation);
+        CircuitBreakerFuture::admitted(call, permit, classify, AsError).await
     }
 
     /// Like [`call`](Self::call), for code that blocks.
@@ -167,7 +168,9 @@ impl CircuitBreaker {
     #[must_use]
     pub fn state(&self) -> CircuitState {
         let now = time::now();
-        self.shared.state(now)
+        let (state, effects) = self.shared.with_core(now, |state, _| state.effective(now));
+        self.shared.tell(effects);
+        state
     }
 
     /// Everything there is to know, at one moment.
@@ -214,7 +217,10 @@ impl CircuitBreaker {
     }
 
     /// Opens the circuit for `delay`; then it is probed as after any opening. For a service that says
-    /// itself when it will be back.
+    /// itself when it will be back. A circuit that is open already stays open until `delay` from now.
+    ///
+    /// The word of an operator is stronger: nothing happens while the breaker is forced open or disabled, and
+    /// in metrics-only mode it only *would* be open.
     pub fn open_for(&self, delay: Duration) {
         self.command(Command::OpenFor(delay));
     }

@@ -4,6 +4,9 @@
 //! Starting and ending a call is one atomic operation on a bucket of the thread that started it.
 //! Whoever holds the breaker's lock sweeps the buckets that are older than the slow threshold; a call
 //! that ends after its bucket was swept learns that it has been counted already.
+//!
+//! A bucket belongs to one epoch of the breaker: calls of another epoch are not counted in it, and
+//! not taken out of it either.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +20,14 @@ use crate::time::{Tick, nanos};
 pub(super) const TO_THRESHOLD: u64 = 8;
 pub(super) const BUCKETS: usize = 16;
 
-/// One word a bucket: its number (the lower half of it) and how many of its calls still run.
+/// A bucket is one word: an epoch, the bucket's number (the lower bits of both), and how many of its
+/// calls still run.
+const COUNT_BITS: u32 = 22;
+const NUMBER_BITS: u32 = 22;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+const EPOCH_MASK: u64 = (1 << (64 - COUNT_BITS - NUMBER_BITS)) - 1;
+
 type Lane = CachePadded<[AtomicU64; BUCKETS]>;
 
 #[derive(Debug)]
@@ -30,16 +40,29 @@ pub(super) struct InFlight {
 /// Where a running call is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
-    lane: u32,
-    number: u32,
+    lane: usize,
+    bucket: Bucket,
 }
 
-const fn word(number: u32, count: u32) -> u64 {
-    (number as u64) << 32 | count as u64
+/// Which calls a bucket counts: those that started in this epoch, in this eighth of a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bucket {
+    epoch: u64,
+    number: u64,
 }
 
-const fn split(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
+impl Bucket {
+    const fn word(self, count: u64) -> u64 {
+        (self.epoch << NUMBER_BITS | self.number) << COUNT_BITS | count
+    }
+
+    const fn read(word: u64) -> (Self, u64) {
+        let bucket = Self {
+            epoch: word >> (COUNT_BITS + NUMBER_BITS),
+            number: word >> COUNT_BITS & NUMBER_MASK,
+        };
+        (bucket, word & COUNT_MASK)
+    }
 }
 
 impl InFlight {
@@ -52,44 +75,48 @@ impl InFlight {
         }
     }
 
-    fn number(&self, now: Tick) -> u32 {
-        (now.0 / self.width) as u32
+    fn bucket(&self, epoch: u32, now: Tick) -> Bucket {
+        Bucket {
+            epoch: u64::from(epoch) & EPOCH_MASK,
+            number: (now.0 / self.width) & NUMBER_MASK,
+        }
     }
 
-    /// Counts a call that starts at `now`. `None` if calls of long ago are in its bucket: sweep first.
-    pub(super) fn enter(&self, now: Tick) -> Option<Seat> {
-        let number = self.number(now);
+    fn word(&self, lane: usize, bucket: Bucket) -> &AtomicU64 {
+        &self.lanes[lane][bucket.number as usize % BUCKETS]
+    }
+
+    /// Counts a call of `epoch` that starts at `now`. `None` if other calls are in its bucket, of long
+    /// ago or of another epoch: sweep first.
+    pub(super) fn enter(&self, epoch: u32, now: Tick) -> Option<Seat> {
+        let bucket = self.bucket(epoch, now);
         let lane = thread_number() & (self.lanes.len() - 1);
-        let bucket = &self.lanes[lane][number as usize % BUCKETS];
-        let mut seen = bucket.load(Ordering::Relaxed);
+        let word = self.word(lane, bucket);
+        let mut seen = word.load(Ordering::Relaxed);
         loop {
-            let new = match split(seen) {
-                (n, count) if n == number => word(number, count.checked_add(1)?),
-                (_, 0) => word(number, 1),
+            let new = match Bucket::read(seen) {
+                (b, count) if b == bucket && count < COUNT_MASK => bucket.word(count + 1),
+                (b, 0) if b != bucket => bucket.word(1),
                 (_, _) => return None,
             };
-            match bucket.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => {
-                    return Some(Seat {
-                        lane: lane as u32,
-                        number,
-                    });
-                }
+            match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(Seat { lane, bucket }),
                 Err(other) => seen = other,
             }
         }
     }
 
-    /// A call ended. `false` if it was swept before: it has been counted as slow.
+    /// A call ended. `false` if it was swept before: if its epoch still goes on, it has been counted as
+    /// slow.
     pub(super) fn exit(&self, seat: Seat) -> bool {
-        let bucket = &self.lanes[seat.lane as usize][seat.number as usize % BUCKETS];
-        let mut seen = bucket.load(Ordering::Relaxed);
+        let word = self.word(seat.lane, seat.bucket);
+        let mut seen = word.load(Ordering::Relaxed);
         loop {
-            let new = match split(seen) {
-                (n, count) if n == seat.number && count > 0 => word(n, count - 1),
+            let new = match Bucket::read(seen) {
+                (bucket, count @ 1..) if bucket == seat.bucket => bucket.word(count - 1),
                 (_, _) => return false,
             };
-            match bucket.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
+            match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(other) => seen = other,
             }
@@ -101,38 +128,33 @@ impl InFlight {
         now.0 >= self.next_sweep.load(Ordering::Relaxed)
     }
 
-    /// Takes out all calls that have run for at least the threshold, and says how many they were.
-    pub(super) fn sweep(&self, now: Tick) -> u64 {
+    /// Takes out all calls that have run for at least the threshold, and says how many of `epoch` they
+    /// were. Calls of other epochs are taken out, and not counted.
+    pub(super) fn sweep(&self, epoch: u32, now: Tick) -> u64 {
         self.next_sweep
             .store(now.0.saturating_add(self.width), Ordering::Relaxed);
-        let newest = self.number(now);
-        // A bucket one wider than the threshold ago ended at least a threshold ago.
-        self.take(|number| u64::from(newest.wrapping_sub(number)) > TO_THRESHOLD)
-    }
-
-    /// Forgets all calls: a new epoch has begun.
-    pub(super) fn clear(&self) {
-        self.take(|_| true);
-    }
-
-    fn take(&self, wanted: impl Fn(u32) -> bool) -> u64 {
-        let mut taken = 0;
-        for bucket in self.lanes.iter().flat_map(|lane| lane.iter()) {
-            let mut seen = bucket.load(Ordering::Acquire);
-            while let (number, count @ 1..) = split(seen)
-                && wanted(number)
-            {
-                let empty = word(number, 0);
-                match bucket.compare_exchange_weak(seen, empty, Ordering::AcqRel, Ordering::Acquire)
-                {
+        let newest = self.bucket(epoch, now);
+        let mut overdue = 0;
+        for word in self.lanes.iter().flat_map(|lane| lane.iter()) {
+            let mut seen = word.load(Ordering::Acquire);
+            while let (bucket, count @ 1..) = Bucket::read(seen) {
+                let foreign = bucket.epoch != newest.epoch;
+                // A bucket one wider than the threshold ago ended at least a threshold ago. One that is
+                // ahead (of a clock read a little later) looks very old, and is not.
+                let age = newest.number.wrapping_sub(bucket.number) & NUMBER_MASK;
+                if !foreign && !(TO_THRESHOLD + 1..NUMBER_MASK / 2).contains(&age) {
+                    break;
+                }
+                let new = bucket.word(0);
+                match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => {
-                        taken += u64::from(count);
+                        overdue += if foreign { 0 } else { count };
                         break;
                     }
                     Err(other) => seen = other,
                 }
             }
         }
-        taken
+        overdue
     }
 }

@@ -2,11 +2,10 @@ use std::fmt;
 use std::mem;
 
 use super::handle::CircuitBreaker;
-use super::shared::{Admitted, Kind};
+use super::shared::Admitted;
 use crate::answer::Judgement;
 use crate::deadline;
 use crate::outcome::{Outcome, words};
-use crate::time;
 
 /// Proof that a call was admitted.
 ///
@@ -18,9 +17,18 @@ use crate::time;
 pub struct Permit {
     breaker: CircuitBreaker,
     admitted: Admitted,
-    /// Whether it is still to be settled.
-    live: bool,
-    running: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Taken for a call that has not been made yet.
+    Reserved,
+    /// The call is on its way.
+    Started,
+    /// User code is running right now: a permit that is dropped in this stage is dropped by a panic.
+    Running,
+    Settled,
 }
 
 impl Permit {
@@ -28,9 +36,15 @@ impl Permit {
         Self {
             breaker,
             admitted,
-            live: true,
-            running: false,
+            stage: Stage::Started,
         }
+    }
+
+    /// A permit for a call that may follow. Dropped before [`restart`](Self::restart), it was never there.
+    pub(super) fn reserved(breaker: CircuitBreaker, admitted: Admitted) -> Self {
+        let mut permit = Self::new(breaker, admitted);
+        permit.stage = Stage::Reserved;
+        permit
     }
 
     /// The call succeeded.
@@ -65,13 +79,15 @@ impl Permit {
     }
 
     fn settle_in_place(&mut self, outcome: Outcome, words: Option<String>) {
-        if mem::replace(&mut self.live, false) {
-            self.breaker.shared.settle(&self.admitted, outcome, words);
+        if mem::replace(&mut self.stage, Stage::Settled) != Stage::Settled {
+            self.breaker
+                .shared
+                .settle(&mut self.admitted, outcome, words);
         }
     }
 
-    pub(super) fn is_live(&self) -> bool {
-        self.live
+    pub(super) fn is_settled(&self) -> bool {
+        self.stage == Stage::Settled
     }
 
     /// Settles with what a classifier said.
@@ -81,47 +97,42 @@ impl Permit {
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
     pub(super) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
-        self.running = true;
+        self.stage = Stage::Running;
         let value = part();
-        self.running = false;
+        self.stage = Stage::Started;
         value
     }
 
     /// The call starts now, although the permit was taken earlier. `false` if it is no good any more.
     pub(super) fn restart(&mut self) -> bool {
-        let admitted = &mut self.admitted;
-        let shared = &self.breaker.shared;
-        // What metrics-only mode let through anyway is nobody's place.
-        if admitted.kind == Kind::Counted && !shared.renew(admitted.ticket) {
-            return false;
+        let good = self.breaker.shared.restart(&mut self.admitted);
+        if good {
+            self.stage = Stage::Started;
         }
-        if admitted.started.is_some() {
-            let now = time::now();
-            admitted.started = Some(now);
-            admitted.seat = shared.move_seat(admitted.seat, now);
-        }
-        true
+        good
     }
 
-    /// No call will be made.
-    pub(super) fn forgo(mut self) {
-        if mem::replace(&mut self.live, false) {
-            self.breaker.shared.forgo(&self.admitted);
-        }
+    /// Whether nothing has changed since the permit was taken.
+    pub(super) fn is_current(&self) -> bool {
+        self.breaker.shared.is_current(self.admitted.ticket)
+    }
+
+    /// Whether it keeps a probe's place from others.
+    pub(super) fn has_place(&self) -> bool {
+        self.admitted.ticket.lease != 0
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.live {
-            return;
-        }
-        let (outcome, words) = if self.running {
-            (Outcome::Failure, Some("the call panicked".to_owned()))
-        } else if deadline::is_dropping_timed_out() {
-            (Outcome::Failure, Some("timed out".to_owned()))
-        } else {
-            (Outcome::Cancelled, None)
+        let (outcome, words) = match self.stage {
+            Stage::Settled => return,
+            Stage::Reserved => return self.breaker.shared.forgo(&mut self.admitted),
+            Stage::Running => (Outcome::Failure, Some("the call panicked".to_owned())),
+            Stage::Started if deadline::is_dropping_timed_out() => {
+                (Outcome::Failure, Some("timed out".to_owned()))
+            }
+            Stage::Started => (Outcome::Cancelled, None),
         };
         self.settle_in_place(outcome, words);
     }

@@ -83,11 +83,11 @@ impl Recovery {
     /// The delay of the opening number `reopened` (0 for the first), for `unit` in [0, 1).
     pub(crate) fn delay(&self, reopened: u32, unit: f64) -> Duration {
         let factor = self.multiplier.powf(f64::from(reopened));
+        if self.jitter == 0.0 && factor == 1.0 {
+            return self.first; // As it was given, to the nanosecond.
+        }
         let max = self.max.as_secs_f64();
         let delay = (self.first.as_secs_f64() * factor).min(max);
-        if self.jitter == 0.0 {
-            return seconds(delay).min(self.max);
-        }
         let low = delay * (1.0 - self.jitter);
         let high = (delay * (1.0 + self.jitter)).min(max);
         seconds(low + (high - low) * unit).min(self.max)

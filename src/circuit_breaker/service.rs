@@ -168,7 +168,7 @@ enum Readiness {
     Unknown,
     /// All calls went through: admission is asked for when the call is made.
     Through,
-    /// A probe's place, taken for the call that follows.
+    /// Admission, taken for the call that follows.
     Admitted(Permit),
     /// The call that follows is refused, and the inner service was not asked.
     Refused(CircuitOpen),
@@ -188,22 +188,28 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
     fn admit(&mut self) {
         let shared = &self.breaker.shared;
         match &self.readiness {
-            Readiness::Admitted(_) | Readiness::Refused(_) => return,
-            Readiness::Unknown | Readiness::Through => {}
+            Readiness::Refused(_) => return,
+            Readiness::Admitted(permit) if permit.is_current() => return,
+            Readiness::Admitted(_) | Readiness::Unknown | Readiness::Through => {}
         }
         self.readiness = if shared.lets_all_through() {
             Readiness::Through
         } else {
-            match shared.acquire() {
-                Ok(admitted) => Readiness::Admitted(Permit::new(self.breaker.clone(), admitted)),
+            match shared.reserve() {
+                Ok(admitted) => {
+                    Readiness::Admitted(Permit::reserved(self.breaker.clone(), admitted))
+                }
                 Err(open) => Readiness::Refused(open),
             }
         };
     }
 
-    fn give_back(&mut self) {
-        if let Readiness::Admitted(permit) = mem::replace(&mut self.readiness, Readiness::Unknown) {
-            permit.forgo();
+    /// A probe's place may not wait here for a service that is not ready. Admission without a place is kept:
+    /// asking again and again would be throwing the dice of a ramp until it says no.
+    fn give_place_back(&mut self) {
+        match &self.readiness {
+            Readiness::Admitted(permit) if !permit.has_place() => {}
+            _ => self.readiness = Readiness::Unknown,
         }
     }
 }
@@ -250,12 +256,11 @@ where
         match self.inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => {
-                self.give_back();
+                self.readiness = Readiness::Unknown;
                 Poll::Ready(Err(self.answer.error(error)))
             }
             Poll::Pending => {
-                // A place may not wait here for a service that is not ready.
-                self.give_back();
+                self.give_place_back();
                 Poll::Pending
             }
         }
@@ -268,7 +273,7 @@ where
                 true => Ok(permit),
                 // The state has changed since the service became ready.
                 false => {
-                    permit.forgo();
+                    drop(permit);
                     self.breaker.try_acquire()
                 }
             },
@@ -350,7 +355,7 @@ where
                 classify,
                 answer,
             } => {
-                if !permit.is_live() {
+                if permit.is_settled() {
                     panic!("`CircuitBreakerFuture` polled after completion");
                 }
                 let result = ready!(permit.running(|| call.poll(cx)));

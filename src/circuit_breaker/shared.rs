@@ -148,10 +148,6 @@ impl Shared {
         self.funnel.publish(event);
     }
 
-    pub(super) fn state(&self, now: Tick) -> CircuitState {
-        self.core().effective(now)
-    }
-
     pub(super) fn rejections(&self) -> u64 {
         self.rejected.sum()
     }
@@ -209,7 +205,7 @@ impl Shared {
                 if in_flight.is_due(now) {
                     return self.ask_core(now);
                 }
-                match in_flight.enter(now) {
+                match in_flight.enter(epoch, now) {
                     Some(seat) => admitted.seat = Some(seat),
                     None => return self.ask_core(now),
                 }
@@ -229,19 +225,68 @@ impl Shared {
         let answer = match admission {
             Admission::Refuse(reason, retry_after) => Err(self.refusal(reason, now, retry_after)),
             Admission::Go(ticket) => Ok((ticket, Kind::Counted)),
-            Admission::GoAnyway => Ok((Ticket { epoch: 0, lease: 0 }, Kind::Anyway)),
+            Admission::GoAnyway(ticket) => Ok((ticket, Kind::Anyway)),
+            Admission::GoUncounted(ticket) => Ok((ticket, Kind::Uncounted)),
         };
         self.tell(effects);
         let (ticket, kind) = answer?;
-        Ok(Admitted {
+        let mut admitted = Admitted {
             ticket,
-            started: self.policy.times_calls().then_some(now),
-            seat: match kind {
-                Kind::Counted => self.in_flight.as_ref().and_then(|it| it.enter(now)),
-                Kind::Uncounted | Kind::Anyway => None,
-            },
+            started: None,
+            seat: None,
             kind,
-        })
+        };
+        self.start(&mut admitted, now);
+        Ok(admitted)
+    }
+
+    /// The call begins at `now`.
+    fn start(&self, admitted: &mut Admitted, now: Tick) {
+        if !self.policy.times_calls() || admitted.kind == Kind::Uncounted {
+            return;
+        }
+        admitted.started = Some(now);
+        // A probe that hangs has its lease, and what metrics-only mode let through decides nothing.
+        if admitted.kind == Kind::Counted && admitted.ticket.lease == 0 {
+            let epoch = admitted.ticket.epoch;
+            let in_flight = self.in_flight.as_ref();
+            admitted.seat = in_flight.and_then(|it| it.enter(epoch, now));
+        }
+    }
+
+    /// Asks for admission ahead of a call, which is not counted as running yet.
+    pub(super) fn reserve(&self) -> Result<Admitted, CircuitOpen> {
+        let mut admitted = self.acquire()?;
+        self.leave(&mut admitted);
+        Ok(admitted)
+    }
+
+    /// The call that was admitted earlier begins now. `false` if the circuit has changed since.
+    pub(super) fn restart(&self, admitted: &mut Admitted) -> bool {
+        let now = time::now();
+        let good = match admitted.ticket.lease {
+            0 => self.is_current(admitted.ticket),
+            _ => self.core().renew(&self.policy, admitted.ticket, now),
+        };
+        if good {
+            self.start(admitted, now);
+        }
+        good
+    }
+
+    /// Whether nothing has changed since `ticket` was given out.
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
+        epoch == ticket.epoch
+    }
+
+    /// The call runs no longer. `true` if it was swept while it ran: it has been counted as slow, as far as
+    /// its epoch still goes on.
+    fn leave(&self, admitted: &mut Admitted) -> bool {
+        match (&self.in_flight, admitted.seat.take()) {
+            (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
+            _ => false,
+        }
     }
 
     fn refusal(&self, reason: OpenReason, at: Tick, retry_after: Option<Duration>) -> CircuitOpen {
@@ -264,23 +309,6 @@ impl Shared {
         open
     }
 
-    /// Whether a ticket that was taken some time ago is still good for a call.
-    pub(super) fn renew(&self, ticket: Ticket) -> bool {
-        if ticket.lease == 0 {
-            let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
-            return epoch == ticket.epoch;
-        }
-        let now = time::now();
-        self.core().renew(&self.policy, ticket, now)
-    }
-
-    /// Counts a running call anew, from `now` on.
-    pub(super) fn move_seat(&self, seat: Option<Seat>, now: Tick) -> Option<Seat> {
-        let in_flight = self.in_flight.as_ref()?;
-        seat.map(|seat| in_flight.exit(seat));
-        in_flight.enter(now)
-    }
-
     /// Whether every call goes through, as it looks now.
     pub(super) fn lets_all_through(&self) -> bool {
         let (lane, _) = Lane::read(self.word.load(Ordering::Acquire));
@@ -291,21 +319,16 @@ impl Shared {
     }
 
     /// A permit that no call was made with.
-    pub(super) fn forgo(&self, admitted: &Admitted) {
-        if let (Some(in_flight), Some(seat)) = (&self.in_flight, admitted.seat) {
-            in_flight.exit(seat);
-        }
+    pub(super) fn forgo(&self, admitted: &mut Admitted) {
+        self.leave(admitted);
         if admitted.ticket.lease != 0 {
             self.core().forgo(admitted.ticket);
         }
     }
 
     /// The call of a permit ended.
-    pub(super) fn settle(&self, admitted: &Admitted, outcome: Outcome, words: Option<String>) {
-        let counted = match (&self.in_flight, admitted.seat) {
-            (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
-            _ => false,
-        };
+    pub(super) fn settle(&self, admitted: &mut Admitted, outcome: Outcome, words: Option<String>) {
+        let counted = self.leave(admitted);
         if admitted.kind == Kind::Uncounted {
             return;
         }
@@ -398,7 +421,7 @@ impl Shared {
         self.drain(&mut state, now);
         let mut effects = Vec::new();
         if let Some(in_flight) = &self.in_flight {
-            let overdue = in_flight.sweep(now);
+            let overdue = in_flight.sweep(state.epoch, now);
             let change = state.add_overdue(&self.policy, overdue, now, unit);
             effects.extend(change.map(Effects::from));
         }
@@ -409,9 +432,6 @@ impl Shared {
             self.successes
                 .drain(self.tag(state.epoch, now), |_, n| late += u64::from(n));
             state.totals.successes += late;
-            if let Some(in_flight) = &self.in_flight {
-                in_flight.clear();
-            }
             self.announce(&state);
         }
         self.word
@@ -422,9 +442,11 @@ impl Shared {
     fn drain(&self, state: &mut State, now: Tick) {
         let newest = state.slice(now);
         self.successes.drain(self.tag(state.epoch, now), |tag, n| {
-            // The newest slice that ends in these bits.
-            let back = (newest as u32).wrapping_sub(tag) & SLICE_MASK;
-            state.add_successes(u64::from(n), newest.saturating_sub(u64::from(back)));
+            // The slice nearest to the newest that ends in these bits. It may be a later one: another thread
+            // can have read the clock after this one did.
+            let ahead = (tag.wrapping_sub(newest as u32) << EPOCH_BITS) as i32 >> EPOCH_BITS;
+            let slice = newest.saturating_add_signed(i64::from(ahead));
+            state.add_successes(u64::from(n), slice);
         });
     }
 
@@ -439,7 +461,8 @@ impl Shared {
                 name: Arc::clone(self.funnel.name()),
                 opened: state.opened,
                 failures: state.tripped_by,
-                last_failure: state.last_failure.clone(),
+                // An operator opens it whatever failed before.
+                last_failure: state.last_failure.clone().filter(|_| state.tripped_by > 0),
             }));
         }
     }
@@ -487,6 +510,7 @@ impl Shared {
 /// With a window of time, this many bits of a tag are the slice's, the others the epoch's.
 const SLICE_BITS: u32 = 24;
 const SLICE_MASK: u32 = (1 << SLICE_BITS) - 1;
+const EPOCH_BITS: u32 = 32 - SLICE_BITS;
 
 fn slice_length(window: Duration) -> u64 {
     (time::nanos(window) / crate::window::SLICES).max(1)

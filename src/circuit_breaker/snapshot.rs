@@ -52,7 +52,8 @@ pub struct CircuitBreakerSnapshot {
 }
 
 /// Counts since a breaker was made or reset. Every admitted call is in exactly one of the first four,
-/// once it has ended; calls admitted while the breaker was disabled are in none.
+/// once it has ended; calls admitted while the breaker was disabled are in none. A call that was admitted
+/// before a reset and ends after it is counted when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -69,7 +70,7 @@ pub struct CircuitBreakerTotals {
     pub slow: u64,
     /// Calls that were refused.
     pub rejected: u64,
-    /// In metrics-only mode: calls that would have been refused.
+    /// In metrics-only mode: calls that would have been refused, once they have ended.
     pub would_reject: u64,
     /// Of those, the ones that succeeded all the same.
     pub would_reject_succeeded: u64,
@@ -102,7 +103,7 @@ impl CircuitBreakerSnapshot {
             window_slow: counts.slow,
             failure_rate: rate(counts.failures),
             slow_call_rate: policy.slow_calls.and_then(|_| rate(counts.slow)),
-            since_state_change: now.since(state.changed),
+            since_state_change: now.since(state.since(now)),
             remaining_open: match state.phase {
                 Phase::Open { until } if now < until => Some(until.since(now)),
                 _ => None,

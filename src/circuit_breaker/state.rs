@@ -58,7 +58,9 @@ pub(super) struct Ticket {
 pub(super) enum Admission {
     Go(Ticket),
     /// Metrics only: it goes, but would have been refused, and its outcome decides nothing.
-    GoAnyway,
+    GoAnyway(Ticket),
+    /// The breaker is disabled: it goes, and nobody counts how it ends.
+    GoUncounted(Ticket),
     Refuse(OpenReason, Option<Duration>),
 }
 
@@ -190,15 +192,12 @@ impl State {
     ) -> (Admission, Effects) {
         let mut effects = Effects::default();
         let admission = match self.mode {
-            Mode::Disabled => Admission::Go(self.ticket(0)),
+            Mode::Disabled => Admission::GoUncounted(self.ticket(0)),
             Mode::ForcedOpen => Admission::Refuse(OpenReason::ForcedOpen, None),
             Mode::Normal => self.admit_by_phase(policy, now, unit, &mut effects),
             Mode::MetricsOnly => match self.admit_by_phase(policy, now, unit, &mut effects) {
-                Admission::Refuse(..) => {
-                    self.totals.would_reject += 1;
-                    Admission::GoAnyway
-                }
-                go @ (Admission::Go(_) | Admission::GoAnyway) => go,
+                Admission::Refuse(..) => Admission::GoAnyway(self.ticket(0)),
+                go => go,
             },
         };
         (admission, effects)
@@ -321,9 +320,6 @@ impl State {
         now: Tick,
         unit: f64,
     ) -> Effects {
-        if self.mode == Mode::Disabled {
-            return Effects::default();
-        }
         self.count(ended);
         if ticket.epoch != self.epoch {
             return Effects::default(); // A late answer says nothing about this epoch.
@@ -355,6 +351,7 @@ impl State {
     /// A call that metrics-only mode let through although the breaker would have refused it.
     pub(super) fn settle_anyway(&mut self, ended: &Ended) {
         self.count(ended);
+        self.totals.would_reject += 1;
         self.totals.would_reject_succeeded += u64::from(ended.outcome == Outcome::Success);
     }
 
@@ -435,7 +432,8 @@ impl State {
         if calls == 0 || calls < u64::from(policy.minimum_calls) {
             return None;
         }
-        let reached = |part: u64, rate: f64| part as f64 >= rate * calls as f64;
+        // Divided, not multiplied: 7 of 100 is 0.07, but 0.07 * 100 is more than 7.
+        let reached = |part: u64, rate: f64| part as f64 / calls as f64 >= rate;
         if policy
             .failure_rate
             .is_some_and(|rate| reached(failures, rate))
@@ -509,7 +507,8 @@ impl State {
     fn enter(&mut self, phase: Phase, cause: Cause, now: Tick) -> Change {
         let from = self.shown();
         self.phase = phase;
-        self.begin_epoch(now);
+        self.changed = now;
+        self.begin_epoch();
         Change {
             from,
             to: self.shown(),
@@ -519,9 +518,8 @@ impl State {
         }
     }
 
-    fn begin_epoch(&mut self, now: Tick) {
+    fn begin_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.changed = now;
     }
 
     fn forget_recent(&mut self, policy: &CircuitBreakerPolicy) {
@@ -556,6 +554,14 @@ impl State {
         }
     }
 
+    /// When the state that [`effective`](Self::effective) gives at `now` began.
+    pub(super) fn since(&self, now: Tick) -> Tick {
+        match (self.mode, &self.phase) {
+            (Mode::Normal, Phase::Open { until }) if now >= *until => *until,
+            _ => self.changed,
+        }
+    }
+
     pub(super) fn counts(&self, now: Tick) -> Counts {
         self.recent.counts(now)
     }
@@ -567,40 +573,63 @@ impl State {
         command: Command,
         now: Tick,
     ) -> Option<Change> {
-        let from = self.effective(now);
-        let closed = Phase::Closed { ramp_since: None };
-        let (mode, phase) = match command {
-            Command::Reset | Command::ForceClose => (Mode::Normal, closed),
-            Command::ForceOpen => (Mode::ForcedOpen, closed),
-            Command::Disable => (Mode::Disabled, closed),
-            Command::MetricsOnly => (Mode::MetricsOnly, closed),
-            Command::OpenFor(delay) => {
-                let until = now.after(delay);
-                (Mode::Normal, Phase::Open { until })
-            }
+        let mode = match command {
+            Command::Reset | Command::ForceClose => Mode::Normal,
+            Command::ForceOpen => Mode::ForcedOpen,
+            Command::Disable => Mode::Disabled,
+            Command::MetricsOnly => Mode::MetricsOnly,
+            Command::OpenFor(delay) => return self.open_for(policy, delay, now),
         };
+        let from = self.effective(now);
         self.mode = mode;
-        self.phase = phase;
+        self.phase = Phase::Closed { ramp_since: None };
         self.openings = 0;
         self.opened = now;
         self.tripped_by = 0;
         self.forget_recent(policy);
-        self.begin_epoch(now);
+        self.begin_epoch();
         if command == Command::Reset {
             self.totals = Totals::default();
             self.last_failure = None;
         }
         let to = self.effective(now);
-        (from != to).then_some(Change {
+        if from == to {
+            return None;
+        }
+        self.changed = now;
+        Some(Change {
             from,
             to,
             cause: Cause::Operator,
-            open_for: match command {
-                Command::OpenFor(delay) => Some(delay),
-                _ => None,
-            },
+            open_for: None,
             shadow: false,
         })
+    }
+
+    /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
+    fn open_for(
+        &mut self,
+        policy: &CircuitBreakerPolicy,
+        delay: Duration,
+        now: Tick,
+    ) -> Option<Change> {
+        match self.mode {
+            Mode::ForcedOpen | Mode::Disabled => return None,
+            Mode::Normal | Mode::MetricsOnly => {}
+        }
+        if let Phase::Open { until } = &mut self.phase
+            && now < *until
+        {
+            *until = now.after(delay); // What opened it, and when, stays true.
+            self.begin_epoch();
+            return None;
+        }
+        let from = self.by_phase(now);
+        self.openings = self.openings.max(1);
+        self.tripped_by = 0;
+        self.forget_recent(policy);
+        let change = self.open_until(now.after(delay), Cause::Operator, now);
+        Some(Change { from, ..change })
     }
 }
 

@@ -15,17 +15,17 @@ fn in_flight() -> InFlight {
 #[test]
 fn a_call_that_ended_is_never_swept() {
     let calls = in_flight();
-    let seat = calls.enter(Tick(10_000)).unwrap();
+    let seat = calls.enter(1, Tick(10_000)).unwrap();
     assert!(calls.exit(seat));
-    assert_eq!(calls.sweep(Tick(90_000)), 0);
+    assert_eq!(calls.sweep(1, Tick(90_000)), 0);
 }
 
 #[test]
 fn a_call_that_was_swept_knows_that_it_was_counted() {
     let calls = in_flight();
-    let seat = calls.enter(Tick(10_000)).unwrap();
-    assert_eq!(calls.sweep(Tick(10_000 + 2 * THRESHOLD)), 1);
-    assert_eq!(calls.sweep(Tick(10_000 + 3 * THRESHOLD)), 0);
+    let seat = calls.enter(1, Tick(10_000)).unwrap();
+    assert_eq!(calls.sweep(1, Tick(10_000 + 2 * THRESHOLD)), 1);
+    assert_eq!(calls.sweep(1, Tick(10_000 + 3 * THRESHOLD)), 0);
     assert!(!calls.exit(seat));
 }
 
@@ -33,11 +33,32 @@ fn a_call_that_was_swept_knows_that_it_was_counted() {
 fn a_bucket_with_calls_of_long_ago_asks_for_a_sweep_first() {
     let calls = in_flight();
     let start = 10_000;
-    calls.enter(Tick(start)).unwrap();
+    calls.enter(1, Tick(start)).unwrap();
     let lap = start + BUCKETS as u64 * THRESHOLD / TO_THRESHOLD;
-    assert_eq!(calls.enter(Tick(lap)), None);
-    assert_eq!(calls.sweep(Tick(lap)), 1);
-    assert!(calls.enter(Tick(lap)).is_some());
+    assert_eq!(calls.enter(1, Tick(lap)), None);
+    assert_eq!(calls.sweep(1, Tick(lap)), 1);
+    assert!(calls.enter(1, Tick(lap)).is_some());
+}
+
+#[test]
+fn a_call_of_an_old_epoch_does_not_leave_in_place_of_a_new_one() {
+    let calls = in_flight();
+    let now = Tick(10_000);
+    let old = calls.enter(1, now).unwrap();
+    assert_eq!(calls.enter(2, now), None, "the old one must be swept first");
+    assert_eq!(calls.sweep(2, now), 0, "it is of another epoch, not slow");
+    let new = calls.enter(2, now).unwrap();
+    assert!(!calls.exit(old));
+    assert!(calls.exit(new));
+}
+
+#[test]
+fn a_call_that_starts_after_the_sweeper_read_the_clock_is_not_slow() {
+    let calls = in_flight();
+    let width = THRESHOLD / TO_THRESHOLD;
+    let seat = calls.enter(1, Tick(10_000 + width)).unwrap();
+    assert_eq!(calls.sweep(1, Tick(10_000)), 0);
+    assert!(calls.exit(seat));
 }
 
 proptest! {
@@ -51,12 +72,12 @@ proptest! {
         let mut waiting = Vec::new();
         for wait in starts {
             now += wait / 8;
-            prop_assert!(calls.enter(Tick(now)).is_some());
+            prop_assert!(calls.enter(1, Tick(now)).is_some());
             waiting.push(now);
         }
         for wait in looks {
             now += wait;
-            let swept = calls.sweep(Tick(now)) as usize;
+            let swept = calls.sweep(1, Tick(now)) as usize;
             let surely = waiting.iter().filter(|s| now - **s >= THRESHOLD + THRESHOLD / 8).count();
             let at_most = waiting.iter().filter(|s| now - **s >= THRESHOLD).count();
             prop_assert!((surely..=at_most).contains(&swept), "{surely} <= {swept} <= {at_most}");

@@ -64,7 +64,8 @@ impl Core {
         let (admission, _) = self.state.admit(&self.policy, Tick(self.now), unit);
         match admission {
             Admission::Go(ticket) => Ok(ticket),
-            Admission::GoAnyway => panic!("only in metrics-only mode"),
+            Admission::GoUncounted(_) => panic!("only of a disabled breaker"),
+            Admission::GoAnyway(_) => panic!("only in metrics-only mode"),
             Admission::Refuse(reason, _) => Err(reason),
         }
     }
@@ -505,7 +506,7 @@ fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() 
     assert!(opened.shadow);
     for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure] {
         let (admission, _) = core.state.admit(&core.policy, Tick(core.now), 0.0);
-        assert!(matches!(admission, Admission::GoAnyway));
+        assert!(matches!(admission, Admission::GoAnyway(_)));
         core.state.settle_anyway(&ended(outcome));
     }
     assert_eq!(core.state.totals.would_reject, 3);
@@ -515,13 +516,13 @@ fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() 
 }
 
 #[test]
-fn a_disabled_breaker_counts_nothing() {
+fn what_a_disabled_breaker_lets_through_is_marked_as_not_to_be_counted() {
     let mut core = Core::default();
     let _ = core
         .state
         .command(&core.policy, Command::Disable, Tick(core.now));
-    core.fail(100);
-    assert_eq!(core.state.totals, super::state::Totals::default());
+    let (admission, _) = core.state.admit(&core.policy, Tick(core.now), 0.0);
+    assert!(matches!(admission, Admission::GoUncounted(_)));
 }
 
 #[test]
