@@ -222,6 +222,25 @@ fn open_for_does_not_end_an_operators_word_nor_say_that_somebody_else_opened_it(
     assert_eq!((core.state.opened, core.state.tripped_by), (opened, 5));
 }
 
+#[tokio::test(start_paused = true)]
+async fn successes_counted_after_a_look_read_the_clock_stay_in_the_window() {
+    let breaker = super::CircuitBreaker::builder("api")
+        .failure_rate(0.5, Window::LastTime(secs(10)))
+        .build()
+        .unwrap();
+    let earlier = crate::time::now();
+    tokio::time::advance(secs(1)).await;
+    breaker.try_acquire().unwrap().success(); // Gives the stripe its tag.
+    for _ in 0..5 {
+        breaker.try_acquire().unwrap().success();
+    }
+    let (counts, _) = breaker
+        .shared
+        .with_core(earlier, |state, _| state.counts(earlier));
+    assert_eq!(counts.calls, 0, "not yet, as of then");
+    assert_eq!(breaker.snapshot().window_calls, 6);
+}
+
 #[test]
 fn an_open_circuit_is_half_open_from_the_very_moment_its_time_is_over() {
     let mut core = Core::default();
