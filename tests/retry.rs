@@ -281,6 +281,26 @@ async fn a_request_that_may_not_be_done_twice_is_sent_again_only_if_it_was_not_d
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_only_a_key_would_make_repeatable_is_an_answer_without_one() {
+    for (request, attempts) in [(Idempotency::Idempotent, 1), (Idempotency::Keyed, 4)] {
+        let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+        let policy = RetryPolicy::new();
+        let service = policy
+            .layer()
+            .classify_with(|_: Result<&(), &ApiError>| Verdict::success().repeat(Repeat::IfKeyed))
+            .idempotency_from(move |_: &()| request)
+            .layer(service_fn(move |(): ()| ready(next())));
+        let error = service.oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), attempts);
+        let plain = matches!(error, Error::Inner(_));
+        assert_eq!(
+            (plain, policy.snapshot().gave_up),
+            (attempts == 1, u64::from(attempts > 1))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_timed_out_may_have_been_done() {
     let policy = each_second().attempt_timeout(SECOND).build().unwrap();
     let service = policy
