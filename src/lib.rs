@@ -69,6 +69,7 @@ pub mod outcome;
 mod random;
 mod registry;
 pub mod retry;
+mod spread;
 mod stripes;
 mod sync;
 mod time;
