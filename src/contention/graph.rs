@@ -14,6 +14,7 @@
 //! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
 //! is not, anywhere on the way, can end every wait that leads to it.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -66,47 +67,43 @@ impl Line {
     }
 }
 
-/// The permits that cannot be released before what is being polled right now has ended.
-///
-/// Copied with every poll, so it is small.
+/// What is being polled right now, on this thread, on behalf of a permit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
+    permit: PermitId,
     /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
     task: Option<tokio::task::Id>,
-    /// The innermost first.
-    permits: [PermitId; Self::DEPTH],
-    depth: usize,
 }
 
-tokio::task_local! {
-    static INSIDE: Inside;
+thread_local! {
+    /// The permits that cannot be released before what is being polled has ended: the innermost last.
+    static INSIDE: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Inside {
-    /// Deeper nesting loses the outermost: a cycle through it would end by timeout.
-    const DEPTH: usize = 4;
-
-    fn current() -> Self {
-        let task = tokio::task::try_id();
-        let inside = INSIDE.try_with(|inside| *inside).ok();
-        inside.filter(|inside| inside.task == task).unwrap_or(Self {
-            task,
-            permits: [PermitId { lock: 0, permit: 0 }; Self::DEPTH],
-            depth: 0,
-        })
-    }
-
     /// Runs `f`, one poll, as what `permit` is held for.
+    #[inline]
     pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
-        let mut inside = Self::current();
-        inside.permits.copy_within(0..Self::DEPTH - 1, 1);
-        inside.permits[0] = permit;
-        inside.depth = (inside.depth + 1).min(Self::DEPTH);
-        INSIDE.sync_scope(inside, f)
+        struct Leave;
+        impl Drop for Leave {
+            #[inline]
+            fn drop(&mut self) {
+                INSIDE.with_borrow_mut(Vec::pop);
+            }
+        }
+        let task = tokio::task::try_id();
+        INSIDE.with_borrow_mut(|inside| inside.push(Self { permit, task }));
+        let _leave = Leave; // Also if `f` panics.
+        f()
     }
 
-    fn nodes(self) -> impl Iterator<Item = Node> {
-        self.permits.into_iter().take(self.depth).map(Node::Permit)
+    /// Those of the task that is being polled, the innermost first.
+    fn nodes() -> Vec<Node> {
+        let task = tokio::task::try_id();
+        INSIDE.with_borrow(|inside| {
+            let own = inside.iter().rev().take_while(|it| it.task == task);
+            own.map(|it| Node::Permit(it.permit)).collect()
+        })
     }
 }
 
@@ -116,7 +113,7 @@ pub(super) fn blocked_by_a_wait(owner: &Owner) -> Vec<Node> {
         Owner::Line(node) => Some(node.clone()),
         Owner::Anybody | Owner::ItsFuture => None,
     };
-    line.into_iter().chain(Inside::current().nodes()).collect()
+    line.into_iter().chain(Inside::nodes()).collect()
 }
 
 #[derive(Clone)]

@@ -160,7 +160,7 @@ impl<W> State<W> {
         }
         self.stats.attempts += 1;
         self.stats.acquisitions += 1;
-        self.stats.wait.record(Duration::ZERO);
+        self.stats.wait.record_zero();
         Some(self.hold(holder.clone(), owner.clone(), true, now))
     }
 
