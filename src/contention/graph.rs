@@ -108,11 +108,9 @@ impl Inside {
 }
 
 /// What a wait keeps from going on.
-pub(super) fn blocked_by_a_wait(owner: &Owner) -> Vec<Node> {
-    let line = match owner {
-        Owner::Line(node) => Some(node.clone()),
-        Owner::Anybody | Owner::ItsFuture => None,
-    };
+pub(super) fn blocked_by_a_wait(owner: Owner, holder: &Holder) -> Vec<Node> {
+    let line = owner.line();
+    let line = line.map(|line| Node::Line(holder.clone(), line));
     line.into_iter().chain(Inside::nodes()).collect()
 }
 
@@ -291,19 +289,15 @@ fn permits_of<'a>(
     let mut lines = HashSet::new();
     let mut found = Vec::new();
     for (permit, held) in state.held() {
-        let call;
-        let node = match &held.owner {
+        let node = match held.owner {
             Owner::Anybody => return None,
-            Owner::ItsFuture => {
-                call = Node::Permit(PermitId::new(lock, permit));
-                &call
-            }
+            Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),
             // Several permits at once: several lines of work under one name.
-            Owner::Line(node) if !lines.insert(node) => return None,
-            Owner::Line(node) => node,
+            Owner::Line(line) if !lines.insert((&held.holder, line)) => return None,
+            Owner::Line(line) => Node::Line(held.holder.clone(), line),
         };
-        let waits = waits.get(node).map_or(&[][..], Vec::as_slice);
-        found.push(match (own.contains(node), node, waits) {
+        let waits = waits.get(&node).map_or(&[][..], Vec::as_slice);
+        found.push(match (own.contains(&node), &node, waits) {
             // What waits inside a call keeps it from ending, whatever else waits there.
             (true, Node::Permit(_), _) | (true, Node::Line(..), []) => Found::Itself,
             (false, _, [wait]) => Found::Waits(wait),
