@@ -43,7 +43,8 @@ pub struct Judgement {
 impl Judgement {
     #[inline]
     fn new(verdict: &Verdict, error: Option<&dyn StdError>) -> Self {
-        let words = match (verdict.is_failure(), verdict.reason(), error) {
+        let is_bad = verdict.is_failure() || verdict.is_overload();
+        let words = match (is_bad, verdict.reason(), error) {
             (false, ..) => None,
             (true, Some(reason), _) => Some(reason.to_owned()),
             (true, None, Some(error)) => Some(words_of_chain(error)),

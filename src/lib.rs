@@ -85,7 +85,7 @@ pub use error::{
     Exhausted, HolderInfo, IntoError, LastFailure, Rejection, StopReason, TimedOut,
 };
 pub use event::{Event, Observer};
-pub use outcome::{Classify, Outcome, Verdict};
+pub use outcome::{Classify, Idempotency, Outcome, Repeat, Verdict};
 pub use registry::{Registry, RegistryError, RegistrySnapshot};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 

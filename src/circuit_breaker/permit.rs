@@ -64,6 +64,11 @@ impl Permit {
         self.settle_with(Outcome::Failure, Some(words));
     }
 
+    /// The service had no room for the call.
+    pub fn overload(self) {
+        self.settle(Outcome::Overload);
+    }
+
     /// The call says nothing about the service: the permit is given back, nothing else changes.
     pub fn ignore(self) {
         self.settle(Outcome::Ignored);
