@@ -21,8 +21,8 @@ use crate::error::BoxError;
 /// good any more. With no other copy left nothing is kept.
 ///
 /// One copy at a time reads the source. Another that gets as far meanwhile fails with
-/// [`ReplayError::InUse`], and may be polled again later; a copy made to [`take_over`](Self::take_over) takes
-/// the source away from the one that has it, which then ends with [`ReplayError::TakenOver`].
+/// [`ReplayError::InUse`], and may be polled again later; a copy that is told to [`take_over`](Self::take_over)
+/// takes the source away from the one that has it, which then ends with [`ReplayError::TakenOver`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -44,15 +44,16 @@ pub struct ReplayBody<B> {
     cursor: Cursor,
     /// Whether this copy has read from the source.
     has_read: bool,
-    takes_over: bool,
     is_done: bool,
 }
 
 struct State<B> {
     recording: Recording,
     source: Source<B>,
-    /// The copy that reads the source, from its first time on until it is dropped.
+    /// The copy that reads the source, or alone may do so, until it is dropped.
     reader: Option<u64>,
+    /// Whether that copy has read everything that is kept.
+    reader_is_ahead: bool,
     /// The task of the reader, while it waits for the source.
     reader_waits: Option<Waker>,
     /// The task of a copy that has taken over while the source was being polled.
@@ -68,11 +69,13 @@ enum Source<B> {
     Ended,
 }
 
-impl<B: Body> ReplayBody<B> {
+impl<B> ReplayBody<B> {
     /// How much is kept at most, unless it is said otherwise: 64 KiB. Larger than nearly every message of
     /// an API, and small enough that a thousand calls on their way are no matter.
     pub const DEFAULT_MAX_BYTES: u64 = 64 * 1024;
+}
 
+impl<B: Body> ReplayBody<B> {
     /// A body of which up to [`DEFAULT_MAX_BYTES`](Self::DEFAULT_MAX_BYTES) are kept.
     #[must_use]
     pub fn new(body: B) -> Self {
@@ -112,6 +115,7 @@ impl<B: Body> ReplayBody<B> {
             recording,
             source: Source::Here(Box::pin(body)),
             reader: None,
+            reader_is_ahead: false,
             reader_waits: None,
             successor_waits: None,
             copies: 1,
@@ -122,7 +126,6 @@ impl<B: Body> ReplayBody<B> {
             id: 0,
             cursor: Cursor::default(),
             has_read: false,
-            takes_over: false,
             is_done: false,
         }
     }
@@ -150,35 +153,42 @@ impl<B> ReplayBody<B> {
             id,
             cursor: Cursor::default(),
             has_read: false,
-            takes_over: false,
             is_done: false,
         })
     }
 
-    /// Makes this the copy that counts: when it gets to where another one reads the source, that one ends
-    /// with [`ReplayError::TakenOver`] (so that the transport gives its request up), and this one goes on.
+    /// Makes this the copy that counts, if it [can](Self::is_replayable) be sent but for another copy that
+    /// reads the source: that one ends with [`ReplayError::TakenOver`] (so that the transport gives its
+    /// request up), and this one goes on. `false` if it cannot be sent anyway.
     ///
     /// For the next attempt after one that was answered, or given up, while its body was still being sent:
     /// a transport may hold the old body for as long as it likes.
     #[must_use]
-    pub fn take_over(mut self) -> Self {
-        self.takes_over = true;
-        self
+    pub fn take_over(&self) -> bool {
+        let mut leftovers = Leftovers::<B>::default();
+        let mut state = self.state();
+        if !state.recording.serves(self.cursor) {
+            return false;
+        }
+        if !state.recording.has_ended() && state.reader != Some(self.id) {
+            state.reader = Some(self.id);
+            state.reader_is_ahead = false;
+            leftovers.wake = state.reader_waits.take();
+        }
+        drop(state);
+        leftovers.clear();
+        true
     }
 
-    /// Whether this copy can be sent to its end. `false` if something that it needs was not kept, if the
-    /// source has failed, or while another copy reads the source, unless this one is made to
-    /// [`take_over`](Self::take_over).
+    /// Whether this copy can be sent to its end: `false` if something that it needs was not kept, if the
+    /// source has failed, and as long as another copy reads the source.
     ///
     /// It can become `false` later: when another copy reads more than is kept.
     #[must_use]
     pub fn is_replayable(&self) -> bool {
         let state = self.state();
-        let is_free = match state.reader {
-            Some(reader) => reader == self.id || self.takes_over || state.recording.has_ended(),
-            None => true,
-        };
-        is_free && state.recording.serves(self.cursor)
+        let is_free = state.reader.is_none_or(|reader| reader == self.id);
+        (is_free || state.recording.has_ended()) && state.recording.serves(self.cursor)
     }
 
     /// How many bytes are kept right now.
@@ -270,12 +280,9 @@ impl<B> ReplayBody<B> {
             Some(reader) if reader == self.id => {}
             None => state.reader = Some(self.id),
             Some(_) if self.has_read => return Took::Error(ReplayError::TakenOver),
-            Some(_) if self.takes_over => {
-                state.reader = Some(self.id);
-                leftovers.wake = state.reader_waits.take();
-            }
             Some(_) => return Took::Error(ReplayError::InUse),
         }
+        state.reader_is_ahead = true;
         self.has_read = true;
         let took = match mem::replace(&mut state.source, Source::BeingPolled) {
             Source::Here(source) => Took::Source(source),
@@ -337,8 +344,7 @@ impl<B> Drop for ReplayBody<B> {
             state.reader = None;
             leftovers.waker = state.reader_waits.take();
         }
-        // The one copy that is left reads the source: it has read all that is kept.
-        if state.copies == 1 && state.reader.is_some() {
+        if state.copies == 1 && state.reader.is_some() && state.reader_is_ahead {
             leftovers.chunks = state.recording.let_go();
         }
         drop(state);

@@ -133,7 +133,7 @@ impl Run {
         &mut self,
         result: Result<Res, Error<L>>,
         classify: &C,
-        cloneable: bool,
+        cloneable: impl FnOnce() -> bool,
     ) -> Step<Res, L>
     where
         L: StdError + 'static,
@@ -196,7 +196,7 @@ impl Run {
         &mut self,
         result: Result<Res, Error<L>>,
         rejection: &Rejection,
-        cloneable: bool,
+        cloneable: impl FnOnce() -> bool,
     ) -> Step<Res, L> {
         let end = AttemptEnd::Rejected(words(rejection));
         let wanted = Wanted {
@@ -216,7 +216,10 @@ impl Run {
     }
 
     /// The running attempt was dropped because its time was over.
-    pub(super) fn timed_out<Res, L>(&mut self, cloneable: bool) -> Step<Res, L> {
+    pub(super) fn timed_out<Res, L>(
+        &mut self,
+        cloneable: impl FnOnce() -> bool,
+    ) -> Step<Res, L> {
         let now = time::now();
         let began = self.attempt_began.or(self.started).unwrap_or(now);
         let last = TimedOut {
@@ -269,7 +272,7 @@ impl Run {
     }
 
     /// Asks the session, and then, if it costs something, the budget.
-    fn decide(&mut self, wanted: Wanted, cloneable: bool) -> Next {
+    fn decide(&mut self, wanted: Wanted, cloneable: impl FnOnce() -> bool) -> Next {
         let shared = &self.policy.shared;
         let rules = &shared.rules;
         let now = time::now();
@@ -278,7 +281,8 @@ impl Run {
             hint: wanted.delay,
             at_once: wanted.at_once,
             repeatable: wanted.repeatable,
-            cloneable,
+            // Asked last: to say yes may mean to give the ended attempt up for good.
+            cloneable: wanted.repeatable && cloneable(),
             deadline: deadline.map(|deadline| deadline.0),
             now,
             unit: if rules.jitter.is_random() {

@@ -358,9 +358,10 @@ where
                     match deadline::with(this.run.ambient(), || call.poll(cx)) {
                         Poll::Ready(result) => {
                             let result = result.map_err(IntoError::into_error);
-                            let step =
-                                this.run
-                                    .settle(result, this.classify, this.request.is_some());
+                            let copy = &*this.request;
+                            let step = this.run.settle(result, this.classify, || {
+                                is_good(this.requests, copy)
+                            });
                             // Before the wait: with the attempt goes everything it holds.
                             state.set(State::Sleeping);
                             step
@@ -368,7 +369,7 @@ where
                         Poll::Pending => {
                             ready!(poll_cut(this.run, this.timer, cx));
                             deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
-                            this.run.timed_out(this.request.is_some())
+                            this.run.timed_out(|| is_good(this.requests, this.request))
                         }
                     }
                 }
@@ -403,7 +404,7 @@ where
                         Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
                         Poll::Pending => {
                             ready!(poll_cut(this.run, this.timer, cx));
-                            this.run.timed_out(this.request.is_some())
+                            this.run.timed_out(|| is_good(this.requests, this.request))
                         }
                     }
                 }
@@ -426,6 +427,11 @@ where
             }
         }
     }
+}
+
+/// Whether there is a request for another attempt.
+fn is_good<Req>(requests: &impl CopyRequest<Req>, copy: &Option<Req>) -> bool {
+    copy.as_ref().is_some_and(|copy| requests.still_good(copy))
 }
 
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits.
