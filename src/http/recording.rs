@@ -43,6 +43,12 @@ pub(super) struct Cursor {
     has_trailers: bool,
 }
 
+impl Cursor {
+    pub(super) fn is_at_start(self) -> bool {
+        self.chunks == 0 && !self.has_trailers
+    }
+}
+
 /// What comes next for a copy.
 #[must_use]
 #[derive(Debug)]

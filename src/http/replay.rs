@@ -79,8 +79,8 @@ impl ReplayLayer {
 
     /// The request with a body that can be sent again, if that makes sense.
     pub fn wrap<B: Body>(&self, request: Request<B>) -> Request<ReplayBody<B>> {
-        let is_tunnel = request.method() == Method::CONNECT
-            || request.headers().contains_key(header::UPGRADE);
+        let is_tunnel =
+            request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
         request.map(|body| match is_tunnel {
             true => ReplayBody::once(body),
             false => ReplayBody::with_max_bytes(body, self.max_bytes),

@@ -264,6 +264,14 @@ impl<B> ReplayBody<B> {
     fn take_source(&mut self, cx: &Context<'_>) -> Took<B> {
         let mut leftovers = Leftovers::<B>::default();
         let mut state = lock(&self.shared);
+        if !self.has_read
+            && self.cursor.is_at_start()
+            && state.reader.is_some_and(|reader| reader != self.id)
+            && !state.recording.has_ended()
+        {
+            // Not even what is known: a request that is begun should not stop half-way.
+            return Took::Error(ReplayError::InUse);
+        }
         let is_only_copy = state.copies == 1;
         match state.recording.next(&mut self.cursor, is_only_copy) {
             Next::Data(data) => return Took::Frame(Frame::data(data)),
@@ -391,12 +399,16 @@ where
         let mut leftovers = Leftovers::<B>::default();
         let mut state = lock(self.shared);
         let others_listen = state.copies > 1;
+        let is_reader = state.reader == Some(id);
+        if is_reader {
+            leftovers.waker = state.reader_waits.take();
+        }
         state.recording.set_rest(rest);
         let result = match polled {
             Poll::Pending => {
                 ended = false;
-                if others_listen && state.reader == Some(id) {
-                    leftovers.waker = state.reader_waits.replace(waker.clone());
+                if others_listen && is_reader {
+                    state.reader_waits = Some(waker.clone());
                 }
                 Poll::Pending
             }
@@ -429,7 +441,6 @@ where
                 leftovers.source = source;
             }
         }
-        let is_reader = state.reader == Some(id);
         leftovers.wake = state.successor_waits.take();
         drop(state);
         leftovers.clear();

@@ -216,10 +216,7 @@ impl Run {
     }
 
     /// The running attempt was dropped because its time was over.
-    pub(super) fn timed_out<Res, L>(
-        &mut self,
-        cloneable: impl FnOnce() -> bool,
-    ) -> Step<Res, L> {
+    pub(super) fn timed_out<Res, L>(&mut self, cloneable: impl FnOnce() -> bool) -> Step<Res, L> {
         let now = time::now();
         let began = self.attempt_began.or(self.started).unwrap_or(now);
         let last = TimedOut {

@@ -127,7 +127,11 @@ impl<C> Retry<C> {
         loop {
             run.begin_attempt();
             let result = deadline::with(run.ambient(), &mut operation);
-            match run.settle(result.map_err(IntoError::into_error), &self.classify, || true) {
+            match run.settle(
+                result.map_err(IntoError::into_error),
+                &self.classify,
+                || true,
+            ) {
                 Step::Done(result) => return result,
                 Step::Again(delay) => time::park_for(delay),
             }

@@ -359,9 +359,9 @@ where
                         Poll::Ready(result) => {
                             let result = result.map_err(IntoError::into_error);
                             let copy = &*this.request;
-                            let step = this.run.settle(result, this.classify, || {
-                                is_good(this.requests, copy)
-                            });
+                            let step = this
+                                .run
+                                .settle(result, this.classify, || is_good(this.requests, copy));
                             // Before the wait: with the attempt goes everything it holds.
                             state.set(State::Sleeping);
                             step
