@@ -95,13 +95,20 @@ impl Permit {
         self.stage == Stage::Settled
     }
 
+    /// The call has been answered, and the permit is held on for the body of the answer: how long that takes
+    /// makes the call no slow one.
+    #[cfg(feature = "http")]
+    pub(crate) fn answered(&mut self) {
+        self.breaker.shared.stop_timing(&mut self.admitted);
+    }
+
     /// Settles with what a classifier said.
-    pub(super) fn settle_judged(&mut self, judged: Judgement) {
+    pub(crate) fn settle_judged(&mut self, judged: Judgement) {
         self.settle_in_place(judged.outcome, judged.words);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
-    pub(super) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
+    pub(crate) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
         self.stage = Stage::Running;
         let value = part();
         self.stage = Stage::Started;

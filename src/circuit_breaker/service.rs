@@ -204,6 +204,28 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
         };
     }
 
+    /// The permit of the call that is made now.
+    pub(crate) fn admission(&mut self) -> Result<Permit, CircuitOpen> {
+        match mem::replace(&mut self.readiness, Readiness::Unknown) {
+            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
+            Readiness::Admitted(mut permit) => match permit.restart() {
+                true => Ok(permit),
+                // The state has changed since the service became ready.
+                false => {
+                    drop(permit);
+                    self.breaker.try_acquire()
+                }
+            },
+            Readiness::Unknown | Readiness::Through => self.breaker.try_acquire(),
+        }
+    }
+
+    /// How results are judged, and refusals answered.
+    #[cfg(feature = "http")]
+    pub(crate) fn rules(&self) -> (&C, &A) {
+        (&self.classify, &self.answer)
+    }
+
     /// A probe's place may not wait here for a service that is not ready. Admission without a place is kept:
     /// asking again and again would be throwing the dice of a ramp until it says no.
     fn give_place_back(&mut self) {
@@ -267,19 +289,7 @@ where
     }
 
     fn call(&mut self, req: Req) -> Self::Future {
-        let admission = match mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
-            Readiness::Admitted(mut permit) => match permit.restart() {
-                true => Ok(permit),
-                // The state has changed since the service became ready.
-                false => {
-                    drop(permit);
-                    self.breaker.try_acquire()
-                }
-            },
-            Readiness::Unknown | Readiness::Through => self.breaker.try_acquire(),
-        };
-        match admission {
+        match self.admission() {
             Ok(mut permit) => {
                 let call = permit.running(|| self.inner.call(req));
                 let (classify, answer) = (self.classify.clone(), self.answer.clone());

@@ -289,6 +289,23 @@ impl Shared {
         }
     }
 
+    /// From here on the call can become no slower; if it is slow already, it stays that.
+    #[cfg(feature = "http")]
+    pub(super) fn stop_timing(&self, admitted: &mut Admitted) {
+        let Some(started) = admitted.started else {
+            return;
+        };
+        let ran = time::now().since(started);
+        if self
+            .policy
+            .slow_calls
+            .is_none_or(|slow| ran < slow.threshold)
+        {
+            self.leave(admitted);
+            admitted.started = None;
+        }
+    }
+
     fn refusal(&self, reason: OpenReason, at: Tick, retry_after: Option<Duration>) -> CircuitOpen {
         CircuitOpen::new(self.trip.load_full(), reason, at, retry_after)
     }
