@@ -183,7 +183,9 @@ where
         };
         use reqwest::ResponseBuilderExt as _;
         // The URL is not among what a response turns into, and comes back as an extension.
-        let url = http::response::Builder::new().url(self.url().clone()).body(());
+        let url = http::response::Builder::new()
+            .url(self.url().clone())
+            .body(());
         let (mut parts, body) = Response::<reqwest::Body>::from(self).into_parts();
         if let Ok(url) = url {
             parts.extensions.extend(url.into_parts().0.extensions);

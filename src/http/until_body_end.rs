@@ -121,9 +121,7 @@ pub struct CircuitBreakerBodyService<S, L, C = ErrorsAreFailures, A = AsError, E
     end: E,
 }
 
-impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone
-    for CircuitBreakerBodyService<S, L, C, A, E>
-{
+impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyService<S, L, C, A, E> {
     fn clone(&self) -> Self {
         Self {
             service: self.service.clone(),
