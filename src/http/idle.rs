@@ -33,8 +33,9 @@ pub struct IdleTimeoutBody<B> {
     body: Option<B>,
     idle: Option<Duration>,
     deadline: Option<Deadline>,
-    #[pin]
-    timer: Option<Sleep>,
+    /// In a box of its own, made when a frame is first waited for: the body can be moved if the one inside can.
+    timer: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
 }
 
 impl<B> IdleTimeoutBody<B> {
@@ -50,6 +51,7 @@ impl<B> IdleTimeoutBody<B> {
             idle,
             deadline,
             timer: None,
+            is_waiting: false,
         }
     }
 
@@ -82,24 +84,27 @@ where
         let is_over = this
             .deadline
             .is_some_and(|deadline| Some(deadline.0) <= now);
-        if !is_over && let Poll::Ready(frame) = body.poll_frame(cx) {
-            this.timer.set(None);
-            let frame = frame.map(|frame| frame.map_err(|error| BodyError::Inner(error.into())));
-            return Poll::Ready(frame);
-        }
         if !is_over {
-            if this.timer.is_none() {
-                let ends = this.idle.map(|idle| Deadline::after(idle));
-                let Some(ends) = deadline::earlier(ends, *this.deadline) else {
-                    return Poll::Pending;
-                };
-                this.timer.set(Some(sleep_until(ends.0.to_instant())));
+            if let Poll::Ready(frame) = body.poll_frame(cx) {
+                *this.is_waiting = false;
+                return Poll::Ready(frame.map(|it| it.map_err(|e| BodyError::Inner(e.into()))));
             }
-            if let Some(timer) = this.timer.as_mut().as_pin_mut() {
-                ready!(timer.poll(cx));
+            let ends = match *this.is_waiting {
+                true => None,
+                false => deadline::earlier(this.idle.map(Deadline::after), *this.deadline),
+            };
+            match (&mut *this.timer, ends.map(|ends| ends.0.to_instant())) {
+                (Some(timer), Some(ends)) => timer.as_mut().reset(ends),
+                (none, Some(ends)) => *none = Some(Box::pin(sleep_until(ends))),
+                (_, None) => {}
+            }
+            *this.is_waiting = true;
+            match this.timer {
+                Some(timer) => ready!(timer.as_mut().poll(cx)),
+                None => return Poll::Pending,
             }
         }
-        this.timer.set(None);
+        *this.timer = None;
         deadline::while_dropping_timed_out(|| this.body.set(None));
         Poll::Ready(Some(Err(match *this.deadline {
             Some(deadline) if deadline.is_over() => BodyError::DeadlineExceeded,
