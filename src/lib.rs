@@ -71,6 +71,7 @@ pub mod outcome;
 mod random;
 mod registry;
 pub mod retry;
+mod spread;
 mod stripes;
 mod sync;
 mod time;

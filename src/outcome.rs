@@ -207,6 +207,12 @@ impl Verdict {
         matches!(self.kind, Kind::Overload)
     }
 
+    /// A success, and nothing more to say.
+    #[inline]
+    pub(crate) fn is_plain_success(&self) -> bool {
+        matches!(self.kind, Kind::Success) && matches!(self.repeat, Repeat::Never)
+    }
+
     /// Which requests may be sent again.
     #[must_use]
     pub const fn repeatable(&self) -> Repeat {
@@ -275,6 +281,7 @@ pub trait Classify<Res, E> {
 pub struct ErrorsAreFailures;
 
 impl<Res, E> Classify<Res, E> for ErrorsAreFailures {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(_) => Verdict::success(),
@@ -288,6 +295,7 @@ impl<Res, E> Classify<Res, E> for ErrorsAreFailures {
 pub struct ClassifyFn<F>(pub(crate) F);
 
 impl<Res, E, F: Fn(Result<&Res, &E>) -> Verdict> Classify<Res, E> for ClassifyFn<F> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         (self.0)(result)
     }
@@ -301,6 +309,7 @@ pub struct FailureIf<F, C> {
 }
 
 impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for FailureIf<F, C> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(_) => self.inner.classify(result),
@@ -318,6 +327,7 @@ pub struct IgnoreIf<F, C> {
 }
 
 impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for IgnoreIf<F, C> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Err(error) if (self.matches)(error) => Verdict::ignored(),
@@ -338,6 +348,7 @@ where
     F: Fn(&Res) -> bool,
     C: Classify<Res, E>,
 {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(response) if (self.matches)(response) => Verdict::failure(),
@@ -358,6 +369,7 @@ where
     F: Fn(Result<&Res, &E>) -> Option<Duration>,
     C: Classify<Res, E>,
 {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         let verdict = self.inner.classify(result);
         if verdict.repeatable() == Repeat::Never {

@@ -16,7 +16,7 @@ use super::handle::CircuitBreaker;
 use super::permit::Permit;
 use crate::accessors::inner_service;
 use crate::answer::{Answer, AsError, RejectWith};
-use crate::error::{CircuitOpen, Rejection};
+use crate::error::{CircuitOpen, Refusal, Rejection};
 use crate::outcome::{
     Classify, ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
 };
@@ -165,13 +165,12 @@ pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
 
 /// What `poll_ready` found; the next `call` goes by it.
 enum Readiness {
+    /// Nothing: admission is asked for when the call is made.
     Unknown,
-    /// All calls went through: admission is asked for when the call is made.
-    Through,
     /// Admission, taken for the call that follows.
     Admitted(Permit),
     /// The call that follows is refused, and the inner service was not asked.
-    Refused(CircuitOpen),
+    Refused(Refusal),
 }
 
 impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
@@ -185,29 +184,36 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
 
     /// Admission comes before the inner service is asked whether it is ready: an open circuit never
     /// touches it, and what it reserves is reserved for a call that follows.
+    #[inline]
     fn admit(&mut self) {
+        let is_unknown = matches!(self.readiness, Readiness::Unknown);
+        if !(is_unknown && self.breaker.shared.lets_all_through()) {
+            self.reserve();
+        }
+    }
+
+    #[inline(never)]
+    fn reserve(&mut self) {
         let shared = &self.breaker.shared;
         match &self.readiness {
             Readiness::Refused(_) => return,
             Readiness::Admitted(permit) if permit.is_current() => return,
-            Readiness::Admitted(_) | Readiness::Unknown | Readiness::Through => {}
+            Readiness::Admitted(_) | Readiness::Unknown => {}
         }
         self.readiness = if shared.lets_all_through() {
-            Readiness::Through
+            Readiness::Unknown
         } else {
             match shared.reserve() {
-                Ok(admitted) => {
-                    Readiness::Admitted(Permit::reserved(self.breaker.clone(), admitted))
-                }
-                Err(open) => Readiness::Refused(open),
+                Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.share(), admitted)),
+                Err(refusal) => Readiness::Refused(refusal),
             }
         };
     }
 
-    /// The permit of the call that is made now.
-    pub(crate) fn admission(&mut self) -> Result<Permit, CircuitOpen> {
+    /// Admission for a call that follows at once.
+    pub(crate) fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
         match mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
+            Readiness::Refused(refusal) => Err(self.breaker.shared.rejected(refusal)),
             Readiness::Admitted(mut permit) => match permit.restart() {
                 true => Ok(permit),
                 // The state has changed since the service became ready.
@@ -216,7 +222,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
                     self.breaker.try_acquire()
                 }
             },
-            Readiness::Unknown | Readiness::Through => self.breaker.try_acquire(),
+            Readiness::Unknown => self.breaker.try_acquire(),
         }
     }
 
@@ -270,6 +276,7 @@ where
     type Error = A::Error;
     type Future = CircuitBreakerFuture<S::Future, L, C, A>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.admit();
         if let Readiness::Refused(_) = self.readiness {
@@ -288,15 +295,42 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        match self.admission() {
-            Ok(mut permit) => {
-                let call = permit.running(|| self.inner.call(req));
-                let (classify, answer) = (self.classify.clone(), self.answer.clone());
-                CircuitBreakerFuture::admitted(call, permit, classify, answer)
-            }
+        if let Readiness::Unknown = self.readiness
+            && let Some(permit) = self.breaker.try_acquire_plain()
+        {
+            return self.admitted(permit, req);
+        }
+        self.call_as_reserved(req)
+    }
+}
+
+impl<S, L, C: Clone, A: Clone> CircuitBreakerService<S, L, C, A> {
+    /// Apart from the way of a healthy call, so that that one is short.
+    #[inline(never)]
+    fn call_as_reserved<Req>(&mut self, req: Req) -> CircuitBreakerFuture<S::Future, L, C, A>
+    where
+        S: Service<Req>,
+    {
+        match self.take_reserved() {
+            Ok(permit) => self.admitted(permit, req),
             Err(open) => CircuitBreakerFuture::refused(open, self.answer.clone()),
         }
+    }
+
+    #[inline]
+    fn admitted<Req>(
+        &mut self,
+        mut permit: Permit,
+        req: Req,
+    ) -> CircuitBreakerFuture<S::Future, L, C, A>
+    where
+        S: Service<Req>,
+    {
+        let call = permit.running(|| self.inner.call(req));
+        let (classify, answer) = (self.classify.clone(), self.answer.clone());
+        CircuitBreakerFuture::admitted(call, permit, classify, answer)
     }
 }
 
@@ -325,6 +359,7 @@ enum State<F, C, A> {
 }
 
 impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
+    #[inline]
     pub(super) fn admitted(call: F, permit: Permit, classify: C, answer: A) -> Self {
         Self {
             state: State::Calling {
@@ -357,6 +392,7 @@ where
 {
     type Output = Result<Res, A::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Calling {

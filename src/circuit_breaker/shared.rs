@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
 
-use super::in_flight::{InFlight, Seat};
+use super::admitted::{Admitted, Kind};
+use super::in_flight::InFlight;
 use super::policy::{CircuitBreakerPolicy, Window};
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::{CircuitBreakerEvent, CircuitState};
-use crate::error::{CircuitOpen, OpenReason, Trip};
+use crate::error::{CircuitOpen, OpenReason, Refusal, Trip};
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::outcome::Outcome;
 use crate::random::Random;
+use crate::spread::Board;
 use crate::stripes::{StripedCounter, TaggedStripes};
 use crate::time::{self, Tick};
 
@@ -28,11 +30,15 @@ pub(super) struct Shared {
     /// What the core would answer: its epoch and a [`Lane`].
     word: AtomicU64,
     open_until: AtomicU64,
-    trip: ArcSwap<Trip>,
+    trip: Board<Trip>,
     successes: TaggedStripes,
+    /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
+    timed: bool,
+    sliced: bool,
     rejected: StripedCounter,
     in_flight: Option<InFlight>,
-    core: Mutex<State>,
+    /// Apart from what healthy calls read.
+    core: CachePadded<Mutex<State>>,
 }
 
 /// Which way a call takes without asking the core.
@@ -80,34 +86,26 @@ impl Lane {
         }
     }
 
+    /// Whether a word is of one of these lanes.
+    #[inline]
+    fn is_one_of(word: u64, lanes: &[Self]) -> bool {
+        let set = lanes
+            .iter()
+            .fold(0_u64, |set, lane| set | 1 << *lane as u64);
+        set >> (word & 7) & 1 == 1
+    }
+
     const fn word(self, epoch: u32) -> u64 {
         (epoch as u64) << 8 | self as u64
     }
 
+    #[inline]
     fn read(word: u64) -> (Self, u32) {
         (
             Self::ALL[(word & 0xff) as usize % Self::ALL.len()],
             (word >> 8) as u32,
         )
     }
-}
-
-/// What an admitted call is known by.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) ticket: Ticket,
-    pub(super) started: Option<Tick>,
-    pub(super) seat: Option<Seat>,
-    pub(super) kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counted,
-    /// The breaker is disabled: how it ends interests nobody.
-    Uncounted,
-    /// Metrics only: the breaker would have refused it.
-    Anyway,
 }
 
 impl Shared {
@@ -126,16 +124,18 @@ impl Shared {
             random: Random::new(seed),
             word: AtomicU64::new(Lane::of(&state).word(state.epoch)),
             open_until: AtomicU64::new(0),
-            trip: ArcSwap::from_pointee(Trip {
+            trip: Board::new(&Trip {
                 name,
                 opened: now,
                 failures: 0,
                 last_failure: None,
             }),
             successes: TaggedStripes::new(),
+            timed: policy.times_calls(),
+            sliced: policy.uses_rates() && matches!(policy.window, Window::LastTime(_)),
             rejected: StripedCounter::new(),
             in_flight: policy.slow_calls.map(|slow| InFlight::new(slow.threshold)),
-            core: Mutex::new(state),
+            core: CachePadded::new(Mutex::new(state)),
             policy,
         }
     }
@@ -167,7 +167,24 @@ impl Shared {
         }
     }
 
-    pub(super) fn acquire(&self) -> Result<Admitted, CircuitOpen> {
+    /// Admits a call of a closed circuit that is not timed, by its epoch: two readings of shared words.
+    #[inline]
+    pub(super) fn acquire_plain(&self) -> Option<u32> {
+        let word = self.word.load(Ordering::Acquire);
+        let plain = Lane::is_one_of(word, &[Lane::Closed, Lane::Wary]) && !self.timed;
+        plain.then_some((word >> 8) as u32)
+    }
+
+    /// Counts a fast success of a call that was not timed, if that is all there is to it.
+    #[inline]
+    pub(super) fn settle_plain(&self, admitted: &Admitted) -> bool {
+        let plain = !self.sliced && !self.timed && admitted.kind() == Kind::Counted;
+        plain
+            && self.word.load(Ordering::Acquire) == Lane::Closed.word(admitted.epoch())
+            && self.successes.add(admitted.epoch())
+    }
+
+    pub(super) fn acquire(&self) -> Result<Admitted, Refusal> {
         let word = self.word.load(Ordering::Acquire);
         let (lane, epoch) = Lane::read(word);
         match lane {
@@ -178,35 +195,36 @@ impl Shared {
                 if now >= until {
                     return self.ask_core(now);
                 }
-                Err(self.refusal(OpenReason::Open, now, Some(until.since(now))))
+                Err(Refusal {
+                    at: now,
+                    until,
+                    reason: OpenReason::Open,
+                })
             }
-            Lane::ForcedOpen => Err(self.refusal(OpenReason::ForcedOpen, time::now(), None)),
-            Lane::Disabled => Ok(Admitted {
-                ticket: Ticket { epoch, lease: 0 },
-                started: None,
-                seat: None,
-                kind: Kind::Uncounted,
+            Lane::ForcedOpen => Err(Refusal {
+                at: time::now(),
+                until: Tick::NEVER,
+                reason: OpenReason::ForcedOpen,
             }),
+            Lane::Disabled => {
+                let ticket = Ticket { epoch, lease: 0 };
+                Ok(Admitted::new(ticket, Kind::Uncounted))
+            }
             Lane::AskCore | Lane::Watch => self.ask_core(time::now()),
         }
     }
 
-    fn admit_closed(&self, epoch: u32) -> Result<Admitted, CircuitOpen> {
-        let mut admitted = Admitted {
-            ticket: Ticket { epoch, lease: 0 },
-            started: None,
-            seat: None,
-            kind: Kind::Counted,
-        };
-        if self.policy.times_calls() {
+    fn admit_closed(&self, epoch: u32) -> Result<Admitted, Refusal> {
+        let mut admitted = Admitted::plain(epoch);
+        if self.timed {
             let now = time::now();
-            admitted.started = Some(now);
+            admitted.start(now);
             if let Some(in_flight) = &self.in_flight {
                 if in_flight.is_due(now) {
                     return self.ask_core(now);
                 }
                 match in_flight.enter(epoch, now) {
-                    Some(seat) => admitted.seat = Some(seat),
+                    Some(seat) => admitted.sit(Some(seat)),
                     None => return self.ask_core(now),
                 }
             }
@@ -215,7 +233,7 @@ impl Shared {
     }
 
     #[cold]
-    fn ask_core(&self, now: Tick) -> Result<Admitted, CircuitOpen> {
+    fn ask_core(&self, now: Tick) -> Result<Admitted, Refusal> {
         let unit = self.unit();
         let ((admission, effect), mut effects) = self.with_core(now, |state, shared| {
             let (admission, effect) = state.admit(&shared.policy, now, unit);
@@ -223,39 +241,38 @@ impl Shared {
         });
         effects.push(effect);
         let answer = match admission {
-            Admission::Refuse(reason, retry_after) => Err(self.refusal(reason, now, retry_after)),
+            Admission::Refuse(reason, retry_after) => Err(Refusal {
+                at: now,
+                until: retry_after.map_or(Tick::NEVER, |delay| now.after(delay)),
+                reason,
+            }),
             Admission::Go(ticket) => Ok((ticket, Kind::Counted)),
             Admission::GoAnyway(ticket) => Ok((ticket, Kind::Anyway)),
             Admission::GoUncounted(ticket) => Ok((ticket, Kind::Uncounted)),
         };
         self.tell(effects);
         let (ticket, kind) = answer?;
-        let mut admitted = Admitted {
-            ticket,
-            started: None,
-            seat: None,
-            kind,
-        };
+        let mut admitted = Admitted::new(ticket, kind);
         self.start(&mut admitted, now);
         Ok(admitted)
     }
 
     /// The call begins at `now`.
     fn start(&self, admitted: &mut Admitted, now: Tick) {
-        if !self.policy.times_calls() || admitted.kind == Kind::Uncounted {
+        if !self.timed || admitted.kind() == Kind::Uncounted {
             return;
         }
-        admitted.started = Some(now);
+        admitted.start(now);
         // A probe that hangs has its lease, and what metrics-only mode let through decides nothing.
-        if admitted.kind == Kind::Counted && admitted.ticket.lease == 0 {
-            let epoch = admitted.ticket.epoch;
+        if admitted.kind() == Kind::Counted {
+            let epoch = admitted.epoch();
             let in_flight = self.in_flight.as_ref();
-            admitted.seat = in_flight.and_then(|it| it.enter(epoch, now));
+            admitted.sit(in_flight.and_then(|it| it.enter(epoch, now)));
         }
     }
 
     /// Asks for admission ahead of a call, which is not counted as running yet.
-    pub(super) fn reserve(&self) -> Result<Admitted, CircuitOpen> {
+    pub(super) fn reserve(&self) -> Result<Admitted, Refusal> {
         let mut admitted = self.acquire()?;
         self.leave(&mut admitted);
         Ok(admitted)
@@ -264,9 +281,9 @@ impl Shared {
     /// The call that was admitted earlier begins now. `false` if the circuit has changed since.
     pub(super) fn restart(&self, admitted: &mut Admitted) -> bool {
         let now = time::now();
-        let good = match admitted.ticket.lease {
-            0 => self.is_current(admitted.ticket),
-            _ => self.core().renew(&self.policy, admitted.ticket, now),
+        let good = match admitted.is_probe() {
+            false => self.is_current(admitted),
+            true => self.core().renew(&self.policy, admitted.ticket(), now),
         };
         if good {
             self.start(admitted, now);
@@ -274,16 +291,16 @@ impl Shared {
         good
     }
 
-    /// Whether nothing has changed since `ticket` was given out.
-    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+    /// Whether nothing has changed since `admitted` was given out.
+    pub(super) fn is_current(&self, admitted: &Admitted) -> bool {
         let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
-        epoch == ticket.epoch
+        epoch == admitted.epoch()
     }
 
     /// The call runs no longer. `true` if it was swept while it ran: it has been counted as slow, as far as
     /// its epoch still goes on.
     fn leave(&self, admitted: &mut Admitted) -> bool {
-        match (&self.in_flight, admitted.seat.take()) {
+        match (&self.in_flight, admitted.rise()) {
             (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
             _ => false,
         }
@@ -292,27 +309,21 @@ impl Shared {
     /// From here on the call can become no slower; if it is slow already, it stays that.
     #[cfg(feature = "http")]
     pub(super) fn stop_timing(&self, admitted: &mut Admitted) {
-        let Some(started) = admitted.started else {
+        let Some(started) = admitted.started() else {
             return;
         };
         let ran = time::now().since(started);
-        if self
-            .policy
-            .slow_calls
-            .is_none_or(|slow| ran < slow.threshold)
-        {
+        let slow = self.policy.slow_calls;
+        if slow.is_none_or(|slow| ran < slow.threshold) {
             self.leave(admitted);
-            admitted.started = None;
+            admitted.stop();
         }
     }
 
-    fn refusal(&self, reason: OpenReason, at: Tick, retry_after: Option<Duration>) -> CircuitOpen {
-        CircuitOpen::new(self.trip.load_full(), reason, at, retry_after)
-    }
-
     /// Counts a refusal, and tells of it.
-    pub(super) fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
+    pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.rejected.add_one();
+        let open = CircuitOpen::new(self.trip.take(), refusal);
         if self.funnel.hears_details() {
             self.funnel
                 .publish(&Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
@@ -327,32 +338,29 @@ impl Shared {
     }
 
     /// Whether every call goes through, as it looks now.
+    #[inline]
     pub(super) fn lets_all_through(&self) -> bool {
-        let (lane, _) = Lane::read(self.word.load(Ordering::Acquire));
-        matches!(
-            lane,
-            Lane::Closed | Lane::Wary | Lane::Disabled | Lane::Watch
-        )
+        let through = [Lane::Closed, Lane::Wary, Lane::Disabled, Lane::Watch];
+        Lane::is_one_of(self.word.load(Ordering::Acquire), &through)
     }
 
     /// A permit that no call was made with.
     pub(super) fn forgo(&self, admitted: &mut Admitted) {
         self.leave(admitted);
-        if admitted.ticket.lease != 0 {
-            self.core().forgo(admitted.ticket);
+        if admitted.is_probe() {
+            self.core().forgo(admitted.ticket());
         }
     }
 
     /// The call of a permit ended.
     pub(super) fn settle(&self, admitted: &mut Admitted, outcome: Outcome, words: Option<String>) {
         let counted = self.leave(admitted);
-        if admitted.kind == Kind::Uncounted {
+        if admitted.kind() == Kind::Uncounted {
             return;
         }
-        let sliced = self.policy.uses_rates() && matches!(self.policy.window, Window::LastTime(_));
-        let needs_now = admitted.started.is_some() || sliced;
+        let needs_now = self.sliced || admitted.started().is_some();
         let now = if needs_now { time::now() } else { Tick(0) };
-        let ran = admitted.started.map(|started| now.since(started));
+        let ran = admitted.started().map(|started| now.since(started));
         let slow = self
             .policy
             .slow_calls
@@ -361,8 +369,8 @@ impl Shared {
         let (outcome, words) = self.judge_cancelled(outcome, words, ran);
         if outcome == Outcome::Success
             && !slow
-            && admitted.kind == Kind::Counted
-            && self.add_success(admitted.ticket, now)
+            && admitted.kind() == Kind::Counted
+            && self.add_success(admitted.epoch(), now)
         {
             return;
         }
@@ -392,15 +400,15 @@ impl Shared {
     }
 
     /// The healthy way: one word of this thread's own.
-    fn add_success(&self, ticket: Ticket, now: Tick) -> bool {
+    fn add_success(&self, epoch: u32, now: Tick) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        word == Lane::Closed.word(ticket.epoch) && self.successes.add(self.tag(ticket.epoch, now))
+        word == Lane::Closed.word(epoch) && self.successes.add(self.tag(epoch, now))
     }
 
     /// Under which tag successes are counted: the epoch, and with a window of time the slice.
     fn tag(&self, epoch: u32, now: Tick) -> u32 {
         match self.policy.window {
-            Window::LastTime(length) if self.policy.uses_rates() => {
+            Window::LastTime(length) if self.sliced => {
                 let slice = now.0 / slice_length(length);
                 epoch << SLICE_BITS | slice as u32 & SLICE_MASK
             }
@@ -412,13 +420,13 @@ impl Shared {
     fn settle_in_core(&self, admitted: &Admitted, ended: &Ended) {
         let unit = self.unit();
         let now = time::now();
-        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind {
+        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind() {
             Kind::Anyway => {
                 state.settle_anyway(ended);
                 Effects::default()
             }
-            Kind::Counted | Kind::Uncounted => {
-                state.settle(&shared.policy, admitted.ticket, ended, now, unit)
+            Kind::Counted | Kind::Probe | Kind::Uncounted => {
+                state.settle(&shared.policy, admitted.ticket(), ended, now, unit)
             }
         });
         effects.push(effect);
@@ -474,13 +482,13 @@ impl Shared {
         }
         let refuses = state.mode == Mode::ForcedOpen || matches!(state.phase, Phase::Open { .. });
         if refuses {
-            self.trip.store(Arc::new(Trip {
+            self.trip.store(&Trip {
                 name: Arc::clone(self.funnel.name()),
                 opened: state.opened,
                 failures: state.tripped_by,
                 // An operator opens it whatever failed before.
                 last_failure: state.last_failure.clone().filter(|_| state.tripped_by > 0),
-            }));
+            });
         }
     }
 
@@ -511,7 +519,7 @@ impl Shared {
             return CircuitBreakerEvent::WouldChange { from, to, cause };
         }
         let last_failure = match to {
-            CircuitState::Open => self.trip.load().last_failure.clone(),
+            CircuitState::Open => self.trip.take().last_failure.clone(),
             _ => None,
         };
         CircuitBreakerEvent::StateChanged {

@@ -12,7 +12,7 @@ pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReaso
 pub use rejection::{
     CircuitOpen, Contended, ContendedReason, CycleStep, HolderInfo, OpenReason, Rejection,
 };
-pub(crate) use rejection::{ContentionFacts, Trip, write_more};
+pub(crate) use rejection::{ContentionFacts, Refusal, Trip, write_more};
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -225,24 +225,28 @@ impl<L> Error<L> {
 }
 
 impl<E: StdError + Unpin> IntoError<E> for E {
+    #[inline]
     fn into_error(self) -> Error<E> {
         Error::Inner(self)
     }
 }
 
 impl<E: StdError + Unpin> AsLeaf<E> for E {
+    #[inline]
     fn view(&self) -> View<'_, E> {
         View::Leaf(self)
     }
 }
 
 impl<E> IntoError<E> for Error<E> {
+    #[inline]
     fn into_error(self) -> Self {
         self
     }
 }
 
 impl<E> AsLeaf<E> for Error<E> {
+    #[inline]
     fn view(&self) -> View<'_, E> {
         self.view()
     }

@@ -148,7 +148,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = self.service.admission();
+        let admission = self.service.take_reserved();
         let (classify, answer) = self.service.rules();
         let (classify, answer) = (classify.clone(), answer.clone());
         let state = match admission {
