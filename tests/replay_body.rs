@@ -494,7 +494,6 @@ impl Model {
             Poll::Pending => {}
             Poll::Ready(None) => {
                 assert!(was_done || it.bytes == self.whole && !self.fails, "cut off");
-                return;
             }
             Poll::Ready(Some(Err(error))) => {
                 assert!(!was_done);
@@ -505,7 +504,6 @@ impl Model {
                     other => panic!("{other}"),
                 }
                 it.done = !matches!(error, ReplayError::InUse);
-                return;
             }
             Poll::Ready(Some(Ok(frame))) => {
                 assert!(!was_done);
