@@ -64,6 +64,8 @@ pub mod error;
 pub mod event;
 pub mod explain;
 mod histogram;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod observe;
 pub mod outcome;
 mod random;

@@ -308,6 +308,20 @@ impl Shared {
         }
     }
 
+    /// From here on the call can become no slower; if it is slow already, it stays that.
+    #[cfg(feature = "http")]
+    pub(super) fn stop_timing(&self, admitted: &mut Admitted) {
+        let Some(started) = admitted.started() else {
+            return;
+        };
+        let ran = time::now().since(started);
+        let slow = self.policy.slow_calls;
+        if slow.is_none_or(|slow| ran < slow.threshold) {
+            self.leave(admitted);
+            admitted.stop();
+        }
+    }
+
     /// Counts a refusal, and tells of it.
     pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.rejected.add_one();

@@ -391,7 +391,7 @@ where
             let this = self.as_mut().project();
             let mut state = this.state;
             let step = if let Some((result, verdict)) = ended.take() {
-                let copy = this.request.is_some();
+                let copy = || is_good(this.requests, this.request);
                 let step = this.run.settle(result, verdict.as_ref(), copy);
                 // Before the wait: with the attempt goes everything it holds.
                 state.set(State::Sleeping);
@@ -409,7 +409,7 @@ where
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
                                 deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
-                                this.run.timed_out(this.request.is_some())
+                                this.run.timed_out(|| is_good(this.requests, this.request))
                             }
                         }
                     }
@@ -443,7 +443,7 @@ where
                             Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
-                                this.run.timed_out(this.request.is_some())
+                                this.run.timed_out(|| is_good(this.requests, this.request))
                             }
                         }
                     }
@@ -467,6 +467,11 @@ where
             }
         }
     }
+}
+
+/// Whether there is a request for another attempt.
+fn is_good<Req>(requests: &impl CopyRequest<Req>, copy: &Option<Req>) -> bool {
+    copy.as_ref().is_some_and(|copy| requests.still_good(copy))
 }
 
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits.
