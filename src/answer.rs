@@ -43,15 +43,19 @@ pub struct Judgement {
 impl Judgement {
     #[inline]
     fn new(verdict: &Verdict, error: Option<&dyn StdError>) -> Self {
-        let words = match (verdict.is_failure(), verdict.reason(), error) {
-            (false, ..) => None,
-            (true, Some(reason), _) => Some(reason.to_owned()),
-            (true, None, Some(error)) => Some(words_of_chain(error)),
-            (true, None, None) => Some("a response judged a failure".to_owned()),
-        };
+        let is_bad = verdict.is_failure() || verdict.is_overload();
         Self {
             outcome: verdict.outcome(),
-            words,
+            words: is_bad.then(|| Self::words(verdict, error)),
+        }
+    }
+
+    #[cold]
+    fn words(verdict: &Verdict, error: Option<&dyn StdError>) -> String {
+        match (verdict.reason(), error) {
+            (Some(reason), _) => reason.to_owned(),
+            (None, Some(error)) => words_of_chain(error),
+            (None, None) => "a response judged a failure".to_owned(),
         }
     }
 
@@ -81,6 +85,7 @@ where
 {
     type Error = Error<L>;
 
+    #[inline]
     fn error(&self, error: E) -> Error<L> {
         error.into_error()
     }
@@ -89,6 +94,7 @@ where
         Err(rejection.into())
     }
 
+    #[inline]
     fn judge<C: Classify<Res, L>>(
         &self,
         result: &Result<Res, Error<L>>,
@@ -117,6 +123,7 @@ where
 {
     type Error = E;
 
+    #[inline]
     fn error(&self, error: E) -> E {
         error
     }
@@ -125,6 +132,7 @@ where
         Ok((self.0)(rejection))
     }
 
+    #[inline]
     fn judge<C: Classify<Res, L>>(&self, result: &Result<Res, E>, classify: &C) -> Judgement {
         Judgement::of(&result.as_ref().map_err(AsLeaf::view), classify)
     }

@@ -69,6 +69,7 @@ pub mod outcome;
 mod random;
 mod registry;
 pub mod retry;
+mod spread;
 mod stripes;
 mod sync;
 mod time;
@@ -83,7 +84,7 @@ pub use error::{
     Exhausted, HolderInfo, IntoError, LastFailure, Rejection, StopReason, TimedOut,
 };
 pub use event::{Event, Observer};
-pub use outcome::{Classify, Outcome, Verdict};
+pub use outcome::{Classify, Idempotency, Outcome, Repeat, Verdict};
 pub use registry::{Registry, RegistryError, RegistrySnapshot};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 

@@ -23,6 +23,9 @@ pub enum Outcome {
     Success,
     /// The service failed.
     Failure,
+    /// The service is well, and has more to do than it can: a `429`, say. A failure to the failure rate of
+    /// a breaker, and neither failure nor success to its count of failures in a row.
+    Overload,
     /// The result says nothing about the health of the service.
     Ignored,
     /// The caller went away before there was a result.
@@ -44,7 +47,10 @@ pub enum Outcome {
 #[must_use]
 pub struct Verdict {
     kind: Kind,
-    retry_after: Option<Duration>,
+    repeat: Repeat,
+    delay: Option<RetryDelay>,
+    at_once: bool,
+    told_not_to: bool,
     reason: Option<Cow<'static, str>>,
 }
 
@@ -52,14 +58,73 @@ pub struct Verdict {
 enum Kind {
     Success,
     Failure,
+    Overload,
     Ignored,
+}
+
+/// Which requests may be sent again after a result. What a request is, [`Idempotency`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Repeat {
+    /// None.
+    Never,
+    /// Those that carry a key by which the service knows them again.
+    IfKeyed,
+    /// Those that do no harm when they are done twice.
+    IfIdempotent,
+    /// All: the service has certainly not done this one.
+    Always,
+}
+
+/// Whether a request may be done twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Idempotency {
+    /// Done twice, it may do harm: it is sent again only when it was certainly not done.
+    NotIdempotent,
+    /// Done twice, it does what it does once. The default: who puts a retry around a service without
+    /// saying more means it.
+    #[default]
+    Idempotent,
+    /// It carries a key by which the service knows it again.
+    Keyed,
+}
+
+impl Repeat {
+    /// Whether a request of this kind may be sent again.
+    #[must_use]
+    pub const fn allows(self, request: Idempotency) -> bool {
+        match self {
+            Self::Never => false,
+            Self::IfKeyed => matches!(request, Idempotency::Keyed),
+            Self::IfIdempotent => {
+                matches!(request, Idempotency::Idempotent | Idempotency::Keyed)
+            }
+            Self::Always => true,
+        }
+    }
+}
+
+/// The wait that a service asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryDelay {
+    /// Instead of the backoff, unless it is zero.
+    After(Duration),
+    /// Zero too; and the backoff starts anew behind it.
+    ExactlyAfter(Duration),
 }
 
 impl Verdict {
     const fn new(kind: Kind) -> Self {
         Self {
             kind,
-            retry_after: None,
+            repeat: match kind {
+                Kind::Failure | Kind::Overload => Repeat::IfIdempotent,
+                Kind::Success | Kind::Ignored => Repeat::Never,
+            },
+            delay: None,
+            at_once: false,
+            told_not_to: false,
             reason: None,
         }
     }
@@ -74,6 +139,13 @@ impl Verdict {
         Self::new(Kind::Failure)
     }
 
+    /// The service is well, and has more to do than it can: worth a retry after a while. To a breaker it is a
+    /// failure where rates are watched, and no failure in a row; see
+    /// [`overload_is_failure`](crate::circuit_breaker::CircuitBreakerBuilder::overload_is_failure).
+    pub const fn overload() -> Self {
+        Self::new(Kind::Overload)
+    }
+
     /// The result says nothing about the service: it neither heals nor hurts a breaker, and is
     /// handed to the caller without a retry.
     pub const fn ignored() -> Self {
@@ -84,7 +156,36 @@ impl Verdict {
     ///
     /// [`RetryLayer`](crate::RetryLayer) waits that long instead of its backoff, within its cap.
     pub const fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.delay = Some(RetryDelay::After(delay));
+        self
+    }
+
+    /// Like [`retry_after`](Self::retry_after), to the letter: zero means at once, and the backoff starts
+    /// anew behind it. What gRPC calls pushback.
+    pub const fn retry_exactly_after(mut self, delay: Duration) -> Self {
+        self.delay = Some(RetryDelay::ExactlyAfter(delay));
+        self
+    }
+
+    /// Says which requests may be sent again after this result, whatever else it says of the service.
+    /// Without it: idempotent ones after a failure or an overload, none after anything else.
+    pub const fn repeat(mut self, repeat: Repeat) -> Self {
+        self.repeat = repeat;
+        self
+    }
+
+    /// The request never reached the service's work: it is sent again at once, the first time in a call, at
+    /// no cost to the budget and to the number of attempts. Later it is a retry like any other.
+    pub const fn at_once(mut self) -> Self {
+        self.repeat = Repeat::Always;
+        self.at_once = true;
+        self
+    }
+
+    /// The service itself asks not to be tried again. A retry throttle counts it as a failure.
+    pub const fn told_not_to_retry(mut self) -> Self {
+        self.repeat = Repeat::Never;
+        self.told_not_to = true;
         self
     }
 
@@ -100,10 +201,41 @@ impl Verdict {
         matches!(self.kind, Kind::Failure)
     }
 
+    /// Whether the service has more to do than it can.
+    #[must_use]
+    pub const fn is_overload(&self) -> bool {
+        matches!(self.kind, Kind::Overload)
+    }
+
+    /// Which requests may be sent again.
+    #[must_use]
+    pub const fn repeatable(&self) -> Repeat {
+        self.repeat
+    }
+
+    /// Whether the first retry follows at once.
+    #[must_use]
+    pub const fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// Whether the service asked not to be tried again.
+    #[must_use]
+    pub const fn is_told_not_to_retry(&self) -> bool {
+        self.told_not_to
+    }
+
     /// When the service asked to come back.
     #[must_use]
     pub const fn hint(&self) -> Option<Duration> {
-        self.retry_after
+        match self.delay {
+            Some(RetryDelay::After(delay) | RetryDelay::ExactlyAfter(delay)) => Some(delay),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn delay(&self) -> Option<RetryDelay> {
+        self.delay
     }
 
     /// Why, if the classifier said so.
@@ -118,6 +250,7 @@ impl Verdict {
         match self.kind {
             Kind::Success => Outcome::Success,
             Kind::Failure => Outcome::Failure,
+            Kind::Overload => Outcome::Overload,
             Kind::Ignored => Outcome::Ignored,
         }
     }
@@ -142,6 +275,7 @@ pub trait Classify<Res, E> {
 pub struct ErrorsAreFailures;
 
 impl<Res, E> Classify<Res, E> for ErrorsAreFailures {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(_) => Verdict::success(),
@@ -155,6 +289,7 @@ impl<Res, E> Classify<Res, E> for ErrorsAreFailures {
 pub struct ClassifyFn<F>(pub(crate) F);
 
 impl<Res, E, F: Fn(Result<&Res, &E>) -> Verdict> Classify<Res, E> for ClassifyFn<F> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         (self.0)(result)
     }
@@ -168,6 +303,7 @@ pub struct FailureIf<F, C> {
 }
 
 impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for FailureIf<F, C> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(_) => self.inner.classify(result),
@@ -185,6 +321,7 @@ pub struct IgnoreIf<F, C> {
 }
 
 impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for IgnoreIf<F, C> {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Err(error) if (self.matches)(error) => Verdict::ignored(),
@@ -205,6 +342,7 @@ where
     F: Fn(&Res) -> bool,
     C: Classify<Res, E>,
 {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(response) if (self.matches)(response) => Verdict::failure(),
@@ -225,9 +363,10 @@ where
     F: Fn(Result<&Res, &E>) -> Option<Duration>,
     C: Classify<Res, E>,
 {
+    #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         let verdict = self.inner.classify(result);
-        if !verdict.is_failure() {
+        if verdict.repeatable() == Repeat::Never {
             return verdict;
         }
         match (self.delay)(result) {

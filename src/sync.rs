@@ -1,6 +1,7 @@
 //! What is different when threads are simulated: the model checks in `tests/loom.rs` compile the files that
 //! use this with a `sync` of their own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
@@ -13,11 +14,24 @@ pub(crate) fn stripe_count() -> usize {
 }
 
 /// The number of this thread; threads are numbered as they come.
+#[inline]
 pub(crate) fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    const NONE_YET: usize = usize::MAX;
     thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Without a destructor and without a lazy beginning: reading it is reading a register and a word.
+        static NUMBER: Cell<usize> = const { Cell::new(NONE_YET) };
     }
-    // While a thread ends, its number may be gone: any stripe will do.
-    NUMBER.try_with(|number| *number).unwrap_or(0)
+
+    #[cold]
+    fn next() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % NONE_YET;
+        NUMBER.set(number);
+        number
+    }
+
+    match NUMBER.get() {
+        NONE_YET => next(),
+        number => number,
+    }
 }

@@ -365,6 +365,70 @@ async fn a_service_that_hangs_opens_the_circuit_while_every_call_still_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_looks_at_the_state_sees_the_calls_that_hang() {
+    let breaker = CircuitBreaker::builder("api")
+        .slow_call_rate(0.5, SECOND)
+        .minimum_calls(10)
+        .build()
+        .unwrap();
+    let _hanging: Vec<Permit> = (0..10).map(|_| breaker.try_acquire().unwrap()).collect();
+    advance(SECOND + SECOND / 8 + MS).await;
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_admitted_before_the_breaker_was_disabled_is_counted_and_one_after_it_is_not() {
+    let breaker = CircuitBreaker::new("api");
+    let before = breaker.try_acquire().unwrap();
+    breaker.disable();
+    before.failure();
+    breaker.try_acquire().unwrap().failure();
+    assert_eq!(breaker.snapshot().totals.failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_opening_does_not_carry_the_words_of_an_unrelated_failure() {
+    let breaker = CircuitBreaker::new("api");
+    fail(&breaker, 1).await;
+    breaker.open_for(SECOND);
+    let refused = breaker.try_acquire().unwrap_err();
+    assert_eq!((refused.last_failure(), refused.failure_count()), (None, 0));
+    assert!(breaker.snapshot().last_failure.is_some());
+    let breaker = CircuitBreaker::new("api");
+    fail(&breaker, 5).await;
+    let refused = breaker.try_acquire().unwrap_err();
+    assert_eq!(refused.last_failure(), Some("Down"));
+}
+
+#[tokio::test]
+async fn a_minimum_that_was_asked_for_must_fit_the_window_and_the_default_does() {
+    let ten = || CircuitBreaker::builder("api").failure_rate(0.5, Window::calls(10));
+    let wrong = ten().minimum_calls(20).build().unwrap_err();
+    assert_eq!(wrong.setting(), "minimum_calls");
+    assert_eq!(ten().build().unwrap().policy().minimum_calls, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_is_counted_apart() {
+    let breaker = CircuitBreaker::new("api");
+    let judge = |_: Result<&(), &ApiError>| Verdict::overload().because("429");
+    let service = breaker
+        .layer()
+        .classify_with(judge)
+        .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+    for _ in 0..10 {
+        service.clone().oneshot(()).await.unwrap();
+    }
+    let snapshot = breaker.snapshot();
+    assert_eq!(
+        (snapshot.totals.overloads, snapshot.totals.failures),
+        (10, 0)
+    );
+    assert_eq!(snapshot.state, CircuitState::Closed);
+    assert_eq!(snapshot.last_failure.as_deref(), Some("429"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fast_call_on_its_way_while_the_state_changes_is_not_slow() {
     let breaker = CircuitBreaker::builder("api")
         .slow_call_rate(0.5, SECOND)
@@ -449,6 +513,20 @@ async fn a_panic_is_a_failure_and_wedges_nothing() {
     );
     advance(60 * SECOND).await;
     succeed(&breaker).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_panics_before_there_is_a_future_has_failed() {
+    let breaker = CircuitBreaker::new("api");
+    let blows_up = breaker.call(|| {
+        if true {
+            panic!("in the closure");
+        }
+        ready(Ok::<(), ApiError>(()))
+    });
+    assert!(AssertUnwindSafe(blows_up).catch_unwind().await.is_err());
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.failures, totals.cancelled), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -584,6 +662,46 @@ async fn a_place_taken_long_ago_is_asked_for_again_when_the_call_is_made() {
     idle.ready().await.unwrap();
     breaker.open_for(SECOND);
     assert!(idle.call(()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_dropped_while_ready_made_no_call_and_keeps_no_place() {
+    let breaker = CircuitBreaker::new("api");
+    breaker.open_for(SECOND);
+    advance(SECOND).await;
+    let mut ready_one = breaker
+        .layer()
+        .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+    ready_one.ready().await.unwrap();
+    assert_eq!(breaker.snapshot().probes, 1);
+    drop(ready_one);
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.probes, snapshot.totals.cancelled), (0, 0));
+    succeed(&breaker).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_waits_to_be_ready_does_not_throw_the_dice_of_a_ramp_again() {
+    // Half of the calls are let in: with a throw for each poll, hardly one service would get through.
+    let breaker = CircuitBreaker::builder("api")
+        .success_threshold(1)
+        .ramp(100 * SECOND)
+        .seed(7)
+        .build()
+        .unwrap();
+    breaker.open_for(SECOND);
+    advance(SECOND).await;
+    succeed(&breaker).await.unwrap();
+    advance(45 * SECOND).await;
+    let mut through = 0;
+    for _ in 0..100 {
+        let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+        let mut service = task::spawn(breaker.layer::<Boxed>().layer(mock));
+        handle.allow(0);
+        let refused = (0..10).any(|_| service.enter(|cx, mut s| s.poll_ready(cx)).is_ready());
+        through += u32::from(!refused);
+    }
+    assert!((30..=70).contains(&through), "{through} of 100");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,10 +16,10 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::error::AttemptEnd;
 use tower_bulwark::observe::Feed;
-use tower_bulwark::retry::{AttemptOutcome, RetryPolicyBuilder, RetryService};
+use tower_bulwark::retry::{AttemptOutcome, RetryPolicyBuilder, RetryQuota, RetryService};
 use tower_bulwark::{
-    Backoff, CircuitBreaker, Error, Jitter, LastFailure, RetryBudget, RetryLayer, RetryPolicy,
-    StopReason, Verdict,
+    Backoff, CircuitBreaker, Error, Idempotency, Jitter, LastFailure, Repeat, RetryBudget,
+    RetryLayer, RetryPolicy, StopReason, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -245,6 +245,142 @@ async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_says_so() {
         (1, StopReason::NotCloneable)
     );
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_not_be_done_twice_is_sent_again_only_if_it_was_not_done() {
+    let verdict_of = |error: &ApiError| match error {
+        ApiError::Busy => Verdict::overload().repeat(Repeat::Always),
+        ApiError::Wrong => Verdict::failure(),
+    };
+    for (request, repeat, attempts) in [
+        (Idempotency::NotIdempotent, ApiError::Busy, 4),
+        (Idempotency::NotIdempotent, ApiError::Wrong, 1),
+        (Idempotency::Idempotent, ApiError::Wrong, 4),
+        (Idempotency::Keyed, ApiError::Wrong, 4),
+    ] {
+        let (calls, next) = scripted(&[Err::<(), _>(repeat)]);
+        let service = RetryPolicy::new()
+            .layer()
+            .classify_with(move |result: Result<&(), &ApiError>| match result {
+                Ok(()) => Verdict::success(),
+                Err(error) => verdict_of(error),
+            })
+            .idempotency_from(move |_: &()| request)
+            .layer(service_fn(move |(): ()| ready(next())));
+        let Error::Exhausted(gave_up) = service.oneshot(()).await.unwrap_err() else {
+            panic!("not exhausted");
+        };
+        assert_eq!(calls.load(Ordering::SeqCst), attempts);
+        let reason = match attempts {
+            1 => StopReason::NotIdempotent,
+            _ => StopReason::MaxRetries,
+        };
+        assert_eq!((gave_up.attempts(), gave_up.reason()), (attempts, reason));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_key_would_make_repeatable_is_an_answer_without_one() {
+    for (request, attempts) in [(Idempotency::Idempotent, 1), (Idempotency::Keyed, 4)] {
+        let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+        let policy = RetryPolicy::new();
+        let service = policy
+            .layer()
+            .classify_with(|_: Result<&(), &ApiError>| Verdict::success().repeat(Repeat::IfKeyed))
+            .idempotency_from(move |_: &()| request)
+            .layer(service_fn(move |(): ()| ready(next())));
+        let error = service.oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), attempts);
+        let plain = matches!(error, Error::Inner(_));
+        assert_eq!(
+            (plain, policy.snapshot().gave_up),
+            (attempts == 1, u64::from(attempts > 1))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_timed_out_may_have_been_done() {
+    let policy = each_second().attempt_timeout(SECOND).build().unwrap();
+    let service = policy
+        .layer::<ApiError>()
+        .idempotency_from(|_: &()| Idempotency::NotIdempotent)
+        .layer(service_fn(|(): ()| pending::<Result<(), ApiError>>()));
+    let Error::Exhausted(gave_up) = service.oneshot(()).await.unwrap_err() else {
+        panic!("not exhausted");
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (1, StopReason::NotIdempotent)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_numbered_on_a_copy_of_its_own_and_one_that_never_started_is_not_counted() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sent);
+    let start = Instant::now();
+    let service = each_second()
+        .build()
+        .unwrap()
+        .layer()
+        .classify_with(|result: Result<&(), &ApiError>| match result {
+            Ok(()) => Verdict::success(),
+            Err(ApiError::Wrong) => Verdict::ignored().at_once(),
+            Err(ApiError::Busy) => Verdict::failure(),
+        })
+        .on_attempt(|request: &mut Vec<u32>, attempt| request.push(attempt))
+        .layer(service_fn(move |request: Vec<u32>| {
+            let mut seen = seen.lock().unwrap();
+            seen.push((request, start.elapsed()));
+            ready(match seen.len() {
+                1 => Err(ApiError::Wrong),
+                2 | 3 => Err(ApiError::Busy),
+                _ => Ok(()),
+            })
+        }));
+    service.oneshot(vec![]).await.unwrap();
+    assert_eq!(
+        *sent.lock().unwrap(),
+        [
+            (vec![1], Duration::ZERO),
+            (vec![1], Duration::ZERO),
+            (vec![2], SECOND),
+            (vec![3], 2 * SECOND)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_stops_retries_while_half_of_its_tokens_are_gone() {
+    let budget = RetryBudget::throttle(4, 1.0).unwrap();
+    let policy = each_second().budget(budget.clone()).build().unwrap();
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let gave_up = policy.run(|| ready(next())).await.unwrap_err();
+    assert!(matches!(gave_up, Error::Exhausted(e) if e.reason() == StopReason::BudgetExhausted));
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "3 of 4 left: one retry");
+    policy.run(|| ready(Ok::<_, ApiError>(()))).await.unwrap();
+    assert_eq!(budget.available(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_given_back_by_the_call_that_recovered() {
+    let quota = RetryQuota {
+        capacity: 14,
+        ..RetryQuota::AWS
+    };
+    let budget = RetryBudget::quota(quota).unwrap();
+    let policy = each_second().budget(budget.clone()).build().unwrap();
+    for _ in 0..3 {
+        let (calls, next) = scripted(&[Err(ApiError::Busy), Ok(())]);
+        policy.run(|| ready(next())).await.unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    policy.run(|| ready(next())).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "it paid for one retry");
+    assert_eq!(budget.available(), Some(0));
 }
 
 #[tokio::test(start_paused = true)]

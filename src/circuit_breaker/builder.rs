@@ -139,6 +139,14 @@ impl CircuitBreakerBuilder {
         self
     }
 
+    /// Whether an [overload](crate::Outcome::Overload) (a `429`, say) counts as a failure in a row, and fails
+    /// a probe. Default: `false`: a service that says "slow down" answers, and cutting it off is no way to
+    /// slow down. To a [`failure_rate`](Self::failure_rate) it is a failure either way.
+    pub fn overload_is_failure(mut self, counts: bool) -> Self {
+        self.policy.overload_is_failure = counts;
+        self
+    }
+
     /// Is told of every event of this breaker.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));

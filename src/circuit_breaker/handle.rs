@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admitted::Admitted;
 use super::builder::CircuitBreakerBuilder;
 use super::permit::Permit;
 use super::policy::CircuitBreakerPolicy;
@@ -17,6 +18,7 @@ use crate::answer::{Answer, AsError};
 use crate::error::{CircuitOpen, Error, IntoError};
 use crate::event::{Event, Observer};
 use crate::outcome::{Classify, ErrorsAreFailures};
+use crate::spread::Spread;
 use crate::time;
 
 /// A named circuit breaker: a cheap clone of shared state.
@@ -25,7 +27,7 @@ use crate::time;
 /// it, and whoever looks at it or commands it.
 #[derive(Clone)]
 pub struct CircuitBreaker {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Spread<Shared>,
 }
 
 impl CircuitBreaker {
@@ -56,7 +58,7 @@ impl CircuitBreaker {
     ) -> Self {
         let shared = Shared::new(name, policy, observers, on_rejected, seed);
         Self {
-            shared: Arc::new(shared),
+            shared: Spread::new(shared),
         }
     }
 
@@ -97,9 +99,25 @@ impl CircuitBreaker {
     ///
     /// [`CircuitOpen`] when the call must not be made. Takes no lock and allocates nothing while the
     /// circuit is plainly open.
+    #[inline]
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
+        match self.try_acquire_plain() {
+            Some(permit) => Ok(permit),
+            None => self.acquire(),
+        }
+    }
+
+    /// Admits the call if that takes no more than a look.
+    #[inline]
+    pub(super) fn try_acquire_plain(&self) -> Option<Permit> {
+        let epoch = self.shared.acquire_plain()?;
+        Some(Permit::new(self.shared.share(), Admitted::plain(epoch)))
+    }
+
+    #[inline(never)]
+    fn acquire(&self) -> Result<Permit, CircuitOpen> {
         match self.shared.acquire() {
-            Ok(admitted) => Ok(Permit::new(self.clone(), admitted)),
+            Ok(admitted) => Ok(Permit::new(self.shared.share(), admitted)),
             Err(open) => Err(self.shared.rejected(open)),
         }
     }

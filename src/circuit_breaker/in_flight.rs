@@ -8,6 +8,7 @@
 //! A bucket belongs to one epoch of the breaker: calls of another epoch are not counted in it, and
 //! not taken out of it either.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -37,11 +38,36 @@ pub(super) struct InFlight {
     next_sweep: AtomicU64,
 }
 
-/// Where a running call is counted.
+/// Where a running call is counted: the bucket and the lane, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seat {
-    lane: usize,
-    bucket: Bucket,
+pub(super) struct Seat(NonZeroU64);
+
+const LANE_BITS: u32 = 16;
+const TAKEN: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
+
+impl Seat {
+    fn new(lane: usize, bucket: Bucket) -> Self {
+        let tag = bucket.word(0) >> COUNT_BITS;
+        let lane = lane as u64 & ((1 << LANE_BITS) - 1);
+        Self(TAKEN | tag << LANE_BITS | lane)
+    }
+
+    pub(super) fn to_word(self) -> u64 {
+        self.0.get()
+    }
+
+    pub(super) fn from_word(word: u64) -> Option<Self> {
+        NonZeroU64::new(word).map(Self)
+    }
+
+    fn lane(self) -> usize {
+        (self.0.get() & ((1 << LANE_BITS) - 1)) as usize
+    }
+
+    fn bucket(self) -> Bucket {
+        let tag = (self.0.get() ^ TAKEN.get()) >> LANE_BITS;
+        Bucket::read(tag << COUNT_BITS).0
+    }
 }
 
 /// Which calls a bucket counts: those that started in this epoch, in this eighth of a threshold.
@@ -100,7 +126,7 @@ impl InFlight {
                 (_, _) => return None,
             };
             match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(Seat { lane, bucket }),
+                Ok(_) => return Some(Seat::new(lane, bucket)),
                 Err(other) => seen = other,
             }
         }
@@ -109,11 +135,12 @@ impl InFlight {
     /// A call ended. `false` if it was swept before: if its epoch still goes on, it has been counted as
     /// slow.
     pub(super) fn exit(&self, seat: Seat) -> bool {
-        let word = self.word(seat.lane, seat.bucket);
+        let (lane, wanted) = (seat.lane(), seat.bucket());
+        let word = self.word(lane, wanted);
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             let new = match Bucket::read(seen) {
-                (bucket, count @ 1..) if bucket == seat.bucket => bucket.word(count - 1),
+                (bucket, count @ 1..) if bucket == wanted => bucket.word(count - 1),
                 (_, _) => return false,
             };
             match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {

@@ -108,6 +108,7 @@
 //!
 //! [The order of layers](crate::docs::order), [which pattern for which trouble](crate::docs::choosing),
 //! [errors](crate::docs::errors).
+mod admitted;
 mod builder;
 mod event;
 mod handle;

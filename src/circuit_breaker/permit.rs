@@ -1,11 +1,11 @@
 use std::fmt;
-use std::mem;
 
-use super::handle::CircuitBreaker;
-use super::shared::Admitted;
+use super::admitted::{Admitted, Stage};
+use super::shared::Shared;
 use crate::answer::Judgement;
 use crate::deadline;
 use crate::outcome::{Outcome, words};
+use crate::spread::Share;
 
 /// Proof that a call was admitted.
 ///
@@ -15,35 +15,20 @@ use crate::outcome::{Outcome, words};
 /// or the policy's `cancelled_is_failure_after` had passed, and when the call panicked.
 #[must_use = "settle it with how the call ended: a dropped permit counts as cancelled"]
 pub struct Permit {
-    breaker: CircuitBreaker,
+    shared: Share<Shared>,
     admitted: Admitted,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Taken for a call that has not been made yet.
-    Reserved,
-    /// The call is on its way.
-    Started,
-    /// User code is running right now: a permit that is dropped in this stage is dropped by a panic.
-    Running,
-    Settled,
 }
 
 impl Permit {
-    pub(super) fn new(breaker: CircuitBreaker, admitted: Admitted) -> Self {
-        Self {
-            breaker,
-            admitted,
-            stage: Stage::Started,
-        }
+    #[inline]
+    pub(super) fn new(shared: Share<Shared>, admitted: Admitted) -> Self {
+        Self { shared, admitted }
     }
 
     /// A permit for a call that may follow. Dropped before [`restart`](Self::restart), it was never there.
-    pub(super) fn reserved(breaker: CircuitBreaker, admitted: Admitted) -> Self {
-        let mut permit = Self::new(breaker, admitted);
-        permit.stage = Stage::Reserved;
+    pub(super) fn reserved(shared: Share<Shared>, admitted: Admitted) -> Self {
+        let mut permit = Self::new(shared, admitted);
+        permit.admitted.set_stage(Stage::Reserved);
         permit
     }
 
@@ -64,6 +49,11 @@ impl Permit {
         self.settle_with(Outcome::Failure, Some(words));
     }
 
+    /// The service had no room for the call.
+    pub fn overload(self) {
+        self.settle(Outcome::Overload);
+    }
+
     /// The call says nothing about the service: the permit is given back, nothing else changes.
     pub fn ignore(self) {
         self.settle(Outcome::Ignored);
@@ -78,56 +68,68 @@ impl Permit {
         self.settle_in_place(outcome, words);
     }
 
+    #[inline(never)]
     fn settle_in_place(&mut self, outcome: Outcome, words: Option<String>) {
-        if mem::replace(&mut self.stage, Stage::Settled) != Stage::Settled {
-            self.breaker
-                .shared
-                .settle(&mut self.admitted, outcome, words);
+        if !self.is_settled() {
+            self.admitted.set_stage(Stage::Settled);
+            self.shared.settle(&mut self.admitted, outcome, words);
         }
     }
 
+    #[inline]
     pub(super) fn is_settled(&self) -> bool {
-        self.stage == Stage::Settled
+        self.admitted.stage() == Stage::Settled
     }
 
     /// Settles with what a classifier said.
+    #[inline]
     pub(super) fn settle_judged(&mut self, judged: Judgement) {
+        if judged.outcome == Outcome::Success
+            && !self.is_settled()
+            && self.shared.settle_plain(&self.admitted)
+        {
+            self.admitted.set_stage(Stage::Settled);
+            return;
+        }
         self.settle_in_place(judged.outcome, judged.words);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
+    #[inline]
     pub(super) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
-        self.stage = Stage::Running;
+        self.admitted.set_stage(Stage::Running);
         let value = part();
-        self.stage = Stage::Started;
+        self.admitted.set_stage(Stage::Started);
         value
     }
 
     /// The call starts now, although the permit was taken earlier. `false` if it is no good any more.
     pub(super) fn restart(&mut self) -> bool {
-        let good = self.breaker.shared.restart(&mut self.admitted);
+        let good = self.shared.restart(&mut self.admitted);
         if good {
-            self.stage = Stage::Started;
+            self.admitted.set_stage(Stage::Started);
         }
         good
     }
 
     /// Whether nothing has changed since the permit was taken.
     pub(super) fn is_current(&self) -> bool {
-        self.breaker.shared.is_current(self.admitted.ticket)
+        self.shared.is_current(&self.admitted)
     }
 
     /// Whether it keeps a probe's place from others.
     pub(super) fn has_place(&self) -> bool {
-        self.admitted.ticket.lease != 0
+        self.admitted.is_probe()
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let (outcome, words) = match self.stage {
+impl Permit {
+    /// Dropped before it was settled.
+    #[cold]
+    fn lost(&mut self) {
+        let (outcome, words) = match self.admitted.stage() {
             Stage::Settled => return,
-            Stage::Reserved => return self.breaker.shared.forgo(&mut self.admitted),
+            Stage::Reserved => return self.shared.forgo(&mut self.admitted),
             Stage::Running => (Outcome::Failure, Some("the call panicked".to_owned())),
             Stage::Started if deadline::is_dropping_timed_out() => {
                 (Outcome::Failure, Some("timed out".to_owned()))
@@ -138,10 +140,19 @@ impl Drop for Permit {
     }
 }
 
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_settled() {
+            self.lost();
+        }
+    }
+}
+
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("breaker", &self.breaker.name())
+            .field("breaker", &self.shared.name())
             .field("admitted", &self.admitted)
             .finish_non_exhaustive()
     }

@@ -157,6 +157,8 @@ pub struct CircuitBreakerPolicy {
     pub ramp: Option<Duration>,
     /// A call that was dropped after it had run this long counts as a failure.
     pub cancelled_is_failure_after: Option<Duration>,
+    /// Whether an overload counts as a failure in a row.
+    pub overload_is_failure: bool,
 }
 
 impl Default for CircuitBreakerPolicy {
@@ -173,6 +175,7 @@ impl Default for CircuitBreakerPolicy {
             probe_timeout: Duration::from_secs(30),
             ramp: None,
             cancelled_is_failure_after: None,
+            overload_is_failure: false,
         }
     }
 }

@@ -165,9 +165,8 @@ pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
 
 /// What `poll_ready` found; the next `call` goes by it.
 enum Readiness {
+    /// Nothing: admission is asked for when the call is made.
     Unknown,
-    /// All calls went through: admission is asked for when the call is made.
-    Through,
     /// Admission, taken for the call that follows.
     Admitted(Permit),
     /// The call that follows is refused, and the inner service was not asked.
@@ -185,23 +184,46 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
 
     /// Admission comes before the inner service is asked whether it is ready: an open circuit never
     /// touches it, and what it reserves is reserved for a call that follows.
+    #[inline]
     fn admit(&mut self) {
+        let is_unknown = matches!(self.readiness, Readiness::Unknown);
+        if !(is_unknown && self.breaker.shared.lets_all_through()) {
+            self.reserve();
+        }
+    }
+
+    #[inline(never)]
+    fn reserve(&mut self) {
         let shared = &self.breaker.shared;
         match &self.readiness {
             Readiness::Refused(_) => return,
             Readiness::Admitted(permit) if permit.is_current() => return,
-            Readiness::Admitted(_) | Readiness::Unknown | Readiness::Through => {}
+            Readiness::Admitted(_) | Readiness::Unknown => {}
         }
         self.readiness = if shared.lets_all_through() {
-            Readiness::Through
+            Readiness::Unknown
         } else {
             match shared.reserve() {
-                Ok(admitted) => {
-                    Readiness::Admitted(Permit::reserved(self.breaker.clone(), admitted))
-                }
+                Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.share(), admitted)),
                 Err(open) => Readiness::Refused(open),
             }
         };
+    }
+
+    /// Admission for a call that follows at once.
+    fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
+        match mem::replace(&mut self.readiness, Readiness::Unknown) {
+            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
+            Readiness::Admitted(mut permit) => match permit.restart() {
+                true => Ok(permit),
+                // The state has changed since the service became ready.
+                false => {
+                    drop(permit);
+                    self.breaker.try_acquire()
+                }
+            },
+            Readiness::Unknown => self.breaker.try_acquire(),
+        }
     }
 
     /// A probe's place may not wait here for a service that is not ready. Admission without a place is kept:
@@ -248,6 +270,7 @@ where
     type Error = A::Error;
     type Future = CircuitBreakerFuture<S::Future, L, C, A>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.admit();
         if let Readiness::Refused(_) = self.readiness {
@@ -266,27 +289,42 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let admission = match mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
-            Readiness::Admitted(mut permit) => match permit.restart() {
-                true => Ok(permit),
-                // The state has changed since the service became ready.
-                false => {
-                    drop(permit);
-                    self.breaker.try_acquire()
-                }
-            },
-            Readiness::Unknown | Readiness::Through => self.breaker.try_acquire(),
-        };
-        match admission {
-            Ok(mut permit) => {
-                let call = permit.running(|| self.inner.call(req));
-                let (classify, answer) = (self.classify.clone(), self.answer.clone());
-                CircuitBreakerFuture::admitted(call, permit, classify, answer)
-            }
+        if let Readiness::Unknown = self.readiness
+            && let Some(permit) = self.breaker.try_acquire_plain()
+        {
+            return self.admitted(permit, req);
+        }
+        self.call_as_reserved(req)
+    }
+}
+
+impl<S, L, C: Clone, A: Clone> CircuitBreakerService<S, L, C, A> {
+    /// Apart from the way of a healthy call, so that that one is short.
+    #[inline(never)]
+    fn call_as_reserved<Req>(&mut self, req: Req) -> CircuitBreakerFuture<S::Future, L, C, A>
+    where
+        S: Service<Req>,
+    {
+        match self.take_reserved() {
+            Ok(permit) => self.admitted(permit, req),
             Err(open) => CircuitBreakerFuture::refused(open, self.answer.clone()),
         }
+    }
+
+    #[inline]
+    fn admitted<Req>(
+        &mut self,
+        mut permit: Permit,
+        req: Req,
+    ) -> CircuitBreakerFuture<S::Future, L, C, A>
+    where
+        S: Service<Req>,
+    {
+        let call = permit.running(|| self.inner.call(req));
+        let (classify, answer) = (self.classify.clone(), self.answer.clone());
+        CircuitBreakerFuture::admitted(call, permit, classify, answer)
     }
 }
 
@@ -315,6 +353,7 @@ enum State<F, C, A> {
 }
 
 impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
+    #[inline]
     pub(super) fn admitted(call: F, permit: Permit, classify: C, answer: A) -> Self {
         Self {
             state: State::Calling {
@@ -347,6 +386,7 @@ where
 {
     type Output = Result<Res, A::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Calling {

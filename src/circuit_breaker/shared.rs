@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
 
-use super::in_flight::{InFlight, Seat};
+use super::admitted::{Admitted, Kind};
+use super::in_flight::InFlight;
 use super::policy::{CircuitBreakerPolicy, Window};
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::{CircuitBreakerEvent, CircuitState};
@@ -30,9 +32,13 @@ pub(super) struct Shared {
     open_until: AtomicU64,
     trip: ArcSwap<Trip>,
     successes: TaggedStripes,
+    /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
+    timed: bool,
+    sliced: bool,
     rejected: StripedCounter,
     in_flight: Option<InFlight>,
-    core: Mutex<State>,
+    /// Apart from what healthy calls read.
+    core: CachePadded<Mutex<State>>,
 }
 
 /// Which way a call takes without asking the core.
@@ -80,34 +86,26 @@ impl Lane {
         }
     }
 
+    /// Whether a word is of one of these lanes.
+    #[inline]
+    fn is_one_of(word: u64, lanes: &[Self]) -> bool {
+        let set = lanes
+            .iter()
+            .fold(0_u64, |set, lane| set | 1 << *lane as u64);
+        set >> (word & 7) & 1 == 1
+    }
+
     const fn word(self, epoch: u32) -> u64 {
         (epoch as u64) << 8 | self as u64
     }
 
+    #[inline]
     fn read(word: u64) -> (Self, u32) {
         (
             Self::ALL[(word & 0xff) as usize % Self::ALL.len()],
             (word >> 8) as u32,
         )
     }
-}
-
-/// What an admitted call is known by.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) ticket: Ticket,
-    pub(super) started: Option<Tick>,
-    pub(super) seat: Option<Seat>,
-    pub(super) kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counted,
-    /// The breaker is disabled: how it ends interests nobody.
-    Uncounted,
-    /// Metrics only: the breaker would have refused it.
-    Anyway,
 }
 
 impl Shared {
@@ -133,9 +131,11 @@ impl Shared {
                 last_failure: None,
             }),
             successes: TaggedStripes::new(),
+            timed: policy.times_calls(),
+            sliced: policy.uses_rates() && matches!(policy.window, Window::LastTime(_)),
             rejected: StripedCounter::new(),
             in_flight: policy.slow_calls.map(|slow| InFlight::new(slow.threshold)),
-            core: Mutex::new(state),
+            core: CachePadded::new(Mutex::new(state)),
             policy,
         }
     }
@@ -167,6 +167,23 @@ impl Shared {
         }
     }
 
+    /// Admits a call of a closed circuit that is not timed, by its epoch: two readings of shared words.
+    #[inline]
+    pub(super) fn acquire_plain(&self) -> Option<u32> {
+        let word = self.word.load(Ordering::Acquire);
+        let plain = Lane::is_one_of(word, &[Lane::Closed, Lane::Wary]) && !self.timed;
+        plain.then_some((word >> 8) as u32)
+    }
+
+    /// Counts a fast success of a call that was not timed, if that is all there is to it.
+    #[inline]
+    pub(super) fn settle_plain(&self, admitted: &Admitted) -> bool {
+        let plain = !self.sliced && !self.timed && admitted.kind() == Kind::Counted;
+        plain
+            && self.word.load(Ordering::Acquire) == Lane::Closed.word(admitted.epoch())
+            && self.successes.add(admitted.epoch())
+    }
+
     pub(super) fn acquire(&self) -> Result<Admitted, CircuitOpen> {
         let word = self.word.load(Ordering::Acquire);
         let (lane, epoch) = Lane::read(word);
@@ -181,32 +198,25 @@ impl Shared {
                 Err(self.refusal(OpenReason::Open, now, Some(until.since(now))))
             }
             Lane::ForcedOpen => Err(self.refusal(OpenReason::ForcedOpen, time::now(), None)),
-            Lane::Disabled => Ok(Admitted {
-                ticket: Ticket { epoch, lease: 0 },
-                started: None,
-                seat: None,
-                kind: Kind::Uncounted,
-            }),
+            Lane::Disabled => {
+                let ticket = Ticket { epoch, lease: 0 };
+                Ok(Admitted::new(ticket, Kind::Uncounted))
+            }
             Lane::AskCore | Lane::Watch => self.ask_core(time::now()),
         }
     }
 
     fn admit_closed(&self, epoch: u32) -> Result<Admitted, CircuitOpen> {
-        let mut admitted = Admitted {
-            ticket: Ticket { epoch, lease: 0 },
-            started: None,
-            seat: None,
-            kind: Kind::Counted,
-        };
-        if self.policy.times_calls() {
+        let mut admitted = Admitted::plain(epoch);
+        if self.timed {
             let now = time::now();
-            admitted.started = Some(now);
+            admitted.start(now);
             if let Some(in_flight) = &self.in_flight {
                 if in_flight.is_due(now) {
                     return self.ask_core(now);
                 }
                 match in_flight.enter(epoch, now) {
-                    Some(seat) => admitted.seat = Some(seat),
+                    Some(seat) => admitted.sit(Some(seat)),
                     None => return self.ask_core(now),
                 }
             }
@@ -230,27 +240,22 @@ impl Shared {
         };
         self.tell(effects);
         let (ticket, kind) = answer?;
-        let mut admitted = Admitted {
-            ticket,
-            started: None,
-            seat: None,
-            kind,
-        };
+        let mut admitted = Admitted::new(ticket, kind);
         self.start(&mut admitted, now);
         Ok(admitted)
     }
 
     /// The call begins at `now`.
     fn start(&self, admitted: &mut Admitted, now: Tick) {
-        if !self.policy.times_calls() || admitted.kind == Kind::Uncounted {
+        if !self.timed || admitted.kind() == Kind::Uncounted {
             return;
         }
-        admitted.started = Some(now);
+        admitted.start(now);
         // A probe that hangs has its lease, and what metrics-only mode let through decides nothing.
-        if admitted.kind == Kind::Counted && admitted.ticket.lease == 0 {
-            let epoch = admitted.ticket.epoch;
+        if admitted.kind() == Kind::Counted {
+            let epoch = admitted.epoch();
             let in_flight = self.in_flight.as_ref();
-            admitted.seat = in_flight.and_then(|it| it.enter(epoch, now));
+            admitted.sit(in_flight.and_then(|it| it.enter(epoch, now)));
         }
     }
 
@@ -264,9 +269,9 @@ impl Shared {
     /// The call that was admitted earlier begins now. `false` if the circuit has changed since.
     pub(super) fn restart(&self, admitted: &mut Admitted) -> bool {
         let now = time::now();
-        let good = match admitted.ticket.lease {
-            0 => self.is_current(admitted.ticket),
-            _ => self.core().renew(&self.policy, admitted.ticket, now),
+        let good = match admitted.is_probe() {
+            false => self.is_current(admitted),
+            true => self.core().renew(&self.policy, admitted.ticket(), now),
         };
         if good {
             self.start(admitted, now);
@@ -274,16 +279,16 @@ impl Shared {
         good
     }
 
-    /// Whether nothing has changed since `ticket` was given out.
-    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+    /// Whether nothing has changed since `admitted` was given out.
+    pub(super) fn is_current(&self, admitted: &Admitted) -> bool {
         let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
-        epoch == ticket.epoch
+        epoch == admitted.epoch()
     }
 
     /// The call runs no longer. `true` if it was swept while it ran: it has been counted as slow, as far as
     /// its epoch still goes on.
     fn leave(&self, admitted: &mut Admitted) -> bool {
-        match (&self.in_flight, admitted.seat.take()) {
+        match (&self.in_flight, admitted.rise()) {
             (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
             _ => false,
         }
@@ -310,32 +315,29 @@ impl Shared {
     }
 
     /// Whether every call goes through, as it looks now.
+    #[inline]
     pub(super) fn lets_all_through(&self) -> bool {
-        let (lane, _) = Lane::read(self.word.load(Ordering::Acquire));
-        matches!(
-            lane,
-            Lane::Closed | Lane::Wary | Lane::Disabled | Lane::Watch
-        )
+        let through = [Lane::Closed, Lane::Wary, Lane::Disabled, Lane::Watch];
+        Lane::is_one_of(self.word.load(Ordering::Acquire), &through)
     }
 
     /// A permit that no call was made with.
     pub(super) fn forgo(&self, admitted: &mut Admitted) {
         self.leave(admitted);
-        if admitted.ticket.lease != 0 {
-            self.core().forgo(admitted.ticket);
+        if admitted.is_probe() {
+            self.core().forgo(admitted.ticket());
         }
     }
 
     /// The call of a permit ended.
     pub(super) fn settle(&self, admitted: &mut Admitted, outcome: Outcome, words: Option<String>) {
         let counted = self.leave(admitted);
-        if admitted.kind == Kind::Uncounted {
+        if admitted.kind() == Kind::Uncounted {
             return;
         }
-        let sliced = self.policy.uses_rates() && matches!(self.policy.window, Window::LastTime(_));
-        let needs_now = admitted.started.is_some() || sliced;
+        let needs_now = self.sliced || admitted.started().is_some();
         let now = if needs_now { time::now() } else { Tick(0) };
-        let ran = admitted.started.map(|started| now.since(started));
+        let ran = admitted.started().map(|started| now.since(started));
         let slow = self
             .policy
             .slow_calls
@@ -344,8 +346,8 @@ impl Shared {
         let (outcome, words) = self.judge_cancelled(outcome, words, ran);
         if outcome == Outcome::Success
             && !slow
-            && admitted.kind == Kind::Counted
-            && self.add_success(admitted.ticket, now)
+            && admitted.kind() == Kind::Counted
+            && self.add_success(admitted.epoch(), now)
         {
             return;
         }
@@ -375,15 +377,15 @@ impl Shared {
     }
 
     /// The healthy way: one word of this thread's own.
-    fn add_success(&self, ticket: Ticket, now: Tick) -> bool {
+    fn add_success(&self, epoch: u32, now: Tick) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        word == Lane::Closed.word(ticket.epoch) && self.successes.add(self.tag(ticket.epoch, now))
+        word == Lane::Closed.word(epoch) && self.successes.add(self.tag(epoch, now))
     }
 
     /// Under which tag successes are counted: the epoch, and with a window of time the slice.
     fn tag(&self, epoch: u32, now: Tick) -> u32 {
         match self.policy.window {
-            Window::LastTime(length) if self.policy.uses_rates() => {
+            Window::LastTime(length) if self.sliced => {
                 let slice = now.0 / slice_length(length);
                 epoch << SLICE_BITS | slice as u32 & SLICE_MASK
             }
@@ -395,13 +397,13 @@ impl Shared {
     fn settle_in_core(&self, admitted: &Admitted, ended: &Ended) {
         let unit = self.unit();
         let now = time::now();
-        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind {
+        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind() {
             Kind::Anyway => {
                 state.settle_anyway(ended);
                 Effects::default()
             }
-            Kind::Counted | Kind::Uncounted => {
-                state.settle(&shared.policy, admitted.ticket, ended, now, unit)
+            Kind::Counted | Kind::Probe | Kind::Uncounted => {
+                state.settle(&shared.policy, admitted.ticket(), ended, now, unit)
             }
         });
         effects.push(effect);

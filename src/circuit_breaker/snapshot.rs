@@ -51,7 +51,7 @@ pub struct CircuitBreakerSnapshot {
     pub totals: CircuitBreakerTotals,
 }
 
-/// Counts since a breaker was made or reset. Every admitted call is in exactly one of the first four,
+/// Counts since a breaker was made or reset. Every admitted call is in exactly one of the first five,
 /// once it has ended; calls admitted while the breaker was disabled are in none. A call that was admitted
 /// before a reset and ends after it is counted when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct CircuitBreakerTotals {
     pub successes: u64,
     /// Calls that failed.
     pub failures: u64,
+    /// Calls that the service had no room for.
+    pub overloads: u64,
     /// Calls whose result said nothing about the service.
     pub ignored: u64,
     /// Calls that were dropped before there was a result.
@@ -121,6 +123,7 @@ impl CircuitBreakerSnapshot {
             totals: CircuitBreakerTotals {
                 successes: state.totals.successes,
                 failures: state.totals.failures,
+                overloads: state.totals.overloads,
                 ignored: state.totals.ignored,
                 cancelled: state.totals.cancelled,
                 slow: state.totals.slow,

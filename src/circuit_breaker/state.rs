@@ -97,6 +97,7 @@ pub(super) struct Change {
 pub(super) struct Totals {
     pub(super) successes: u64,
     pub(super) failures: u64,
+    pub(super) overloads: u64,
     pub(super) ignored: u64,
     pub(super) cancelled: u64,
     pub(super) slow: u64,
@@ -342,6 +343,7 @@ impl State {
         match ended.outcome {
             Outcome::Success => self.totals.successes += 1,
             Outcome::Failure => self.totals.failures += 1,
+            Outcome::Overload => self.totals.overloads += 1,
             Outcome::Ignored => self.totals.ignored += 1,
             Outcome::Cancelled => self.totals.cancelled += 1,
         }
@@ -362,10 +364,15 @@ impl State {
         now: Tick,
         unit: f64,
     ) -> Option<Change> {
-        let failed = ended.outcome == Outcome::Failure;
+        let failed = matches!(ended.outcome, Outcome::Failure | Outcome::Overload);
         match ended.outcome {
             Outcome::Success => self.streak = 0,
             Outcome::Failure => self.streak = self.streak.saturating_add(1),
+            Outcome::Overload if policy.overload_is_failure => {
+                self.streak = self.streak.saturating_add(1);
+            }
+            // It answers, so this is no outage; it refuses, so it is no recovery either.
+            Outcome::Overload => {}
             Outcome::Cancelled if ended.slow => {}
             Outcome::Ignored | Outcome::Cancelled => return None,
         }
@@ -461,6 +468,10 @@ impl State {
         leases.retain(|lease| lease.id != ticket.lease);
         let failed = match ended.outcome {
             Outcome::Failure => true,
+            Outcome::Overload if policy.overload_is_failure => true,
+            // Where rates are watched, work refused is work not done; else the next probe will tell.
+            Outcome::Overload if policy.failure_rate.is_some() => true,
+            Outcome::Overload => return None,
             // By the user's own words a service this slow is not well.
             Outcome::Success => ended.slow && policy.slow_calls.is_some(),
             Outcome::Ignored | Outcome::Cancelled => return None,

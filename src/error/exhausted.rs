@@ -18,6 +18,8 @@ pub enum StopReason {
     RetryAfterTooLong,
     /// The request could not be cloned, so it could be sent only once.
     NotCloneable,
+    /// The service may have done the request, and doing it twice may do harm.
+    NotIdempotent,
 }
 
 impl fmt::Display for StopReason {
@@ -28,6 +30,7 @@ impl fmt::Display for StopReason {
             Self::BudgetExhausted => "the retry budget is empty",
             Self::RetryAfterTooLong => "the service asked to come back too late",
             Self::NotCloneable => "the request could not be cloned",
+            Self::NotIdempotent => "the request may have been done, and may not be done twice",
         })
     }
 }

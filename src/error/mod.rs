@@ -225,24 +225,28 @@ impl<L> Error<L> {
 }
 
 impl<E: StdError + Unpin> IntoError<E> for E {
+    #[inline]
     fn into_error(self) -> Error<E> {
         Error::Inner(self)
     }
 }
 
 impl<E: StdError + Unpin> AsLeaf<E> for E {
+    #[inline]
     fn view(&self) -> View<'_, E> {
         View::Leaf(self)
     }
 }
 
 impl<E> IntoError<E> for Error<E> {
+    #[inline]
     fn into_error(self) -> Self {
         self
     }
 }
 
 impl<E> AsLeaf<E> for Error<E> {
+    #[inline]
     fn view(&self) -> View<'_, E> {
         self.view()
     }

@@ -111,12 +111,13 @@ mod state;
 mod tests;
 
 pub use backoff::{Backoff, Jitter};
-pub use budget::{RetryBudget, RetryBudgetBuilder};
+pub use budget::{RetryBudget, RetryBudgetBuilder, RetryQuota};
 pub use builder::RetryPolicyBuilder;
 pub use event::RetryEvent;
 pub use policy::{AttemptOutcome, RetryPolicy, RetryRules, RetrySnapshot};
 pub use prepare::{
-    CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
+    CloneRequest, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith, MaxRetriesWith, OnAttempt,
+    RequestLimits,
 };
 pub use runner::Retry;
 pub use service::{RetryFuture, RetryLayer, RetryService};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::deadline::Deadline;
+use crate::outcome::Idempotency;
 
 /// How a request is copied for another attempt.
 #[diagnostic::on_unimplemented(
@@ -15,13 +16,27 @@ pub trait CopyRequest<Req> {
     fn copy(&self, request: &Req) -> Option<Req>;
 }
 
-/// What a request says of its own retries.
+/// What a request says of its own retries. Without an answer: what the policy says, and what holds for
+/// requests of which nothing is known.
 pub trait RequestLimits<Req> {
     /// How many attempts may follow the first; `None`: as the policy says.
-    fn max_retries(&self, request: &Req) -> Option<u32>;
+    fn max_retries(&self, _request: &Req) -> Option<u32> {
+        None
+    }
 
     /// Until when the caller can use an answer.
-    fn deadline(&self, request: &Req) -> Option<Deadline>;
+    fn deadline(&self, _request: &Req) -> Option<Deadline> {
+        None
+    }
+
+    /// Whether it may be done twice. Default: yes, as whoever asks for a retry has said.
+    fn idempotency(&self, _request: &Req) -> Idempotency {
+        Idempotency::Idempotent
+    }
+
+    /// Called before each attempt, with its number from 1, and the request that is about to be sent. The
+    /// copies for later attempts were made before it. Attempts that were certainly not done are not counted.
+    fn on_attempt(&self, _request: &mut Req, _attempt: u32) {}
 }
 
 /// Copies requests with `Clone`, and asks nothing else of them: the default.
@@ -34,15 +49,7 @@ impl<Req: Clone> CopyRequest<Req> for CloneRequest {
     }
 }
 
-impl<Req> RequestLimits<Req> for CloneRequest {
-    fn max_retries(&self, _: &Req) -> Option<u32> {
-        None
-    }
-
-    fn deadline(&self, _: &Req) -> Option<Deadline> {
-        None
-    }
-}
+impl<Req> RequestLimits<Req> for CloneRequest {}
 
 /// Copies requests with a function. See `clone_request` on the layer.
 #[derive(Clone, Copy)]
@@ -64,6 +71,14 @@ impl<Req, F, R: RequestLimits<Req>> RequestLimits<Req> for CopyWith<F, R> {
 
     fn deadline(&self, request: &Req) -> Option<Deadline> {
         self.rest.deadline(request)
+    }
+
+    fn idempotency(&self, request: &Req) -> Idempotency {
+        self.rest.idempotency(request)
+    }
+
+    fn on_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.on_attempt(request, attempt);
     }
 }
 
@@ -87,6 +102,14 @@ impl<Req, F: Fn(&Req) -> u32, R: RequestLimits<Req>> RequestLimits<Req> for MaxR
 
     fn deadline(&self, request: &Req) -> Option<Deadline> {
         self.rest.deadline(request)
+    }
+
+    fn idempotency(&self, request: &Req) -> Idempotency {
+        self.rest.idempotency(request)
+    }
+
+    fn on_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.on_attempt(request, attempt);
     }
 }
 
@@ -115,6 +138,81 @@ where
     fn deadline(&self, request: &Req) -> Option<Deadline> {
         (self.deadline)(request)
     }
+
+    fn idempotency(&self, request: &Req) -> Idempotency {
+        self.rest.idempotency(request)
+    }
+
+    fn on_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.on_attempt(request, attempt);
+    }
+}
+
+/// Takes from the request whether it may be done twice. See `idempotency_from` on the layer.
+#[derive(Clone, Copy)]
+pub struct IdempotencyWith<F, R> {
+    pub(super) idempotency: F,
+    pub(super) rest: R,
+}
+
+impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        self.rest.copy(request)
+    }
+}
+
+impl<Req, F, R> RequestLimits<Req> for IdempotencyWith<F, R>
+where
+    F: Fn(&Req) -> Idempotency,
+    R: RequestLimits<Req>,
+{
+    fn max_retries(&self, request: &Req) -> Option<u32> {
+        self.rest.max_retries(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+
+    fn idempotency(&self, request: &Req) -> Idempotency {
+        (self.idempotency)(request)
+    }
+
+    fn on_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.on_attempt(request, attempt);
+    }
+}
+
+/// Changes a request before each attempt. See `on_attempt` on the layer.
+#[derive(Clone, Copy)]
+pub struct OnAttempt<F, R> {
+    pub(super) change: F,
+    pub(super) rest: R,
+}
+
+impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for OnAttempt<F, R> {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        self.rest.copy(request)
+    }
+}
+
+impl<Req, F: Fn(&mut Req, u32), R: RequestLimits<Req>> RequestLimits<Req> for OnAttempt<F, R> {
+    fn max_retries(&self, request: &Req) -> Option<u32> {
+        self.rest.max_retries(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+
+    fn idempotency(&self, request: &Req) -> Idempotency {
+        self.rest.idempotency(request)
+    }
+
+    fn on_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.on_attempt(request, attempt);
+        (self.change)(request, attempt);
+    }
 }
 
 macro_rules! debug_as_name {
@@ -127,4 +225,10 @@ macro_rules! debug_as_name {
     )*};
 }
 
-debug_as_name!(CopyWith, MaxRetriesWith, DeadlineWith);
+debug_as_name!(
+    CopyWith,
+    MaxRetriesWith,
+    DeadlineWith,
+    IdempotencyWith,
+    OnAttempt
+);

@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use super::budget::{RetryBudget, Spend};
 use super::event::RetryEvent;
 use super::policy::{AttemptOutcome, RetryPolicy};
 use super::state::{Ended, Next, Session};
@@ -11,19 +12,46 @@ use crate::deadline::{self, Deadline};
 use crate::error::{
     AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
 };
-use crate::outcome::{Classify, words, words_of_chain};
+use crate::outcome::{
+    Classify, Idempotency, Outcome, Repeat, RetryDelay, Verdict, words, words_of_chain,
+};
 use crate::time::{self, Tick};
 
 #[derive(Debug)]
 pub(super) struct Run {
     policy: RetryPolicy,
     session: Session,
+    idempotency: Idempotency,
     started: Option<Tick>,
     /// When the running attempt is cut off by the attempt timeout.
     attempt_ends: Option<Tick>,
     attempt_began: Option<Tick>,
     /// When all of it is cut off: the total timeout, or the request's own deadline.
     ends: Option<Deadline>,
+}
+
+/// What a result asks for, as far as this request may have it.
+#[derive(Clone, Copy)]
+struct Wanted {
+    delay: Option<RetryDelay>,
+    at_once: bool,
+    repeatable: bool,
+    /// What the budget has to pay for, if anything.
+    spend: Option<Spend>,
+}
+
+impl Wanted {
+    fn by(verdict: &Verdict, request: Idempotency) -> Self {
+        Self {
+            delay: verdict.delay(),
+            at_once: verdict.is_at_once(),
+            repeatable: verdict.repeatable().allows(request),
+            spend: Some(match verdict.is_overload() {
+                true => Spend::Overload,
+                false => Spend::Failure,
+            }),
+        }
+    }
 }
 
 /// What follows an attempt.
@@ -37,6 +65,7 @@ impl Run {
     pub(super) fn new(policy: RetryPolicy, limit: u32, ends: Option<Deadline>) -> Self {
         let mut run = Self {
             session: Session::new(limit),
+            idempotency: Idempotency::Idempotent,
             started: None,
             attempt_ends: None,
             attempt_began: None,
@@ -49,6 +78,17 @@ impl Run {
             run.ends = deadline::earlier(run.ends, Some(Deadline(now.after(total))));
         }
         run
+    }
+
+    /// Says what the request is.
+    pub(super) fn of(mut self, idempotency: Idempotency) -> Self {
+        self.idempotency = idempotency;
+        self
+    }
+
+    /// The number of the running attempt as the service may know it, from 1.
+    pub(super) fn attempt(&self) -> u32 {
+        self.session.shown_attempt()
     }
 
     /// Another attempt begins.
@@ -112,13 +152,14 @@ impl Run {
                 _ => return Step::Done(result),
             },
         };
-        if self.session.attempts == 1
-            && let Some(budget) = &rules.budget
-        {
-            budget.deposit();
+        let bad = verdict.is_failure() || verdict.is_overload();
+        let wanted = Wanted::by(&verdict, self.idempotency);
+        if let Some(budget) = &rules.budget {
+            self.account(budget, &verdict, wanted.repeatable);
         }
-        if !verdict.is_failure() {
-            if result.is_ok() && self.session.attempts > 1 {
+        // What is no failure is not given up for a request's sake, and what may never be repeated is no loss.
+        if verdict.repeatable() == Repeat::Never || !(bad || wanted.repeatable) {
+            if result.is_ok() && !bad && self.session.attempts > 1 {
                 let attempts = self.session.attempts;
                 self.policy
                     .shared
@@ -136,8 +177,9 @@ impl Run {
                 (AttemptEnd::Response(reason), AttemptOutcome::Response)
             }
         };
-        match self.decide(verdict.hint(), cloneable, true) {
+        match self.decide(wanted, cloneable) {
             Next::After(delay) => self.again(end, &outcome, delay),
+            Next::AtOnce => self.again(end, &outcome, Duration::ZERO),
             Next::Stop(reason) => {
                 let elapsed = self.give_up(end, reason);
                 Step::Done(match result {
@@ -157,8 +199,15 @@ impl Run {
         cloneable: bool,
     ) -> Step<Res, L> {
         let end = AttemptEnd::Rejected(words(rejection));
-        match self.decide(rejection.retry_after(), cloneable, false) {
+        let wanted = Wanted {
+            delay: rejection.retry_after().map(RetryDelay::After),
+            at_once: false,
+            repeatable: true, // It was refused before it left.
+            spend: None,
+        };
+        match self.decide(wanted, cloneable) {
             Next::After(delay) => self.again(end, &AttemptOutcome::Rejected(rejection), delay),
+            Next::AtOnce => self.again(end, &AttemptOutcome::Rejected(rejection), Duration::ZERO),
             Next::Stop(reason) => {
                 self.give_up(end, reason);
                 Step::Done(result)
@@ -173,16 +222,24 @@ impl Run {
         let last = TimedOut {
             after: now.since(began),
         };
-        if self.session.attempts == 1
-            && let Some(budget) = &self.policy.rules().budget
-        {
-            budget.deposit();
+        let verdict = Verdict::failure();
+        let wanted = Wanted {
+            spend: Some(Spend::TimedOut),
+            ..Wanted::by(&verdict, self.idempotency)
+        };
+        if let Some(budget) = &self.policy.rules().budget {
+            self.account(budget, &verdict, wanted.repeatable);
         }
         let next = match self.ends {
             Some(deadline) if now >= deadline.0 => Next::Stop(StopReason::Deadline),
-            _ => self.decide(None, cloneable, true),
+            _ => self.decide(wanted, cloneable),
         };
         match next {
+            Next::AtOnce => self.again(
+                AttemptEnd::TimedOut,
+                &AttemptOutcome::TimedOut,
+                Duration::ZERO,
+            ),
             Next::After(delay) => {
                 self.again(AttemptEnd::TimedOut, &AttemptOutcome::TimedOut, delay)
             }
@@ -197,14 +254,30 @@ impl Run {
         }
     }
 
+    /// Tells the budget how an attempt ended.
+    fn account(&self, budget: &RetryBudget, verdict: &Verdict, repeatable: bool) {
+        if self.session.attempts == 1 {
+            budget.deposit();
+        }
+        if verdict.is_failure() || verdict.is_overload() {
+            if verdict.repeatable() != Repeat::Never || verdict.is_told_not_to_retry() {
+                budget.failed();
+            }
+        } else if verdict.outcome() == Outcome::Success && !repeatable {
+            budget.succeeded(self.session.paid);
+        }
+    }
+
     /// Asks the session, and then, if it costs something, the budget.
-    fn decide(&mut self, hint: Option<Duration>, cloneable: bool, costs: bool) -> Next {
+    fn decide(&mut self, wanted: Wanted, cloneable: bool) -> Next {
         let shared = &self.policy.shared;
         let rules = &shared.rules;
         let now = time::now();
         let deadline = deadline::earlier(self.ends, deadline::current());
         let ended = Ended {
-            hint,
+            hint: wanted.delay,
+            at_once: wanted.at_once,
+            repeatable: wanted.repeatable,
             cloneable,
             deadline: deadline.map(|deadline| deadline.0),
             now,
@@ -214,12 +287,14 @@ impl Run {
                 0.0
             },
         };
-        match (self.session.next(rules, ended), &rules.budget) {
-            (Next::After(_), Some(budget)) if costs && !budget.withdraw(now) => {
-                Next::Stop(StopReason::BudgetExhausted)
+        let next = self.session.next(rules, ended);
+        if let (Next::After(_), Some(budget), Some(spend)) = (next, &rules.budget, wanted.spend) {
+            match budget.withdraw(now, spend) {
+                Some(paid) => self.session.paid = paid,
+                None => return Next::Stop(StopReason::BudgetExhausted),
             }
-            (next, _) => next,
         }
+        next
     }
 
     fn again<Res, L>(

@@ -15,14 +15,16 @@ use tower_service::Service;
 
 use super::policy::RetryPolicy;
 use super::prepare::{
-    CloneRequest, CopyRequest, CopyWith, DeadlineWith, MaxRetriesWith, RequestLimits,
+    CloneRequest, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith, MaxRetriesWith, OnAttempt,
+    RequestLimits,
 };
 use super::run::{Run, Step};
 use crate::accessors::inner_service;
 use crate::deadline::{self, Deadline};
 use crate::error::{Error, IntoError};
 use crate::outcome::{
-    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict,
+    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
+    Verdict,
 };
 use crate::time;
 
@@ -140,6 +142,32 @@ impl<L, C, R> RetryLayer<L, C, R> {
     ) -> RetryLayer<L, C, DeadlineWith<F, R>> {
         self.with(|classify, rest| (classify, DeadlineWith { deadline, rest }))
     }
+
+    /// Takes from the request whether it may be done twice. One that may not is sent again only after a
+    /// result that proves it was not done; see [`Repeat`](crate::Repeat).
+    #[must_use]
+    pub fn idempotency_from<Req, F: Fn(&Req) -> Idempotency>(
+        self,
+        idempotency: F,
+    ) -> RetryLayer<L, C, IdempotencyWith<F, R>> {
+        self.with(|classify, rest| (classify, IdempotencyWith { idempotency, rest }))
+    }
+
+    /// Changes each request just before it is sent: a header with the number of the attempt (from 1), say.
+    #[must_use]
+    pub fn on_attempt<Req, F: Fn(&mut Req, u32)>(
+        self,
+        change: F,
+    ) -> RetryLayer<L, C, OnAttempt<F, R>> {
+        self.with(|classify, rest| (classify, OnAttempt { change, rest }))
+    }
+
+    /// Asks `requests` all there is to ask of a request: how to copy it, and what it says of its retries.
+    /// Instead of everything said so far.
+    #[must_use]
+    pub fn requests<Q>(self, requests: Q) -> RetryLayer<L, C, Q> {
+        self.with(|classify, _| (classify, requests))
+    }
 }
 
 impl<L, C: Clone, R: Clone> Clone for RetryLayer<L, C, R> {
@@ -231,13 +259,15 @@ where
         self.inner.poll_ready(cx).map_err(IntoError::into_error)
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
+    fn call(&mut self, mut request: Req) -> Self::Future {
         let own = self.requests.max_retries(&request);
         let limit = own.unwrap_or_else(|| self.policy.rules().max_retries);
         let ends = self.requests.deadline(&request);
         let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
-        let mut run = Run::new(self.policy.clone(), limit, ends);
+        let idempotency = self.requests.idempotency(&request);
+        let mut run = Run::new(self.policy.clone(), limit, ends).of(idempotency);
         run.begin_attempt();
+        self.requests.on_attempt(&mut request, run.attempt());
         // A clone for later attempts; it is made ready before it is called. The instance that is ready
         // makes this call.
         let service = copy.is_some().then(|| self.inner.clone());
@@ -315,7 +345,7 @@ where
     S::Error: IntoError<L>,
     L: StdError + 'static,
     C: Classify<S::Response, L>,
-    R: CopyRequest<Req>,
+    R: CopyRequest<Req> + RequestLimits<Req>,
 {
     type Output = Result<S::Response, Error<L>>;
 
@@ -359,12 +389,13 @@ where
                     };
                     match deadline::with(ambient, || service.poll_ready(cx)) {
                         Poll::Ready(Ok(())) => {
-                            let Some(request) = this.request.take() else {
+                            let Some(mut request) = this.request.take() else {
                                 unreachable!("no retry is scheduled without a request to send");
                             };
                             if this.run.may_retry() {
                                 *this.request = this.requests.copy(&request);
                             }
+                            this.requests.on_attempt(&mut request, this.run.attempt());
                             let call = deadline::with(ambient, || service.call(request));
                             state.set(State::Calling { call });
                             continue;
@@ -381,8 +412,10 @@ where
             let mut this = self.as_mut().project();
             match step {
                 Step::Again(delay) => {
-                    let wakes = time::now().after(delay).to_instant();
-                    this.timer.set(Some(sleep_until(wakes)));
+                    if !delay.is_zero() {
+                        let wakes = time::now().after(delay).to_instant();
+                        this.timer.set(Some(sleep_until(wakes)));
+                    }
                     this.state.set(State::Sleeping);
                 }
                 Step::Done(result) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::policy::RetryRules;
 use crate::error::{AttemptEnd, AttemptRecord, StopReason};
+use crate::outcome::RetryDelay;
 use crate::time::Tick;
 
 /// One call, from its first attempt to its end.
@@ -13,6 +14,12 @@ pub(super) struct Session {
     pub(super) attempts: u32,
     /// How many may follow the first.
     pub(super) limit: u32,
+    /// Attempts that cost nothing: those after a request that was certainly not done.
+    free: u32,
+    /// Where the backoff last started anew.
+    backoff_from: u32,
+    /// What the last retry cost the budget.
+    pub(super) paid: u32,
     previous: Option<Duration>,
     history: Vec<AttemptRecord>,
 }
@@ -23,13 +30,19 @@ pub(super) struct Session {
 pub(super) enum Next {
     Stop(StopReason),
     After(Duration),
+    /// Now, and nothing is to be paid for it.
+    AtOnce,
 }
 
 /// What is known when an attempt has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     /// When the service asked to come back.
-    pub(super) hint: Option<Duration>,
+    pub(super) hint: Option<RetryDelay>,
+    /// The request was certainly not done: the next attempt may follow at once, once.
+    pub(super) at_once: bool,
+    /// Whether what the request is, and how the attempt ended, allow another.
+    pub(super) repeatable: bool,
     pub(super) cloneable: bool,
     pub(super) deadline: Option<Tick>,
     pub(super) now: Tick,
@@ -49,25 +62,51 @@ impl Session {
 
     /// Whether another attempt may follow those that have begun.
     pub(super) fn may_retry(&self) -> bool {
-        self.attempts <= self.limit
+        self.attempts - self.free.min(self.attempts) <= self.limit
+    }
+
+    /// The number of the running attempt as the service may know it, from 1.
+    pub(super) fn shown_attempt(&self) -> u32 {
+        self.attempts.saturating_sub(self.free)
     }
 
     /// May there be another attempt, and when? Asks everything but the budget, which is asked last
     /// because it is spent by the answer.
     pub(super) fn next(&mut self, rules: &RetryRules, ended: Ended) -> Next {
+        if !ended.repeatable {
+            return Next::Stop(StopReason::NotIdempotent);
+        }
+        if ended.at_once && self.free == 0 && ended.cloneable && self.limit > 0 {
+            return match ended.deadline {
+                Some(deadline) if ended.now >= deadline => Next::Stop(StopReason::Deadline),
+                _ => {
+                    self.free = 1;
+                    Next::AtOnce
+                }
+            };
+        }
         if !self.may_retry() {
             return Next::Stop(StopReason::MaxRetries);
         }
         if !ended.cloneable {
             return Next::Stop(StopReason::NotCloneable);
         }
-        let n = self.attempts.saturating_sub(1);
+        let n = self
+            .attempts
+            .saturating_sub(1 + self.free + self.backoff_from);
         let delay = match ended.hint {
-            Some(hint) if hint > rules.max_retry_after => {
+            Some(RetryDelay::After(hint) | RetryDelay::ExactlyAfter(hint))
+                if hint > rules.max_retry_after =>
+            {
                 return Next::Stop(StopReason::RetryAfterTooLong);
             }
+            Some(RetryDelay::ExactlyAfter(hint)) => {
+                self.backoff_from = self.attempts.saturating_sub(self.free);
+                self.previous = None;
+                hint
+            }
             // "Now" from a service that has just failed is no reason to hammer it.
-            Some(hint) if !hint.is_zero() => hint,
+            Some(RetryDelay::After(hint)) if !hint.is_zero() => hint,
             Some(_) | None => {
                 let own = rules.jitter.delay(
                     &rules.backoff,

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::backoff::{Backoff, Jitter};
-use super::budget::{Bucket, BudgetRules, RetryBudget, TOKEN};
+use super::budget::{Bucket, BudgetRules, Quota, RetryBudget, RetryQuota, Spend, TOKEN, Throttle};
 use super::policy::{RetryPolicy, RetryRules};
 use super::state::{Ended, Next, Session};
 use crate::error::{AttemptEnd, StopReason};
+use crate::outcome::RetryDelay;
 use crate::time::Tick;
 
 const MS: Duration = Duration::from_millis(1);
@@ -290,7 +291,9 @@ fn threads_together_never_get_more_than_the_budget_allows() {
             (0..10_000)
                 .filter(|_| {
                     budget.deposit();
-                    budget.withdraw(Tick(u64::MAX / 2))
+                    budget
+                        .withdraw(Tick(u64::MAX / 2), Spend::Failure)
+                        .is_some()
                 })
                 .count()
         };
@@ -327,11 +330,59 @@ fn a_budget_that_cannot_work_names_its_setting() {
     );
 }
 
+#[test]
+fn a_throttle_at_exactly_half_allows_no_retry() {
+    let throttle = Throttle::new(10, 0.2).unwrap();
+    for _ in 0..6 {
+        throttle.failed();
+    }
+    for _ in 0..5 {
+        assert!(!throttle.allows_retry());
+        throttle.succeeded();
+    }
+    assert_eq!(throttle.thousandths(), 5_000);
+    assert!(!throttle.allows_retry(), "half is not more than half");
+    throttle.succeeded();
+    assert!(throttle.allows_retry());
+    for _ in 0..100 {
+        throttle.succeeded();
+    }
+    assert_eq!(throttle.thousandths(), 10_000);
+}
+
+#[test]
+fn a_quota_gives_back_what_the_last_retry_cost_and_one_for_a_call_without() {
+    let quota = Quota::new(RetryQuota {
+        capacity: 20,
+        ..RetryQuota::AWS
+    })
+    .unwrap();
+    assert_eq!(quota.withdraw(Spend::Failure), Some(14));
+    assert_eq!(quota.withdraw(Spend::Failure), None, "6 are left");
+    assert_eq!(quota.withdraw(Spend::Overload), Some(5));
+    assert_eq!(quota.tokens(), 1);
+    quota.succeeded(5);
+    quota.succeeded(0);
+    assert_eq!(quota.tokens(), 7);
+    quota.succeeded(14);
+    assert_eq!(quota.tokens(), 20);
+    let wrong = Quota::new(RetryQuota {
+        capacity: 13,
+        ..RetryQuota::AWS
+    });
+    assert_eq!(wrong.unwrap_err().setting(), "capacity");
+    for (tokens, ratio) in [(0, 0.1), (1_001, 0.1), (10, 0.0), (10, f64::NAN)] {
+        assert!(Throttle::new(tokens, ratio).is_err(), "{tokens} {ratio}");
+    }
+}
+
 // ---- Session ------------------------------------------------------------------------------------------
 
 fn ended() -> Ended {
     Ended {
         hint: None,
+        at_once: false,
+        repeatable: true,
         cloneable: true,
         deadline: None,
         now: Tick(0),
@@ -359,7 +410,7 @@ fn a_delay_the_service_names_replaces_the_backoff_and_has_a_cap_of_its_own() {
         after_attempts(1, 3).next(
             &rules,
             Ended {
-                hint: Some(hint),
+                hint: Some(RetryDelay::After(hint)),
                 ..ended()
             },
         )
@@ -375,6 +426,58 @@ fn a_delay_the_service_names_replaces_the_backoff_and_has_a_cap_of_its_own() {
         Next::Stop(StopReason::RetryAfterTooLong)
     );
     assert_eq!(next(Duration::ZERO), Next::After(SECOND), "no hammering");
+}
+
+#[test]
+fn pushback_is_waited_to_the_letter_and_the_backoff_starts_anew_behind_it() {
+    let rules = plain();
+    let mut session = after_attempts(3, 9);
+    let mut next = |hint| {
+        let next = session.next(&rules, Ended { hint, ..ended() });
+        session.attempts += 1;
+        next
+    };
+    assert_eq!(next(None), Next::After(4 * SECOND));
+    let exactly = |delay| Some(RetryDelay::ExactlyAfter(delay));
+    assert_eq!(
+        next(exactly(Duration::ZERO)),
+        Next::After(Duration::ZERO),
+        "zero is zero"
+    );
+    assert_eq!(next(None), Next::After(SECOND));
+    assert_eq!(next(None), Next::After(2 * SECOND));
+    assert_eq!(
+        next(exactly(61 * SECOND)),
+        Next::Stop(StopReason::RetryAfterTooLong)
+    );
+}
+
+#[test]
+fn a_request_that_never_started_is_sent_again_at_once_the_first_time_and_that_is_no_attempt() {
+    let rules = plain();
+    let mut session = Session::new(1);
+    let never_started = Ended {
+        at_once: true,
+        ..ended()
+    };
+    session.attempts = 1;
+    assert_eq!(session.next(&rules, never_started), Next::AtOnce);
+    session.attempts = 2;
+    assert_eq!(session.shown_attempt(), 1);
+    assert_eq!(session.next(&rules, never_started), Next::After(SECOND));
+    session.attempts = 3;
+    assert_eq!(
+        session.next(&rules, never_started),
+        Next::Stop(StopReason::MaxRetries)
+    );
+    let over = Ended {
+        deadline: Some(Tick(0)),
+        ..never_started
+    };
+    assert_eq!(
+        after_attempts(1, 3).next(&rules, over),
+        Next::Stop(StopReason::Deadline)
+    );
 }
 
 #[test]
@@ -436,6 +539,7 @@ proptest! {
         attempts in 1u32..8,
         limit in 0u32..8,
         cloneable in any::<bool>(),
+        repeatable in any::<bool>(),
         hint in prop::option::of(0u64..100_000),
         left in prop::option::of(0u64..100_000),
     ) {
@@ -443,7 +547,9 @@ proptest! {
         let (hint, left) = (hint.map(Duration::from_millis), left.map(Duration::from_millis));
         let now = Tick(1_000);
         let next = after_attempts(attempts, limit).next(&rules, Ended {
-            hint,
+            hint: hint.map(RetryDelay::After),
+            at_once: false,
+            repeatable,
             cloneable,
             deadline: left.map(|left| now.after(left)),
             now,
@@ -451,7 +557,9 @@ proptest! {
         });
         let own = (SECOND * 2u32.pow(attempts - 1)).min(60 * SECOND);
         let wait = hint.filter(|hint| !hint.is_zero()).unwrap_or(own);
-        let expected = if attempts > limit {
+        let expected = if !repeatable {
+            Next::Stop(StopReason::NotIdempotent)
+        } else if attempts > limit {
             Next::Stop(StopReason::MaxRetries)
         } else if !cloneable {
             Next::Stop(StopReason::NotCloneable)

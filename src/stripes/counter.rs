@@ -43,6 +43,7 @@ impl TaggedStripes {
 
     /// Adds one under `tag`. `false` if this thread's stripe has another tag, or is full: then it must
     /// be drained first.
+    #[inline]
     pub(crate) fn add(&self, tag: u32) -> bool {
         let stripe = &self.words[thread_number() & (self.words.len() - 1)];
         let mut seen = stripe.load(Ordering::Relaxed);
@@ -91,6 +92,7 @@ impl StripedCounter {
         }
     }
 
+    #[inline]
     pub(crate) fn add_one(&self) {
         let stripe = &self.counts[thread_number() & (self.counts.len() - 1)];
         stripe.fetch_add(1, Ordering::Relaxed);

@@ -119,6 +119,129 @@ fn a_success_ends_a_row_and_an_ignored_result_does_not() {
 }
 
 #[test]
+fn an_overload_neither_ends_a_row_nor_is_part_of_it_unless_asked() {
+    let mut core = Core::default();
+    core.fail(4);
+    for _ in 0..100 {
+        assert!(core.call(Outcome::Overload).change.is_none());
+    }
+    assert!(core.call(Outcome::Failure).change.is_some(), "still a row");
+    assert_eq!(core.state.totals.overloads, 100);
+
+    let mut asked = Core::new(CircuitBreakerPolicy {
+        overload_is_failure: true,
+        ..CircuitBreakerPolicy::default()
+    });
+    for _ in 0..4 {
+        assert!(asked.call(Outcome::Overload).change.is_none());
+    }
+    assert!(asked.call(Outcome::Overload).change.is_some());
+}
+
+#[test]
+fn to_a_failure_rate_an_overload_is_a_failure_and_a_probe_that_met_one_has_failed() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        consecutive_failures: None,
+        failure_rate: Some(0.5),
+        minimum_calls: 4,
+        ..CircuitBreakerPolicy::default()
+    });
+    for _ in 0..2 {
+        let _ = core.call(Outcome::Success);
+        let _ = core.call(Outcome::Ignored);
+    }
+    assert!(core.call(Outcome::Overload).change.is_none());
+    let opened = core.call(Outcome::Overload).change.unwrap();
+    let half = Cause::FailureRate {
+        failures: 2,
+        calls: 4,
+    };
+    assert_eq!(opened.cause, half);
+    core.wait(secs(60));
+    let again = core.call(Outcome::Overload).change.unwrap();
+    assert_eq!(again.cause, Cause::ProbeFailed);
+}
+
+#[test]
+fn a_probe_that_met_an_overload_says_nothing_where_only_rows_are_watched() {
+    let mut core = Core::default();
+    core.fail(5);
+    core.wait(secs(60));
+    for _ in 0..3 {
+        assert!(core.call(Outcome::Overload).change.is_none());
+        assert_eq!(core.effective(), CircuitState::HalfOpen);
+    }
+    let _ = core.call(Outcome::Success);
+    assert!(core.call(Outcome::Success).change.is_some(), "closed");
+}
+
+#[test]
+fn seven_failures_of_a_hundred_reach_a_rate_of_seven_hundredths() {
+    let mut core = Core::new(CircuitBreakerPolicy {
+        consecutive_failures: None,
+        failure_rate: Some(0.07),
+        minimum_calls: 100,
+        ..CircuitBreakerPolicy::default()
+    });
+    for _ in 0..93 {
+        let _ = core.call(Outcome::Success);
+    }
+    for _ in 0..6 {
+        assert!(core.call(Outcome::Failure).change.is_none());
+    }
+    assert!(core.call(Outcome::Failure).change.is_some());
+}
+
+#[test]
+fn open_for_does_not_end_an_operators_word_nor_say_that_somebody_else_opened_it() {
+    let command = |core: &mut Core, command| {
+        core.state
+            .command(&core.policy, command, Tick(core.now))
+            .map(|change| (change.from, change.to))
+    };
+    let open_for = Command::OpenFor(secs(5));
+    for (word, stays) in [
+        (Command::ForceOpen, CircuitState::ForcedOpen),
+        (Command::Disable, CircuitState::Disabled),
+        (Command::MetricsOnly, CircuitState::MetricsOnly),
+    ] {
+        let mut core = Core::default();
+        let _ = command(&mut core, word);
+        let _ = command(&mut core, open_for);
+        assert_eq!(core.effective(), stays);
+        core.wait(secs(6));
+        assert_eq!(core.effective(), stays);
+    }
+    let mut core = Core::default();
+    core.fail(5);
+    let opened = core.state.opened;
+    core.wait(secs(59));
+    assert_eq!(command(&mut core, open_for), None);
+    core.wait(secs(4));
+    assert_eq!(core.effective(), CircuitState::Open, "five more seconds");
+    assert_eq!((core.state.opened, core.state.tripped_by), (opened, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_counted_after_a_look_read_the_clock_stay_in_the_window() {
+    let breaker = super::CircuitBreaker::builder("api")
+        .failure_rate(0.5, Window::LastTime(secs(10)))
+        .build()
+        .unwrap();
+    let earlier = crate::time::now();
+    tokio::time::advance(secs(1)).await;
+    breaker.try_acquire().unwrap().success(); // Gives the stripe its tag.
+    for _ in 0..5 {
+        breaker.try_acquire().unwrap().success();
+    }
+    let (counts, _) = breaker
+        .shared
+        .with_core(earlier, |state, _| state.counts(earlier));
+    assert_eq!(counts.calls, 0, "not yet, as of then");
+    assert_eq!(breaker.snapshot().window_calls, 6);
+}
+
+#[test]
 fn an_open_circuit_is_half_open_from_the_very_moment_its_time_is_over() {
     let mut core = Core::default();
     core.fail(5);
@@ -630,7 +753,7 @@ struct Model {
     epoch: u32,
     phase: Shape,
     /// Calls of this epoch that ended, with the slice they ended in: `None` is neither good nor bad.
-    calls: VecDeque<(u64, bool)>,
+    calls: VecDeque<(u64, Outcome)>,
     openings: u32,
 }
 
@@ -711,11 +834,13 @@ impl Model {
     }
 
     fn is_bad(&self, now: u64) -> bool {
+        let in_row = self.policy.overload_is_failure;
         let row = self
             .calls
             .iter()
             .rev()
-            .take_while(|(_, failed)| *failed)
+            .filter(|(_, outcome)| in_row || *outcome != Outcome::Overload)
+            .take_while(|(_, outcome)| *outcome != Outcome::Success)
             .count();
         if self
             .policy
@@ -725,19 +850,19 @@ impl Model {
             return true;
         }
         let newest = self.slice(now);
-        let inside: Vec<bool> = match self.policy.window {
-            Window::LastCalls(n) => self.calls.iter().rev().take(n).map(|(_, f)| *f).collect(),
+        let inside: Vec<Outcome> = match self.policy.window {
+            Window::LastCalls(n) => self.calls.iter().rev().take(n).map(|(_, o)| *o).collect(),
             Window::LastTime(_) => {
-                let recent = |(at, failed): &(u64, bool)| (newest - at < 10).then_some(*failed);
+                let recent = |(at, o): &(u64, Outcome)| (newest - at < 10).then_some(*o);
                 self.calls.iter().filter_map(recent).collect()
             }
         };
-        let failures = inside.iter().filter(|failed| **failed).count();
+        let failures = inside.iter().filter(|o| **o != Outcome::Success).count();
         inside.len() >= self.policy.minimum_calls as usize
             && self
                 .policy
                 .failure_rate
-                .is_some_and(|rate| failures as f64 >= rate * inside.len() as f64)
+                .is_some_and(|rate| failures as f64 / inside.len() as f64 >= rate)
     }
 
     fn settle(&mut self, ticket: Ticket, outcome: Outcome, now: u64) {
@@ -748,9 +873,9 @@ impl Model {
         let needed = self.policy.success_threshold;
         match &mut self.phase {
             Shape::Closed => match outcome {
-                Outcome::Success => self.calls.push_back((slice, false)),
-                Outcome::Failure => {
-                    self.calls.push_back((slice, true));
+                Outcome::Success => self.calls.push_back((slice, outcome)),
+                Outcome::Failure | Outcome::Overload => {
+                    self.calls.push_back((slice, outcome));
                     if self.is_bad(now) {
                         self.open(now);
                     }
@@ -769,6 +894,13 @@ impl Model {
                         }
                     }
                     Outcome::Failure => self.open(now),
+                    Outcome::Overload
+                        if self.policy.overload_is_failure
+                            || self.policy.failure_rate.is_some() =>
+                    {
+                        self.open(now);
+                    }
+                    Outcome::Overload => {}
                     Outcome::Ignored | Outcome::Cancelled => {}
                 }
             }
@@ -796,6 +928,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Success),
         5 => Just(Outcome::Failure),
+        1 => Just(Outcome::Overload),
         1 => Just(Outcome::Ignored),
         1 => Just(Outcome::Cancelled),
     ]
@@ -816,22 +949,35 @@ fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
         (10u64..100).prop_map(|s| Window::LastTime(secs(s))),
     ];
     let trip = (prop::option::of(1u32..6), prop::option::of(0.1f64..=1.0));
-    (trip, window, 1u32..10, 1u32..4, 1u32..4, 1u64..40, 1u64..40).prop_map(
-        |((row, rate), window, minimum, probes, needed, open, lease)| CircuitBreakerPolicy {
-            consecutive_failures: row.or_else(|| rate.is_none().then_some(3)),
-            failure_rate: rate,
-            window,
-            minimum_calls: match window {
-                Window::LastCalls(size) => minimum.min(size as u32),
-                Window::LastTime(_) => minimum,
-            },
-            max_probes: probes,
-            success_threshold: needed,
-            probe_timeout: secs(lease),
-            recovery: Recovery::exponential(secs(open), 1.5, secs(open * 4)),
-            ..CircuitBreakerPolicy::default()
-        },
+    let probes = (1u32..4, 1u32..4);
+    (
+        trip,
+        window,
+        1u32..10,
+        probes,
+        1u64..40,
+        1u64..40,
+        any::<bool>(),
     )
+        .prop_map(
+            |((row, rate), window, minimum, (probes, needed), open, lease, overload)| {
+                CircuitBreakerPolicy {
+                    overload_is_failure: overload,
+                    consecutive_failures: row.or_else(|| rate.is_none().then_some(3)),
+                    failure_rate: rate,
+                    window,
+                    minimum_calls: match window {
+                        Window::LastCalls(size) => minimum.min(size as u32),
+                        Window::LastTime(_) => minimum,
+                    },
+                    max_probes: probes,
+                    success_threshold: needed,
+                    probe_timeout: secs(lease),
+                    recovery: Recovery::exponential(secs(open), 1.5, secs(open * 4)),
+                    ..CircuitBreakerPolicy::default()
+                }
+            },
+        )
 }
 
 proptest! {
@@ -870,7 +1016,7 @@ proptest! {
                         core.state.add_successes(n.into(), slice);
                         core.state.streak = 0;
                         let slice = model.slice(core.now);
-                        model.calls.extend((0..n).map(|_| (slice, false)));
+                        model.calls.extend((0..n).map(|_| (slice, Outcome::Success)));
                     }
                 }
             }

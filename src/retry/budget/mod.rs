@@ -1,16 +1,29 @@
 //! Why a budget: a policy says how often *one* call is tried, and says nothing of a thousand callers
 //! who all try four times at once. A budget does: retries may be so many percent of the traffic.
 
+mod bucket;
+mod quota;
+mod throttle;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(super) use bucket::{Bucket, BudgetRules, TOKEN};
+pub use quota::RetryQuota;
+pub(super) use quota::{Quota, Spend};
+pub(super) use throttle::Throttle;
 
 use crate::error::ConfigError;
 use crate::stripes::StripedCounter;
 use crate::time::{self, Tick};
 
-/// A bound on retries as a share of the traffic, shared by everything that has a clone.
+/// A bound on retries, shared by everything that has a clone.
 ///
-/// A token bucket: each first attempt puts `percent / 100` of a token in, a retry takes a whole one out,
+/// There are three kinds: a share of the traffic ([`new`](Self::new), [`builder`](Self::builder)), which is
+/// what to take if you have no other reason; gRPC's retry [`throttle`](Self::throttle); and the
+/// [`quota`](Self::quota) of the AWS clients.
+///
+/// A share is a token bucket: each first attempt puts `percent / 100` of a token in, a retry takes a whole one out,
 /// and `floor_per_second` tokens come in as time goes by, so that a quiet service can still retry. The
 /// bucket holds `burst` tokens at most, and starts full. Tokens are counted in millionths, so 0.4 % is
 /// 0.4 %.
@@ -34,6 +47,8 @@ pub struct RetryBudget {
 #[derive(Clone)]
 enum Kind {
     Bucket(Arc<Shared>),
+    Throttle(Arc<Throttle>),
+    Quota(Arc<Quota>),
     #[cfg(feature = "tower")]
     Tower(Arc<dyn tower::retry::budget::Budget + Send + Sync>),
 }
@@ -42,74 +57,6 @@ struct Shared {
     rules: BudgetRules,
     first_attempts: StripedCounter,
     bucket: Mutex<Bucket>,
-}
-
-/// What a bucket goes by, in millionths of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BudgetRules {
-    pub(super) deposit: u64,
-    pub(super) floor_per_second: u64,
-    pub(super) burst: u64,
-}
-
-pub(super) const TOKEN: u64 = 1_000_000;
-
-/// The bucket itself: pure.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
-    tokens: u64,
-    /// How many first attempts have been paid in.
-    seen: u64,
-    /// Up to when the floor has been paid in.
-    filled: Tick,
-}
-
-impl Bucket {
-    pub(super) fn full(rules: BudgetRules, now: Tick) -> Self {
-        Self {
-            tokens: rules.burst,
-            seen: 0,
-            filled: now,
-        }
-    }
-
-    /// Pays in what came since: `first_attempts` is the count of all so far.
-    fn fill(&mut self, rules: BudgetRules, first_attempts: u64, now: Tick) {
-        const SECOND: u128 = 1_000_000_000;
-        let calls = first_attempts.saturating_sub(self.seen);
-        self.seen = self.seen.max(first_attempts);
-        let earned = calls.saturating_mul(rules.deposit);
-
-        let rate = u128::from(rules.floor_per_second);
-        let passed = u128::from(now.0.saturating_sub(self.filled.0));
-        let accrued = u64::try_from(passed * rate / SECOND).unwrap_or(u64::MAX);
-        // What did not make a millionth yet is not lost: its time is not used up.
-        if let Some(used) = (u128::from(accrued) * SECOND).checked_div(rate) {
-            let used = u64::try_from(used)
-                .unwrap_or(u64::MAX)
-                .min(now.0.saturating_sub(self.filled.0));
-            self.filled = Tick(self.filled.0.saturating_add(used));
-        }
-        let paid_in = earned.saturating_add(accrued);
-        self.tokens = self.tokens.saturating_add(paid_in).min(rules.burst);
-    }
-
-    /// Takes a token for a retry, if there is one.
-    pub(super) fn withdraw(&mut self, rules: BudgetRules, first_attempts: u64, now: Tick) -> bool {
-        self.fill(rules, first_attempts, now);
-        match self.tokens.checked_sub(TOKEN) {
-            Some(rest) => {
-                self.tokens = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn tokens(mut self, rules: BudgetRules, first_attempts: u64, now: Tick) -> u64 {
-        self.fill(rules, first_attempts, now);
-        self.tokens
-    }
 }
 
 impl RetryBudget {
@@ -132,6 +79,40 @@ impl RetryBudget {
         }
     }
 
+    /// The retry throttle of gRPC ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)):
+    /// `max_tokens` at first; a failed attempt that could be retried takes one, a call that succeeds puts
+    /// `token_ratio` back, and retries stop while no more than half of the tokens are there. Digits of the
+    /// ratio behind the third are cut off, as the standard has it. One for each server, shared by all its
+    /// methods.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] unless `max_tokens` is from 1 to 1000 and `token_ratio` from 0.001 to 1000.
+    pub fn throttle(max_tokens: u32, token_ratio: f64) -> Result<Self, ConfigError> {
+        Ok(Self {
+            kind: Kind::Throttle(Arc::new(Throttle::new(max_tokens, token_ratio)?)),
+        })
+    }
+
+    /// The retry quota of the AWS clients' standard mode: a store of tokens that every retry takes from, and
+    /// successes put back to. It knows no time: an outage empties it once, and only recovery fills it.
+    ///
+    /// ```
+    /// use tower_bulwark::retry::{RetryBudget, RetryQuota};
+    ///
+    /// let budget = RetryBudget::quota(RetryQuota::AWS)?;
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a capacity of zero, or below what one retry costs.
+    pub fn quota(rules: RetryQuota) -> Result<Self, ConfigError> {
+        Ok(Self {
+            kind: Kind::Quota(Arc::new(Quota::new(rules)?)),
+        })
+    }
+
     /// A budget of tower, as a budget of this crate. (feature `tower`)
     #[cfg(feature = "tower")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
@@ -150,6 +131,8 @@ impl RetryBudget {
                 let (now, seen) = (time::now(), shared.first_attempts.sum());
                 Some(shared.bucket().tokens(shared.rules, seen, now) / TOKEN)
             }
+            Kind::Throttle(throttle) => Some(throttle.available()),
+            Kind::Quota(quota) => Some(quota.available()),
             #[cfg(feature = "tower")]
             Kind::Tower(_) => None,
         }
@@ -159,22 +142,46 @@ impl RetryBudget {
     pub(super) fn deposit(&self) {
         match &self.kind {
             Kind::Bucket(shared) if shared.rules.deposit > 0 => shared.first_attempts.add_one(),
-            Kind::Bucket(_) => {}
+            Kind::Bucket(_) | Kind::Throttle(_) | Kind::Quota(_) => {}
             #[cfg(feature = "tower")]
             Kind::Tower(budget) => budget.deposit(),
         }
     }
 
-    /// Pays for a retry, if it can.
-    pub(super) fn withdraw(&self, now: Tick) -> bool {
+    /// A call has succeeded. `paid` is what its last retry cost, 0 if it needed none.
+    pub(super) fn succeeded(&self, paid: u32) {
         match &self.kind {
+            Kind::Throttle(throttle) => throttle.succeeded(),
+            Kind::Quota(quota) => quota.succeeded(paid),
+            Kind::Bucket(_) => {}
+            #[cfg(feature = "tower")]
+            Kind::Tower(_) => {}
+        }
+    }
+
+    /// An attempt has failed in a way that is worth a retry, or the service asked for none.
+    pub(super) fn failed(&self) {
+        match &self.kind {
+            Kind::Throttle(throttle) => throttle.failed(),
+            Kind::Bucket(_) | Kind::Quota(_) => {}
+            #[cfg(feature = "tower")]
+            Kind::Tower(_) => {}
+        }
+    }
+
+    /// Pays for a retry, if it can, and says what it cost.
+    pub(super) fn withdraw(&self, now: Tick, spend: Spend) -> Option<u32> {
+        let (pays, cost) = match &self.kind {
             Kind::Bucket(shared) => {
                 let seen = shared.first_attempts.sum();
-                shared.bucket().withdraw(shared.rules, seen, now)
+                (shared.bucket().withdraw(shared.rules, seen, now), 1)
             }
+            Kind::Throttle(throttle) => (throttle.allows_retry(), 1),
+            Kind::Quota(quota) => return quota.withdraw(spend),
             #[cfg(feature = "tower")]
-            Kind::Tower(budget) => budget.withdraw(),
-        }
+            Kind::Tower(budget) => (budget.withdraw(), 1),
+        };
+        pays.then_some(cost)
     }
 }
 
@@ -189,9 +196,10 @@ impl PartialEq for RetryBudget {
     fn eq(&self, other: &Self) -> bool {
         match (&self.kind, &other.kind) {
             (Kind::Bucket(a), Kind::Bucket(b)) => Arc::ptr_eq(a, b),
+            (Kind::Throttle(a), Kind::Throttle(b)) => Arc::ptr_eq(a, b),
+            (Kind::Quota(a), Kind::Quota(b)) => Arc::ptr_eq(a, b),
             #[cfg(feature = "tower")]
             (Kind::Tower(a), Kind::Tower(b)) => Arc::ptr_eq(a, b),
-            #[cfg(feature = "tower")]
             _ => false,
         }
     }
@@ -208,6 +216,8 @@ impl fmt::Debug for RetryBudget {
                     .field("burst", &(shared.rules.burst / TOKEN))
                     .finish_non_exhaustive()
             }
+            Kind::Throttle(throttle) => throttle.fmt(f),
+            Kind::Quota(quota) => quota.fmt(f),
             #[cfg(feature = "tower")]
             Kind::Tower(_) => f.write_str("RetryBudget(tower)"),
         }

@@ -1,0 +1,143 @@
+use std::fmt;
+
+use super::in_flight::Seat;
+use super::state::Ticket;
+use crate::time::Tick;
+
+/// What an admitted call is known by, in three words: it is moved with every call, and words that are
+/// written whole are read whole.
+pub(super) struct Admitted {
+    /// The lease of a probe, or the seat of a call that is timed: a call has one of them at most.
+    place: u64,
+    /// When it started; [`UNTIMED`] if nobody wants to know.
+    started: Tick,
+    /// The epoch, the kind and the stage.
+    bits: u64,
+}
+
+const UNTIMED: Tick = Tick(0);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counted,
+    /// A call of a half-open circuit.
+    Probe,
+    /// The breaker is disabled: how it ends interests nobody.
+    Uncounted,
+    /// Metrics only: the breaker would have refused it.
+    Anyway,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Taken for a call that has not been made yet.
+    Reserved,
+    /// The call is on its way.
+    Started,
+    /// User code is running right now: a permit that is dropped in this stage is dropped by a panic.
+    Running,
+    Settled,
+}
+
+impl Kind {
+    const SHIFT: u32 = 32;
+    const ALL: [Self; 4] = [Self::Counted, Self::Probe, Self::Uncounted, Self::Anyway];
+}
+
+impl Stage {
+    const SHIFT: u32 = 34;
+    const ALL: [Self; 4] = [Self::Reserved, Self::Started, Self::Running, Self::Settled];
+}
+
+impl Admitted {
+    /// A call of a closed circuit that is not timed.
+    #[inline]
+    pub(super) const fn plain(epoch: u32) -> Self {
+        Self {
+            place: 0,
+            started: UNTIMED,
+            bits: epoch as u64
+                | (Kind::Counted as u64) << Kind::SHIFT
+                | (Stage::Started as u64) << Stage::SHIFT,
+        }
+    }
+
+    pub(super) fn new(ticket: Ticket, kind: Kind) -> Self {
+        let kind = match (kind, ticket.lease) {
+            (Kind::Counted, 1..) => Kind::Probe,
+            (kind, _) => kind,
+        };
+        let plain = Self::plain(ticket.epoch);
+        Self {
+            place: ticket.lease,
+            bits: plain.bits & !(3 << Kind::SHIFT) | (kind as u64) << Kind::SHIFT,
+            ..plain
+        }
+    }
+
+    #[inline]
+    pub(super) fn epoch(&self) -> u32 {
+        self.bits as u32
+    }
+
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        Kind::ALL[(self.bits >> Kind::SHIFT & 3) as usize]
+    }
+
+    #[inline]
+    pub(super) fn stage(&self) -> Stage {
+        Stage::ALL[(self.bits >> Stage::SHIFT & 3) as usize]
+    }
+
+    #[inline]
+    pub(super) fn set_stage(&mut self, stage: Stage) {
+        self.bits = self.bits & !(3 << Stage::SHIFT) | (stage as u64) << Stage::SHIFT;
+    }
+
+    /// Whether it keeps a probe's place from others.
+    pub(super) fn is_probe(&self) -> bool {
+        self.kind() == Kind::Probe
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket {
+            epoch: self.epoch(),
+            lease: if self.is_probe() { self.place } else { 0 },
+        }
+    }
+
+    pub(super) fn started(&self) -> Option<Tick> {
+        (self.started != UNTIMED).then_some(self.started)
+    }
+
+    pub(super) fn start(&mut self, now: Tick) {
+        self.started = now;
+    }
+
+    /// Takes a seat; a probe has its lease instead.
+    pub(super) fn sit(&mut self, seat: Option<Seat>) {
+        if !self.is_probe() {
+            self.place = seat.map_or(0, Seat::to_word);
+        }
+    }
+
+    /// Gives up the seat, if it has one.
+    pub(super) fn rise(&mut self) -> Option<Seat> {
+        match self.is_probe() {
+            true => None,
+            false => Seat::from_word(std::mem::take(&mut self.place)),
+        }
+    }
+}
+
+impl fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted")
+            .field("ticket", &self.ticket())
+            .field("kind", &self.kind())
+            .field("stage", &self.stage())
+            .field("started", &self.started())
+            .finish()
+    }
+}

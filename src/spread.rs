@@ -1,0 +1,98 @@
+//! Shared ownership by many threads at once, without one count that they all write.
+//!
+//! Every call on its way owns a share of its handle's state, so the state lives as long as the call. With a
+//! plain `Arc` the threads of a busy service would pass the cache line of its count around, twice a call.
+//! Here there is an `Arc` for each group of threads, in a cache line of its own.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{stripe_count, thread_number};
+
+/// What handles and services hold.
+pub(crate) struct Spread<T> {
+    value: Arc<T>,
+    shares: Arc<[Share<T>]>,
+}
+
+/// What a call on its way holds.
+pub(crate) struct Share<T>(Arc<CachePadded<Arc<T>>>);
+
+impl<T> Spread<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let value = Arc::new(value);
+        let share = |_| Share(Arc::new(CachePadded::new(Arc::clone(&value))));
+        Self {
+            shares: (0..stripe_count()).map(share).collect(),
+            value,
+        }
+    }
+
+    /// The share of this thread's group.
+    #[inline]
+    pub(crate) fn share(&self) -> Share<T> {
+        Share(Arc::clone(
+            &self.shares[thread_number() & (self.shares.len() - 1)].0,
+        ))
+    }
+}
+
+impl<T> Clone for Spread<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            shares: Arc::clone(&self.shares),
+        }
+    }
+}
+
+impl<T> Deref for Spread<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Deref for Share<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Clone for Share<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Share<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_lives_as_long_as_the_last_share_and_no_longer() {
+        let state = Arc::new(());
+        let spread = Spread::new(Arc::clone(&state));
+        let clone = spread.clone();
+        let share = spread.share();
+        drop((spread, clone));
+        assert_eq!(Arc::strong_count(&state), 2, "the call still runs");
+        assert!(Arc::ptr_eq(&share, &state));
+        drop(share);
+        assert_eq!(Arc::strong_count(&state), 1);
+    }
+}
