@@ -51,6 +51,7 @@ struct Books {
     ok: AtomicU64,
     failed: AtomicU64,
     ignored: AtomicU64,
+    overloaded: AtomicU64,
     refused: AtomicU64,
     panicked: AtomicU64,
     dropped: AtomicU64,
@@ -68,6 +69,11 @@ impl Books {
         let totals = seen.totals;
         assert_eq!(totals.successes, of(&self.ok), "{self:?} {totals:?}");
         assert_eq!(totals.ignored, of(&self.ignored), "{self:?} {totals:?}");
+        assert_eq!(
+            totals.overloads,
+            of(&self.overloaded),
+            "{self:?} {totals:?}"
+        );
         assert_eq!(totals.rejected, of(&self.refused), "{self:?} {totals:?}");
         let (failed, dropped) = (of(&self.failed) + of(&self.panicked), of(&self.dropped));
         match gives_up_attempts {
@@ -78,7 +84,11 @@ impl Books {
             }
         }
         let admitted = of(&self.started) - of(&self.refused);
-        let ended = totals.successes + totals.failures + totals.ignored + totals.cancelled;
+        let ended = totals.successes
+            + totals.failures
+            + totals.overloads
+            + totals.ignored
+            + totals.cancelled;
         assert_eq!(admitted, ended, "{self:?} {totals:?}");
         assert_eq!(seen.probes, 0, "a probe's place was lost");
     }
@@ -355,8 +365,8 @@ impl World {
                 add(&books.dropped);
             }
             _ => {
-                permit.success();
-                add(&books.ok);
+                permit.settle(Outcome::Overload);
+                add(&books.overloaded);
             }
         }
     }
@@ -508,6 +518,7 @@ fn whatever_happens_at_once_the_books_balance() {
         totals.successes,
         totals.failures,
         totals.ignored,
+        totals.overloads,
         totals.cancelled,
         totals.rejected,
         stats.timeouts,

@@ -20,6 +20,7 @@ mod svg;
 #[path = "../support/table.rs"]
 mod table;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,9 +85,9 @@ fn table(weather: &Weather, reports: &[Report]) -> Table {
         table.row(std::iter::once(what.to_owned()).chain(cells));
     };
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
-    let after = |seconds: Option<u64>| match seconds {
-        Some(it) => format!("{it} s"),
-        None => "never".to_owned(),
+    let after = |it: &Report, range: Range<u64>| match it.recovers_in(range.clone()) {
+        Some(seconds) => format!("{seconds} s"),
+        None => format!("not in {} s", range.end - range.start),
     };
     let rush = (weather.rush.end - weather.rush.start) as f64;
 
@@ -108,14 +109,12 @@ fn table(weather: &Weather, reports: &[Report]) -> Table {
         },
     );
     row("well after the outage in", &|it| {
-        after(it.recovers_in(weather.between()))
+        after(it, weather.between())
     });
     row("answered a second in the rush", &|it| {
         format!("{:.0}", it.good(weather.rush.clone()) as f64 / rush)
     });
-    row("well after the rush in", &|it| {
-        after(it.recovers_in(weather.after()))
-    });
+    row("well after the rush in", &|it| after(it, weather.after()));
     row("work done for nobody", &|it| {
         it.wasted(weather.all()).to_string()
     });
