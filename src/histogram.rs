@@ -17,7 +17,7 @@ const BUCKETS: usize = (HIGHEST_BIT - 1) * PER_OCTAVE;
 pub(crate) struct Histogram {
     counts: Box<[u64; BUCKETS]>,
     count: u64,
-    sum: Duration,
+    sum_nanos: u128,
     max: Duration,
 }
 
@@ -68,17 +68,23 @@ impl Histogram {
         Self {
             counts: Box::new([0; BUCKETS]),
             count: 0,
-            sum: Duration::ZERO,
+            sum_nanos: 0,
             max: Duration::ZERO,
         }
     }
 
     pub(crate) fn record(&mut self, duration: Duration) {
-        let micros = nanos(duration) / 1_000;
-        self.counts[bucket_of(micros)] += 1;
+        let nanos = nanos(duration);
+        self.counts[bucket_of(nanos / 1_000)] += 1;
         self.count += 1;
-        self.sum = self.sum.saturating_add(duration);
+        self.sum_nanos += u128::from(nanos);
         self.max = self.max.max(duration);
+    }
+
+    /// What took no time at all.
+    pub(crate) fn record_zero(&mut self) {
+        self.counts[0] += 1;
+        self.count += 1;
     }
 
     fn quantile(&self, share: f64) -> Duration {
@@ -102,7 +108,7 @@ impl Histogram {
         if self.count == 0 {
             return DurationSummary::default();
         }
-        let mean = self.sum.as_nanos() / u128::from(self.count);
+        let mean = self.sum_nanos / u128::from(self.count);
         DurationSummary {
             count: self.count,
             mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),

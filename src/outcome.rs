@@ -207,6 +207,12 @@ impl Verdict {
         matches!(self.kind, Kind::Overload)
     }
 
+    /// A success, and nothing more to say.
+    #[inline]
+    pub(crate) fn is_plain_success(&self) -> bool {
+        matches!(self.kind, Kind::Success) && matches!(self.repeat, Repeat::Never)
+    }
+
     /// Which requests may be sent again.
     #[must_use]
     pub const fn repeatable(&self) -> Repeat {

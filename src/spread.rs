@@ -13,9 +13,11 @@ use crossbeam_utils::CachePadded;
 use crate::sync::{stripe_count, thread_number};
 
 /// What handles and services hold.
-pub(crate) struct Spread<T> {
+pub(crate) struct Spread<T>(Arc<Hub<T>>);
+
+struct Hub<T> {
     value: Arc<T>,
-    shares: Arc<[Share<T>]>,
+    shares: Box<[Share<T>]>,
 }
 
 /// What a call on its way holds.
@@ -25,27 +27,24 @@ impl<T> Spread<T> {
     pub(crate) fn new(value: T) -> Self {
         let value = Arc::new(value);
         let share = |_| Share(Arc::new(CachePadded::new(Arc::clone(&value))));
-        Self {
+        Self(Arc::new(Hub {
             shares: (0..stripe_count()).map(share).collect(),
             value,
-        }
+        }))
     }
 
     /// The share of this thread's group.
     #[inline]
     pub(crate) fn share(&self) -> Share<T> {
-        Share(Arc::clone(
-            &self.shares[thread_number() & (self.shares.len() - 1)].0,
-        ))
+        let shares = &self.0.shares;
+        shares[thread_number() & (shares.len() - 1)].clone()
     }
 }
 
 impl<T> Clone for Spread<T> {
+    #[inline]
     fn clone(&self) -> Self {
-        Self {
-            value: Arc::clone(&self.value),
-            shares: Arc::clone(&self.shares),
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -54,7 +53,7 @@ impl<T> Deref for Spread<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.value
+        &self.0.value
     }
 }
 
@@ -68,6 +67,7 @@ impl<T> Deref for Share<T> {
 }
 
 impl<T> Clone for Share<T> {
+    #[inline]
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }

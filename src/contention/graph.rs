@@ -14,6 +14,7 @@
 //! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
 //! is not, anywhere on the way, can end every wait that leads to it.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -66,57 +67,51 @@ impl Line {
     }
 }
 
-/// The permits that cannot be released before what is being polled right now has ended.
-///
-/// Copied with every poll, so it is small.
+/// What is being polled right now, on this thread, on behalf of a permit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside {
+    permit: PermitId,
     /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
     task: Option<tokio::task::Id>,
-    /// The innermost first.
-    permits: [PermitId; Self::DEPTH],
-    depth: usize,
 }
 
-tokio::task_local! {
-    static INSIDE: Inside;
+thread_local! {
+    /// The permits that cannot be released before what is being polled has ended: the innermost last.
+    static INSIDE: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Inside {
-    /// Deeper nesting loses the outermost: a cycle through it would end by timeout.
-    const DEPTH: usize = 4;
-
-    fn current() -> Self {
-        let task = tokio::task::try_id();
-        let inside = INSIDE.try_with(|inside| *inside).ok();
-        inside.filter(|inside| inside.task == task).unwrap_or(Self {
-            task,
-            permits: [PermitId { lock: 0, permit: 0 }; Self::DEPTH],
-            depth: 0,
-        })
-    }
-
     /// Runs `f`, one poll, as what `permit` is held for.
+    #[inline]
     pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
-        let mut inside = Self::current();
-        inside.permits.copy_within(0..Self::DEPTH - 1, 1);
-        inside.permits[0] = permit;
-        inside.depth = (inside.depth + 1).min(Self::DEPTH);
-        INSIDE.sync_scope(inside, f)
+        struct Leave;
+        impl Drop for Leave {
+            #[inline]
+            fn drop(&mut self) {
+                INSIDE.with_borrow_mut(Vec::pop);
+            }
+        }
+        let task = tokio::task::try_id();
+        INSIDE.with_borrow_mut(|inside| inside.push(Self { permit, task }));
+        let _leave = Leave; // Also if `f` panics.
+        f()
     }
 
-    fn nodes(self) -> impl Iterator<Item = Node> {
-        self.permits.into_iter().take(self.depth).map(Node::Permit)
+    /// Those of the task that is being polled, the innermost first.
+    fn nodes() -> Vec<Node> {
+        let task = tokio::task::try_id();
+        INSIDE.with_borrow(|inside| {
+            let own = inside.iter().rev().take_while(|it| it.task == task);
+            own.map(|it| Node::Permit(it.permit)).collect()
+        })
     }
 }
 
 /// What a wait keeps from going on.
-pub(super) fn blocked_by_a_wait(owner: &Owner) -> Vec<Node> {
-    let line = match owner {
-        Owner::Line(node) => Some(node.clone()),
-        Owner::Anybody | Owner::ItsFuture => None,
-    };
-    line.into_iter().chain(Inside::current().nodes()).collect()
+pub(super) fn blocked_by_a_wait(owner: Owner, holder: &Holder) -> Vec<Node> {
+    let line = owner.line();
+    let line = line.map(|line| Node::Line(holder.clone(), line));
+    line.into_iter().chain(Inside::nodes()).collect()
 }
 
 #[derive(Clone)]
@@ -294,19 +289,15 @@ fn permits_of<'a>(
     let mut lines = HashSet::new();
     let mut found = Vec::new();
     for (permit, held) in state.held() {
-        let call;
-        let node = match &held.owner {
+        let node = match held.owner {
             Owner::Anybody => return None,
-            Owner::ItsFuture => {
-                call = Node::Permit(PermitId::new(lock, permit));
-                &call
-            }
+            Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),
             // Several permits at once: several lines of work under one name.
-            Owner::Line(node) if !lines.insert(node) => return None,
-            Owner::Line(node) => node,
+            Owner::Line(line) if !lines.insert((&held.holder, line)) => return None,
+            Owner::Line(line) => Node::Line(held.holder.clone(), line),
         };
-        let waits = waits.get(node).map_or(&[][..], Vec::as_slice);
-        found.push(match (own.contains(node), node, waits) {
+        let waits = waits.get(&node).map_or(&[][..], Vec::as_slice);
+        found.push(match (own.contains(&node), &node, waits) {
             // What waits inside a call keeps it from ending, whatever else waits there.
             (true, Node::Permit(_), _) | (true, Node::Line(..), []) => Found::Itself,
             (false, _, [wait]) => Found::Waits(wait),

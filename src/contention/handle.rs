@@ -320,7 +320,7 @@ impl Shared {
     /// ask again.
     pub(super) fn take_free(&self, holder: &Holder) -> Option<Key> {
         let now = time::now();
-        self.state().try_acquire(holder, &Owner::ItsFuture, now)
+        self.state().try_acquire(holder, Owner::ItsFuture, now)
     }
 
     /// A waiter gives up; whoever gets its permit is woken.

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +21,19 @@ impl Holder {
     /// A holder that nobody else is.
     #[must_use]
     pub fn anonymous() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self::Anonymous(NEXT.fetch_add(1, Ordering::Relaxed))
+        // A thread takes numbers by the block, so that not every call of every thread writes one word.
+        const BLOCK: u64 = 1024;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        thread_local! {
+            static LAST: Cell<u64> = const { Cell::new(0) };
+        }
+        let last = LAST.get();
+        let number = match last % BLOCK {
+            0 => NEXT.fetch_add(BLOCK, Ordering::Relaxed) + 1,
+            _ => last + 1,
+        };
+        LAST.set(number);
+        Self::Anonymous(number)
     }
 }
 

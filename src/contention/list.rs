@@ -9,20 +9,25 @@ pub(super) struct Key {
 
 #[derive(Clone, Debug)]
 struct Entry<T> {
+    /// The number of what is here; [`VACANT`] if nothing is.
     id: u64,
-    value: T,
-    /// Whether it stands in the order, between these two.
+    /// Whether it stands in the order, between these two places.
     in_order: bool,
-    before: Option<Key>,
-    behind: Option<Key>,
+    before: usize,
+    behind: usize,
+    value: Option<T>,
 }
+
+const VACANT: u64 = 0;
+/// The place before the first, and behind the last.
+const NOWHERE: usize = usize::MAX;
 
 #[derive(Clone, Debug)]
 pub(super) struct List<T> {
-    places: Vec<Option<Entry<T>>>,
+    places: Vec<Entry<T>>,
     free: Vec<usize>,
-    first: Option<Key>,
-    last: Option<Key>,
+    first: usize,
+    last: usize,
     len: usize,
     next_id: u64,
 }
@@ -36,10 +41,10 @@ impl<T> List<T> {
         Self {
             places: Vec::new(),
             free: Vec::new(),
-            first: None,
-            last: None,
+            first: NOWHERE,
+            last: NOWHERE,
             len: 0,
-            next_id: 1,
+            next_id: VACANT + 1,
         }
     }
 
@@ -49,52 +54,56 @@ impl<T> List<T> {
     }
 
     pub(super) fn first(&self) -> Option<Key> {
-        self.first
+        self.key_at(self.first)
+    }
+
+    fn key_at(&self, slot: usize) -> Option<Key> {
+        let id = self.places.get(slot)?.id;
+        Some(Key { slot, id })
     }
 
     /// Adds something at the end.
     pub(super) fn push(&mut self, value: T) -> Key {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() - 1
-        });
-        let key = Key {
-            slot,
-            id: self.next_id,
-        };
+        let id = self.next_id;
         self.next_id += 1;
-        self.places[slot] = Some(Entry {
-            id: key.id,
-            value,
+        let entry = Entry {
+            id,
             in_order: true,
             before: self.last,
-            behind: None,
-        });
-        match self.last.and_then(|last| self.entry_mut(last)) {
-            Some(last) => last.behind = Some(key),
-            None => self.first = Some(key),
+            behind: NOWHERE,
+            value: Some(value),
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.places[slot] = entry;
+                slot
+            }
+            None => {
+                self.places.push(entry);
+                self.places.len() - 1
+            }
+        };
+        match self.places.get_mut(self.last) {
+            Some(last) => last.behind = slot,
+            None => self.first = slot,
         }
-        self.last = Some(key);
+        self.last = slot;
         self.len += 1;
-        key
-    }
-
-    fn entry(&self, key: Key) -> Option<&Entry<T>> {
-        let entry = self.places.get(key.slot)?.as_ref();
-        entry.filter(|entry| entry.id == key.id)
+        Key { slot, id }
     }
 
     fn entry_mut(&mut self, key: Key) -> Option<&mut Entry<T>> {
-        let entry = self.places.get_mut(key.slot)?.as_mut();
-        entry.filter(|entry| entry.id == key.id)
+        let entry = self.places.get_mut(key.slot)?;
+        (entry.id == key.id).then_some(entry)
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&T> {
-        self.entry(key).map(|entry| &entry.value)
+        let entry = self.places.get(key.slot)?;
+        (entry.id == key.id).then_some(entry.value.as_ref())?
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.entry_mut(key).map(|entry| &mut entry.value)
+        self.entry_mut(key)?.value.as_mut()
     }
 
     /// Takes something out of the order; its key still finds it.
@@ -103,12 +112,12 @@ impl<T> List<T> {
             return;
         };
         entry.in_order = false;
-        let (before, behind) = (entry.before.take(), entry.behind.take());
-        match before.and_then(|key| self.entry_mut(key)) {
+        let (before, behind) = (entry.before, entry.behind);
+        match self.places.get_mut(before) {
             Some(entry) => entry.behind = behind,
             None => self.first = behind,
         }
-        match behind.and_then(|key| self.entry_mut(key)) {
+        match self.places.get_mut(behind) {
             Some(entry) => entry.before = before,
             None => self.last = before,
         }
@@ -117,27 +126,27 @@ impl<T> List<T> {
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         self.set_aside(key);
-        self.entry(key)?;
-        let entry = self.places[key.slot].take()?;
+        let entry = self.entry_mut(key)?;
+        entry.id = VACANT;
+        let value = entry.value.take();
         self.free.push(key.slot);
         if self.free.len() == self.places.len() && self.places.len() > Self::WORTH_KEEPING {
             (self.places, self.free) = (Vec::new(), Vec::new());
         }
-        Some(entry.value)
+        value
     }
 
     /// What stands in the order, the first first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        std::iter::successors(self.first, |key| self.entry(*key)?.behind)
-            .filter_map(|key| Some((key, self.get(key)?)))
+        let behind = |key: &Key| self.key_at(self.places.get(key.slot)?.behind);
+        std::iter::successors(self.first(), behind).filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// Everything, in no order.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.places
             .iter_mut()
-            .flatten()
-            .map(|entry| &mut entry.value)
+            .filter_map(|entry| entry.value.as_mut())
     }
 
     /// How many places there are, taken or not.

@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::event::ContentionEvent;
-use super::graph::{self, Line, Node, Registration};
+use super::graph::{self, Line, Registration};
 use super::guard::Slot;
 use super::handle::ResourceLock;
 use super::holder::Holder;
@@ -33,7 +33,7 @@ impl Asker {
             (Self::Call, _) => Owner::ItsFuture,
             // Nobody in particular is nobody twice.
             (Self::OwnedGuard, _) | (Self::Guard, Holder::Anonymous(_)) => Owner::Anybody,
-            (Self::Guard, _) => Owner::Line(Node::Line(holder.clone(), Line::current())),
+            (Self::Guard, _) => Owner::Line(Line::current()),
         }
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn try_now<B: Borrow<ResourceLock>>(
     let owner = asker.owner(&holder);
     let shared = &lock.borrow().shared;
     let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
+    if let Some(permit) = state.try_acquire(&holder, owner, now) {
         drop(state);
         return Ok(Slot::new(lock, permit));
     }
@@ -101,7 +101,7 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
     let owner = asker.owner(&holder);
     let shared = &lock.borrow().shared;
     let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, &owner, now) {
+    if let Some(permit) = state.try_acquire(&holder, owner, now) {
         drop(state);
         return Ok(Asked::Got(Slot::new(lock, permit)));
     }
@@ -120,7 +120,7 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
         return Err(shared.contended(holder, ContendedReason::QueueFull, Duration::ZERO, now));
     }
     let line = owner.line();
-    let blocked = graph::blocked_by_a_wait(&owner);
+    let blocked = graph::blocked_by_a_wait(owner, &holder);
     let key = state.enqueue(holder.clone(), owner, now);
     drop(state);
     match Registration::new(blocked, shared, key, &holder) {

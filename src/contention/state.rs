@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::graph::{Line, Node};
+use super::graph::Line;
 use super::holder::Holder;
 use super::list::{Key, List};
 use crate::error::HolderInfo;
@@ -24,21 +24,21 @@ pub(super) struct Held {
 }
 
 /// Whose progress the release of a permit depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// Nobody's in particular: it may be released at any time.
     Anybody,
     /// The permit itself is what blocks: it is released when the future that holds it ends.
     ItsFuture,
-    /// A line of work that does one thing at a time.
-    Line(Node),
+    /// A line of work of its holder, which does one thing at a time.
+    Line(Line),
 }
 
 impl Owner {
-    pub(super) fn line(&self) -> Option<Line> {
+    pub(super) fn line(self) -> Option<Line> {
         match self {
-            Self::Line(Node::Line(_, line)) => Some(*line),
-            _ => None,
+            Self::Line(line) => Some(line),
+            Self::Anybody | Self::ItsFuture => None,
         }
     }
 }
@@ -154,14 +154,14 @@ impl<W> State<W> {
     }
 
     /// A permit, if one is free and nobody waits. Counts as an attempt only if it succeeds.
-    pub(super) fn try_acquire(&mut self, holder: &Holder, owner: &Owner, now: Tick) -> Option<Key> {
+    pub(super) fn try_acquire(&mut self, holder: &Holder, owner: Owner, now: Tick) -> Option<Key> {
         if !self.is_free() {
             return None;
         }
         self.stats.attempts += 1;
         self.stats.acquisitions += 1;
-        self.stats.wait.record(Duration::ZERO);
-        Some(self.hold(holder.clone(), owner.clone(), true, now))
+        self.stats.wait.record_zero();
+        Some(self.hold(holder.clone(), owner, true, now))
     }
 
     /// Somebody was refused without waiting.
@@ -192,7 +192,7 @@ impl<W> State<W> {
         }
         let first = self.waiters.first()?;
         let waiter = self.waiters.get(first)?;
-        let (holder, owner) = (waiter.holder.clone(), waiter.owner.clone());
+        let (holder, owner) = (waiter.holder.clone(), waiter.owner);
         self.waiters.set_aside(first);
         let permit = self.hold(holder, owner, false, now);
         let waiter = self.waiters.get_mut(first)?;

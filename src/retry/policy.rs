@@ -15,6 +15,7 @@ use crate::outcome::{
     ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict,
 };
 use crate::random::Random;
+use crate::spread::Spread;
 
 /// What a retry policy goes by. Made by the builder, and immutable.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +116,12 @@ impl RetryRules {
         looked_at.saturating_add(self.max_delay.saturating_mul(rest))
     }
 
+    /// Whether a call needs to know when it began.
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        self.attempt_timeout.is_some() || self.total_timeout.is_some()
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.backoff.check()?;
         self.jitter.check()?;
@@ -152,7 +159,7 @@ pub(super) type OnRetry = Arc<dyn Fn(u32, Duration, &AttemptOutcome<'_>) + Send 
 /// Clones share the budget, the source of random numbers and the counters.
 #[derive(Clone)]
 pub struct RetryPolicy {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Spread<Shared>,
 }
 
 pub(super) struct Shared {
@@ -182,7 +189,7 @@ impl RetryPolicy {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Spread::new(Shared {
                 rules: builder.rules,
                 random: Random::new(builder.seed),
                 funnel: Funnel::new(builder.name, observers),
@@ -311,6 +318,12 @@ impl RetryPolicy {
         judge: F,
     ) -> Retry<ClassifyFn<F>> {
         Retry::new(self.clone(), ErrorsAreFailures).classify_with(judge)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.funnel.name().fmt(f)
     }
 }
 

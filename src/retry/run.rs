@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::budget::{RetryBudget, Spend};
 use super::event::RetryEvent;
-use super::policy::{AttemptOutcome, RetryPolicy};
+use super::policy::{AttemptOutcome, RetryPolicy, RetryRules, Shared};
 use super::state::{Ended, Next, Session};
 use crate::deadline::{self, Deadline};
 use crate::error::{
@@ -15,19 +15,62 @@ use crate::error::{
 use crate::outcome::{
     Classify, Idempotency, Outcome, Repeat, RetryDelay, Verdict, words, words_of_chain,
 };
+use crate::spread::Share;
 use crate::time::{self, Tick};
 
 #[derive(Debug)]
 pub(super) struct Run {
-    policy: RetryPolicy,
+    policy: Share<Shared>,
     session: Session,
-    idempotency: Idempotency,
-    started: Option<Tick>,
+    clock: Clock,
+}
+
+/// What is known of a call's times. [`UNREAD`] where nobody has looked, [`Tick::NEVER`] where nothing ends.
+#[derive(Debug)]
+struct Clock {
+    started: Tick,
+    attempt_began: Tick,
     /// When the running attempt is cut off by the attempt timeout.
-    attempt_ends: Option<Tick>,
-    attempt_began: Option<Tick>,
+    attempt_ends: Tick,
     /// When all of it is cut off: the total timeout, or the request's own deadline.
-    ends: Option<Deadline>,
+    ends: Tick,
+}
+
+const UNREAD: Tick = Tick(0);
+
+impl Clock {
+    #[inline]
+    fn unread(ends: Tick) -> Self {
+        Self {
+            started: UNREAD,
+            attempt_began: UNREAD,
+            attempt_ends: Tick::NEVER,
+            ends,
+        }
+    }
+
+    /// The clock of a call that has a timeout, and whose first attempt begins.
+    #[inline(never)]
+    fn begun(rules: &RetryRules, ends: Tick) -> Self {
+        let now = time::now();
+        let after = |timeout: Option<Duration>| timeout.map_or(Tick::NEVER, |it| now.after(it));
+        Self {
+            started: now,
+            attempt_began: now,
+            attempt_ends: after(rules.attempt_timeout),
+            ends: after(rules.total_timeout).min(ends),
+        }
+    }
+
+    fn starts(&mut self, now: impl FnOnce() -> Tick) {
+        if self.started == UNREAD {
+            self.started = now();
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        (self.ends != Tick::NEVER).then_some(Deadline(self.ends))
+    }
 }
 
 /// What a result asks for, as far as this request may have it.
@@ -62,43 +105,39 @@ pub(super) enum Step<Res, L> {
 }
 
 impl Run {
-    pub(super) fn new(policy: RetryPolicy, limit: u32, ends: Option<Deadline>) -> Self {
-        let mut run = Self {
-            session: Session::new(limit),
-            idempotency: Idempotency::Idempotent,
-            started: None,
-            attempt_ends: None,
-            attempt_began: None,
-            ends,
-            policy,
-        };
-        if let Some(total) = run.policy.rules().total_timeout {
-            let now = time::now();
-            run.started = Some(now);
-            run.ends = deadline::earlier(run.ends, Some(Deadline(now.after(total))));
+    /// The first attempt of a call begins.
+    #[inline]
+    pub(super) fn new(
+        policy: &RetryPolicy,
+        limit: u32,
+        ends: Option<Deadline>,
+        idempotency: Idempotency,
+    ) -> Self {
+        let ends = ends.map_or(Tick::NEVER, |deadline| deadline.0);
+        Self {
+            policy: policy.shared.share(),
+            session: Session::begun(limit, idempotency),
+            clock: match policy.rules().is_timed() {
+                false => Clock::unread(ends),
+                true => Clock::begun(policy.rules(), ends),
+            },
         }
-        run
-    }
-
-    /// Says what the request is.
-    pub(super) fn of(mut self, idempotency: Idempotency) -> Self {
-        self.idempotency = idempotency;
-        self
     }
 
     /// The number of the running attempt as the service may know it, from 1.
+    #[inline]
     pub(super) fn attempt(&self) -> u32 {
         self.session.shown_attempt()
     }
 
     /// Another attempt begins.
     pub(super) fn begin_attempt(&mut self) {
-        self.session.attempts = self.session.attempts.saturating_add(1);
-        if let Some(timeout) = self.policy.rules().attempt_timeout {
+        self.session.begin_attempt();
+        if let Some(timeout) = self.policy.rules.attempt_timeout {
             let now = time::now();
-            self.started.get_or_insert(now);
-            self.attempt_began = Some(now);
-            self.attempt_ends = Some(now.after(timeout));
+            self.clock.starts(|| now);
+            self.clock.attempt_began = now;
+            self.clock.attempt_ends = now.after(timeout);
         }
     }
 
@@ -109,61 +148,79 @@ impl Run {
 
     /// The attempt has to wait: from here on time matters.
     pub(super) fn waits(&mut self) {
-        self.started.get_or_insert_with(time::now);
+        self.clock.starts(time::now);
     }
 
     /// When the running attempt is to be dropped.
+    #[inline]
     pub(super) fn cut(&self) -> Option<Tick> {
-        let ends = self.ends.map(|deadline| deadline.0);
-        match (self.attempt_ends, ends) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        }
+        let cut = self.clock.attempt_ends.min(self.clock.ends);
+        (cut != Tick::NEVER).then_some(cut)
     }
 
     /// The deadline that the layers below shall see; `None` if this call adds none to the one around it.
+    #[inline]
     pub(super) fn ambient(&self) -> Option<Deadline> {
         let own = self.cut().map(Deadline);
         own?;
         deadline::earlier(own, deadline::current())
     }
 
-    /// An attempt has ended with `result`.
-    pub(super) fn settle<Res, L, C>(
+    /// Judges how an attempt ended; `None` if it is not the service's own doing.
+    #[inline]
+    pub(super) fn judge<Res, L, C: Classify<Res, L>>(
+        result: &Result<Res, Error<L>>,
+        classify: &C,
+    ) -> Option<Verdict> {
+        match result {
+            Ok(response) => Some(classify.classify(Ok(response))),
+            Err(Error::Inner(error)) => Some(classify.classify(Err(error))),
+            Err(_) => None,
+        }
+    }
+
+    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it.
+    #[inline]
+    pub(super) fn is_plain(&self, verdict: Option<&Verdict>) -> bool {
+        let plain = verdict.is_some_and(Verdict::is_plain_success);
+        plain && self.session.attempts() == 1 && self.policy.rules.budget.is_none()
+    }
+
+    /// An attempt has ended with `result`, judged as `verdict`.
+    pub(super) fn settle<Res, L>(
         &mut self,
         result: Result<Res, Error<L>>,
-        classify: &C,
+        verdict: Option<&Verdict>,
         cloneable: bool,
     ) -> Step<Res, L>
     where
         L: StdError + 'static,
-        C: Classify<Res, L>,
     {
-        let rules = self.policy.rules();
-        let verdict = match &result {
-            Ok(response) => classify.classify(Ok(response)),
-            Err(Error::Inner(error)) => classify.classify(Err(error)),
-            // A retry below has tried already: nested retries must not multiply.
-            Err(Error::Exhausted(_) | Error::__Never(..)) => return Step::Done(result),
-            Err(error @ (Error::CircuitOpen(_) | Error::Contended(_))) => match error.rejection() {
-                Some(rejection) if rules.retry_rejections && !is_deadlock(&rejection) => {
-                    return self.settle_rejection(result, &rejection, cloneable);
+        let rules = &self.policy.rules;
+        let Some(verdict) = verdict else {
+            return match &result {
+                Err(error @ (Error::CircuitOpen(_) | Error::Contended(_))) => {
+                    match error.rejection() {
+                        Some(rejection) if rules.retry_rejections && !is_deadlock(&rejection) => {
+                            self.settle_rejection(result, &rejection, cloneable)
+                        }
+                        _ => Step::Done(result),
+                    }
                 }
-                _ => return Step::Done(result),
-            },
+                // A retry below has tried already: nested retries must not multiply.
+                _ => Step::Done(result),
+            };
         };
         let bad = verdict.is_failure() || verdict.is_overload();
-        let wanted = Wanted::by(&verdict, self.idempotency);
+        let wanted = Wanted::by(verdict, self.session.idempotency());
         if let Some(budget) = &rules.budget {
-            self.account(budget, &verdict, wanted.repeatable);
+            self.account(budget, verdict, wanted.repeatable);
         }
         // What is no failure is not given up for a request's sake, and what may never be repeated is no loss.
         if verdict.repeatable() == Repeat::Never || !(bad || wanted.repeatable) {
-            if result.is_ok() && !bad && self.session.attempts > 1 {
-                let attempts = self.session.attempts;
-                self.policy
-                    .shared
-                    .tell(RetryEvent::Recovered { attempts }, None);
+            if result.is_ok() && !bad && self.session.attempts() > 1 {
+                let attempts = self.session.attempts();
+                self.policy.tell(RetryEvent::Recovered { attempts }, None);
             }
             return Step::Done(result);
         }
@@ -218,21 +275,22 @@ impl Run {
     /// The running attempt was dropped because its time was over.
     pub(super) fn timed_out<Res, L>(&mut self, cloneable: bool) -> Step<Res, L> {
         let now = time::now();
-        let began = self.attempt_began.or(self.started).unwrap_or(now);
+        let read = [self.clock.attempt_began, self.clock.started];
+        let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
         let last = TimedOut {
             after: now.since(began),
         };
         let verdict = Verdict::failure();
         let wanted = Wanted {
             spend: Some(Spend::TimedOut),
-            ..Wanted::by(&verdict, self.idempotency)
+            ..Wanted::by(&verdict, self.session.idempotency())
         };
-        if let Some(budget) = &self.policy.rules().budget {
+        if let Some(budget) = &self.policy.rules.budget {
             self.account(budget, &verdict, wanted.repeatable);
         }
-        let next = match self.ends {
-            Some(deadline) if now >= deadline.0 => Next::Stop(StopReason::Deadline),
-            _ => self.decide(wanted, cloneable),
+        let next = match now >= self.clock.ends {
+            true => Next::Stop(StopReason::Deadline),
+            false => self.decide(wanted, cloneable),
         };
         match next {
             Next::AtOnce => self.again(
@@ -256,7 +314,7 @@ impl Run {
 
     /// Tells the budget how an attempt ended.
     fn account(&self, budget: &RetryBudget, verdict: &Verdict, repeatable: bool) {
-        if self.session.attempts == 1 {
+        if self.session.attempts() == 1 {
             budget.deposit();
         }
         if verdict.is_failure() || verdict.is_overload() {
@@ -264,16 +322,16 @@ impl Run {
                 budget.failed();
             }
         } else if verdict.outcome() == Outcome::Success && !repeatable {
-            budget.succeeded(self.session.paid);
+            budget.succeeded(self.session.paid());
         }
     }
 
     /// Asks the session, and then, if it costs something, the budget.
     fn decide(&mut self, wanted: Wanted, cloneable: bool) -> Next {
-        let shared = &self.policy.shared;
+        let shared = &*self.policy;
         let rules = &shared.rules;
         let now = time::now();
-        let deadline = deadline::earlier(self.ends, deadline::current());
+        let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
         let ended = Ended {
             hint: wanted.delay,
             at_once: wanted.at_once,
@@ -290,7 +348,7 @@ impl Run {
         let next = self.session.next(rules, ended);
         if let (Next::After(_), Some(budget), Some(spend)) = (next, &rules.budget, wanted.spend) {
             match budget.withdraw(now, spend) {
-                Some(paid) => self.session.paid = paid,
+                Some(paid) => self.session.pay(paid),
                 None => return Next::Stop(StopReason::BudgetExhausted),
             }
         }
@@ -307,28 +365,29 @@ impl Run {
         self.waits();
         self.session.remember(end.clone(), Some(delay));
         let scheduled = RetryEvent::Scheduled {
-            attempt: self.session.attempts,
+            attempt: self.session.attempts(),
             delay,
             end,
         };
-        self.policy.shared.tell(scheduled, Some(outcome));
-        self.attempt_ends = None;
-        self.attempt_began = None;
+        self.policy.tell(scheduled, Some(outcome));
+        self.clock.attempt_ends = Tick::NEVER;
+        self.clock.attempt_began = UNREAD;
         Step::Again(delay)
     }
 
     fn give_up(&mut self, end: AttemptEnd, reason: StopReason) -> Duration {
         self.session.remember(end.clone(), None);
-        let elapsed = self
-            .started
-            .map_or(Duration::ZERO, |it| time::now().since(it));
+        let elapsed = match self.clock.started {
+            UNREAD => Duration::ZERO,
+            started => time::now().since(started),
+        };
         let gave_up = RetryEvent::GaveUp {
-            attempts: self.session.attempts,
+            attempts: self.session.attempts(),
             elapsed,
             reason,
             end,
         };
-        self.policy.shared.tell(gave_up, None);
+        self.policy.tell(gave_up, None);
         elapsed
     }
 
@@ -339,8 +398,8 @@ impl Run {
         elapsed: Duration,
     ) -> Error<L> {
         let report = Report {
-            name: self.policy.shared.name().clone(),
-            attempts: self.session.attempts,
+            name: self.policy.name().clone(),
+            attempts: self.session.attempts(),
             elapsed,
             reason,
             history: self.session.take_history(),

@@ -14,7 +14,8 @@ use super::service::RetryFuture;
 use crate::deadline;
 use crate::error::{Error, IntoError};
 use crate::outcome::{
-    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict,
+    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
+    Verdict,
 };
 use crate::time;
 
@@ -99,7 +100,7 @@ impl<C> Retry<C> {
         let (policy, classify) = (self.policy.clone(), self.classify.clone());
         async move {
             let limit = policy.rules().max_retries;
-            let run = Run::new(policy, limit, None);
+            let run = Run::new(&policy, limit, None, Idempotency::Idempotent);
             RetryFuture::begin(run, Operation(operation), (), classify).await
         }
     }
@@ -122,14 +123,18 @@ impl<C> Retry<C> {
         C: Classify<T, L>,
     {
         let limit = self.policy.rules().max_retries;
-        let mut run = Run::new(self.policy.clone(), limit, None);
+        let mut run = Run::new(&self.policy, limit, None, Idempotency::Idempotent);
         run.waits();
         loop {
-            run.begin_attempt();
             let result = deadline::with(run.ambient(), &mut operation);
-            match run.settle(result.map_err(IntoError::into_error), &self.classify, true) {
+            let result = result.map_err(IntoError::into_error);
+            let verdict = Run::judge(&result, &self.classify);
+            match run.settle(result, verdict.as_ref(), true) {
                 Step::Done(result) => return result,
-                Step::Again(delay) => time::park_for(delay),
+                Step::Again(delay) => {
+                    time::park_for(delay);
+                    run.begin_attempt();
+                }
             }
         }
     }

@@ -255,18 +255,19 @@ where
     type Error = Error<L>;
     type Future = RetryFuture<S, Req, L, C, R>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(IntoError::into_error)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let own = self.requests.max_retries(&request);
         let limit = own.unwrap_or_else(|| self.policy.rules().max_retries);
         let ends = self.requests.deadline(&request);
         let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
-        let mut run = Run::new(self.policy.clone(), limit, ends).of(idempotency);
-        run.begin_attempt();
+        let run = Run::new(&self.policy, limit, ends, idempotency);
         self.requests.on_attempt(&mut request, run.attempt());
         // A clone for later attempts; it is made ready before it is called. The instance that is ready
         // makes this call.
@@ -293,8 +294,7 @@ pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = Clone
     #[pin]
     state: State<S::Future>,
     /// The end of a wait, or of an attempt that may take only so long.
-    #[pin]
-    timer: Option<Sleep>,
+    timer: Option<Pin<Box<Sleep>>>,
     service: Option<S>,
     /// The request of the next attempt, while there may be one.
     request: Option<Req>,
@@ -320,11 +320,10 @@ enum State<F> {
 
 impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
     /// The first attempt of a service that needs not be made ready.
-    pub(super) fn begin(mut run: Run, mut service: S, request: Req, classify: C) -> Self
+    pub(super) fn begin(run: Run, mut service: S, request: Req, classify: C) -> Self
     where
         Req: Clone,
     {
-        run.begin_attempt();
         let call = deadline::with(run.ambient(), || service.call(request.clone()));
         Self {
             state: State::Calling { call },
@@ -349,77 +348,119 @@ where
 {
     type Output = Result<S::Response, Error<L>>;
 
+    /// The healthy way: an attempt that nothing cuts off, and that succeeds. Everything else goes on apart.
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let mut state = this.state;
+        if this.run.cut().is_none()
+            && let StateProj::Calling { call } = state.as_mut().project()
+        {
+            let Poll::Ready(result) = call.poll(cx) else {
+                this.run.waits();
+                return Poll::Pending;
+            };
+            let result = result.map_err(IntoError::into_error);
+            let verdict = Run::judge(&result, this.classify);
+            if this.run.is_plain(verdict.as_ref()) {
+                state.set(State::Done);
+                return Poll::Ready(result);
+            }
+            return self.go_on(cx, Some((result, verdict)));
+        }
+        self.go_on(cx, None)
+    }
+}
+
+impl<S, Req, L, C, R> RetryFuture<S, Req, L, C, R>
+where
+    S: Service<Req>,
+    S::Error: IntoError<L>,
+    L: StdError + 'static,
+    C: Classify<S::Response, L>,
+    R: CopyRequest<Req> + RequestLimits<Req>,
+{
+    /// Goes on with what the running attempt has just ended with, if it has.
+    #[inline(never)]
+    fn go_on(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut ended: Option<(Result<S::Response, Error<L>>, Option<Verdict>)>,
+    ) -> Poll<Result<S::Response, Error<L>>> {
         loop {
             let this = self.as_mut().project();
             let mut state = this.state;
-            let step = match state.as_mut().project() {
-                StateProj::Calling { call } => {
-                    match deadline::with(this.run.ambient(), || call.poll(cx)) {
-                        Poll::Ready(result) => {
-                            let result = result.map_err(IntoError::into_error);
-                            let step =
-                                this.run
-                                    .settle(result, this.classify, this.request.is_some());
-                            // Before the wait: with the attempt goes everything it holds.
-                            state.set(State::Sleeping);
-                            step
-                        }
-                        Poll::Pending => {
-                            ready!(poll_cut(this.run, this.timer, cx));
-                            deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
-                            this.run.timed_out(this.request.is_some())
-                        }
-                    }
-                }
-                StateProj::Sleeping => {
-                    let mut timer = this.timer;
-                    if let Some(sleep) = timer.as_mut().as_pin_mut() {
-                        ready!(sleep.poll(cx));
-                    }
-                    timer.set(None);
-                    this.run.begin_attempt();
-                    state.set(State::Readying);
-                    continue;
-                }
-                StateProj::Readying => {
-                    let ambient = this.run.ambient();
-                    let Some(service) = this.service else {
-                        unreachable!("no retry is scheduled without a service to call");
-                    };
-                    match deadline::with(ambient, || service.poll_ready(cx)) {
-                        Poll::Ready(Ok(())) => {
-                            let Some(mut request) = this.request.take() else {
-                                unreachable!("no retry is scheduled without a request to send");
-                            };
-                            if this.run.may_retry() {
-                                *this.request = this.requests.copy(&request);
+            let step = if let Some((result, verdict)) = ended.take() {
+                let copy = this.request.is_some();
+                let step = this.run.settle(result, verdict.as_ref(), copy);
+                // Before the wait: with the attempt goes everything it holds.
+                state.set(State::Sleeping);
+                step
+            } else {
+                match state.as_mut().project() {
+                    StateProj::Calling { call } => {
+                        match deadline::with(this.run.ambient(), || call.poll(cx)) {
+                            Poll::Ready(result) => {
+                                let result = result.map_err(IntoError::into_error);
+                                let verdict = Run::judge(&result, this.classify);
+                                ended = Some((result, verdict));
+                                continue;
                             }
-                            this.requests.on_attempt(&mut request, this.run.attempt());
-                            let call = deadline::with(ambient, || service.call(request));
-                            state.set(State::Calling { call });
-                            continue;
-                        }
-                        Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
-                        Poll::Pending => {
-                            ready!(poll_cut(this.run, this.timer, cx));
-                            this.run.timed_out(this.request.is_some())
+                            Poll::Pending => {
+                                ready!(poll_cut(this.run, this.timer, cx));
+                                deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
+                                this.run.timed_out(this.request.is_some())
+                            }
                         }
                     }
+                    StateProj::Sleeping => {
+                        if let Some(sleep) = this.timer {
+                            ready!(sleep.as_mut().poll(cx));
+                        }
+                        *this.timer = None;
+                        this.run.begin_attempt();
+                        state.set(State::Readying);
+                        continue;
+                    }
+                    StateProj::Readying => {
+                        let ambient = this.run.ambient();
+                        let Some(service) = this.service else {
+                            unreachable!("no retry is scheduled without a service to call");
+                        };
+                        match deadline::with(ambient, || service.poll_ready(cx)) {
+                            Poll::Ready(Ok(())) => {
+                                let Some(mut request) = this.request.take() else {
+                                    unreachable!("no retry is scheduled without a request to send");
+                                };
+                                if this.run.may_retry() {
+                                    *this.request = this.requests.copy(&request);
+                                }
+                                this.requests.on_attempt(&mut request, this.run.attempt());
+                                let call = deadline::with(ambient, || service.call(request));
+                                state.set(State::Calling { call });
+                                continue;
+                            }
+                            Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
+                            Poll::Pending => {
+                                ready!(poll_cut(this.run, this.timer, cx));
+                                this.run.timed_out(this.request.is_some())
+                            }
+                        }
+                    }
+                    StateProj::Done => panic!("`RetryFuture` polled after completion"),
                 }
-                StateProj::Done => panic!("`RetryFuture` polled after completion"),
             };
             let mut this = self.as_mut().project();
             match step {
                 Step::Again(delay) => {
                     if !delay.is_zero() {
                         let wakes = time::now().after(delay).to_instant();
-                        this.timer.set(Some(sleep_until(wakes)));
+                        *this.timer = Some(Box::pin(sleep_until(wakes)));
                     }
                     this.state.set(State::Sleeping);
                 }
                 Step::Done(result) => {
-                    this.timer.set(None);
+                    *this.timer = None;
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
@@ -429,18 +470,13 @@ where
 }
 
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits.
-fn poll_cut(run: &mut Run, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_cut(run: &mut Run, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
     run.waits();
     let Some(cut) = run.cut() else {
         return Poll::Pending;
     };
-    if timer.is_none() {
-        timer.set(Some(sleep_until(cut.to_instant())));
-    }
-    match timer.as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Pending,
-    }
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(cut.to_instant())));
+    timer.as_mut().poll(cx)
 }
 
 impl<S: Service<Req>, Req, L, C, R> fmt::Debug for RetryFuture<S, Req, L, C, R> {

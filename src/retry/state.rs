@@ -4,22 +4,28 @@ use std::time::Duration;
 
 use super::policy::RetryRules;
 use crate::error::{AttemptEnd, AttemptRecord, StopReason};
-use crate::outcome::RetryDelay;
+use crate::outcome::{Idempotency, RetryDelay};
 use crate::time::Tick;
 
 /// One call, from its first attempt to its end.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Session {
-    /// How many attempts have begun.
-    pub(super) attempts: u32,
-    /// How many may follow the first.
-    pub(super) limit: u32,
+    /// How many attempts have begun: a whole word, because a call is moved right after it has begun.
+    attempts: u64,
+    /// How many may follow the first, and above that what the request is.
+    limits: u64,
+    /// What only a call that has failed needs.
+    trouble: Option<Box<Trouble>>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
     /// Attempts that cost nothing: those after a request that was certainly not done.
     free: u32,
     /// Where the backoff last started anew.
     backoff_from: u32,
     /// What the last retry cost the budget.
-    pub(super) paid: u32,
+    paid: u32,
     previous: Option<Duration>,
     history: Vec<AttemptRecord>,
 }
@@ -53,21 +59,57 @@ pub(super) struct Ended {
 impl Session {
     pub(super) const HISTORY: usize = 16;
 
-    pub(super) fn new(limit: u32) -> Self {
+    /// A call whose first attempt begins.
+    #[inline]
+    pub(super) fn begun(limit: u32, request: Idempotency) -> Self {
         Self {
-            limit,
-            ..Self::default()
+            attempts: 1,
+            limits: u64::from(limit) | (request as u64) << 32,
+            trouble: None,
+        }
+    }
+
+    pub(super) fn begin_attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// How many attempts have begun.
+    #[inline]
+    pub(super) fn attempts(&self) -> u32 {
+        u32::try_from(self.attempts).unwrap_or(u32::MAX)
+    }
+
+    fn limit(&self) -> u32 {
+        self.limits as u32
+    }
+
+    pub(super) fn idempotency(&self) -> Idempotency {
+        match self.limits >> 32 {
+            0 => Idempotency::NotIdempotent,
+            1 => Idempotency::Idempotent,
+            _ => Idempotency::Keyed,
         }
     }
 
     /// Whether another attempt may follow those that have begun.
     pub(super) fn may_retry(&self) -> bool {
-        self.attempts - self.free.min(self.attempts) <= self.limit
+        self.shown_attempt() <= self.limit()
     }
 
     /// The number of the running attempt as the service may know it, from 1.
+    #[inline]
     pub(super) fn shown_attempt(&self) -> u32 {
-        self.attempts.saturating_sub(self.free)
+        let free = self.trouble.as_ref().map_or(0, |trouble| trouble.free);
+        self.attempts().saturating_sub(free)
+    }
+
+    /// What the last retry cost the budget.
+    pub(super) fn paid(&self) -> u32 {
+        self.trouble.as_ref().map_or(0, |trouble| trouble.paid)
+    }
+
+    pub(super) fn pay(&mut self, cost: u32) {
+        self.trouble.get_or_insert_default().paid = cost;
     }
 
     /// May there be another attempt, and when? Asks everything but the budget, which is asked last
@@ -76,24 +118,25 @@ impl Session {
         if !ended.repeatable {
             return Next::Stop(StopReason::NotIdempotent);
         }
-        if ended.at_once && self.free == 0 && ended.cloneable && self.limit > 0 {
+        let may_retry = self.may_retry();
+        let (attempts, limit) = (self.attempts(), self.limit());
+        let trouble = self.trouble.get_or_insert_default();
+        if ended.at_once && trouble.free == 0 && ended.cloneable && limit > 0 {
             return match ended.deadline {
                 Some(deadline) if ended.now >= deadline => Next::Stop(StopReason::Deadline),
                 _ => {
-                    self.free = 1;
+                    trouble.free = 1;
                     Next::AtOnce
                 }
             };
         }
-        if !self.may_retry() {
+        if !may_retry {
             return Next::Stop(StopReason::MaxRetries);
         }
         if !ended.cloneable {
             return Next::Stop(StopReason::NotCloneable);
         }
-        let n = self
-            .attempts
-            .saturating_sub(1 + self.free + self.backoff_from);
+        let n = attempts.saturating_sub(1 + trouble.free + trouble.backoff_from);
         let delay = match ended.hint {
             Some(RetryDelay::After(hint) | RetryDelay::ExactlyAfter(hint))
                 if hint > rules.max_retry_after =>
@@ -101,8 +144,8 @@ impl Session {
                 return Next::Stop(StopReason::RetryAfterTooLong);
             }
             Some(RetryDelay::ExactlyAfter(hint)) => {
-                self.backoff_from = self.attempts.saturating_sub(self.free);
-                self.previous = None;
+                trouble.backoff_from = attempts.saturating_sub(trouble.free);
+                trouble.previous = None;
                 hint
             }
             // "Now" from a service that has just failed is no reason to hammer it.
@@ -112,10 +155,10 @@ impl Session {
                     &rules.backoff,
                     n,
                     rules.max_delay,
-                    self.previous,
+                    trouble.previous,
                     ended.unit,
                 );
-                self.previous = Some(own);
+                trouble.previous = Some(own);
                 own
             }
         };
@@ -129,17 +172,20 @@ impl Session {
 
     /// Remembers what an attempt ended with, and what followed.
     pub(super) fn remember(&mut self, end: AttemptEnd, delay: Option<Duration>) {
-        if self.history.len() == Self::HISTORY {
-            self.history.remove(0);
+        let attempt = self.attempts();
+        let history = &mut self.trouble.get_or_insert_default().history;
+        if history.len() == Self::HISTORY {
+            history.remove(0);
         }
-        self.history.push(AttemptRecord {
-            attempt: self.attempts,
+        history.push(AttemptRecord {
+            attempt,
             end,
             delay,
         });
     }
 
     pub(super) fn take_history(&mut self) -> Vec<AttemptRecord> {
-        std::mem::take(&mut self.history)
+        let history = self.trouble.as_mut().map(|it| &mut it.history);
+        history.map(std::mem::take).unwrap_or_default()
     }
 }

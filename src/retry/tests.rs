@@ -10,7 +10,7 @@ use super::budget::{Bucket, BudgetRules, Quota, RetryBudget, RetryQuota, Spend, 
 use super::policy::{RetryPolicy, RetryRules};
 use super::state::{Ended, Next, Session};
 use crate::error::{AttemptEnd, StopReason};
-use crate::outcome::RetryDelay;
+use crate::outcome::{Idempotency, RetryDelay};
 use crate::time::Tick;
 
 const MS: Duration = Duration::from_millis(1);
@@ -391,8 +391,10 @@ fn ended() -> Ended {
 }
 
 fn after_attempts(attempts: u32, limit: u32) -> Session {
-    let mut session = Session::new(limit);
-    session.attempts = attempts;
+    let mut session = Session::begun(limit, Idempotency::Idempotent);
+    for _ in 1..attempts {
+        session.begin_attempt();
+    }
     session
 }
 
@@ -434,7 +436,7 @@ fn pushback_is_waited_to_the_letter_and_the_backoff_starts_anew_behind_it() {
     let mut session = after_attempts(3, 9);
     let mut next = |hint| {
         let next = session.next(&rules, Ended { hint, ..ended() });
-        session.attempts += 1;
+        session.begin_attempt();
         next
     };
     assert_eq!(next(None), Next::After(4 * SECOND));
@@ -455,17 +457,16 @@ fn pushback_is_waited_to_the_letter_and_the_backoff_starts_anew_behind_it() {
 #[test]
 fn a_request_that_never_started_is_sent_again_at_once_the_first_time_and_that_is_no_attempt() {
     let rules = plain();
-    let mut session = Session::new(1);
+    let mut session = after_attempts(1, 1);
     let never_started = Ended {
         at_once: true,
         ..ended()
     };
-    session.attempts = 1;
     assert_eq!(session.next(&rules, never_started), Next::AtOnce);
-    session.attempts = 2;
+    session.begin_attempt();
     assert_eq!(session.shown_attempt(), 1);
     assert_eq!(session.next(&rules, never_started), Next::After(SECOND));
-    session.attempts = 3;
+    session.begin_attempt();
     assert_eq!(
         session.next(&rules, never_started),
         Next::Stop(StopReason::MaxRetries)
@@ -523,11 +524,12 @@ fn a_request_that_cannot_be_copied_is_sent_once() {
 
 #[test]
 fn the_history_keeps_the_last_sixteen() {
-    let mut session = Session::new(100);
-    for attempt in 1..=40 {
-        session.attempts = attempt;
+    let mut session = after_attempts(1, 100);
+    for _ in 1..40 {
         session.remember(AttemptEnd::TimedOut, None);
+        session.begin_attempt();
     }
+    session.remember(AttemptEnd::TimedOut, None);
     let history = session.take_history();
     assert_eq!(history.len(), Session::HISTORY);
     assert_eq!((history[0].attempt, history[15].attempt), (25, 40));

@@ -93,7 +93,7 @@ proptest! {
             match step {
                 Step::Try => {
                     let free = model.in_use() < model.capacity && model.queue.is_empty();
-                    let permit = state.try_acquire(&holder, &Owner::Anybody, at);
+                    let permit = state.try_acquire(&holder, Owner::Anybody, at);
                     prop_assert_eq!(permit.is_some(), free);
                     if let Some(permit) = permit {
                         attempts += 1;
@@ -104,7 +104,7 @@ proptest! {
                 // As the handle does it: a free permit is taken, else the queue is joined.
                 Step::Ask => {
                     attempts += 1;
-                    match state.try_acquire(&holder, &Owner::Anybody, at) {
+                    match state.try_acquire(&holder, Owner::Anybody, at) {
                         Some(permit) => {
                             permits.push((name, permit));
                             model.holding.push(name);
@@ -205,7 +205,7 @@ fn holders_are_a_multiset_of_permits() {
     let permits: Vec<Key> = (0..3)
         .map(|_| {
             state
-                .try_acquire(&number(7), &Owner::Anybody, Tick(1))
+                .try_acquire(&number(7), Owner::Anybody, Tick(1))
                 .unwrap()
         })
         .collect();
@@ -220,15 +220,15 @@ fn holders_are_a_multiset_of_permits() {
 fn the_longest_holder_comes_first() {
     let mut state: State<()> = State::new(2);
     let first = state
-        .try_acquire(&number(1), &Owner::Anybody, Tick(10))
+        .try_acquire(&number(1), Owner::Anybody, Tick(10))
         .unwrap();
     let _ = state
-        .try_acquire(&number(2), &Owner::Anybody, Tick(20))
+        .try_acquire(&number(2), Owner::Anybody, Tick(20))
         .unwrap();
     assert!(state.release(first, Tick(30)).is_some());
     // Takes the place in the list that the first has left.
     let _ = state
-        .try_acquire(&number(3), &Owner::Anybody, Tick(40))
+        .try_acquire(&number(3), Owner::Anybody, Tick(40))
         .unwrap();
     let names: Vec<Holder> = state.holders(Tick(50)).map(|h| h.holder).collect();
     assert_eq!(names, [number(2), number(3)]);
@@ -239,7 +239,7 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
     for (waited, contentions) in [(49, 0), (50, 1)] {
         let mut state: State<()> = State::new(1);
         let held = state
-            .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+            .try_acquire(&number(1), Owner::Anybody, Tick(0))
             .unwrap();
         let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
         assert!(state.release(held, Tick(waited)).is_some());
@@ -259,7 +259,7 @@ fn a_million_acquisitions_take_no_more_memory_than_one() {
     let mut state: State<()> = State::new(1);
     for now in 0..1_000_000 {
         let permit = state
-            .try_acquire(&number(now), &Owner::Anybody, Tick(now))
+            .try_acquire(&number(now), Owner::Anybody, Tick(now))
             .unwrap();
         assert!(state.release(permit, Tick(now)).is_some());
     }
@@ -271,10 +271,10 @@ fn a_million_acquisitions_take_no_more_memory_than_one() {
 fn a_long_hold_is_reported_once() {
     let mut state: State<()> = State::new(2);
     let _ = state
-        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .try_acquire(&number(1), Owner::Anybody, Tick(0))
         .unwrap();
     let _ = state
-        .try_acquire(&number(2), &Owner::Anybody, Tick(30))
+        .try_acquire(&number(2), Owner::Anybody, Tick(30))
         .unwrap();
     let report = |state: &mut State<()>, now| {
         let long = state.report_long_holds(THRESHOLD, Tick(now));
@@ -290,7 +290,7 @@ fn a_long_hold_is_reported_once() {
 fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
     let mut state: State<()> = State::new(1);
     let held = state
-        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .try_acquire(&number(1), Owner::Anybody, Tick(0))
         .unwrap();
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     state.reset_stats();
@@ -312,7 +312,7 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
 fn a_million_waiters_are_not_paid_for_after_they_have_left() {
     let mut state: State<()> = State::new(1);
     let held = state
-        .try_acquire(&number(0), &Owner::Anybody, Tick(0))
+        .try_acquire(&number(0), Owner::Anybody, Tick(0))
         .unwrap();
     let waiters: Vec<Key> = (1..=1_000_000)
         .map(|n| state.enqueue(number(n), Owner::Anybody, Tick(0)))
@@ -396,7 +396,7 @@ fn a_wait_that_was_granted_before_it_was_looked_at_is_no_deadlock() {
     let held = lock.try_acquire("a").unwrap();
     let line = Node::Line(Holder::from("b"), Line::current());
     let waiter = {
-        let owner = Owner::Line(line.clone());
+        let owner = Owner::Line(Line::current());
         lock.shared.state().enqueue("b".into(), owner, Tick(1))
     };
     drop(held);
@@ -429,7 +429,7 @@ fn a_refusal_names_the_longest_holders_and_not_thousands() {
 fn a_wait_ends_with_the_grant_although_it_was_abandoned_later() {
     let mut state: State<()> = State::new(1);
     let held = state
-        .try_acquire(&number(1), &Owner::Anybody, Tick(0))
+        .try_acquire(&number(1), Owner::Anybody, Tick(0))
         .unwrap();
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     assert!(state.release(held, Tick(20)).is_some());
