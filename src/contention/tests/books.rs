@@ -4,7 +4,7 @@ use super::*;
 
 fn lock_of_one() -> (State<u64>, Key) {
     let mut state = State::new(1);
-    let permit = state.try_acquire(&Holder::Number(0), &Owner::Anybody, Tick(0));
+    let permit = state.try_acquire(&Holder::Number(0), Owner::Anybody, Tick(0));
     (state, permit.unwrap())
 }
 
