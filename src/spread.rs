@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
 use crate::sync::{stripe_count, thread_number};
@@ -76,6 +77,28 @@ impl<T> Clone for Share<T> {
 impl<T: fmt::Debug> fmt::Debug for Share<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+/// Something that is written seldom, and taken by many threads at once.
+pub(crate) struct Board<T>(Box<[CachePadded<ArcSwap<T>>]>);
+
+impl<T: Clone> Board<T> {
+    pub(crate) fn new(value: &T) -> Self {
+        let copy = |_| CachePadded::new(ArcSwap::from_pointee(value.clone()));
+        Self((0..stripe_count()).map(copy).collect())
+    }
+
+    /// Each group of threads gets a copy of its own.
+    pub(crate) fn store(&self, value: &T) {
+        for copy in &self.0 {
+            copy.store(Arc::new(value.clone()));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn take(&self) -> Arc<T> {
+        self.0[thread_number() & (self.0.len() - 1)].load_full()
     }
 }
 

@@ -118,7 +118,7 @@ impl CircuitBreaker {
     fn acquire(&self) -> Result<Permit, CircuitOpen> {
         match self.shared.acquire() {
             Ok(admitted) => Ok(Permit::new(self.shared.share(), admitted)),
-            Err(open) => Err(self.shared.rejected(open)),
+            Err(refusal) => Err(self.shared.rejected(refusal)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::handle::CircuitBreaker;
 use super::permit::Permit;
 use crate::accessors::inner_service;
 use crate::answer::{Answer, AsError, RejectWith};
-use crate::error::{CircuitOpen, Rejection};
+use crate::error::{CircuitOpen, Refusal, Rejection};
 use crate::outcome::{
     Classify, ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
 };
@@ -170,7 +170,7 @@ enum Readiness {
     /// Admission, taken for the call that follows.
     Admitted(Permit),
     /// The call that follows is refused, and the inner service was not asked.
-    Refused(CircuitOpen),
+    Refused(Refusal),
 }
 
 impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
@@ -205,7 +205,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
         } else {
             match shared.reserve() {
                 Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.share(), admitted)),
-                Err(open) => Readiness::Refused(open),
+                Err(refusal) => Readiness::Refused(refusal),
             }
         };
     }
@@ -213,7 +213,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
     /// Admission for a call that follows at once.
     fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
         match mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Refused(open) => Err(self.breaker.shared.rejected(open)),
+            Readiness::Refused(refusal) => Err(self.breaker.shared.rejected(refusal)),
             Readiness::Admitted(mut permit) => match permit.restart() {
                 true => Ok(permit),
                 // The state has changed since the service became ready.

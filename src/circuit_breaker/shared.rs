@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
 use super::admitted::{Admitted, Kind};
@@ -13,10 +12,11 @@ use super::in_flight::InFlight;
 use super::policy::{CircuitBreakerPolicy, Window};
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::{CircuitBreakerEvent, CircuitState};
-use crate::error::{CircuitOpen, OpenReason, Trip};
+use crate::error::{CircuitOpen, OpenReason, Refusal, Trip};
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::outcome::Outcome;
 use crate::random::Random;
+use crate::spread::Board;
 use crate::stripes::{StripedCounter, TaggedStripes};
 use crate::time::{self, Tick};
 
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     /// What the core would answer: its epoch and a [`Lane`].
     word: AtomicU64,
     open_until: AtomicU64,
-    trip: ArcSwap<Trip>,
+    trip: Board<Trip>,
     successes: TaggedStripes,
     /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
     timed: bool,
@@ -124,7 +124,7 @@ impl Shared {
             random: Random::new(seed),
             word: AtomicU64::new(Lane::of(&state).word(state.epoch)),
             open_until: AtomicU64::new(0),
-            trip: ArcSwap::from_pointee(Trip {
+            trip: Board::new(&Trip {
                 name,
                 opened: now,
                 failures: 0,
@@ -184,7 +184,7 @@ impl Shared {
             && self.successes.add(admitted.epoch())
     }
 
-    pub(super) fn acquire(&self) -> Result<Admitted, CircuitOpen> {
+    pub(super) fn acquire(&self) -> Result<Admitted, Refusal> {
         let word = self.word.load(Ordering::Acquire);
         let (lane, epoch) = Lane::read(word);
         match lane {
@@ -195,9 +195,17 @@ impl Shared {
                 if now >= until {
                     return self.ask_core(now);
                 }
-                Err(self.refusal(OpenReason::Open, now, Some(until.since(now))))
+                Err(Refusal {
+                    at: now,
+                    until,
+                    reason: OpenReason::Open,
+                })
             }
-            Lane::ForcedOpen => Err(self.refusal(OpenReason::ForcedOpen, time::now(), None)),
+            Lane::ForcedOpen => Err(Refusal {
+                at: time::now(),
+                until: Tick::NEVER,
+                reason: OpenReason::ForcedOpen,
+            }),
             Lane::Disabled => {
                 let ticket = Ticket { epoch, lease: 0 };
                 Ok(Admitted::new(ticket, Kind::Uncounted))
@@ -206,7 +214,7 @@ impl Shared {
         }
     }
 
-    fn admit_closed(&self, epoch: u32) -> Result<Admitted, CircuitOpen> {
+    fn admit_closed(&self, epoch: u32) -> Result<Admitted, Refusal> {
         let mut admitted = Admitted::plain(epoch);
         if self.timed {
             let now = time::now();
@@ -225,7 +233,7 @@ impl Shared {
     }
 
     #[cold]
-    fn ask_core(&self, now: Tick) -> Result<Admitted, CircuitOpen> {
+    fn ask_core(&self, now: Tick) -> Result<Admitted, Refusal> {
         let unit = self.unit();
         let ((admission, effect), mut effects) = self.with_core(now, |state, shared| {
             let (admission, effect) = state.admit(&shared.policy, now, unit);
@@ -233,7 +241,11 @@ impl Shared {
         });
         effects.push(effect);
         let answer = match admission {
-            Admission::Refuse(reason, retry_after) => Err(self.refusal(reason, now, retry_after)),
+            Admission::Refuse(reason, retry_after) => Err(Refusal {
+                at: now,
+                until: retry_after.map_or(Tick::NEVER, |delay| now.after(delay)),
+                reason,
+            }),
             Admission::Go(ticket) => Ok((ticket, Kind::Counted)),
             Admission::GoAnyway(ticket) => Ok((ticket, Kind::Anyway)),
             Admission::GoUncounted(ticket) => Ok((ticket, Kind::Uncounted)),
@@ -260,7 +272,7 @@ impl Shared {
     }
 
     /// Asks for admission ahead of a call, which is not counted as running yet.
-    pub(super) fn reserve(&self) -> Result<Admitted, CircuitOpen> {
+    pub(super) fn reserve(&self) -> Result<Admitted, Refusal> {
         let mut admitted = self.acquire()?;
         self.leave(&mut admitted);
         Ok(admitted)
@@ -294,13 +306,10 @@ impl Shared {
         }
     }
 
-    fn refusal(&self, reason: OpenReason, at: Tick, retry_after: Option<Duration>) -> CircuitOpen {
-        CircuitOpen::new(self.trip.load_full(), reason, at, retry_after)
-    }
-
     /// Counts a refusal, and tells of it.
-    pub(super) fn rejected(&self, open: CircuitOpen) -> CircuitOpen {
+    pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.rejected.add_one();
+        let open = CircuitOpen::new(self.trip.take(), refusal);
         if self.funnel.hears_details() {
             self.funnel
                 .publish(&Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
@@ -459,13 +468,13 @@ impl Shared {
         }
         let refuses = state.mode == Mode::ForcedOpen || matches!(state.phase, Phase::Open { .. });
         if refuses {
-            self.trip.store(Arc::new(Trip {
+            self.trip.store(&Trip {
                 name: Arc::clone(self.funnel.name()),
                 opened: state.opened,
                 failures: state.tripped_by,
                 // An operator opens it whatever failed before.
                 last_failure: state.last_failure.clone().filter(|_| state.tripped_by > 0),
-            }));
+            });
         }
     }
 
@@ -496,7 +505,7 @@ impl Shared {
             return CircuitBreakerEvent::WouldChange { from, to, cause };
         }
         let last_failure = match to {
-            CircuitState::Open => self.trip.load().last_failure.clone(),
+            CircuitState::Open => self.trip.take().last_failure.clone(),
             _ => None,
         };
         CircuitBreakerEvent::StateChanged {

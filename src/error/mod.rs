@@ -12,7 +12,7 @@ pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReaso
 pub use rejection::{
     CircuitOpen, Contended, ContendedReason, CycleStep, HolderInfo, OpenReason, Rejection,
 };
-pub(crate) use rejection::{ContentionFacts, Trip, write_more};
+pub(crate) use rejection::{ContentionFacts, Refusal, Trip, write_more};
 
 use std::error::Error as StdError;
 use std::fmt;

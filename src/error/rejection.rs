@@ -125,7 +125,7 @@ pub enum OpenReason {
 }
 
 /// What is known of the moment a circuit opened. Shared by all rejections of that opening.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Trip {
     pub(crate) name: Arc<str>,
     pub(crate) opened: Tick,
@@ -139,24 +139,28 @@ pub(crate) struct Trip {
 #[derive(Clone, Debug)]
 pub struct CircuitOpen {
     trip: Arc<Trip>,
-    reason: OpenReason,
-    at: Tick,
-    retry_after: Option<Duration>,
+    refusal: Refusal,
+}
+
+/// What a breaker found when it was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) at: Tick,
+    /// When it is worth asking again; never, if nobody can say.
+    pub(crate) until: Tick,
+    pub(crate) reason: OpenReason,
+}
+
+impl Refusal {
+    pub(crate) fn retry_after(self) -> Option<Duration> {
+        (self.until != Tick::NEVER).then(|| self.until.since(self.at))
+    }
 }
 
 impl CircuitOpen {
-    pub(crate) fn new(
-        trip: Arc<Trip>,
-        reason: OpenReason,
-        at: Tick,
-        retry_after: Option<Duration>,
-    ) -> Self {
-        Self {
-            trip,
-            reason,
-            at,
-            retry_after,
-        }
+    #[inline]
+    pub(crate) fn new(trip: Arc<Trip>, refusal: Refusal) -> Self {
+        Self { trip, refusal }
     }
 
     /// The name of the breaker.
@@ -168,7 +172,7 @@ impl CircuitOpen {
     /// Why it refused.
     #[must_use]
     pub fn reason(&self) -> OpenReason {
-        self.reason
+        self.refusal.reason
     }
 
     /// How many failures the breaker had counted when it opened.
@@ -180,7 +184,7 @@ impl CircuitOpen {
     /// How long the circuit had been open when it refused this call.
     #[must_use]
     pub fn open_for(&self) -> Duration {
-        self.at.since(self.trip.opened)
+        self.refusal.at.since(self.trip.opened)
     }
 
     /// When the circuit opened.
@@ -193,7 +197,7 @@ impl CircuitOpen {
     /// an operator forced it open, or a probe is on its way.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.refusal.retry_after()
     }
 
     /// The words of the failure that opened it, if a failure did.
@@ -206,7 +210,7 @@ impl CircuitOpen {
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
-        match self.reason {
+        match self.reason() {
             OpenReason::Open => write!(f, "circuit breaker `{name}` is open")?,
             OpenReason::ProbesBusy => {
                 write!(
@@ -221,10 +225,10 @@ impl fmt::Display for CircuitOpen {
                 write!(f, "circuit breaker `{name}` was forced open by an operator")?;
             }
         }
-        if self.reason == OpenReason::Open {
+        if self.reason() == OpenReason::Open {
             write!(f, " after {} failures", self.failure_count())?;
         }
-        if let Some(delay) = self.retry_after {
+        if let Some(delay) = self.retry_after() {
             write!(f, ", retry after {delay:.3?}")?;
         }
         if let Some(last) = self.last_failure() {
