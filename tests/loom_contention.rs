@@ -22,7 +22,8 @@ mod state;
 
 /// Instead of the crate's own: names are no part of what is checked.
 mod holder {
-    pub(crate) type Holder = u64;
+    #[derive(Clone, Debug)]
+    pub(crate) struct Holder;
 }
 
 mod graph {
@@ -33,12 +34,14 @@ mod graph {
 mod error {
     use std::time::Duration;
 
+    use super::holder::Holder;
+
     pub(crate) struct HolderInfo;
 
     impl HolderInfo {
         pub(crate) const MOST_NAMED: usize = 16;
 
-        pub(crate) fn new(_: u64, _: Duration, _: bool) -> Self {
+        pub(crate) fn new(_: Holder, _: Duration, _: bool) -> Self {
             Self
         }
     }
@@ -74,6 +77,7 @@ mod time {
     }
 }
 
+use holder::Holder;
 use list::Key;
 use state::{EndedBy, GaveUp, Owner, State};
 use time::Tick;
@@ -105,15 +109,15 @@ impl Lock {
 
     fn try_acquire(&self) -> Option<Key> {
         let mut state = self.state.lock().unwrap();
-        state.try_acquire(&0, Owner::Anybody, NOW)
+        state.try_acquire(&Holder, Owner::Anybody, NOW)
     }
 
     /// As `queue::ask`: one step under one lock.
     fn ask(&self) -> Result<Key, Key> {
         let mut state = self.state.lock().unwrap();
-        match state.try_acquire(&0, Owner::Anybody, NOW) {
+        match state.try_acquire(&Holder, Owner::Anybody, NOW) {
             Some(permit) => Ok(permit),
-            None => Err(state.enqueue(0, Owner::Anybody, NOW)),
+            None => Err(state.enqueue(Holder, Owner::Anybody, NOW)),
         }
     }
 
