@@ -338,6 +338,9 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
     }
 }
 
+/// What an attempt ended with, and what its classifier said of it.
+type Judged<Res, L> = (Result<Res, Error<L>>, Option<Verdict>);
+
 impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
@@ -385,7 +388,7 @@ where
     fn go_on(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut ended: Option<(Result<S::Response, Error<L>>, Option<Verdict>)>,
+        mut ended: Option<Judged<S::Response, L>>,
     ) -> Poll<Result<S::Response, Error<L>>> {
         loop {
             let this = self.as_mut().project();
