@@ -179,11 +179,16 @@ impl Run {
         }
     }
 
-    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it.
+    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but
+    /// the budget, which is.
     #[inline]
     pub(super) fn is_plain(&self, verdict: Option<&Verdict>) -> bool {
-        let plain = verdict.is_some_and(Verdict::is_plain_success);
-        plain && self.session.attempts() == 1 && self.policy.rules.budget.is_none()
+        let plain = verdict.is_some_and(Verdict::is_plain_success) && self.session.attempts() == 1;
+        if plain && let Some(budget) = &self.policy.rules.budget {
+            budget.deposit();
+            budget.succeeded(0);
+        }
+        plain
     }
 
     /// An attempt has ended with `result`, judged as `verdict`.
