@@ -145,7 +145,9 @@ impl Held {
 }
 
 /// Polls once, as a task that waits for nothing else.
-fn frame<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
+fn frame<B: Body + Unpin>(body: &mut B) -> Polled<B> {
     task::spawn(()).enter(|cx: &mut Context<'_>, _| Pin::new(body).poll_frame(cx))
 }
 
