@@ -2,18 +2,18 @@
 //!
 //! # Requests whose bodies are streams
 //!
-//! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep what an
-//! attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, and nothing is copied.
+//! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep
+//! what an attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, nor copied.
 //!
 //! # Responses whose bodies are streams
 //!
-//! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a breaker has
-//! made its mind up before the first token of a model, or the first event of a feed, has come.
+//! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a
+//! breaker has made its mind up before the first token of a model, or the first event of a feed, has come.
 //! [`CircuitBreakerLayer::until_body_end`] and [`ContentionLayer::until_body_end`] hold on until the last one.
 //!
 //! | the body | breaker | permit of a lock |
 //! |---|---|---|
-//! | ends, has trailers, or says that it has ended | what the head was, or what [`ClassifyEnd`] says | given back |
+//! | ends, by trailers or without | what the head was, or what [`ClassifyEnd`] says | given back |
 //! | breaks off with an error, or panics | failure | given back (after a panic: when dropped) |
 //! | is dropped before its end | cancelled | given back |
 //! | is dropped by a timeout of this crate | failure | given back |
