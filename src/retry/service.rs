@@ -372,6 +372,9 @@ where
     }
 }
 
+/// What an attempt ended with, and what was thought of it if it was judged.
+type Judged<T, L> = (Result<T, Error<L>>, Option<Verdict>);
+
 impl<S, Req, L, C, R> RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
@@ -385,7 +388,7 @@ where
     fn go_on(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut ended: Option<(Result<S::Response, Error<L>>, Option<Verdict>)>,
+        mut ended: Option<Judged<S::Response, L>>,
     ) -> Poll<Result<S::Response, Error<L>>> {
         loop {
             let this = self.as_mut().project();
