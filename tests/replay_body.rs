@@ -454,6 +454,8 @@ struct Model {
     read: usize,
     /// Whether some of them are not kept.
     lost: bool,
+    /// Whether the source has failed.
+    failed: bool,
     copies: Vec<Option<ModelCopy>>,
 }
 
@@ -498,7 +500,10 @@ impl Model {
             Poll::Ready(Some(Err(error))) => {
                 assert!(!was_done);
                 match error {
-                    ReplayError::Source(_) => assert!(self.fails),
+                    ReplayError::Source(_) => {
+                        assert!(self.fails);
+                        self.failed = true;
+                    }
                     ReplayError::TooLarge { .. } => assert!(self.lost && it.bytes.len() < read),
                     ReplayError::InUse | ReplayError::TakenOver => assert!(!alone),
                     other => panic!("{other}"),
@@ -568,6 +573,7 @@ proptest! {
             .flatten()
             .collect();
         let fails = steps.iter().any(|it| matches!(it, Step::Fail(_)));
+        let has_trailers = steps.iter().any(|it| matches!(it, Step::Trailers(_)));
         let tells = Tells { size: whole.len() <= cap, end: tells_end };
         let source = Source { steps: steps.into(), tells };
         let mut model = Model {
@@ -575,6 +581,7 @@ proptest! {
             cap,
             read: 0,
             lost: false,
+            failed: false,
             copies: vec![ModelCopy::new(ReplayBody::with_max_bytes(source, cap as u64))],
             whole,
         };
@@ -596,7 +603,7 @@ proptest! {
                 Op::Clone(n) => {
                     let Some(it) = &model.copies[pick(n)] else { continue };
                     let copy = it.copy.try_clone();
-                    if model.lost {
+                    if model.lost || model.failed {
                         prop_assert!(copy.is_none(), "a copy of what is not kept");
                     } else if copy.is_none() {
                         prop_assert!(model.fails, "no copy, although all is kept");
@@ -618,6 +625,7 @@ proptest! {
                 prop_assert_eq!(it.copy.copies(), model.live());
                 if it.copy.is_end_stream() {
                     prop_assert_eq!(&it.bytes, &model.whole);
+                    prop_assert_eq!(it.trailers, has_trailers);
                 }
                 if tells.size && !it.done && it.copy.is_replayable() {
                     let left = (model.whole.len() - it.bytes.len()) as u64;
@@ -749,6 +757,25 @@ fn a_task_that_owns_another_copy_may_be_dropped_with_its_waker() {
     drop(waker); // The body keeps the last one.
     assert_eq!(read(&mut body, usize::MAX).bytes, b"hello");
     assert_eq!(body.copies(), 1);
+}
+
+#[test]
+fn what_only_a_copy_that_is_gone_would_have_read_is_kept_no_longer() {
+    let mut reads = ReplayBody::new(hello());
+    let spare = reads.try_clone().unwrap();
+    read(&mut reads, 1);
+    assert_eq!(reads.kept_bytes(), 2);
+    drop(spare);
+    assert_eq!(reads.kept_bytes(), 0);
+    assert_eq!(read(&mut reads, usize::MAX).bytes, b"llo");
+
+    // A copy that has taken over has read nothing yet.
+    let mut reads = ReplayBody::new(hello());
+    let mut next = reads.try_clone().unwrap();
+    read(&mut reads, 1);
+    assert!(next.take_over());
+    drop(reads);
+    assert_eq!(read(&mut next, usize::MAX).bytes, b"hello");
 }
 
 // ---- In a retry -----------------------------------------------------------------------------------------

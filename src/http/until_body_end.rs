@@ -23,6 +23,29 @@ use crate::contention::{
 use crate::error::CircuitOpen;
 use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict};
 
+/// The three ways to the service inside the one that is wrapped here.
+macro_rules! service_below {
+    ($what:literal) => {
+        #[doc = concat!("The service that is ", $what, ".")]
+        #[must_use]
+        pub fn get_ref(&self) -> &S {
+            self.service.get_ref()
+        }
+
+        #[doc = concat!("The service that is ", $what, ", to change it.")]
+        #[must_use]
+        pub fn get_mut(&mut self) -> &mut S {
+            self.service.get_mut()
+        }
+
+        #[doc = concat!("The service that was ", $what, ", as it is.")]
+        #[must_use]
+        pub fn into_inner(self) -> S {
+            self.service.into_inner()
+        }
+    };
+}
+
 /// Judges a call once more, when the body of its response has ended as it should.
 ///
 /// Cloned for each response.
@@ -119,6 +142,10 @@ impl<S, L, C: Clone, A: Clone, E: Clone> Layer<S> for CircuitBreakerBodyLayer<L,
 pub struct CircuitBreakerBodyService<S, L, C = ErrorsAreFailures, A = AsError, E = AsHead> {
     service: CircuitBreakerService<S, L, C, A>,
     end: E,
+}
+
+impl<S, L, C, A, E> CircuitBreakerBodyService<S, L, C, A, E> {
+    service_below!("guarded");
 }
 
 impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyService<S, L, C, A, E> {
@@ -307,6 +334,10 @@ impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionBodyLayer<L, H, A> {
 /// [`ContentionBodyLayer`].
 pub struct ContentionBodyService<S, L, H = AmbientHolder, A = AsError> {
     service: ContentionService<S, L, H, A>,
+}
+
+impl<S, L, H, A> ContentionBodyService<S, L, H, A> {
+    service_below!("held to its permits");
 }
 
 impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionBodyService<S, L, H, A> {

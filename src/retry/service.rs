@@ -338,6 +338,9 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
     }
 }
 
+/// What an attempt ended with, and what its classifier said of it.
+type Judged<Res, L> = (Result<Res, Error<L>>, Option<Verdict>);
+
 impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
