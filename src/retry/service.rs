@@ -375,9 +375,6 @@ where
     }
 }
 
-/// What an attempt ended with, and what was thought of it if it was judged.
-type Judged<T, L> = (Result<T, Error<L>>, Option<Verdict>);
-
 impl<S, Req, L, C, R> RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
