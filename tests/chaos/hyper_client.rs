@@ -1,0 +1,135 @@
+//! `Retry(Breaker(Contention(hyper-util's client)))`, whose request bodies are streams and whose calls end with
+//! their bodies.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::Request;
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_bulwark::circuit_breaker::{Recovery, Window};
+use tower_bulwark::http::{CopyReplay, HttpRequests, ReplayBody, ReplayLayer};
+use tower_bulwark::{Backoff, CircuitBreaker, Jitter, ResourceLock, RetryPolicy};
+
+use crate::books::{Books, End};
+use crate::script::{Call, Route};
+use crate::server::{Server, Speaks};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
+
+pub(crate) fn breaker() -> CircuitBreaker {
+    CircuitBreaker::builder("api")
+        .failure_rate(0.5, Window::calls(40))
+        .minimum_calls(20)
+        .recovery(Recovery::fixed(MS))
+        .success_threshold(1)
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn lock() -> ResourceLock {
+    ResourceLock::builder("connections").max_concurrent(12).build().unwrap()
+}
+
+pub(crate) fn retry() -> RetryPolicy {
+    RetryPolicy::builder()
+        .backoff(Backoff::fixed(MS))
+        .jitter(Jitter::None)
+        .max_retries(4)
+        .attempt_timeout(100 * MS)
+        .build()
+        .unwrap()
+}
+
+fn request(call: &Call) -> Request<RequestBody> {
+    let pieces = call.pieces().into_iter().map(|piece| Ok(Frame::data(piece)));
+    let body = StreamBody::new(stream::iter(pieces)).boxed_unsync();
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri("http://127.0.0.1/")
+        .header("x-id", call.id);
+    if call.keyed {
+        request = request.header("idempotency-key", format!("\"{}\"", call.id));
+    }
+    request.body(body).unwrap()
+}
+
+fn id(request: &Request<ReplayBody<RequestBody>>) -> u64 {
+    request.headers()["x-id"].to_str().unwrap().parse().unwrap()
+}
+
+async fn survives(speaks: Speaks) {
+    let books = Books::new();
+    let server = Server::start(speaks, &books).await;
+    let (breaker, lock, retry) = (breaker(), lock(), retry());
+    let client: Client<_, ReplayBody<RequestBody>> = Client::builder(TokioExecutor::new())
+        .retry_canceled_requests(false)
+        .http2_only(matches!(speaks, Speaks::Http2))
+        .build_http();
+    let (address, sent) = (server.addresses(), Arc::clone(&books));
+    let (came_back, admitted) = (Arc::clone(&books), Arc::clone(&books));
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(
+            retry
+                .http_layer()
+                .requests(HttpRequests::new().copied_by(CopyReplay))
+                .on_attempt(move |request: &mut Request<ReplayBody<RequestBody>>, attempt| {
+                    let to = address(sent.sent(id(request), attempt));
+                    *request.uri_mut() = format!("http://{to}/").parse().unwrap();
+                }),
+        )
+        .map_result(move |result| {
+            came_back.came_back(&result, http::Response::status);
+            result
+        })
+        .layer(breaker.http_layer().until_body_end())
+        .map_request(move |request: Request<ReplayBody<RequestBody>>| {
+            admitted.admitted.fetch_add(1, SeqCst);
+            request
+        })
+        .layer(lock.layer().until_body_end())
+        .service(client);
+
+    let ends = books
+        .run(CALLS, |call| {
+            let service = service.clone();
+            async move {
+                match service.oneshot(request(&call)).await {
+                    Ok(response) => {
+                        let (head, body) = response.into_parts();
+                        End::of_answer(&call, head.status, &head.headers, body).await
+                    }
+                    Err(error) => End::of_error(&error),
+                }
+            }
+        })
+        .await;
+    books.balance(&breaker, &lock, &retry);
+    println!("{ends:?} {:?} {:?}", breaker.snapshot().totals, retry.snapshot());
+    assert!(ends[&End::Answer(200)] > 1_500, "{ends:?}");
+    assert!(ends[&End::BrokenBody] > 10, "{ends:?}");
+    let _ = server.address(Route::Server);
+}
+
+const CALLS: u64 = 2_500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hyper_over_http1_survives_the_script() {
+    survives(Speaks::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hyper_over_http2_survives_the_script() {
+    survives(Speaks::Http2).await;
+}

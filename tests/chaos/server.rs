@@ -1,0 +1,186 @@
+//! A server over HTTP/1 or HTTP/2 that fails by the script, and two addresses where there is none.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Request, Response, header::RETRY_AFTER};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::books::Books;
+use crate::script::{Fault, Look, Route, digest};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Speaks {
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scripted;
+
+impl std::fmt::Display for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("as the script says")
+    }
+}
+
+impl std::error::Error for Scripted {}
+
+type Answer = Response<UnsyncBoxBody<Bytes, Scripted>>;
+
+/// Stops when it is dropped.
+pub(crate) struct Server {
+    addresses: [SocketAddr; 3],
+    _unused: TcpSocket,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    pub(crate) async fn start(speaks: Speaks, books: &Arc<Books>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silence = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Bound, so that nobody else can have it, and not listening.
+        let unused = TcpSocket::new_v4().unwrap();
+        unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addresses = [
+            listener.local_addr().unwrap(),
+            unused.local_addr().unwrap(),
+            silence.local_addr().unwrap(),
+        ];
+        let (mut tasks, books) = (JoinSet::new(), Arc::clone(books));
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
+                connections.spawn(serve(stream, speaks, Arc::clone(&books)));
+            }
+        });
+        tasks.spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = silence.accept().await {
+                held.push(stream);
+            }
+        });
+        Self { addresses, _unused: unused, _tasks: tasks }
+    }
+
+    pub(crate) fn address(&self, route: Route) -> SocketAddr {
+        match route {
+            Route::Server => self.addresses[0],
+            Route::Nobody => self.addresses[1],
+            Route::Silence => self.addresses[2],
+        }
+    }
+
+    pub(crate) fn addresses(&self) -> impl Fn(Route) -> SocketAddr + Clone + use<> {
+        let [server, nobody, silence] = self.addresses;
+        move |route| match route {
+            Route::Server => server,
+            Route::Nobody => nobody,
+            Route::Silence => silence,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Connection {
+    goes_away: Notify,
+    dies: Notify,
+}
+
+async fn serve(stream: TcpStream, speaks: Speaks, books: Arc<Books>) {
+    let connection = Arc::new(Connection::default());
+    let answer = service_fn(|request| answer(request, Arc::clone(&books), Arc::clone(&connection)));
+    macro_rules! drive {
+        ($served:expr) => {{
+            let mut served = pin!($served);
+            loop {
+                tokio::select! {
+                    // An error of the connection is meant.
+                    _ = served.as_mut() => break,
+                    () = connection.dies.notified() => break,
+                    () = connection.goes_away.notified() => served.as_mut().graceful_shutdown(),
+                }
+            }
+        }};
+    }
+    let io = TokioIo::new(stream);
+    match speaks {
+        Speaks::Http1 => drive!(http1::Builder::new().serve_connection(io, answer)),
+        Speaks::Http2 => {
+            drive!(http2::Builder::new(TokioExecutor::new()).serve_connection(io, answer))
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    books: Arc<Books>,
+    connection: Arc<Connection>,
+) -> Result<Answer, Scripted> {
+    let id = request.headers()["x-id"].to_str().unwrap().parse().unwrap();
+    let fault = Fault::of(id, books.arrived(id));
+    if !fault.is_word_that_nothing_was_done() {
+        books.worked_on(id);
+    }
+    let all = || async {
+        let body = request.into_body().collect().await;
+        body.map_or_else(|_| Err(Scripted), |body| Ok(body.to_bytes()))
+    };
+    match fault {
+        Fault::None => {}
+        Fault::Slow(delay) => tokio::time::sleep(delay).await,
+        Fault::Status(status, when, look) => {
+            if look == Look::AtAllOfIt {
+                all().await?;
+            }
+            let mut response = Response::builder().status(status);
+            if let Some(when) = when {
+                response = response.header(RETRY_AFTER, when);
+            }
+            return Ok(response.body(whole(Bytes::from_static(b"no"))).unwrap());
+        }
+        Fault::NoHead(look) => {
+            if look == Look::AtAllOfIt {
+                all().await?;
+            }
+            return Err(Scripted);
+        }
+        Fault::Kill => {
+            connection.dies.notify_one();
+            return pending().await;
+        }
+        Fault::Hang => return pending().await,
+        Fault::GoAway => connection.goes_away.notify_one(),
+        Fault::HalfABody => {
+            let body = all().await?;
+            let half = body.slice(..body.len() / 2);
+            let frames = stream::iter([Ok(Frame::data(half)), Err(Scripted)]);
+            return Ok(good(id, &body, StreamBody::new(frames).boxed_unsync()));
+        }
+    }
+    let body = all().await?;
+    Ok(good(id, &body, whole(body.clone())))
+}
+
+fn good(id: u64, body: &[u8], answer: UnsyncBoxBody<Bytes, Scripted>) -> Answer {
+    let response = Response::builder().header("x-id", id).header("x-digest", digest(body));
+    response.body(answer).unwrap()
+}
+
+fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, Scripted> {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
