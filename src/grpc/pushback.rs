@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(super) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+pub(super) const NAME: &str = "grpc-retry-pushback-ms";
+const PUSHBACK: HeaderName = HeaderName::from_static(NAME);
 
 /// What a server says of another attempt, in the trailer `grpc-retry-pushback-ms`.
 /// ([gRFC A6, Pushback](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback))
