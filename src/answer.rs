@@ -42,7 +42,7 @@ pub struct Judgement {
 
 impl Judgement {
     #[inline]
-    fn new(verdict: &Verdict, error: Option<&dyn StdError>) -> Self {
+    pub(crate) fn new(verdict: &Verdict, error: Option<&dyn StdError>) -> Self {
         let is_bad = verdict.is_failure() || verdict.is_overload();
         Self {
             outcome: verdict.outcome(),

@@ -67,6 +67,8 @@ pub mod explain;
 #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
 pub mod grpc;
 mod histogram;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod observe;
 pub mod outcome;
 mod random;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -1342,6 +1343,33 @@ async fn ten_thousand_waiters_can_leave_in_any_order() {
         let guard = assert_ready_ok!(wait.poll());
         assert_eq!(guard.holder(), Holder::from(id));
     }
+}
+
+#[tokio::test]
+async fn ten_thousand_waiters_on_eight_permits_get_them_in_the_order_they_came() {
+    const PERMITS: usize = 8;
+    let builder = ResourceLock::builder("lock").max_concurrent(PERMITS);
+    let lock = builder.build().unwrap();
+    let mut held: VecDeque<_> = (0..PERMITS)
+        .map(|n| lock.try_acquire(format!("before-{n}")).unwrap())
+        .collect();
+    let mut waiters: Vec<_> = (0..10_000_u64)
+        .map(|id| task::spawn(lock.acquire(id)))
+        .collect();
+    for wait in &mut waiters {
+        assert_pending!(wait.poll());
+    }
+    for next in 0..waiters.len() {
+        // Given back by the middle one: who comes next is not a question of who goes.
+        drop(held.remove(PERMITS / 2));
+        assert!(waiters[next].is_woken());
+        if let Some(behind) = waiters.get_mut(next + 1) {
+            assert!(!behind.is_woken());
+            assert_pending!(behind.poll());
+        }
+        held.push_back(assert_ready_ok!(waiters[next].poll()));
+    }
+    assert_eq!(lock.snapshot().in_use, PERMITS);
 }
 
 /// Tasks on several threads take, keep, hand on and abandon permits of one lock.

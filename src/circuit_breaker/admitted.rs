@@ -115,6 +115,12 @@ impl Admitted {
         self.started = now;
     }
 
+    /// From here on it is not timed.
+    #[cfg(feature = "http")]
+    pub(super) fn stop(&mut self) {
+        self.started = UNTIMED;
+    }
+
     /// Takes a seat; a probe has its lease instead.
     pub(super) fn sit(&mut self, seat: Option<Seat>) {
         if !self.is_probe() {

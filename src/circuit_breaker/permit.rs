@@ -81,9 +81,16 @@ impl Permit {
         self.admitted.stage() == Stage::Settled
     }
 
+    /// The call has been answered, and the permit is held on for the body of the answer: how long that takes
+    /// makes the call no slow one.
+    #[cfg(feature = "http")]
+    pub(crate) fn answered(&mut self) {
+        self.shared.stop_timing(&mut self.admitted);
+    }
+
     /// Settles with what a classifier said.
     #[inline]
-    pub(super) fn settle_judged(&mut self, judged: Judgement) {
+    pub(crate) fn settle_judged(&mut self, judged: Judgement) {
         if judged.outcome == Outcome::Success
             && !self.is_settled()
             && self.shared.settle_plain(&self.admitted)
@@ -96,7 +103,7 @@ impl Permit {
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
     #[inline]
-    pub(super) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
+    pub(crate) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
         self.admitted.set_stage(Stage::Running);
         let value = part();
         self.admitted.set_stage(Stage::Started);

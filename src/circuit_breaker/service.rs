@@ -211,7 +211,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
     }
 
     /// Admission for a call that follows at once.
-    fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
+    pub(crate) fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
         match mem::replace(&mut self.readiness, Readiness::Unknown) {
             Readiness::Refused(refusal) => Err(self.breaker.shared.rejected(refusal)),
             Readiness::Admitted(mut permit) => match permit.restart() {
@@ -224,6 +224,12 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
             },
             Readiness::Unknown => self.breaker.try_acquire(),
         }
+    }
+
+    /// How results are judged, and refusals answered.
+    #[cfg(feature = "http")]
+    pub(crate) fn rules(&self) -> (&C, &A) {
+        (&self.classify, &self.answer)
     }
 
     /// A probe's place may not wait here for a service that is not ready. Admission without a place is kept:

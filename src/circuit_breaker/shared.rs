@@ -34,7 +34,8 @@ pub(super) struct Shared {
     successes: TaggedStripes,
     /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
     timed: bool,
-    sliced: bool,
+    /// The length of a slice in nanoseconds, 0 if the window is not one of time.
+    slice: u64,
     rejected: StripedCounter,
     in_flight: Option<InFlight>,
     /// Apart from what healthy calls read.
@@ -132,7 +133,10 @@ impl Shared {
             }),
             successes: TaggedStripes::new(),
             timed: policy.times_calls(),
-            sliced: policy.uses_rates() && matches!(policy.window, Window::LastTime(_)),
+            slice: match policy.window {
+                Window::LastTime(length) if policy.uses_rates() => slice_length(length),
+                Window::LastTime(_) | Window::LastCalls(_) => 0,
+            },
             rejected: StripedCounter::new(),
             in_flight: policy.slow_calls.map(|slow| InFlight::new(slow.threshold)),
             core: CachePadded::new(Mutex::new(state)),
@@ -178,10 +182,8 @@ impl Shared {
     /// Counts a fast success of a call that was not timed, if that is all there is to it.
     #[inline]
     pub(super) fn settle_plain(&self, admitted: &Admitted) -> bool {
-        let plain = !self.sliced && !self.timed && admitted.kind() == Kind::Counted;
-        plain
-            && self.word.load(Ordering::Acquire) == Lane::Closed.word(admitted.epoch())
-            && self.successes.add(admitted.epoch())
+        let plain = !self.timed && admitted.kind() == Kind::Counted;
+        plain && self.add_success(admitted.epoch(), time::now)
     }
 
     pub(super) fn acquire(&self) -> Result<Admitted, Refusal> {
@@ -306,6 +308,20 @@ impl Shared {
         }
     }
 
+    /// From here on the call can become no slower; if it is slow already, it stays that.
+    #[cfg(feature = "http")]
+    pub(super) fn stop_timing(&self, admitted: &mut Admitted) {
+        let Some(started) = admitted.started() else {
+            return;
+        };
+        let ran = time::now().since(started);
+        let slow = self.policy.slow_calls;
+        if slow.is_none_or(|slow| ran < slow.threshold) {
+            self.leave(admitted);
+            admitted.stop();
+        }
+    }
+
     /// Counts a refusal, and tells of it.
     pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         self.rejected.add_one();
@@ -344,7 +360,7 @@ impl Shared {
         if admitted.kind() == Kind::Uncounted {
             return;
         }
-        let needs_now = self.sliced || admitted.started().is_some();
+        let needs_now = self.slice > 0 || admitted.started().is_some();
         let now = if needs_now { time::now() } else { Tick(0) };
         let ran = admitted.started().map(|started| now.since(started));
         let slow = self
@@ -356,7 +372,7 @@ impl Shared {
         if outcome == Outcome::Success
             && !slow
             && admitted.kind() == Kind::Counted
-            && self.add_success(admitted.epoch(), now)
+            && self.add_success(admitted.epoch(), || now)
         {
             return;
         }
@@ -386,19 +402,20 @@ impl Shared {
     }
 
     /// The healthy way: one word of this thread's own.
-    fn add_success(&self, epoch: u32, now: Tick) -> bool {
-        let word = self.word.load(Ordering::Acquire);
-        word == Lane::Closed.word(epoch) && self.successes.add(self.tag(epoch, now))
+    #[inline]
+    fn add_success(&self, epoch: u32, now: impl FnOnce() -> Tick) -> bool {
+        self.word.load(Ordering::Acquire) == Lane::Closed.word(epoch)
+            && match self.slice {
+                0 => self.successes.add(epoch),
+                _ => self.successes.add(self.tag(epoch, now())),
+            }
     }
 
     /// Under which tag successes are counted: the epoch, and with a window of time the slice.
     fn tag(&self, epoch: u32, now: Tick) -> u32 {
-        match self.policy.window {
-            Window::LastTime(length) if self.sliced => {
-                let slice = now.0 / slice_length(length);
-                epoch << SLICE_BITS | slice as u32 & SLICE_MASK
-            }
-            Window::LastTime(_) | Window::LastCalls(_) => epoch,
+        match now.0.checked_div(self.slice) {
+            Some(slice) => epoch << SLICE_BITS | slice as u32 & SLICE_MASK,
+            None => epoch,
         }
     }
 

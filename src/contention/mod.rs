@@ -139,6 +139,8 @@ pub use handle::ResourceLock;
 pub use holder::Holder;
 pub use policy::{ResourceLockBuilder, ResourcePolicy};
 pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
+#[cfg(feature = "http")]
+pub(crate) use service::CallPermit;
 pub use service::{ContentionFuture, ContentionLayer, ContentionService};
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaiterInfo};
 

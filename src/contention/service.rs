@@ -284,6 +284,21 @@ impl<S, Req, F> State<S, Req, F> {
     }
 }
 
+/// A permit whose call has ended, and who is told if it is held for too long.
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "bodies wait"))]
+pub(crate) struct CallPermit {
+    slot: Slot<ResourceLock>,
+    alarm: HoldAlarm,
+}
+
+#[cfg(feature = "http")]
+impl CallPermit {
+    /// What the permit is held for has to wait.
+    pub(crate) fn waits(&mut self, cx: &mut Context<'_>) {
+        self.alarm.watch(&self.slot, cx);
+    }
+}
+
 impl<S, Req, L, A> Future for ContentionFuture<S, Req, L, A>
 where
     S: Service<Req>,
@@ -293,6 +308,25 @@ where
     type Output = Result<S::Response, A::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (result, permit) = ready!(self.poll_held(cx));
+        drop(permit);
+        Poll::Ready(result)
+    }
+}
+
+impl<S, Req, L, A> ContentionFuture<S, Req, L, A>
+where
+    S: Service<Req>,
+    L: StdError,
+    A: Answer<S::Response, S::Error, L>,
+{
+    /// Like `poll`, and hands out the permit with the result: whoever asks in this way decides how long it
+    /// is held.
+    #[expect(clippy::type_complexity, reason = "a result, and what is held")]
+    pub(crate) fn poll_held(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Result<S::Response, A::Error>, Option<CallPermit>)> {
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
@@ -303,7 +337,7 @@ where
                     }
                     Err(contended) => {
                         *next = None;
-                        return Poll::Ready(this.answer.refuse(contended.into()));
+                        return Poll::Ready((this.answer.refuse(contended.into()), None));
                     }
                 },
                 StateProj::Readying { next, slot } => {
@@ -317,7 +351,7 @@ where
                         }
                         Poll::Ready(Err(error)) => {
                             (*next, *slot) = (None, None);
-                            return Poll::Ready(Err(this.answer.error(error)));
+                            return Poll::Ready((Err(this.answer.error(error)), None));
                         }
                         Poll::Ready(Ok(())) => {}
                     }
@@ -333,8 +367,10 @@ where
                         this.alarm.watch(held, cx);
                         return Poll::Pending;
                     };
-                    *slot = None;
-                    return Poll::Ready(result.map_err(|error| this.answer.error(error)));
+                    let alarm = std::mem::take(this.alarm);
+                    let permit = slot.take().map(|slot| CallPermit { slot, alarm });
+                    let result = result.map_err(|error| this.answer.error(error));
+                    return Poll::Ready((result, permit));
                 }
             }
         }

@@ -9,6 +9,7 @@ use super::code::{Code, Codes};
 use super::failure;
 use super::pushback::Pushback;
 use crate::deadline::{self, Deadline};
+use crate::http::ClassifyEnd;
 use crate::outcome::{Classify, Repeat, Verdict};
 
 /// Judges gRPC calls by their status codes: for a retry and for a breaker, around HTTP (a tonic channel or server)
@@ -32,7 +33,7 @@ use crate::outcome::{Classify, Repeat, Verdict};
 /// An HTTP response is judged by its head if its head is all of it (gRPC's *Trailers-Only*, the form that errors
 /// take), if its HTTP status is not `200`, or if it is no gRPC at all. Any other head is a success so far: to gRPC
 /// the call is *committed*, and not retried. How it ends is in the trailers; a breaker that shall see them needs
-/// `until_body_end` (feature `http`) and [`classify_end`](Self::classify_end).
+/// `until_body_end` and [`at_end`](Self::at_end).
 ///
 /// `grpc-retry-pushback-ms` is obeyed: a delay instead of the backoff, if the code is one to be retried; or no
 /// retry whatever the code.
@@ -161,33 +162,29 @@ impl GrpcClassify {
         }
     }
 
-    /// What the end of a body says, with the headers that it began with and the trailers that it ended with, if it
-    /// had any. For a body that ended as it should: one that breaks off has no status.
+    /// Judges ends of bodies, for a breaker that holds its permits
+    /// [`until_body_end`](crate::CircuitBreakerLayer::until_body_end).
     ///
-    /// An answer without a `grpc-status` is `UNKNOWN`, and so a failure: a stream that a proxy cut off looks like
-    /// that.
-    pub fn classify_end(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        trailers: Option<&HeaderMap>,
-    ) -> Verdict {
-        let at_head = head_code(status, headers, false);
-        let at_end = trailers.and_then(|trailers| {
-            Some((
-                Code::from_headers(trailers)?,
-                Pushback::from_headers(trailers),
-            ))
-        });
-        let (code, pushback) = match (at_head, at_end) {
-            (Some(code), _) => (code, Pushback::from_headers(headers)),
-            (None, Some(end)) => end,
-            (None, None) => (
-                Code::from_headers(headers).unwrap_or(Code::Unknown),
-                Pushback::from_headers(headers),
-            ),
-        };
-        self.verdict(code, pushback)
+    /// A body that ends without a `grpc-status` makes its call `UNKNOWN`, and so a failure: a stream that was cut off
+    /// on the way looks like that.
+    ///
+    /// ```
+    /// use tower_bulwark::CircuitBreaker;
+    /// use tower_bulwark::grpc::GrpcClassify;
+    ///
+    /// let classify = GrpcClassify::new();
+    /// let layer = CircuitBreaker::new("model")
+    ///     .layer::<std::io::Error>()
+    ///     .classify(classify)
+    ///     .until_body_end()
+    ///     .classify_end(classify.at_end());
+    /// ```
+    pub const fn at_end(self) -> GrpcClassifyEnd {
+        GrpcClassifyEnd {
+            classify: self,
+            said: None,
+            decided: false,
+        }
     }
 
     /// What an error says that came instead of a response.
@@ -225,6 +222,40 @@ fn head_code(status: StatusCode, headers: &HeaderMap, ends_here: bool) -> Option
         .get(header::CONTENT_TYPE)
         .is_some_and(|it| !it.as_bytes().starts_with(b"application/grpc"));
     (ends_here || foreign).then(|| declared.unwrap_or(Code::Unknown))
+}
+
+/// Judges how the body of a gRPC response ended. Made by [`GrpcClassify::at_end`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct GrpcClassifyEnd {
+    classify: GrpcClassify,
+    /// What the head said.
+    said: Option<(Code, Option<Pushback>)>,
+    /// Whether the trailers have no say.
+    decided: bool,
+}
+
+impl ClassifyEnd for GrpcClassifyEnd {
+    fn at_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let decided = head_code(status, headers, false);
+        self.decided = decided.is_some();
+        let said = decided.or_else(|| Code::from_headers(headers));
+        self.said = said.map(|code| (code, Pushback::from_headers(headers)));
+    }
+
+    fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict> {
+        let at_end = trailers.and_then(|trailers| {
+            let code = Code::from_headers(trailers)?;
+            Some((code, Pushback::from_headers(trailers)))
+        });
+        let said = match (self.decided, at_end) {
+            (false, Some(end)) => Some(end),
+            // Without trailers the head was all of it, and its status counts.
+            _ => self.said,
+        };
+        let (code, pushback) = said.unwrap_or((Code::Unknown, None));
+        Some(self.classify.verdict(code, pushback))
+    }
 }
 
 impl<B: Body, E: StdError + 'static> Classify<Response<B>, E> for GrpcClassify {

@@ -14,7 +14,7 @@ mod service_config;
 mod tests;
 mod timeout;
 
-pub use classify::GrpcClassify;
+pub use classify::{GrpcClassify, GrpcClassifyEnd};
 pub use code::{Code, Codes};
 pub use deadline::{GrpcDeadlineFuture, GrpcDeadlineLayer, GrpcDeadlineService};
 pub use pushback::Pushback;

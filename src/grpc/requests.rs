@@ -11,7 +11,9 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 
 /// What a retry asks of gRPC requests; for [`RetryLayer::requests`](crate::RetryLayer::requests).
 ///
-/// - How they are copied, `R` says. Default: with `Clone`, which the body of a tonic request does not have.
+/// - How they are copied, `R` says. Default: with `Clone`, which the body of a tonic request does not have: give
+///   it one that can be sent again with a [`ReplayLayer`](crate::http::ReplayLayer), and take
+///   `GrpcRequests::over(CopyReplay)`.
 /// - The call has to end when the [`Deadline`] in the request's extensions, or the time in its `grpc-timeout`, is
 ///   over, whichever comes first, with all attempts and waits: a retry that would begin later is not waited for.
 /// - Each attempt carries a `grpc-timeout` of what is left when it begins (of the ambient
@@ -44,6 +46,10 @@ impl<R> GrpcRequests<R> {
 impl<B, R: CopyRequest<Request<B>>> CopyRequest<Request<B>> for GrpcRequests<R> {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         self.rest.copy(request)
+    }
+
+    fn still_good(&self, copy: &Request<B>) -> bool {
+        self.rest.still_good(copy)
     }
 }
 

@@ -14,6 +14,12 @@ use crate::outcome::Idempotency;
 pub trait CopyRequest<Req> {
     /// A copy, or `None` if this request can be sent only once.
     fn copy(&self, request: &Req) -> Option<Req>;
+
+    /// Whether a copy that was made before an attempt is still good, now that the attempt has ended in a way
+    /// that asks for another one. A streaming body may have turned out too long to be kept. Default: yes.
+    fn still_good(&self, _copy: &Req) -> bool {
+        true
+    }
 }
 
 /// What a request says of its own retries. Without an answer: what the policy says, and what holds for
@@ -94,6 +100,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
     fn copy(&self, request: &Req) -> Option<Req> {
         self.rest.copy(request)
     }
+
+    fn still_good(&self, copy: &Req) -> bool {
+        self.rest.still_good(copy)
+    }
 }
 
 impl<Req, F: Fn(&Req) -> u32, R: RequestLimits<Req>> RequestLimits<Req> for MaxRetriesWith<F, R> {
@@ -124,6 +134,10 @@ pub struct DeadlineWith<F, R> {
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
     fn copy(&self, request: &Req) -> Option<Req> {
         self.rest.copy(request)
+    }
+
+    fn still_good(&self, copy: &Req) -> bool {
+        self.rest.still_good(copy)
     }
 }
 
@@ -160,6 +174,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
     fn copy(&self, request: &Req) -> Option<Req> {
         self.rest.copy(request)
     }
+
+    fn still_good(&self, copy: &Req) -> bool {
+        self.rest.still_good(copy)
+    }
 }
 
 impl<Req, F, R> RequestLimits<Req> for IdempotencyWith<F, R>
@@ -194,6 +212,10 @@ pub struct OnAttempt<F, R> {
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for OnAttempt<F, R> {
     fn copy(&self, request: &Req) -> Option<Req> {
         self.rest.copy(request)
+    }
+
+    fn still_good(&self, copy: &Req) -> bool {
+        self.rest.still_good(copy)
     }
 }
 

@@ -179,11 +179,16 @@ impl Run {
         }
     }
 
-    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it.
+    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but
+    /// the budget, which is.
     #[inline]
     pub(super) fn is_plain(&self, verdict: Option<&Verdict>) -> bool {
-        let plain = verdict.is_some_and(Verdict::is_plain_success);
-        plain && self.session.attempts() == 1 && self.policy.rules.budget.is_none()
+        let plain = verdict.is_some_and(Verdict::is_plain_success) && self.session.attempts() == 1;
+        if plain && let Some(budget) = &self.policy.rules.budget {
+            budget.deposit();
+            budget.succeeded(0);
+        }
+        plain
     }
 
     /// An attempt has ended with `result`, judged as `verdict`.
@@ -191,7 +196,7 @@ impl Run {
         &mut self,
         result: Result<Res, Error<L>>,
         verdict: Option<&Verdict>,
-        cloneable: bool,
+        cloneable: impl FnOnce() -> bool,
     ) -> Step<Res, L>
     where
         L: StdError + 'static,
@@ -253,7 +258,7 @@ impl Run {
         &mut self,
         result: Result<Res, Error<L>>,
         rejection: &Rejection,
-        cloneable: bool,
+        cloneable: impl FnOnce() -> bool,
     ) -> Step<Res, L> {
         let end = AttemptEnd::Rejected(words(rejection));
         let wanted = Wanted {
@@ -273,7 +278,7 @@ impl Run {
     }
 
     /// The running attempt was dropped because its time was over.
-    pub(super) fn timed_out<Res, L>(&mut self, cloneable: bool) -> Step<Res, L> {
+    pub(super) fn timed_out<Res, L>(&mut self, cloneable: impl FnOnce() -> bool) -> Step<Res, L> {
         let now = time::now();
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
@@ -329,7 +334,7 @@ impl Run {
     }
 
     /// Asks the session, and then, if it costs something, the budget.
-    fn decide(&mut self, wanted: Wanted, cloneable: bool) -> Next {
+    fn decide(&mut self, wanted: Wanted, cloneable: impl FnOnce() -> bool) -> Next {
         let shared = &*self.policy;
         let rules = &shared.rules;
         let now = time::now();
@@ -338,7 +343,8 @@ impl Run {
             hint: wanted.delay,
             at_once: wanted.at_once,
             repeatable: wanted.repeatable,
-            cloneable,
+            // Asked last: to say yes may mean to give the ended attempt up for good.
+            cloneable: wanted.repeatable && cloneable(),
             deadline: deadline.map(|deadline| deadline.0),
             now,
             unit: if rules.jitter.is_random() {

@@ -129,7 +129,7 @@ impl<C> Retry<C> {
             let result = deadline::with(run.ambient(), &mut operation);
             let result = result.map_err(IntoError::into_error);
             let verdict = Run::judge(&result, &self.classify);
-            match run.settle(result, verdict.as_ref(), true) {
+            match run.settle(result, verdict.as_ref(), || true) {
                 Step::Done(result) => return result,
                 Step::Again(delay) => {
                     time::park_for(delay);

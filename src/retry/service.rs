@@ -347,6 +347,9 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
     }
 }
 
+/// What an attempt ended with, and what its classifier said of it.
+type Judged<Res, L> = (Result<Res, Error<L>>, Option<Verdict>);
+
 impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
@@ -394,13 +397,13 @@ where
     fn go_on(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut ended: Option<(Result<S::Response, Error<L>>, Option<Verdict>)>,
+        mut ended: Option<Judged<S::Response, L>>,
     ) -> Poll<Result<S::Response, Error<L>>> {
         loop {
             let this = self.as_mut().project();
             let mut state = this.state;
             let step = if let Some((result, verdict)) = ended.take() {
-                let copy = this.request.is_some();
+                let copy = || is_good(this.requests, this.request);
                 let step = this.run.settle(result, verdict.as_ref(), copy);
                 // Before the wait: with the attempt goes everything it holds.
                 state.set(State::Sleeping);
@@ -418,7 +421,7 @@ where
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
                                 deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
-                                this.run.timed_out(this.request.is_some())
+                                this.run.timed_out(|| is_good(this.requests, this.request))
                             }
                         }
                     }
@@ -454,7 +457,7 @@ where
                             Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
-                                this.run.timed_out(this.request.is_some())
+                                this.run.timed_out(|| is_good(this.requests, this.request))
                             }
                         }
                     }
@@ -478,6 +481,11 @@ where
             }
         }
     }
+}
+
+/// Whether there is a request for another attempt.
+fn is_good<Req>(requests: &impl CopyRequest<Req>, copy: &Option<Req>) -> bool {
+    copy.as_ref().is_some_and(|copy| requests.still_good(copy))
 }
 
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits.

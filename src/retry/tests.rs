@@ -431,6 +431,39 @@ fn a_delay_the_service_names_replaces_the_backoff_and_has_a_cap_of_its_own() {
 }
 
 #[test]
+fn an_attempt_that_costs_nothing_follows_at_once_if_there_is_time_and_any_retry_is_wanted() {
+    let at_once = |limit: u32, deadline: Option<u64>| {
+        let mut session = after_attempts(1, limit);
+        let ended = Ended {
+            at_once: true,
+            deadline: deadline.map(Tick),
+            now: Tick(50),
+            ..ended()
+        };
+        session.next(&plain(), ended)
+    };
+    assert_eq!(at_once(1, None), Next::AtOnce);
+    assert_eq!(at_once(1, Some(51)), Next::AtOnce);
+    assert_eq!(at_once(1, Some(50)), Next::Stop(StopReason::Deadline));
+    assert_eq!(at_once(0, None), Next::Stop(StopReason::MaxRetries));
+}
+
+#[test]
+fn the_service_is_told_the_number_of_the_attempt_without_those_that_cost_nothing() {
+    let mut session = after_attempts(1, 3);
+    assert_eq!(session.shown_attempt(), 1);
+    session.begin_attempt();
+    assert_eq!(session.shown_attempt(), 2);
+    let at_once = Ended {
+        at_once: true,
+        ..ended()
+    };
+    assert_eq!(session.next(&plain(), at_once), Next::AtOnce);
+    session.begin_attempt();
+    assert_eq!((session.attempts(), session.shown_attempt()), (3, 2));
+}
+
+#[test]
 fn pushback_is_waited_to_the_letter_and_the_backoff_starts_anew_behind_it() {
     let rules = plain();
     let mut session = after_attempts(3, 9);

@@ -1,5 +1,6 @@
 //! The pure core, against a naive model and rule by rule. Time is a number here.
 
+mod edges;
 mod in_flight;
 
 use std::collections::VecDeque;

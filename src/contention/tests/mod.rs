@@ -1,5 +1,6 @@
 //! The pure core against a naive model: a list of holders and a list of waiters.
 
+mod books;
 mod deadlock;
 
 use std::time::Duration;

@@ -1,0 +1,78 @@
+//! What HTTP means to the patterns: bodies that can be sent again, and calls that end with their bodies.
+//!
+//! # Requests whose bodies are streams
+//!
+//! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep what an
+//! attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, and nothing is copied.
+//!
+//! # Responses whose bodies are streams
+//!
+//! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a breaker has
+//! made its mind up before the first token of a model, or the first event of a feed, has come.
+//! [`CircuitBreakerLayer::until_body_end`] and [`ContentionLayer::until_body_end`] hold on until the last one.
+//!
+//! | the body | breaker | permit of a lock |
+//! |---|---|---|
+//! | ends, has trailers, or says that it has ended | what the head was, or what [`ClassifyEnd`] says | given back |
+//! | breaks off with an error, or panics | failure | given back (after a panic: when dropped) |
+//! | is dropped before its end | cancelled | given back |
+//! | is dropped by a timeout of this crate | failure | given back |
+//!
+//! A body can fall silent and never end: [`IdleTimeoutLayer`] makes an error of that.
+//!
+//! ```
+//! use std::time::Duration;
+//! # use bytes::Bytes;
+//! # use http::{Request, Response};
+//! # use http_body_util::{BodyExt, Full};
+//! # use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_bulwark::http::IdleTimeoutLayer;
+//! use tower_bulwark::{CircuitBreaker, ResourceLock};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # let client = service_fn(|_: Request<()>| async {
+//! #     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("data: hello"))))
+//! # });
+//! let (breaker, slot) = (CircuitBreaker::new("model"), ResourceLock::new("model-slot"));
+//! let service = ServiceBuilder::new()
+//!     .layer(breaker.layer().until_body_end())
+//!     .layer(IdleTimeoutLayer::new(Duration::from_secs(60)))
+//!     .layer(slot.layer().until_body_end())
+//!     .service(client);
+//!
+//! let response = service.oneshot(Request::new(())).await?;
+//! assert_eq!(slot.snapshot().in_use, 1);
+//! response.into_body().collect().await?;
+//! assert_eq!(slot.snapshot().in_use, 0);
+//! assert_eq!(breaker.snapshot().totals.successes, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`CircuitBreakerLayer::until_body_end`]: crate::CircuitBreakerLayer::until_body_end
+//! [`ContentionLayer::until_body_end`]: crate::ContentionLayer::until_body_end
+
+mod guarded_body;
+mod idle;
+mod recording;
+mod replay;
+mod replay_body;
+#[cfg(feature = "tower-http")]
+mod tower_http;
+mod until_body_end;
+
+pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
+pub use idle::{
+    BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
+};
+pub use replay::{CopyReplay, ReplayLayer, ReplayService};
+pub use replay_body::{ReplayBody, ReplayError};
+#[cfg(feature = "tower-http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
+pub use tower_http::TowerHttpClassify;
+pub use until_body_end::{
+    AsHead, BreakerGuard, CircuitBreakerBodyFuture, CircuitBreakerBodyLayer,
+    CircuitBreakerBodyService, ClassifyEnd, ContentionBodyFuture, ContentionBodyLayer,
+    ContentionBodyService, PermitGuard,
+};

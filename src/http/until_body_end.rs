@@ -1,0 +1,432 @@
+//! Calls that end with the bodies of their responses.
+//!
+//! The patterns know nothing of bodies. Their layers get one more method here, and their permits somebody
+//! who holds them for longer.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderMap, StatusCode};
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::guarded_body::{BodyGuard, GuardResponse};
+use crate::answer::{Answer, AsError, Judgement};
+use crate::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerService, Permit};
+use crate::contention::{
+    AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, RequestHolder,
+};
+use crate::error::CircuitOpen;
+use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict};
+
+/// The three ways to the service inside the one that is wrapped here.
+macro_rules! service_below {
+    ($what:literal) => {
+        #[doc = concat!("The service that is ", $what, ".")]
+        #[must_use]
+        pub fn get_ref(&self) -> &S {
+            self.service.get_ref()
+        }
+
+        #[doc = concat!("The service that is ", $what, ", to change it.")]
+        #[must_use]
+        pub fn get_mut(&mut self) -> &mut S {
+            self.service.get_mut()
+        }
+
+        #[doc = concat!("The service that was ", $what, ", as it is.")]
+        #[must_use]
+        pub fn into_inner(self) -> S {
+            self.service.into_inner()
+        }
+    };
+}
+
+/// Judges a call once more, when the body of its response has ended as it should.
+///
+/// Cloned for each response.
+pub trait ClassifyEnd {
+    /// Looks at the head of the response, before its body. Default: does not.
+    fn at_head(&mut self, _status: StatusCode, _headers: &HeaderMap) {}
+
+    /// What the end says, with the trailers if there were any. `None`: what the head said.
+    ///
+    /// Not asked when the head was a failure, when the body broke off (that is a failure), or when nobody
+    /// wanted the rest of it (that says nothing).
+    fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict>;
+}
+
+/// A body that ends as it should makes the call what its head was: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsHead;
+
+impl ClassifyEnd for AsHead {
+    fn classify_end(self, _: Option<&HeaderMap>) -> Option<Verdict> {
+        None
+    }
+}
+
+/// The end of a body, judged by a function of its trailers.
+impl<F: FnOnce(Option<&HeaderMap>) -> Option<Verdict>> ClassifyEnd for F {
+    fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict> {
+        self(trailers)
+    }
+}
+
+impl<L, C, A> CircuitBreakerLayer<L, C, A> {
+    /// Holds the permit until the body of the response has ended, and judges the call then: for streams
+    /// that may die after a good head.
+    ///
+    /// A head that is a failure is counted at once. After any other head, a body that ends makes the call
+    /// what its head was (or what [`classify_end`](CircuitBreakerBodyLayer::classify_end) says), one that
+    /// breaks off makes it a failure, and one that is dropped a cancelled call: neither failure nor success.
+    ///
+    /// How slow the call was is how long its head took. The length of a stream says nothing about the
+    /// health of its sender.
+    ///
+    /// While the circuit is half-open a probe keeps its place until its body has ended, at most for
+    /// [`probe_timeout`](crate::circuit_breaker::CircuitBreakerBuilder::probe_timeout).
+    #[must_use]
+    pub fn until_body_end(self) -> CircuitBreakerBodyLayer<L, C, A> {
+        CircuitBreakerBodyLayer {
+            layer: self,
+            end: AsHead,
+        }
+    }
+}
+
+/// Guards services with a [`CircuitBreaker`](crate::CircuitBreaker) until the bodies of their responses have
+/// ended. Made by [`CircuitBreakerLayer::until_body_end`].
+pub struct CircuitBreakerBodyLayer<L, C = ErrorsAreFailures, A = AsError, E = AsHead> {
+    layer: CircuitBreakerLayer<L, C, A>,
+    end: E,
+}
+
+impl<L, C, A, E> CircuitBreakerBodyLayer<L, C, A, E> {
+    /// Judges calls also by how their bodies ended: by the status in the trailers of a gRPC call, say.
+    /// Default: [`AsHead`].
+    #[must_use]
+    pub fn classify_end<D: ClassifyEnd>(self, end: D) -> CircuitBreakerBodyLayer<L, C, A, D> {
+        CircuitBreakerBodyLayer {
+            layer: self.layer,
+            end,
+        }
+    }
+}
+
+impl<L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyLayer<L, C, A, E> {
+    fn clone(&self) -> Self {
+        Self {
+            layer: self.layer.clone(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+impl<S, L, C: Clone, A: Clone, E: Clone> Layer<S> for CircuitBreakerBodyLayer<L, C, A, E> {
+    type Service = CircuitBreakerBodyService<S, L, C, A, E>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreakerBodyService {
+            service: self.layer.layer(inner),
+            end: self.end.clone(),
+        }
+    }
+}
+
+/// A service guarded until the bodies of its responses have ended. Made by [`CircuitBreakerBodyLayer`].
+pub struct CircuitBreakerBodyService<S, L, C = ErrorsAreFailures, A = AsError, E = AsHead> {
+    service: CircuitBreakerService<S, L, C, A>,
+    end: E,
+}
+
+impl<S, L, C, A, E> CircuitBreakerBodyService<S, L, C, A, E> {
+    service_below!("guarded");
+}
+
+impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyService<S, L, C, A, E> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            end: self.end.clone(),
+        }
+    }
+}
+
+impl<S, L, C, A, E, Req> Service<Req> for CircuitBreakerBodyService<S, L, C, A, E>
+where
+    S: Service<Req>,
+    L: StdError,
+    C: Classify<S::Response, L> + Clone,
+    A: Answer<S::Response, S::Error, L> + Clone,
+    E: ClassifyEnd + Clone,
+    S::Response: GuardResponse<BreakerGuard<E>>,
+{
+    type Response = <S::Response as GuardResponse<BreakerGuard<E>>>::Guarded;
+    type Error = A::Error;
+    type Future = CircuitBreakerBodyFuture<S::Future, L, C, A, E>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Req>::poll_ready(&mut self.service, cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let admission = self.service.take_reserved();
+        let (classify, answer) = self.service.rules();
+        let (classify, answer) = (classify.clone(), answer.clone());
+        let state = match admission {
+            Ok(mut permit) => State::Calling {
+                call: permit.running(|| self.service.get_mut().call(request)),
+                held: Some((permit, self.end.clone())),
+            },
+            Err(open) => State::Refused { open: Some(open) },
+        };
+        CircuitBreakerBodyFuture {
+            state,
+            classify,
+            answer,
+            _leaf: std::marker::PhantomData,
+        }
+    }
+}
+
+/// The response of a service guarded until its body has ended. Dropping it counts as a cancelled call.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct CircuitBreakerBodyFuture<F, L, C = ErrorsAreFailures, A = AsError, E = AsHead> {
+    #[pin]
+    state: State<F, E>,
+    classify: C,
+    answer: A,
+    _leaf: std::marker::PhantomData<fn() -> L>,
+}
+
+#[pin_project(project = StateProj)]
+enum State<F, E> {
+    Calling {
+        #[pin]
+        call: F,
+        held: Option<(Permit, E)>,
+    },
+    Refused {
+        open: Option<CircuitOpen>,
+    },
+}
+
+impl<F, Res, Err, L, C, A, E> Future for CircuitBreakerBodyFuture<F, L, C, A, E>
+where
+    F: Future<Output = Result<Res, Err>>,
+    L: StdError,
+    C: Classify<Res, L>,
+    A: Answer<Res, Err, L>,
+    E: ClassifyEnd,
+    Res: GuardResponse<BreakerGuard<E>>,
+{
+    type Output = Result<Res::Guarded, A::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (call, held) = match this.state.project() {
+            StateProj::Calling { call, held } => (call, held),
+            StateProj::Refused { open } => {
+                let Some(open) = open.take() else {
+                    panic!("`CircuitBreakerBodyFuture` polled after completion");
+                };
+                let refused = this.answer.refuse(open.into());
+                return Poll::Ready(refused.map(|response| response.guard_body(None)));
+            }
+        };
+        let Some((permit, _)) = held else {
+            panic!("`CircuitBreakerBodyFuture` polled after completion");
+        };
+        let result = ready!(permit.running(|| call.poll(cx)));
+        let result = result.map_err(|error| this.answer.error(error));
+        let judged = this.answer.judge(&result, this.classify);
+        let Some((mut permit, mut end)) = held.take() else {
+            unreachable!("it was there a moment ago");
+        };
+        Poll::Ready(match result {
+            Ok(response) if matches!(judged.outcome, Outcome::Success | Outcome::Ignored) => {
+                permit.answered();
+                let (status, headers) = response.head();
+                end.at_head(status, headers);
+                Ok(response.guard_body(Some(BreakerGuard {
+                    permit,
+                    end,
+                    head: judged,
+                })))
+            }
+            result => {
+                permit.settle_judged(judged);
+                result.map(|response| response.guard_body(None))
+            }
+        })
+    }
+}
+
+/// The permit of a call whose response has begun: settled with how its body ends.
+pub struct BreakerGuard<E> {
+    permit: Permit,
+    end: E,
+    head: Judgement,
+}
+
+impl<E: ClassifyEnd> BodyGuard for BreakerGuard<E> {
+    fn polls<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+        self.permit.running(poll)
+    }
+
+    fn ended(mut self, trailers: Option<&HeaderMap>) {
+        let judged = match self.end.classify_end(trailers) {
+            Some(verdict) => Judgement::new(&verdict, None),
+            None => self.head,
+        };
+        self.permit.settle_judged(judged);
+    }
+
+    fn failed(self, error: &dyn fmt::Display) {
+        self.permit.failure_because(error);
+    }
+}
+
+impl<L, H, A> ContentionLayer<L, H, A> {
+    /// Holds the permit until the body of the response has ended, or is dropped: for what is in use as long
+    /// as the body comes, such as a connection, or a slot of a model that sends its tokens one by one.
+    ///
+    /// A caller that keeps responses without reading them keeps their permits, and waits for itself if it
+    /// asks for more. The snapshot says who holds what, and `hold_threshold` tells of long holds while a
+    /// body is being waited for.
+    #[must_use]
+    pub fn until_body_end(self) -> ContentionBodyLayer<L, H, A> {
+        ContentionBodyLayer { layer: self }
+    }
+}
+
+/// Makes every call take a permit until the body of its response has ended. Made by
+/// [`ContentionLayer::until_body_end`].
+pub struct ContentionBodyLayer<L, H = AmbientHolder, A = AsError> {
+    layer: ContentionLayer<L, H, A>,
+}
+
+impl<L, H: Clone, A: Clone> Clone for ContentionBodyLayer<L, H, A> {
+    fn clone(&self) -> Self {
+        Self {
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionBodyLayer<L, H, A> {
+    type Service = ContentionBodyService<S, L, H, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ContentionBodyService {
+            service: self.layer.layer(inner),
+        }
+    }
+}
+
+/// A service whose calls take permits until the bodies of their responses have ended. Made by
+/// [`ContentionBodyLayer`].
+pub struct ContentionBodyService<S, L, H = AmbientHolder, A = AsError> {
+    service: ContentionService<S, L, H, A>,
+}
+
+impl<S, L, H, A> ContentionBodyService<S, L, H, A> {
+    service_below!("held to its permits");
+}
+
+impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionBodyService<S, L, H, A> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+        }
+    }
+}
+
+impl<S, L, H, A, Req> Service<Req> for ContentionBodyService<S, L, H, A>
+where
+    S: Service<Req> + Clone,
+    L: StdError,
+    H: RequestHolder<Req>,
+    A: Answer<S::Response, S::Error, L> + Clone,
+    S::Response: GuardResponse<PermitGuard>,
+{
+    type Response = <S::Response as GuardResponse<PermitGuard>>::Guarded;
+    type Error = A::Error;
+    type Future = ContentionBodyFuture<S, Req, L, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        ContentionBodyFuture {
+            call: self.service.call(request),
+        }
+    }
+}
+
+/// The response of a service whose calls take permits until its body has ended. Dropping it leaves the
+/// queue, or drops the call and gives the permit back.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ContentionBodyFuture<S: Service<Req>, Req, L, A = AsError> {
+    #[pin]
+    call: ContentionFuture<S, Req, L, A>,
+}
+
+impl<S, Req, L, A> Future for ContentionBodyFuture<S, Req, L, A>
+where
+    S: Service<Req>,
+    L: StdError,
+    A: Answer<S::Response, S::Error, L>,
+    S::Response: GuardResponse<PermitGuard>,
+{
+    type Output = Result<<S::Response as GuardResponse<PermitGuard>>::Guarded, A::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (result, permit) = ready!(self.project().call.poll_held(cx));
+        let guard = permit.map(PermitGuard);
+        // With an error the permit goes before the error is handed out, as it does without a body.
+        Poll::Ready(result.map(|response| response.guard_body(guard)))
+    }
+}
+
+/// The permit of a call whose response has begun: given back when its body has ended.
+pub struct PermitGuard(CallPermit);
+
+impl BodyGuard for PermitGuard {
+    fn waits(&mut self, cx: &mut Context<'_>) {
+        self.0.waits(cx);
+    }
+
+    fn ended(self, _: Option<&HeaderMap>) {}
+
+    fn failed(self, _: &dyn fmt::Display) {}
+}
+
+macro_rules! debug_as_name {
+    ($($name:ident<$($p:ident),*> $(where $s:ident: Service<$r:ident>)?),* $(,)?) => {$(
+        impl<$($p),*> fmt::Debug for $name<$($p),*> $(where $s: Service<$r>)? {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+debug_as_name!(
+    CircuitBreakerBodyLayer<L, C, A, E>,
+    CircuitBreakerBodyService<S, L, C, A, E>,
+    CircuitBreakerBodyFuture<F, L, C, A, E>,
+    ContentionBodyLayer<L, H, A>,
+    ContentionBodyService<S, L, H, A>,
+    ContentionBodyFuture<S, Req, L, A> where S: Service<Req>,
+    BreakerGuard<E>,
+    PermitGuard<>,
+);
