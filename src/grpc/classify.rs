@@ -137,9 +137,9 @@ impl GrpcClassify {
         }
         let verdict = self.health(code).because(code.name());
         match pushback {
-            Some(Pushback::Never) if self.by_code => Verdict::failure()
-                .because(code.name())
-                .told_not_to_retry(),
+            Some(Pushback::Never) if self.by_code => {
+                Verdict::failure().because(code.name()).told_not_to_retry()
+            }
             Some(Pushback::Never) => verdict.told_not_to_retry(),
             _ if !self.retryable.contains(code) => verdict.repeat(Repeat::Never),
             Some(Pushback::After(delay)) => {

@@ -27,16 +27,15 @@ use crate::error::{ContendedReason, Error, Rejection};
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
         let (code, pushback) = match &rejection {
-            Rejection::CircuitOpen(open) => (
-                Code::Unavailable,
-                open.retry_after().map(Pushback::After),
-            ),
+            Rejection::CircuitOpen(open) => {
+                (Code::Unavailable, open.retry_after().map(Pushback::After))
+            }
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
                 ContendedReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
-                ContendedReason::Busy
-                | ContendedReason::TimedOut
-                | ContendedReason::QueueFull => (Code::ResourceExhausted, None),
+                ContendedReason::Busy | ContendedReason::TimedOut | ContendedReason::QueueFull => {
+                    (Code::ResourceExhausted, None)
+                }
             },
         };
         let mut status = Self::new(code, rejection.to_string());
@@ -50,7 +49,10 @@ impl From<Rejection> for Status {
 
 fn push_back(status: &mut Status, pushback: Pushback) {
     let value = pushback.to_header_value();
-    let value = value.to_str().ok().and_then(|it| MetadataValue::try_from(it).ok());
+    let value = value
+        .to_str()
+        .ok()
+        .and_then(|it| MetadataValue::try_from(it).ok());
     if let Some(value) = value {
         status.metadata_mut().insert(NAME, value);
     }

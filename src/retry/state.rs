@@ -105,7 +105,11 @@ impl Session {
 
     /// Whether a request that was certainly not done would be sent again for nothing, if there is a copy.
     pub(super) fn has_free_retry(&self) -> bool {
-        self.limit() > 0 && self.trouble.as_ref().is_none_or(|trouble| trouble.free == 0)
+        self.limit() > 0
+            && self
+                .trouble
+                .as_ref()
+                .is_none_or(|trouble| trouble.free == 0)
     }
 
     /// What the last retry cost the budget.
