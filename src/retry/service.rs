@@ -467,10 +467,11 @@ where
             let mut this = self.as_mut().project();
             match step {
                 Step::Again(delay) => {
-                    if !delay.is_zero() {
+                    // Also without a wait: the timer that is there is the ended attempt's.
+                    *this.timer = (!delay.is_zero()).then(|| {
                         let wakes = time::now().after(delay).to_instant();
-                        *this.timer = Some(Box::pin(sleep_until(wakes)));
-                    }
+                        Box::pin(sleep_until(wakes))
+                    });
                     this.state.set(State::Sleeping);
                 }
                 Step::Done(result) => {
