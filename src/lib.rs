@@ -63,6 +63,9 @@ pub mod docs;
 pub mod error;
 pub mod event;
 pub mod explain;
+#[cfg(feature = "grpc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
+pub mod grpc;
 mod histogram;
 #[cfg(feature = "http")]
 pub mod http;

@@ -353,6 +353,47 @@ async fn each_attempt_is_numbered_on_a_copy_of_its_own_and_one_that_never_starte
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_retried_at_once_does_not_wait_for_the_timeout_of_the_attempt_before() {
+    let start = Instant::now();
+    let (_, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Wrong), Ok(())]);
+    let service = each_second()
+        .attempt_timeout(10 * SECOND)
+        .build()
+        .unwrap()
+        .layer()
+        .classify_with(|result: Result<&(), &ApiError>| match result {
+            Ok(()) => Verdict::success(),
+            Err(ApiError::Wrong) => Verdict::failure().at_once(),
+            Err(ApiError::Busy) => Verdict::failure().retry_exactly_after(Duration::ZERO),
+        })
+        .layer(service_fn(move |(): ()| {
+            let answer = next();
+            async move {
+                tokio::task::yield_now().await; // Only who waits has a timer.
+                answer
+            }
+        }));
+    service.oneshot(()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_counts_no_request_that_is_sent_again_for_nothing() {
+    let budget = RetryBudget::throttle(10, 0.1).unwrap();
+    let policy = each_second().budget(budget.clone()).build().unwrap();
+    let (_, next) = scripted(&[Err(ApiError::Wrong), Err(ApiError::Wrong), Ok(())]);
+    let service = policy
+        .layer()
+        .classify_with(|result: Result<&(), &ApiError>| match result {
+            Ok(()) => Verdict::ignored(),
+            Err(_) => Verdict::failure().at_once(),
+        })
+        .layer(service_fn(move |(): ()| ready(next())));
+    service.oneshot(()).await.unwrap();
+    assert_eq!(budget.available(), Some(4), "the second was an attempt");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttle_stops_retries_while_half_of_its_tokens_are_gone() {
     let budget = RetryBudget::throttle(4, 1.0).unwrap();
     let policy = each_second().budget(budget.clone()).build().unwrap();

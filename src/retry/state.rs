@@ -103,6 +103,15 @@ impl Session {
         self.attempts().saturating_sub(free)
     }
 
+    /// Whether a request that was certainly not done would be sent again for nothing, if there is a copy.
+    pub(super) fn has_free_retry(&self) -> bool {
+        self.limit() > 0
+            && self
+                .trouble
+                .as_ref()
+                .is_none_or(|trouble| trouble.free == 0)
+    }
+
     /// What the last retry cost the budget.
     pub(super) fn paid(&self) -> u32 {
         self.trouble.as_ref().map_or(0, |trouble| trouble.paid)
