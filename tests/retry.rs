@@ -598,35 +598,35 @@ async fn what_is_left_decides_whether_there_is_another_attempt_and_how_long_it_m
         if let Some(timeout) = millis("per_try_timeout_ms") {
             policy = policy.attempt_timeout(timeout);
         }
-        let began = Mutex::new(Vec::new());
-        let policy = policy
-            .build()
-            .unwrap()
-            .classify_with(|_: Result<&(), &ApiError>| {
-                Verdict::failure().retry_exactly_after(wait)
-            });
-        let call = policy.run(|| {
-            began.lock().unwrap().push(Instant::now());
-            let first = began.lock().unwrap().len() == 1;
-            async move {
-                match first {
-                    true => Err::<(), _>(ApiError::Busy),
-                    false => pending().await,
-                }
-            }
-        });
+        let began = Arc::new(Mutex::new(Vec::new()));
         let elapsed = millis("elapsed_ms").unwrap();
         let left = millis("total_deadline_ms").map(|total| total.saturating_sub(elapsed));
+        let deadline = left.map(Deadline::after);
+        let seen = Arc::clone(&began);
+        let service = policy
+            .build()
+            .unwrap()
+            .layer()
+            .classify_with(move |_: Result<&(), &ApiError>| {
+                Verdict::failure().retry_exactly_after(wait)
+            })
+            .deadline_from(move |_: &()| deadline)
+            .layer(service_fn(move |(): ()| {
+                let mut began = seen.lock().unwrap();
+                began.push(Instant::now());
+                let first = began.len() == 1;
+                async move {
+                    match first {
+                        true => Err::<(), _>(ApiError::Busy),
+                        false => pending().await,
+                    }
+                }
+            }));
+        // Only what nothing bounds gets to the end of this.
         let patience = Duration::from_secs(1_000);
-        let result = match left {
-            Some(left) => {
-                let scoped = deadline::scope(Deadline::after(left), call);
-                tokio::time::timeout(left.max(MS), scoped).await
-            }
-            None => tokio::time::timeout(patience, call).await,
-        };
+        let result = tokio::time::timeout(patience, service.oneshot(())).await;
         let ended = Instant::now();
-        let began = began.into_inner().unwrap();
+        let began = began.lock().unwrap();
         let again = case["expect"]["retry"].as_bool().unwrap();
         assert_eq!(began.len(), if again { 2 } else { 1 }, "{case}: {result:?}");
         if again {
