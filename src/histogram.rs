@@ -152,6 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn a_quantile_is_not_below_times_that_are_no_whole_microseconds() {
+        let mut histogram = Histogram::new();
+        for nanos in [700, 5_999, 900_000] {
+            histogram.record(Duration::from_nanos(nanos));
+        }
+        assert_eq!(histogram.quantile(0.1), Duration::from_nanos(999));
+        assert_eq!(histogram.summary().p50, Duration::from_nanos(5_999));
+    }
+
+    #[test]
     fn a_time_too_long_for_the_buckets_is_the_maximum() {
         let mut histogram = Histogram::new();
         histogram.record(Duration::MAX);

@@ -29,6 +29,19 @@ pub(crate) fn now() -> Tick {
     Tick::from_instant(Instant::now())
 }
 
+/// Milliseconds since 1970 on the wall clock, for dates that a server has sent.
+#[cfg(feature = "http")]
+#[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+pub(crate) fn unix_millis() -> i64 {
+    let now = std::time::SystemTime::now();
+    match now.duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => {
+            i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |millis| -millis)
+        }
+    }
+}
+
 /// Parks this thread for `duration` of real time: a paused tokio clock cannot wake a thread.
 #[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
 pub(crate) fn park_for(duration: Duration) {

@@ -1,19 +1,50 @@
-//! What HTTP means to the patterns: bodies that can be sent again, and calls that end with their bodies.
+//! What HTTP means to the patterns: which results are failures, which requests may be sent again, when to come
+//! back, bodies that can be sent again, and calls that end with their bodies.
+//!
+//! # Judging
+//!
+//! [`HttpClassify`] knows what statuses and the errors of clients say of a service, [`HttpRequests`] which
+//! requests may be done twice. Both together are one call:
+//!
+//! ```
+//! # use http::{Request, Response};
+//! # use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_bulwark::{CircuitBreaker, RetryPolicy};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # let mut answers = vec![200, 503, 429].into_iter().rev().collect::<Vec<u16>>();
+//! # answers.reverse();
+//! # let answers = std::sync::Arc::new(std::sync::Mutex::new(answers));
+//! # let client = service_fn(move |_: Request<()>| {
+//! #     let status = answers.lock().unwrap().pop().unwrap();
+//! #     std::future::ready(Ok::<_, std::io::Error>(Response::builder().status(status).body(()).unwrap()))
+//! # });
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryPolicy::new().http_layer())
+//!     .layer(CircuitBreaker::new("api").http_layer())
+//!     .service(client); // answers 429, then 503, then 200
+//!
+//! let response = service.oneshot(Request::get("/").body(())?).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Requests whose bodies are streams
 //!
-//! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep what an
-//! attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, and nothing is copied.
+//! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep
+//! what an attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, nor copied.
 //!
 //! # Responses whose bodies are streams
 //!
-//! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a breaker has
-//! made its mind up before the first token of a model, or the first event of a feed, has come.
+//! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a
+//! breaker has made its mind up before the first token of a model, or the first event of a feed, has come.
 //! [`CircuitBreakerLayer::until_body_end`] and [`ContentionLayer::until_body_end`] hold on until the last one.
 //!
 //! | the body | breaker | permit of a lock |
 //! |---|---|---|
-//! | ends, has trailers, or says that it has ended | what the head was, or what [`ClassifyEnd`] says | given back |
+//! | ends, by trailers or without | what the head was, or what [`ClassifyEnd`] says | given back |
 //! | breaks off with an error, or panics | failure | given back (after a panic: when dropped) |
 //! | is dropped before its end | cancelled | given back |
 //! | is dropped by a timeout of this crate | failure | given back |
@@ -53,21 +84,45 @@
 //! [`CircuitBreakerLayer::until_body_end`]: crate::CircuitBreakerLayer::until_body_end
 //! [`ContentionLayer::until_body_end`]: crate::ContentionLayer::until_body_end
 
+mod classify;
+mod date;
+mod deadline;
+mod error_kind;
 mod guarded_body;
+mod handles;
 mod idle;
 mod recording;
+mod reject;
 mod replay;
 mod replay_body;
+mod requests;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
+mod retry_after;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "tower-http")]
 mod tower_http;
 mod until_body_end;
 
+pub use classify::HttpClassify;
+pub use deadline::{
+    ReceiveDeadlineFuture, ReceiveDeadlineLayer, ReceiveDeadlineService, SendDeadlineLayer,
+    SendDeadlineService,
+};
+pub use error_kind::ErrorKind;
 pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };
+pub use reject::problem;
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
+pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use reqwest_client::{ReqwestRequests, ResilientClient, ResilientFuture};
+pub use retry_after::{DelayHeaders, retry_after};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use tower_http::TowerHttpClassify;

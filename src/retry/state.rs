@@ -172,7 +172,7 @@ impl Session {
             }
         };
         match ended.deadline {
-            Some(deadline) if ended.now.after(delay) >= deadline => {
+            Some(deadline) if is_too_late(ended.now.after(delay), rules.min_attempt, deadline) => {
                 Next::Stop(StopReason::Deadline)
             }
             _ => Next::After(delay),
@@ -197,4 +197,9 @@ impl Session {
         let history = self.trouble.as_mut().map(|it| &mut it.history);
         history.map(std::mem::take).unwrap_or_default()
     }
+}
+
+/// Whether an attempt that begins at `begins` has no time before `deadline`, or less than it needs.
+fn is_too_late(begins: Tick, least: Duration, deadline: Tick) -> bool {
+    begins >= deadline || deadline.since(begins) < least
 }

@@ -1,0 +1,190 @@
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, Response, StatusCode};
+
+use super::error_kind::ErrorKind;
+use super::retry_after::DelayHeaders;
+use crate::outcome::{Classify, Outcome, Repeat, Verdict};
+
+/// What HTTP's statuses, and the errors of its clients, say of a service.
+///
+/// | result | to a breaker | sent again |
+/// |---|---|---|
+/// | 1xx to 4xx but for those below | success | no |
+/// | `408` | failure | idempotent requests |
+/// | `409` | success | with an `Idempotency-Key` ("still in progress") |
+/// | `413` | success | all, if it says when |
+/// | `421`, `425` | success | all: it was not processed |
+/// | `429` | overload | all: it was not processed |
+/// | `500`, `502`, `504`, unknown 5xx and above | failure | idempotent requests |
+/// | `503` | failure | idempotent requests; all, if it says when |
+/// | `501`, `505` | success | no |
+/// | `506`, `507`, `508`, `510`, `511` | failure | no |
+///
+/// Errors are judged by their [`ErrorKind`]. The waits that responses ask for are read from `Retry-After`,
+/// and from more headers if [`delays_from`](Self::delays_from) says so.
+///
+/// Sources: RFC 9110 sections 9.2.2 and 15, RFC 6585 section 4, RFC 8470 section 5.2, RFC 4918 section 11.5,
+/// the draft on `Idempotency-Key`. That `408` is a failure and `429` an overload is this crate's choice: a slow
+/// handler behind a timeout answers `408`, and who is told to slow down is not talking to a dead service.
+#[derive(Clone, Debug, Default)]
+pub struct HttpClassify {
+    delays: DelayHeaders,
+    profile: Profile,
+    strict: bool,
+    no_internal_errors: bool,
+    own: Option<Arc<[(StatusCode, Verdict)]>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Profile {
+    #[default]
+    Plain,
+    Sdk,
+    Envoy,
+}
+
+impl HttpClassify {
+    /// By the table above.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As the clients of OpenAI and Anthropic do: `x-should-retry` decides where it is sent, and every header
+    /// that is known to name a wait is believed. Not the default: a server that is not trusted must not make
+    /// a `POST` repeat.
+    #[must_use]
+    pub fn sdk(mut self) -> Self {
+        self.profile = Profile::Sdk;
+        self.delays = DelayHeaders::all();
+        self
+    }
+
+    /// Behind Envoy: what it says it has shed itself (`x-envoy-overloaded`) is not sent again and says nothing
+    /// of the service; what it has limited (`x-envoy-ratelimited`) is not sent again.
+    #[must_use]
+    pub fn envoy(mut self) -> Self {
+        self.profile = Profile::Envoy;
+        self
+    }
+
+    /// Sends a request that is not idempotent again only if it certainly never left. Without it a `429`, and a
+    /// `503` that says when to come back, are taken at their word that the request was not processed.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// Whether a `500` is worth a retry. Default: `true`, as the clients of AWS, Google and Azure do; Envoy's
+    /// `gateway-error` does not.
+    #[must_use]
+    pub fn retry_internal_errors(mut self, yes: bool) -> Self {
+        self.no_internal_errors = !yes;
+        self
+    }
+
+    /// Which headers are believed to say when to come back. Default: `Retry-After` alone.
+    #[must_use]
+    pub fn delays_from(mut self, headers: DelayHeaders) -> Self {
+        self.delays = headers;
+        self
+    }
+
+    /// Judges responses with `status` as `verdict`, whatever the table says. A wait that the response asks for
+    /// is added if the verdict names none.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode, verdict: Verdict) -> Self {
+        let earlier = self.own.iter().flat_map(|own| own.iter().cloned());
+        let others = earlier.filter(|(other, _)| *other != status);
+        self.own = Some(others.chain([(status, verdict)]).collect());
+        self
+    }
+
+    /// Judges a response by its head.
+    pub fn head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let verdict = self.by_status(status, headers);
+        let verdict = self.by_profile(verdict, headers);
+        let asks = verdict.repeatable() != Repeat::Never && verdict.hint().is_none();
+        match self.delay(headers).filter(|_| asks) {
+            Some(delay) => verdict.retry_after(delay),
+            None => verdict,
+        }
+    }
+
+    /// Judges the error of a client.
+    pub fn error(&self, error: &(dyn StdError + 'static)) -> Verdict {
+        ErrorKind::of(error).verdict()
+    }
+
+    fn delay(&self, headers: &HeaderMap) -> Option<Duration> {
+        self.delays.read(headers)
+    }
+
+    fn by_status(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        let own = self.own.iter().flat_map(|own| own.iter());
+        if let Some((_, verdict)) = { own }.find(|(own, _)| *own == status) {
+            return verdict.clone();
+        }
+        let verdict = match status.as_u16() {
+            408 => Verdict::failure(),
+            409 => Verdict::success().repeat(Repeat::IfKeyed),
+            413 if self.delay(headers).is_some() => Verdict::success().repeat(self.not_processed()),
+            421 | 425 => Verdict::success().repeat(Repeat::Always),
+            429 => Verdict::overload().repeat(self.not_processed()),
+            500 if self.no_internal_errors => Verdict::failure().repeat(Repeat::Never),
+            501 | 505 => Verdict::success(),
+            503 if self.delay(headers).is_some() => Verdict::failure().repeat(self.not_processed()),
+            506 | 507 | 508 | 510 | 511 => Verdict::failure().repeat(Repeat::Never),
+            500.. => Verdict::failure(),
+            _ => Verdict::success(),
+        };
+        match verdict.outcome() {
+            Outcome::Failure | Outcome::Overload => verdict.because(format!("HTTP {status}")),
+            _ => verdict,
+        }
+    }
+
+    /// What may be sent again after a response that says, but does not prove, that nothing was done.
+    fn not_processed(&self) -> Repeat {
+        match self.strict {
+            true => Repeat::IfIdempotent,
+            false => Repeat::Always,
+        }
+    }
+
+    fn by_profile(&self, verdict: Verdict, headers: &HeaderMap) -> Verdict {
+        let says = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
+        match self.profile {
+            Profile::Sdk if says("x-should-retry", "false") => verdict.repeat(Repeat::Never),
+            Profile::Sdk if says("x-should-retry", "true") => verdict.repeat(Repeat::Always),
+            Profile::Envoy if headers.contains_key("x-envoy-overloaded") => Verdict::ignored(),
+            Profile::Envoy if headers.contains_key("x-envoy-ratelimited") => {
+                verdict.repeat(Repeat::Never)
+            }
+            Profile::Plain | Profile::Sdk | Profile::Envoy => verdict,
+        }
+    }
+}
+
+impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
+        match result {
+            Ok(response) => self.head(response.status(), response.headers()),
+            Err(error) => self.error(error),
+        }
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl<E: StdError + 'static> Classify<reqwest::Response, E> for HttpClassify {
+    fn classify(&self, result: Result<&reqwest::Response, &E>) -> Verdict {
+        match result {
+            Ok(response) => self.head(response.status(), response.headers()),
+            Err(error) => self.error(error),
+        }
+    }
+}
