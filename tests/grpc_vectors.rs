@@ -706,6 +706,8 @@ async fn the_deadline_of_a_request_is_the_earliest_that_it_names() {
         .headers_mut()
         .insert("grpc-timeout", "5S".parse().unwrap());
     assert_eq!(deadline(&request), Some(Deadline::after(5_000 * MS)));
+    request.extensions_mut().insert(Deadline::after(9_000 * MS));
+    assert_eq!(deadline(&request), Some(Deadline::after(5_000 * MS)));
     request.extensions_mut().insert(Deadline::after(MS));
     assert_eq!(deadline(&request), Some(Deadline::after(MS)));
     request.headers_mut().clear();
