@@ -630,3 +630,111 @@ async fn calls_share_a_throttle_that_stops_and_resumes_their_retries() {
         );
     }
 }
+
+#[test]
+fn a_status_that_is_empty_is_unknown_and_no_success() {
+    let mut headers = HeaderMap::new();
+    assert_eq!(Code::from_headers(&headers), None);
+    headers.insert("grpc-status", HeaderValue::from_static(""));
+    assert_eq!(Code::from_headers(&headers), Some(Code::Unknown));
+}
+
+#[test]
+fn a_pushback_is_written_in_milliseconds_that_never_come_too_soon() {
+    let written = |delay| {
+        let value = Pushback::After(delay).to_header_value();
+        value.to_str().unwrap().to_owned()
+    };
+    assert_eq!(written(Duration::ZERO), "0");
+    assert_eq!(written(Duration::from_micros(1_001)), "2");
+    assert_eq!(written(Duration::MAX), i32::MAX.to_string());
+    assert_eq!(Pushback::Never.to_header_value(), "-1");
+}
+
+#[test]
+fn trailers_have_no_say_behind_a_head_that_is_no_grpc() {
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), 0.into())]);
+    let html = HeaderMap::from_iter([(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html"),
+    )]);
+    let said = |status, headers: &HeaderMap| {
+        let mut end = GrpcClassify::new().at_end();
+        end.at_head(status, headers);
+        let verdict = end.classify_end(Some(&trailers)).unwrap();
+        verdict.reason().map(ToOwned::to_owned)
+    };
+    let unavailable = said(StatusCode::BAD_GATEWAY, &HeaderMap::new());
+    assert_eq!(unavailable.as_deref(), Some("UNAVAILABLE"));
+    assert_eq!(said(StatusCode::OK, &html).as_deref(), Some("UNKNOWN"));
+    assert_eq!(said(StatusCode::OK, &HeaderMap::new()), None, "a success");
+
+    let response = Response::new(Full::new(Bytes::from("<html>")));
+    let (mut head, body) = response.into_parts();
+    head.headers = html;
+    let response = Response::from_parts(head, body);
+    let verdict = Classify::<_, Infallible>::classify(&GrpcClassify::new(), Ok(&response));
+    assert_eq!(verdict.reason(), Some("UNKNOWN"), "it has failed already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_success_puts_no_token_back() {
+    let server = Server::new(&config_of(true, &json!({"maxTokens": 4, "tokenRatio": 1})));
+    let fail = || [Answer::code(14).pushing_back("-1")];
+    server.call("/svc.A/M", fail()).await;
+    server.call("/svc.A/M", [Answer::code(5)]).await;
+    assert_eq!(server.tokens(), 1);
+    server.call("/svc.A/M", [Answer::code(0)]).await;
+    assert_eq!(server.tokens(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_pushback_is_waited_if_the_deadline_allows_it() {
+    let server = Server::new(&config_of(true, &Value::Null));
+    let answers = [Answer::code(14).pushing_back("90000")];
+    assert_eq!(server.call("/svc.A/M", answers).await, 2);
+    let attempts = server.attempts.lock().unwrap();
+    assert_eq!(attempts[1].0 - attempts[0].1, 90_000 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_request_is_the_earliest_that_it_names() {
+    let deadline = |request: &Request<()>| GrpcRequests::new().deadline(request);
+    let mut request = Request::new(());
+    assert_eq!(deadline(&request), None);
+    request
+        .headers_mut()
+        .insert("grpc-timeout", "5S".parse().unwrap());
+    assert_eq!(deadline(&request), Some(Deadline::after(5_000 * MS)));
+    request.extensions_mut().insert(Deadline::after(9_000 * MS));
+    assert_eq!(deadline(&request), Some(Deadline::after(5_000 * MS)));
+    request.extensions_mut().insert(Deadline::after(MS));
+    assert_eq!(deadline(&request), Some(Deadline::after(MS)));
+    request.headers_mut().clear();
+    assert_eq!(deadline(&request), Some(Deadline::after(MS)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_may_allow_less_than_its_caller_asks_for() {
+    let handler = service_fn(|request: Request<()>| async move {
+        let named = request.extensions().get::<Deadline>().copied();
+        assert_eq!(named, deadline::current());
+        Ok::<_, Infallible>(deadline::remaining())
+    });
+    let layer = GrpcDeadlineLayer::new().at_most(10 * MS);
+    for (asked, left) in [
+        (None, 10),
+        (Some("20m"), 10),
+        (Some("5m"), 5),
+        (Some("x"), 10),
+    ] {
+        let mut request = Request::new(());
+        if let Some(asked) = asked {
+            request
+                .headers_mut()
+                .insert("grpc-timeout", asked.parse().unwrap());
+        }
+        let seen = layer.layer(handler).oneshot(request).await.unwrap();
+        assert_eq!(seen, Some(left * MS), "{asked:?}");
+    }
+}

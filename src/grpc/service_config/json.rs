@@ -41,7 +41,11 @@ pub(super) fn read(json: &str) -> Read<ServiceConfig> {
             }
         }
     }
-    let throttling = config.get("retryThrottling").map(throttling).transpose()?;
+    let throttling = config
+        .get("retryThrottling")
+        .as_ref()
+        .map(throttling)
+        .transpose()?;
     Ok(ServiceConfig {
         methods,
         throttling,
@@ -64,8 +68,12 @@ fn method(entry: &Object<'_>) -> Read<MethodConfig> {
             .get("timeout")
             .map(|it| it.duration(false))
             .transpose()?,
-        retry: entry.get("retryPolicy").map(retry).transpose()?,
-        hedging: entry.get("hedgingPolicy").map(hedging).transpose()?,
+        retry: entry.get("retryPolicy").as_ref().map(retry).transpose()?,
+        hedging: entry
+            .get("hedgingPolicy")
+            .as_ref()
+            .map(hedging)
+            .transpose()?,
     };
     match &method {
         MethodConfig {
@@ -79,7 +87,7 @@ fn method(entry: &Object<'_>) -> Read<MethodConfig> {
     }
 }
 
-fn retry(field: Field<'_>) -> Read<RetryConfig> {
+fn retry(field: &Field<'_>) -> Read<RetryConfig> {
     let policy = field.object()?;
     let codes = policy.require("retryableStatusCodes")?;
     let retry = RetryConfig {
@@ -95,7 +103,7 @@ fn retry(field: Field<'_>) -> Read<RetryConfig> {
     Ok(retry)
 }
 
-fn hedging(field: Field<'_>) -> Read<HedgingConfig> {
+fn hedging(field: &Field<'_>) -> Read<HedgingConfig> {
     let policy = field.object()?;
     let delay = policy.get("hedgingDelay").map(|it| it.duration(false));
     let codes = policy.get("nonFatalStatusCodes").map(|it| it.codes());
@@ -114,7 +122,7 @@ fn attempts(policy: &Object<'_>) -> Read<u32> {
     }
 }
 
-fn throttling(field: Field<'_>) -> Read<RetryThrottling> {
+fn throttling(field: &Field<'_>) -> Read<RetryThrottling> {
     let rules = field.object()?;
     let tokens = rules.require("maxTokens")?;
     let max_tokens = match tokens.value.as_u64() {
