@@ -437,7 +437,7 @@ impl Server {
                         .lock()
                         .unwrap()
                         .pop_front()
-                        .unwrap_or(Answer::code(0));
+                        .unwrap_or_else(|| Answer::code(0));
                     if let Some(before) = answer.before_the_end {
                         sleep_until(start + END - before).await;
                     }
