@@ -34,11 +34,14 @@ use tower_bulwark::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// The metadata of a call, and how much time its deadline left.
+type Seen = (MetadataMap, Option<Duration>);
+
 /// Fails as its script says, and keeps what it was sent.
 #[derive(Clone, Default)]
 struct Model {
     failures: Arc<Mutex<VecDeque<Status>>>,
-    calls: Arc<Mutex<Vec<(MetadataMap, Option<Duration>)>>>,
+    calls: Arc<Mutex<Vec<Seen>>>,
 }
 
 #[tonic::async_trait]

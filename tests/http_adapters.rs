@@ -52,8 +52,11 @@ fn reqwest_client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-fn request(method: Method, uri: impl ToString) -> Request<Full<Bytes>> {
-    let request = Request::builder().method(method).uri(uri.to_string());
+fn request<U>(method: Method, uri: U) -> Request<Full<Bytes>>
+where
+    U: TryInto<http::Uri, Error: Into<http::Error>>,
+{
+    let request = Request::builder().method(method).uri(uri);
     request.body(Full::from("x")).unwrap()
 }
 
