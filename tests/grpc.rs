@@ -25,10 +25,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::grpc::{
-    GrpcClassify, GrpcDeadlineLayer, GrpcRequests, GrpcRetry, ServiceConfig, reject,
-};
-use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
+use tower_bulwark::grpc::{GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
+use tower_bulwark::http::{CopyReplay, ReceiveDeadlineLayer, ReplayBody, ReplayLayer};
 use tower_bulwark::retry::RetryPolicyBuilder;
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, Jitter, Rejection, ResourceLock, RetryPolicy, deadline,
@@ -84,7 +82,7 @@ async fn serve(model: &Model, breaker: &CircuitBreaker, tasks: &mut JoinSet<()>)
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .layer(GrpcDeadlineLayer::new())
+        .layer(ReceiveDeadlineLayer::grpc())
         .layer(
             breaker
                 .layer::<Infallible>()
@@ -326,6 +324,7 @@ async fn each_refusal_has_a_code_of_its_own() {
         .unwrap();
     let held = lock.acquire("a").await.unwrap();
     let status = Status::from(Rejection::from(lock.acquire("b").await.unwrap_err()));
+    assert_eq!(status.message(), "resource `gpu` was busy for too long");
     assert_eq!(
         (status.code(), pushback_of(&status)),
         (Code::ResourceExhausted, None)

@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep_until};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::grpc::{
-    Code, Codes, GrpcClassify, GrpcDeadlineLayer, GrpcRequests, GrpcRetry, Pushback, ServiceConfig,
-    decode_timeout, encode_timeout,
+    Code, Codes, GrpcClassify, GrpcRequests, GrpcRetry, Pushback, ServiceConfig, decode_timeout,
+    encode_timeout,
 };
-use tower_bulwark::http::ClassifyEnd;
+use tower_bulwark::http::{ClassifyEnd, ReceiveDeadlineLayer};
 use tower_bulwark::retry::RequestLimits;
 use tower_bulwark::{Classify, Outcome, Repeat, Verdict};
 
@@ -317,7 +317,7 @@ async fn a_server_asks_its_own_servers_for_what_is_left() {
             let header = encode_timeout(Duration::from_millis(inbound)).unwrap();
             request.headers_mut().insert("grpc-timeout", header);
         }
-        let sent = GrpcDeadlineLayer::new()
+        let sent = ReceiveDeadlineLayer::grpc()
             .layer(outbound)
             .oneshot(request)
             .await
@@ -721,7 +721,7 @@ async fn a_server_may_allow_less_than_its_caller_asks_for() {
         assert_eq!(named, deadline::current());
         Ok::<_, Infallible>(deadline::remaining())
     });
-    let layer = GrpcDeadlineLayer::new().at_most(10 * MS);
+    let layer = ReceiveDeadlineLayer::grpc().at_most(10 * MS);
     for (asked, left) in [
         (None, 10),
         (Some("20m"), 10),

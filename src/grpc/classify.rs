@@ -42,7 +42,7 @@ use crate::outcome::{Classify, Repeat, Verdict};
 /// HTTP/2 stream (of which `REFUSED_STREAM`, like a connection that says goodbye first, proves that nothing was
 /// done: it is tried again at once), a timeout. A refusal of this crate in it is no result of the service. What is
 /// not known is `UNAVAILABLE`, as gRPC has it for connections that fail; then only what may be done twice is sent
-/// again.
+/// again. With the feature `hyper` more is known: see [`ErrorKind`](crate::http::ErrorKind).
 ///
 /// A `CANCELLED` after the ambient deadline is taken for the `DEADLINE_EXCEEDED` that it is.
 ///
@@ -190,7 +190,7 @@ impl GrpcClassify {
     /// What an error says that came instead of a response.
     pub fn classify_error(&self, error: &(dyn StdError + 'static)) -> Verdict {
         match failure::of(error) {
-            failure::Failure::Refused => Verdict::ignored().because("refused on the way"),
+            failure::Failure::Refused => Verdict::ignored().because("not sent"),
             failure::Failure::Status(code, pushback) => self.verdict(code, pushback),
             failure::Failure::NotBegun => self
                 .verdict(Code::Unavailable, None)

@@ -5,9 +5,10 @@ use std::error::Error as StdError;
 use super::code::Code;
 use super::pushback::Pushback;
 use crate::error::Rejection;
+use crate::http::ErrorKind;
 
 pub(super) enum Failure {
-    /// A layer of this crate refused the call.
+    /// A layer of this crate refused the call, or the request itself was wrong: nothing is known of the server.
     Refused,
     Status(Code, Option<Pushback>),
     /// The server certainly did nothing, and takes the next one.
@@ -36,7 +37,12 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
             None => error.source(),
         };
     }
-    Failure::Unknown
+    match ErrorKind::of(error) {
+        ErrorKind::Unsent => Failure::NotBegun,
+        ErrorKind::Connect => Failure::NotConnected,
+        ErrorKind::Request | ErrorKind::Local => Failure::Refused,
+        _ => Failure::Unknown,
+    }
 }
 
 fn link(error: &(dyn StdError + 'static)) -> Option<Failure> {
@@ -47,11 +53,9 @@ fn link(error: &(dyn StdError + 'static)) -> Option<Failure> {
     if let Some(error) = error.downcast_ref::<h2::Error>() {
         return Some(h2_failure(error));
     }
-    if error.is::<tokio::time::error::Elapsed>() {
-        return Some(Failure::Status(Code::DeadlineExceeded, None));
-    }
-    let io = error.downcast_ref::<std::io::Error>()?;
-    (io.kind() == std::io::ErrorKind::ConnectionRefused).then_some(Failure::NotConnected)
+    error
+        .is::<tokio::time::error::Elapsed>()
+        .then_some(Failure::Status(Code::DeadlineExceeded, None))
 }
 
 /// gRFC A6, "Transparent Retries": what the server has certainly not begun. h2 reports a GOAWAY only to streams

@@ -51,7 +51,7 @@
 //!
 //! # A server
 //!
-//! [`GrpcDeadlineLayer`] outermost: what the caller still waits for is the deadline of everything below. Around the
+//! [`ReceiveDeadlineLayer::grpc`](crate::http::ReceiveDeadlineLayer::grpc) outermost: what the caller still waits for is the deadline of everything below. Around the
 //! service `reject_with(reject)` on a breaker or a lock answers refusals as gRPC does, with the time to come back in
 //! `grpc-retry-pushback-ms`.
 //!
@@ -63,7 +63,6 @@
 mod by_path;
 mod classify;
 mod code;
-mod deadline;
 mod failure;
 mod pushback;
 #[cfg(feature = "tonic")]
@@ -77,7 +76,6 @@ mod timeout;
 
 pub use classify::{GrpcClassify, GrpcClassifyEnd};
 pub use code::{Code, Codes};
-pub use deadline::{GrpcDeadlineFuture, GrpcDeadlineLayer, GrpcDeadlineService};
 pub use pushback::Pushback;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]

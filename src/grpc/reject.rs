@@ -21,9 +21,10 @@ use crate::error::{ContendedReason, Error, Rejection};
 /// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not help,
 /// giving back what one holds and starting over does.
 ///
-/// The message is that of the refusal, with the names and times in it: before it goes to strangers, make a status
-/// of your own. The refusal is the [source](StdError::source) of the status: [`Rejection::find`] finds it, and no
-/// classifier of this crate takes the status for a result of the service, as long as it has not been sent.
+/// The message names the breaker or the resource, and the reason; who holds a resource, and what the last failure
+/// said, is nobody's business but the operator's. All of it is in the refusal, which is the
+/// [source](StdError::source) of the status as long as that has not been sent: [`Rejection::find`] finds it, and no
+/// classifier of this crate takes such a status for a result of the service.
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
         let (code, pushback) = match &rejection {
@@ -38,13 +39,33 @@ impl From<Rejection> for Status {
                 }
             },
         };
-        let mut status = Self::new(code, rejection.to_string());
+        let mut status = Self::new(code, message(&rejection));
         if let Some(pushback) = pushback {
             push_back(&mut status, pushback);
         }
         status.set_source(Arc::new(rejection));
         status
     }
+}
+
+fn message(rejection: &Rejection) -> String {
+    let name = rejection.name();
+    let why = match rejection {
+        Rejection::CircuitOpen(open) => match open.retry_after() {
+            Some(delay) => {
+                return format!("circuit breaker `{name}` is open, retry after {delay:.3?}");
+            }
+            None => return format!("circuit breaker `{name}` is open"),
+        },
+        Rejection::Contended(contended) => match contended.reason() {
+            ContendedReason::Busy => "is busy",
+            ContendedReason::TimedOut => "was busy for too long",
+            ContendedReason::DeadlineExceeded => "was busy until the deadline",
+            ContendedReason::QueueFull => "is busy, and enough are waiting for it",
+            ContendedReason::Deadlock(_) => "could never be had: deadlock",
+        },
+    };
+    format!("resource `{name}` {why}")
 }
 
 fn push_back(status: &mut Status, pushback: Pushback) {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::ReceiveDeadlineLayer;
+
 pub(super) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The units, in nanoseconds, from the finest on.
@@ -69,4 +71,16 @@ pub fn decode_timeout(value: &[u8]) -> Option<Duration> {
 #[must_use]
 pub(super) fn timeout_in(headers: &HeaderMap) -> Option<Duration> {
     decode_timeout(headers.get(TIMEOUT)?.as_bytes())
+}
+
+impl ReceiveDeadlineLayer {
+    /// Reads `grpc-timeout`. (feature `grpc`)
+    ///
+    /// A handler's own client that goes by [`GrpcRequests`](super::GrpcRequests) asks its servers for what is left.
+    /// A tonic server ends a call whose time is over by itself.
+    #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
+    #[must_use]
+    pub fn grpc() -> Self {
+        Self::reading(TIMEOUT, decode_timeout)
+    }
 }
