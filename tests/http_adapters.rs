@@ -7,6 +7,8 @@
 mod support;
 
 use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use support::{Fault, Server};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::http::{
@@ -111,6 +114,99 @@ async fn a_timeout_of_reqwest_is_one_and_so_is_one_of_tokio() {
 async fn a_wrong_url_is_the_requests_own_fault() {
     let error = reqwest_client().get("http://").build().unwrap_err();
     assert_eq!(ErrorKind::of(&error), ErrorKind::Request);
+}
+
+// ---- HTTP/2 -------------------------------------------------------------------------------------------
+
+/// An HTTP/2 server that resets its first streams with these reasons, and answers `200` from then on. Gives its
+/// address, and counts the streams it has seen.
+async fn resets(reasons: Vec<h2::Reason>) -> (String, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (count, reasons) = (Arc::clone(&seen), Arc::new(Mutex::new(reasons.into_iter())));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (count, reasons) = (Arc::clone(&count), Arc::clone(&reasons));
+            connections.spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let reason = reasons.lock().unwrap().next();
+                    match reason {
+                        Some(reason) => respond.send_reset(reason),
+                        None => drop(respond.send_response(Response::new(()), true)),
+                    }
+                }
+            });
+        }
+    });
+    (address, seen, tasks)
+}
+
+fn http2() -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .retry_canceled_requests(false)
+        .build_http()
+}
+
+#[tokio::test]
+async fn a_reset_stream_is_what_its_reason_says() {
+    for (reason, kind) in [
+        (h2::Reason::REFUSED_STREAM, ErrorKind::Unsent),
+        (h2::Reason::ENHANCE_YOUR_CALM, ErrorKind::EnhanceYourCalm),
+        (h2::Reason::INTERNAL_ERROR, ErrorKind::Broken),
+        (h2::Reason::CANCEL, ErrorKind::Broken),
+    ] {
+        let (address, _, _server) = resets(vec![reason]).await;
+        let post = request(Method::POST, address);
+        let error = http2().request(post).await.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), kind, "{reason:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_at_once_whatever_the_method_and_costs_nothing() {
+    let (address, seen, _server) = resets(vec![h2::Reason::REFUSED_STREAM]).await;
+    let breaker = CircuitBreaker::new("api");
+    // One attempt more is all there is, and there is no time to wait for it.
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(3_600 * SECOND))
+        .max_delay(3_600 * SECOND)
+        .max_retries(1)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(policy.http_layer())
+        .layer(breaker.http_layer())
+        .service(http2());
+    let response = service
+        .oneshot(request(Method::POST, address))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+    let totals = breaker.snapshot().totals;
+    assert_eq!(
+        (totals.ignored, totals.failures, totals.successes),
+        (1, 0, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_post_whose_stream_broke_is_not_sent_again_and_a_put_is() {
+    for (method, streams) in [(Method::POST, 1), (Method::PUT, 2)] {
+        let (address, seen, _server) = resets(vec![h2::Reason::INTERNAL_ERROR]).await;
+        let service = quick().http_layer().layer(http2());
+        let result = service.oneshot(request(method.clone(), address)).await;
+        assert_eq!(result.is_ok(), streams == 2, "{method}");
+        assert_eq!(seen.load(Ordering::SeqCst), streams, "{method}");
+    }
 }
 
 // ---- Layers -------------------------------------------------------------------------------------------
