@@ -1,4 +1,5 @@
-//! gRPC over real connections: a tonic client and server in one process, and an HTTP/2 server that refuses streams.
+//! gRPC over real connections: a tonic client and server in one process, and an HTTP/2 server that refuses
+//! streams.
 #![cfg(feature = "tonic")]
 
 /// Made from `examples/support/completion.proto`.

@@ -1,5 +1,5 @@
-//! What gRPC says, case by case: gRFC A6, gRPC over HTTP/2, and the mapping of statuses. The files say where each
-//! case comes from.
+//! What gRPC says, case by case: gRFC A6, gRPC over HTTP/2, and the mapping of statuses. The files say where
+//! each case comes from.
 #![cfg(feature = "grpc")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 

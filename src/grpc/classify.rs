@@ -12,8 +12,8 @@ use crate::deadline::{self, Deadline};
 use crate::http::ClassifyEnd;
 use crate::outcome::{Classify, Repeat, Verdict};
 
-/// Judges gRPC calls by their status codes: for a retry and for a breaker, around HTTP (a tonic channel or server)
-/// and around typed calls (`tonic::Status`; feature `tonic`).
+/// Judges gRPC calls by their status codes: for a retry and for a breaker, around HTTP (a tonic channel or
+/// server) and around typed calls (`tonic::Status`; feature `tonic`).
 ///
 /// | code | retry | [idempotent](Self::idempotent) | to a breaker |
 /// |---|---|---|---|
@@ -23,26 +23,28 @@ use crate::outcome::{Classify, Repeat, Verdict};
 /// | `CANCELLED` | no | no | ignored |
 /// | all others | no | no | success |
 ///
-/// The first column is that of [AIP-194](https://google.aip.dev/194), and of gRFC A6: a code that says that the
-/// service has not begun. `RESOURCE_EXHAUSTED` may be a quota, and whose is used up is not served sooner by asking
-/// again. `PERMISSION_DENIED` and its kin are the caller's doing: one caller without rights must not open the
-/// circuit for all. `DEADLINE_EXCEEDED` is a failure, because a service that hangs says nothing else.
+/// The first column is that of [AIP-194](https://google.aip.dev/194), and of gRFC A6: a code that says that
+/// the service has not begun. `RESOURCE_EXHAUSTED` may be a quota, and whose is used up is not served sooner
+/// by asking again. `PERMISSION_DENIED` and its kin are the caller's doing: one caller without rights must
+/// not open the circuit for all. `DEADLINE_EXCEEDED` is a failure, because a service that hangs says nothing
+/// else.
 ///
 /// # What is judged when
 ///
-/// An HTTP response is judged by its head if its head is all of it (gRPC's *Trailers-Only*, the form that errors
-/// take), if its HTTP status is not `200`, or if it is no gRPC at all. Any other head is a success so far: to gRPC
-/// the call is *committed*, and not retried. How it ends is in the trailers; a breaker that shall see them needs
-/// `until_body_end` and [`at_end`](Self::at_end).
+/// An HTTP response is judged by its head if its head is all of it (gRPC's *Trailers-Only*, the form that
+/// errors take), if its HTTP status is not `200`, or if it is no gRPC at all. Any other head is a success so
+/// far: to gRPC the call is *committed*, and not retried. How it ends is in the trailers; a breaker that
+/// shall see them needs `until_body_end` and [`at_end`](Self::at_end).
 ///
-/// `grpc-retry-pushback-ms` is obeyed: a delay instead of the backoff, if the code is one to be retried; or no
-/// retry whatever the code.
+/// `grpc-retry-pushback-ms` is obeyed: a delay instead of the backoff, if the code is one to be retried; or
+/// no retry whatever the code.
 ///
 /// An error instead of a response is judged by what is in the chain of its causes: a `tonic::Status`, a reset
-/// HTTP/2 stream (of which `REFUSED_STREAM`, like a connection that says goodbye first, proves that nothing was
-/// done: it is tried again at once), a timeout. A refusal of this crate in it is no result of the service. What is
-/// not known is `UNAVAILABLE`, as gRPC has it for connections that fail; then only what may be done twice is sent
-/// again. With the feature `hyper` more is known: see [`ErrorKind`](crate::http::ErrorKind).
+/// HTTP/2 stream (of which `REFUSED_STREAM`, like a connection that says goodbye first, proves that nothing
+/// was done: it is tried again at once), a timeout. A refusal of this crate in it is no result of the
+/// service. What is not known is `UNAVAILABLE`, as gRPC has it for connections that fail; then only what may
+/// be done twice is sent again. With the feature `hyper` more is known: see
+/// [`ErrorKind`](crate::http::ErrorKind).
 ///
 /// A `CANCELLED` after the ambient deadline is taken for the `DEADLINE_EXCEEDED` that it is.
 ///
@@ -93,7 +95,8 @@ impl GrpcClassify {
         self
     }
 
-    /// These codes are failures to a breaker, and no others. One that is also an overload or ignored is a failure.
+    /// These codes are failures to a breaker, and no others. One that is also an overload or ignored is a
+    /// failure.
     pub const fn failures(mut self, codes: Codes) -> Self {
         self.failures = codes;
         self
@@ -111,8 +114,8 @@ impl GrpcClassify {
         self
     }
 
-    /// For a retry with a [throttle](crate::RetryBudget::throttle), which counts by codes and not by health: a code
-    /// to be retried is a failure, `OK` is a success, and all others count as neither.
+    /// For a retry with a [throttle](crate::RetryBudget::throttle), which counts by codes and not by health:
+    /// a code to be retried is a failure, `OK` is a success, and all others count as neither.
     pub const fn for_throttle(mut self) -> Self {
         self.by_code = true;
         self
@@ -165,8 +168,8 @@ impl GrpcClassify {
     /// Judges ends of bodies, for a breaker that holds its permits
     /// [`until_body_end`](crate::CircuitBreakerLayer::until_body_end).
     ///
-    /// A body that ends without a `grpc-status` makes its call `UNKNOWN`, and so a failure: a stream that was cut off
-    /// on the way looks like that.
+    /// A body that ends without a `grpc-status` makes its call `UNKNOWN`, and so a failure: a stream that was
+    /// cut off on the way looks like that.
     ///
     /// ```
     /// use tower_bulwark::CircuitBreaker;

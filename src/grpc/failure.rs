@@ -8,7 +8,8 @@ use crate::error::Rejection;
 use crate::http::ErrorKind;
 
 pub(super) enum Failure {
-    /// A layer of this crate refused the call, or the request itself was wrong: nothing is known of the server.
+    /// A layer of this crate refused the call, or the request itself was wrong: nothing is known of the
+    /// server.
     Refused,
     Status(Code, Option<Pushback>),
     /// The server certainly did nothing, and takes the next one.
@@ -58,8 +59,8 @@ fn link(error: &(dyn StdError + 'static)) -> Option<Failure> {
         .then_some(Failure::Status(Code::DeadlineExceeded, None))
 }
 
-/// gRFC A6, "Transparent Retries": what the server has certainly not begun. h2 reports a GOAWAY only to streams
-/// above the last one that the server looked at.
+/// gRFC A6, "Transparent Retries": what the server has certainly not begun. h2 reports a GOAWAY only to
+/// streams above the last one that the server looked at.
 fn h2_failure(error: &h2::Error) -> Failure {
     let Some(reason) = error.reason() else {
         return Failure::Unknown;

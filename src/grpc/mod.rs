@@ -1,8 +1,8 @@
-//! What gRPC means to the patterns: codes, deadlines, pushback, service configs. (feature `grpc`; what names a type of
-//! tonic: feature `tonic`)
+//! What gRPC means to the patterns: codes, deadlines, pushback, service configs. (feature `grpc`; what names
+//! a type of tonic: feature `tonic`)
 //!
-//! To HTTP every gRPC call is a `200`. What became of it is a code, in a header if it failed at once, else in the
-//! trailers behind the body; [`GrpcClassify`] knows where to look.
+//! To HTTP every gRPC call is a `200`. What became of it is a code, in a header if it failed at once, else in
+//! the trailers behind the body; [`GrpcClassify`] knows where to look.
 //!
 //! # A client
 //!
@@ -51,15 +51,15 @@
 //!
 //! # A server
 //!
-//! [`ReceiveDeadlineLayer::grpc`](crate::http::ReceiveDeadlineLayer::grpc) outermost: what the caller still waits for is the deadline of everything below. Around the
-//! service `reject_with(reject)` on a breaker or a lock answers refusals as gRPC does, with the time to come back in
-//! `grpc-retry-pushback-ms`.
+//! [`ReceiveDeadlineLayer::grpc`](crate::http::ReceiveDeadlineLayer::grpc) outermost: what the caller still
+//! waits for is the deadline of everything below. Around the service `reject_with(reject)` on a breaker or a
+//! lock answers refusals as gRPC does, with the time to come back in `grpc-retry-pushback-ms`.
 //!
 //! # What is not done
 //!
-//! Hedging: its policies are read and reported, see [`ServiceConfig::not_supported`]. A request that the server has
-//! not begun is sent again once in a call, whenever that happens, where A6 does so for the first attempt only, and
-//! only for methods that are retried at all. Buffers are per call, not per channel.
+//! Hedging: its policies are read and reported, see [`ServiceConfig::not_supported`]. A request that the
+//! server has not begun is sent again once in a call, whenever that happens, where A6 does so for the first
+//! attempt only, and only for methods that are retried at all. Buffers are per call, not per channel.
 mod by_path;
 mod classify;
 mod code;

@@ -18,13 +18,13 @@ use crate::error::{ContendedReason, Error, Rejection};
 /// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
 /// | a deadlock | `ABORTED` | `-1` |
 ///
-/// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not help,
-/// giving back what one holds and starting over does.
+/// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not
+/// help, giving back what one holds and starting over does.
 ///
-/// The message names the breaker or the resource, and the reason; who holds a resource, and what the last failure
-/// said, is nobody's business but the operator's. All of it is in the refusal, which is the
-/// [source](StdError::source) of the status as long as that has not been sent: [`Rejection::find`] finds it, and no
-/// classifier of this crate takes such a status for a result of the service.
+/// The message names the breaker or the resource, and the reason; who holds a resource, and what the last
+/// failure said, is nobody's business but the operator's. All of it is in the refusal, which is the
+/// [source](StdError::source) of the status as long as that has not been sent: [`Rejection::find`] finds it,
+/// and no classifier of this crate takes such a status for a result of the service.
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
         let (code, pushback) = match &rejection {
@@ -79,11 +79,12 @@ fn push_back(status: &mut Status, pushback: Pushback) {
     }
 }
 
-/// What a stack of layers ended with, as a status: for `.map_err(Status::from)` between the layers and a tonic
-/// client, and for `?` in a handler.
+/// What a stack of layers ended with, as a status: for `.map_err(Status::from)` between the layers and a
+/// tonic client, and for `?` in a handler.
 ///
-/// The service's own error is what tonic makes of it: a `Status` is itself. A retry that gave up is the last failure;
-/// if that was an attempt that took too long, `DEADLINE_EXCEEDED`. A refusal is as [`From<Rejection>`] has it.
+/// The service's own error is what tonic makes of it: a `Status` is itself. A retry that gave up is the last
+/// failure; if that was an attempt that took too long, `DEADLINE_EXCEEDED`. A refusal is as
+/// [`From<Rejection>`] has it.
 ///
 /// Without it a tonic client makes `UNKNOWN` of a refusal.
 impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
@@ -102,8 +103,8 @@ impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
     }
 }
 
-/// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers around
-/// a tonic service, whose error type stays what it is.
+/// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers
+/// around a tonic service, whose error type stays what it is.
 ///
 /// ```
 /// use tower_bulwark::{CircuitBreaker, Rejection};

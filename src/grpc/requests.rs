@@ -11,14 +11,16 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 
 /// What a retry asks of gRPC requests; for [`RetryLayer::requests`](crate::RetryLayer::requests).
 ///
-/// - How they are copied, `R` says. Default: with `Clone`, which the body of a tonic request does not have: give
-///   it one that can be sent again with a [`ReplayLayer`](crate::http::ReplayLayer), and take
+/// - How they are copied, `R` says. Default: with `Clone`, which the body of a tonic request does not have:
+///   give it one that can be sent again with a [`ReplayLayer`](crate::http::ReplayLayer), and take
 ///   `GrpcRequests::over(CopyReplay)`.
-/// - The call has to end when the [`Deadline`] in the request's extensions, or the time in its `grpc-timeout`, is
-///   over, whichever comes first, with all attempts and waits: a retry that would begin later is not waited for.
+/// - The call has to end when the [`Deadline`] in the request's extensions, or the time in its
+///   `grpc-timeout`, is over, whichever comes first, with all attempts and waits: a retry that would begin
+///   later is not waited for.
 /// - Each attempt carries a `grpc-timeout` of what is left when it begins (of the ambient
-///   [deadline](crate::deadline) and of all those), and a `grpc-previous-rpc-attempts` if it is not the first, as
-///   [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#exposed-retry-metadata) has it.
+///   [deadline](crate::deadline) and of all those), and a `grpc-previous-rpc-attempts` if it is not the
+///   first, as [gRFC
+///   A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#exposed-retry-metadata) has it.
 ///   What another call left in that header is removed.
 ///
 /// If the time is over when an attempt begins, it asks for a nanosecond: its server gives up at once.

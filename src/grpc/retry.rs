@@ -37,14 +37,14 @@ use crate::retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy, RetryS
 ///
 /// As in [gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md):
 ///
-/// - The wait before retry *n* is `min(initialBackoff * backoffMultiplier^(n-1), maxBackoff)`, give or take 20 %: it
-///   may be longer than `maxBackoff`.
+/// - The wait before retry *n* is `min(initialBackoff * backoffMultiplier^(n-1), maxBackoff)`, give or take
+///   20 %: it may be longer than `maxBackoff`.
 /// - A pushback of the server is waited to the letter, however long it is; only the deadline ends it.
 /// - The throttle is one for all methods, whatever their policies. It counts a success when the head of the
 ///   response is good, not at the end of its body.
 /// - `timeout` is for the whole call. One in the request, or the ambient deadline, may be shorter.
-/// - A request of which the server has certainly seen nothing is sent once more at once, if the method is retried
-///   at all; such an attempt is none of `maxAttempts`.
+/// - A request of which the server has certainly seen nothing is sent once more at once, if the method is
+///   retried at all; such an attempt is none of `maxAttempts`.
 ///
 /// A method that the config does not speak of, or for which it wants hedging, is called once.
 #[derive(Clone)]
@@ -66,8 +66,8 @@ struct Rule {
 }
 
 impl GrpcRetry {
-    /// Retries of the server `name`, as `config` says. The policies are called by the name and that of their entry:
-    /// `model/completion.v1.Completions/Complete`.
+    /// Retries of the server `name`, as `config` says. The policies are called by the name and that of their
+    /// entry: `model/completion.v1.Completions/Complete`.
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ impl GrpcRetry {
         &self.shared.name
     }
 
-    /// The policy of the method with this path, `/service/method`. One that allows no retries, if the config allows
-    /// none.
+    /// The policy of the method with this path, `/service/method`. One that allows no retries, if the config
+    /// allows none.
     #[must_use]
     pub fn policy(&self, path: &str) -> &RetryPolicy {
         &self.shared.rule(path).policy
@@ -203,8 +203,8 @@ pub struct GrpcRetryLayer<L, R = GrpcRequests> {
 }
 
 impl<L, R> GrpcRetryLayer<L, R> {
-    /// Asks `requests` all there is to ask of a request, instead of [`GrpcRequests`]; mind that deadlines and headers
-    /// are its part: give `GrpcRequests::over(..)`.
+    /// Asks `requests` all there is to ask of a request, instead of [`GrpcRequests`]; mind that deadlines and
+    /// headers are its part: give `GrpcRequests::over(..)`.
     #[must_use]
     pub fn requests<Q>(self, requests: Q) -> GrpcRetryLayer<L, Q> {
         GrpcRetryLayer {

@@ -21,8 +21,8 @@ const UNITS: [(u128, char); 6] = [
 const MOST_DIGITS: usize = 8;
 const MOST: u128 = 99_999_999;
 
-/// The value of a `grpc-timeout` header for the time that is left; `None` if there is none left: such a call is
-/// not to be sent, it has failed with `DEADLINE_EXCEEDED`.
+/// The value of a `grpc-timeout` header for the time that is left; `None` if there is none left: such a call
+/// is not to be sent, it has failed with `DEADLINE_EXCEEDED`.
 ///
 /// In the finest unit of which it takes no more than eight digits, rounded up, so that the server never gives
 /// up before its client does. What is too long even in hours is `99999999H`, which is 11 415 years.
@@ -76,8 +76,8 @@ pub(super) fn timeout_in(headers: &HeaderMap) -> Option<Duration> {
 impl ReceiveDeadlineLayer {
     /// Reads `grpc-timeout`. (feature `grpc`)
     ///
-    /// A handler's own client that goes by [`GrpcRequests`](super::GrpcRequests) asks its servers for what is left.
-    /// A tonic server ends a call whose time is over by itself.
+    /// A handler's own client that goes by [`GrpcRequests`](super::GrpcRequests) asks its servers for what is
+    /// left. A tonic server ends a call whose time is over by itself.
     #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
     #[must_use]
     pub fn grpc() -> Self {

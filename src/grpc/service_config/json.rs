@@ -1,5 +1,5 @@
-//! From JSON to rules, by gRFC A6 ("Validation of retryPolicy", "Validation of hedgingPolicy") and the JSON form of
-//! protobuf. By hand, so that an error says which field is wrong, and why.
+//! From JSON to rules, by gRFC A6 ("Validation of retryPolicy", "Validation of hedgingPolicy") and the JSON
+//! form of protobuf. By hand, so that an error says which field is wrong, and why.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -49,14 +49,14 @@ impl ServiceConfig {
     ///
     /// # Errors
     ///
-    /// [`ServiceConfigError`] for the first thing that is wrong. One policy that is wrong makes the whole config
-    /// wrong: a client then keeps the config it had.
+    /// [`ServiceConfigError`] for the first thing that is wrong. One policy that is wrong makes the whole
+    /// config wrong: a client then keeps the config it had.
     pub fn parse(json: &str) -> Result<Self, ServiceConfigError> {
         json::read(json)
     }
 
-    /// What is said of the method with this path (`/service/method`, as in the URI of its requests): of itself, of
-    /// its service, or of all methods.
+    /// What is said of the method with this path (`/service/method`, as in the URI of its requests): of
+    /// itself, of its service, or of all methods.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&MethodConfig> {
         self.methods.get(path).map(|method| &**method)
@@ -68,8 +68,9 @@ impl ServiceConfig {
         self.throttling
     }
 
-    /// The names of the entries that ask for what this crate does not do, which is hedging: calls of their methods
-    /// are made once. `/service/method`, `/service/`, or empty for the default of all methods; sorted.
+    /// The names of the entries that ask for what this crate does not do, which is hedging: calls of their
+    /// methods are made once. `/service/method`, `/service/`, or empty for the default of all methods;
+    /// sorted.
     #[must_use]
     pub fn not_supported(&self) -> Vec<String> {
         let hedged = self
@@ -130,8 +131,8 @@ pub struct HedgingConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryThrottling {
-    /// How many tokens there are at first, from 1 to 1000. A failure takes one, and there are no retries while no
-    /// more than half of them are left.
+    /// How many tokens there are at first, from 1 to 1000. A failure takes one, and there are no retries
+    /// while no more than half of them are left.
     pub max_tokens: u32,
     /// What a success puts back, in tokens: at least 0.001, and no more than three decimals.
     pub token_ratio: f64,
