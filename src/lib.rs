@@ -47,6 +47,9 @@
 //! - [`Registry`]: handles by name, a snapshot of everything, a feed of recent events.
 //! - [`observe`]: logs, metrics, observers. [`deadline`]: one deadline for every wait. [`workflow`]: one id for
 //!   everything that is done for one piece of work.
+//! - `http` and `grpc` (features of these names): what a `429`, a `GOAWAY` or a `RESOURCE_EXHAUSTED` means to each
+//!   layer, which requests may be done twice, when a server wants to be asked again, bodies that can be sent again,
+//!   and calls that end with their bodies.
 //! - [`docs::testing`]: every wait follows tokio's clock, so pause it.
 //!
 //! [`snapshot`]: CircuitBreaker::snapshot
@@ -63,8 +66,12 @@ pub mod docs;
 pub mod error;
 pub mod event;
 pub mod explain;
+#[cfg(feature = "grpc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
+pub mod grpc;
 mod histogram;
 #[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod observe;
 pub mod outcome;

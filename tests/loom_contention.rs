@@ -160,8 +160,8 @@ impl Lock {
 
     fn release(&self, permit: Key) {
         let released = self.state.lock().unwrap().release(permit, NOW);
-        let (_, _, wake) = released.expect("a permit is given back once");
-        wake.iter().for_each(Thread::unpark);
+        let released = released.expect("a permit is given back once");
+        released.wake.iter().for_each(Thread::unpark);
     }
 
     fn set_capacity(&self, n: usize) {

@@ -353,6 +353,47 @@ async fn each_attempt_is_numbered_on_a_copy_of_its_own_and_one_that_never_starte
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_retried_at_once_does_not_wait_for_the_timeout_of_the_attempt_before() {
+    let start = Instant::now();
+    let (_, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Wrong), Ok(())]);
+    let service = each_second()
+        .attempt_timeout(10 * SECOND)
+        .build()
+        .unwrap()
+        .layer()
+        .classify_with(|result: Result<&(), &ApiError>| match result {
+            Ok(()) => Verdict::success(),
+            Err(ApiError::Wrong) => Verdict::failure().at_once(),
+            Err(ApiError::Busy) => Verdict::failure().retry_exactly_after(Duration::ZERO),
+        })
+        .layer(service_fn(move |(): ()| {
+            let answer = next();
+            async move {
+                tokio::task::yield_now().await; // Only who waits has a timer.
+                answer
+            }
+        }));
+    service.oneshot(()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_counts_no_request_that_is_sent_again_for_nothing() {
+    let budget = RetryBudget::throttle(10, 0.1).unwrap();
+    let policy = each_second().budget(budget.clone()).build().unwrap();
+    let (_, next) = scripted(&[Err(ApiError::Wrong), Err(ApiError::Wrong), Ok(())]);
+    let service = policy
+        .layer()
+        .classify_with(|result: Result<&(), &ApiError>| match result {
+            Ok(()) => Verdict::ignored(),
+            Err(_) => Verdict::failure().at_once(),
+        })
+        .layer(service_fn(move |(): ()| ready(next())));
+    service.oneshot(()).await.unwrap();
+    assert_eq!(budget.available(), Some(4), "the second was an attempt");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttle_stops_retries_while_half_of_its_tokens_are_gone() {
     let budget = RetryBudget::throttle(4, 1.0).unwrap();
     let policy = each_second().budget(budget.clone()).build().unwrap();
@@ -540,6 +581,62 @@ async fn a_service_that_never_gets_ready_again_does_not_outlast_the_deadline() {
     advance(9 * SECOND).await;
     let error: Error<tower_bulwark::Boxed> = assert_ready!(call.poll()).unwrap_err();
     assert!(matches!(error, Error::Exhausted(e) if e.reason() == StopReason::Deadline));
+}
+
+/// Conformance vectors for what is left of a deadline. The peers' habits in the same file are not rules.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_decides_whether_there_is_another_attempt_and_how_long_it_may_take() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("vectors/deadline.json")).unwrap();
+    let cases = vectors["cases"].as_array().unwrap();
+    for case in cases {
+        let millis = |key: &str| case[key].as_u64().map(Duration::from_millis);
+        let wait = millis("wait_ms").unwrap();
+        let mut policy = RetryPolicy::builder()
+            .max_retries(1)
+            .min_attempt(millis("min_attempt_ms").unwrap());
+        if let Some(timeout) = millis("per_try_timeout_ms") {
+            policy = policy.attempt_timeout(timeout);
+        }
+        let began = Arc::new(Mutex::new(Vec::new()));
+        let elapsed = millis("elapsed_ms").unwrap();
+        let left = millis("total_deadline_ms").map(|total| total.saturating_sub(elapsed));
+        let deadline = left.map(Deadline::after);
+        let seen = Arc::clone(&began);
+        let service = policy
+            .build()
+            .unwrap()
+            .layer()
+            .classify_with(move |_: Result<&(), &ApiError>| {
+                Verdict::failure().retry_exactly_after(wait)
+            })
+            .deadline_from(move |_: &()| deadline)
+            .layer(service_fn(move |(): ()| {
+                let mut began = seen.lock().unwrap();
+                began.push(Instant::now());
+                let first = began.len() == 1;
+                async move {
+                    match first {
+                        true => Err::<(), _>(ApiError::Busy),
+                        false => pending().await,
+                    }
+                }
+            }));
+        // Only what nothing bounds gets to the end of this.
+        let patience = Duration::from_secs(1_000);
+        let result = tokio::time::timeout(patience, service.oneshot(())).await;
+        let ended = Instant::now();
+        let began = began.lock().unwrap();
+        let again = case["expect"]["retry"].as_bool().unwrap();
+        assert_eq!(began.len(), if again { 2 } else { 1 }, "{case}: {result:?}");
+        if again {
+            assert_eq!(began[1] - began[0], wait, "{case}");
+            let expected = case["expect"]["attempt_timeout_ms"].as_u64();
+            let ran = expected.map_or(patience - wait, Duration::from_millis);
+            assert_eq!(ended - began[1], ran, "{case}");
+        }
+    }
+    assert_eq!(cases.len(), 14, "cases went missing");
 }
 
 #[tokio::test(start_paused = true)]

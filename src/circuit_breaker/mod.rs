@@ -100,9 +100,10 @@
 //!
 //! # What it costs
 //!
-//! A healthy call reads one shared word and writes one word of its own group of threads: no lock, no allocation,
-//! and no clock unless the policy is about time. A refusal reads the clock and clones an `Arc`. Failures, probes
-//! and changes take a lock for some nanoseconds; snapshots do too.
+//! A healthy call reads one shared word, and writes words of its own group of threads only: a reference count when
+//! it starts and when it ends, and a counter of successes. No lock, no allocation, and no clock unless the policy
+//! is about time: a window of time reads it once a call, slow calls twice. A refusal reads the clock and allocates
+//! nothing. Failures, probes and changes take a lock for some nanoseconds; snapshots do too.
 //!
 //! # See also
 //!

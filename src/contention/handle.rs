@@ -18,7 +18,7 @@ use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
 use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
 use super::snapshot::ResourceSnapshot;
-use super::state::{EndedBy, GaveUp, Owner, State};
+use super::state::{EndedBy, GaveUp, Owner, Released, State};
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
@@ -348,7 +348,12 @@ impl Shared {
     pub(super) fn release(&self, permit: Key) {
         let now = time::now();
         let released = self.state().release(permit, now);
-        let Some((held, held_for, wake)) = released else {
+        let Some(Released {
+            holder,
+            held_for,
+            wake,
+        }) = released
+        else {
             return;
         };
         if let Some(waker) = wake {
@@ -360,7 +365,7 @@ impl Shared {
             .is_some_and(|threshold| held_for >= threshold)
         {
             self.publish(ContentionEvent::LongHold {
-                holder: held.holder,
+                holder,
                 held_for,
                 released: true,
             });

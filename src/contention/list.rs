@@ -63,26 +63,27 @@ impl<T> List<T> {
     }
 
     /// Adds something at the end.
+    #[inline]
     pub(super) fn push(&mut self, value: T) -> Key {
         let id = self.next_id;
         self.next_id += 1;
-        let entry = Entry {
-            id,
-            in_order: true,
-            before: self.last,
-            behind: NOWHERE,
-            value: Some(value),
-        };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.places[slot] = entry;
-                slot
-            }
-            None => {
-                self.places.push(entry);
-                self.places.len() - 1
-            }
-        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Entry {
+                id: VACANT,
+                in_order: false,
+                before: NOWHERE,
+                behind: NOWHERE,
+                value: None,
+            });
+            self.places.len() - 1
+        });
+        // In place, and not as a whole: entries are large, and this is what every permit does.
+        let entry = &mut self.places[slot];
+        entry.id = id;
+        entry.in_order = true;
+        entry.before = self.last;
+        entry.behind = NOWHERE;
+        entry.value = Some(value);
         match self.places.get_mut(self.last) {
             Some(last) => last.behind = slot,
             None => self.first = slot,

@@ -203,38 +203,57 @@ where
             .map_err(|error| self.answer.error(error))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let holder = self
             .requests
             .holder(&request)
             .or_else(workflow::current)
             .unwrap_or_else(Holder::anonymous);
-        let state = match self.lock.shared.take_free(&holder) {
+        match self.lock.shared.take_free(&holder) {
             Some(permit) => {
                 let slot = Slot::new(self.lock.clone(), permit);
-                State::call(slot, || self.inner.call(request))
+                let state = State::call(slot, || self.inner.call(request));
+                self.future(state)
             }
-            None => {
-                let patience = Patience {
-                    timeout: self.lock.policy().timeout(),
-                    deadline: self.requests.deadline(&request),
-                };
-                let lock = self.lock.clone();
-                // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the
-                // clone below would wait for in vain: it goes, and the place is free while the call waits.
-                self.inner = self.inner.clone();
-                State::Waiting {
-                    wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
-                    next: Some((self.inner.clone(), request)),
-                }
-            }
-        };
+            None => self.queue(holder, request),
+        }
+    }
+}
+
+impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
+    #[inline]
+    fn future<Req>(&self, state: State<S, Req, S::Future>) -> ContentionFuture<S, Req, L, A>
+    where
+        S: Service<Req>,
+    {
         ContentionFuture {
             state,
             alarm: HoldAlarm::default(),
             answer: self.answer.clone(),
             _leaf: PhantomData,
         }
+    }
+
+    /// Apart from the way of a call that finds a free permit, so that that one is short.
+    #[inline(never)]
+    fn queue<Req>(&mut self, holder: Holder, request: Req) -> ContentionFuture<S, Req, L, A>
+    where
+        S: Service<Req> + Clone,
+        H: RequestHolder<Req>,
+    {
+        let patience = Patience {
+            timeout: self.lock.policy().timeout(),
+            deadline: self.requests.deadline(&request),
+        };
+        let lock = self.lock.clone();
+        // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
+        // wait for in vain: it goes, and the place is free while the call waits.
+        self.inner = self.inner.clone();
+        self.future(State::Waiting {
+            wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
+            next: Some((self.inner.clone(), request)),
+        })
     }
 }
 

@@ -109,6 +109,14 @@ pub(super) enum GaveUp<W> {
     PassedOn { waited: Duration, wake: Option<W> },
 }
 
+/// A permit that was given back: whose it was, how long it was held, and whom to wake.
+#[derive(Debug)]
+pub(super) struct Released<W> {
+    pub(super) holder: Holder,
+    pub(super) held_for: Duration,
+    pub(super) wake: Option<W>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct State<W> {
     pub(super) capacity: usize,
@@ -288,18 +296,17 @@ impl<W> State<W> {
         self.stats.wait.record(waited);
     }
 
-    /// Gives a permit back. Says whose it was, how long it was held, and whom to wake.
+    /// Gives a permit back.
     #[must_use = "somebody may have to be woken"]
-    pub(super) fn release(
-        &mut self,
-        permit: Key,
-        now: Tick,
-    ) -> Option<(Held, Duration, Option<W>)> {
+    pub(super) fn release(&mut self, permit: Key, now: Tick) -> Option<Released<W>> {
         let held = self.held.remove(permit)?;
         let held_for = now.since(held.since);
         self.stats.hold.record(held_for);
-        let wake = self.grant(now);
-        Some((held, held_for, wake))
+        Some(Released {
+            holder: held.holder,
+            held_for,
+            wake: self.grant(now),
+        })
     }
 
     /// Changes the number of permits, and says whom to wake. Holders beyond it keep theirs.

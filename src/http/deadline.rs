@@ -33,6 +33,7 @@ use crate::deadline::{self, Deadline};
 #[derive(Clone, Debug)]
 pub struct ReceiveDeadlineLayer {
     header: HeaderName,
+    read: fn(&[u8]) -> Option<Duration>,
     at_most: Option<Duration>,
 }
 
@@ -52,8 +53,14 @@ impl ReceiveDeadlineLayer {
     /// Reads `x-envoy-expected-rq-timeout-ms`, as long as it says.
     #[must_use]
     pub fn new() -> Self {
+        Self::reading(EXPECTED, millis)
+    }
+
+    /// Reads a header of another format.
+    pub(crate) fn reading(header: HeaderName, read: fn(&[u8]) -> Option<Duration>) -> Self {
         Self {
-            header: EXPECTED,
+            header,
+            read,
             at_most: None,
         }
     }
@@ -101,7 +108,11 @@ impl Default for SendDeadlineLayer {
 }
 
 fn millis_in(headers: &HeaderMap, header: &HeaderName) -> Option<Duration> {
-    let text = headers.get(header)?.as_bytes().trim_ascii();
+    millis(headers.get(header)?.as_bytes())
+}
+
+fn millis(value: &[u8]) -> Option<Duration> {
+    let text = value.trim_ascii();
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(text).ok().filter(|_| digits)?;
     // Too many digits are too much time to matter.
@@ -162,7 +173,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for ReceiveDeadlineService<S
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let asked = millis_in(request.headers(), &self.layer.header);
+        let asked = request.headers().get(&self.layer.header);
+        let asked = asked.and_then(|value| (self.layer.read)(value.as_bytes()));
         let left = asked.into_iter().chain(self.layer.at_most).min();
         let deadline = deadline::earlier(left.map(Deadline::after), deadline::current());
         if let Some(deadline) = deadline {

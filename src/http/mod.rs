@@ -96,6 +96,8 @@ mod reject;
 mod replay;
 mod replay_body;
 mod requests;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
 mod retry_after;
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,9 @@ pub use reject::problem;
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use reqwest_client::{ReqwestRequests, ResilientClient, ResilientFuture};
 pub use retry_after::{DelayHeaders, retry_after};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]

@@ -24,6 +24,10 @@ use crate::error::{ContendedReason, Rejection};
 /// let layer = CircuitBreaker::new("backend").layer::<std::convert::Infallible>().reject_with(problem::<String>);
 /// # let _ = ServiceBuilder::new().layer(layer);
 /// ```
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "that is what `reject_with` takes"
+)]
 pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
     let (status, title) = match &rejection {
         Rejection::CircuitOpen(_) => (

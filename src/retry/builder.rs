@@ -91,6 +91,14 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// A retry that would have less time than this before the deadline (the total timeout, or the ambient one)
+    /// is not begun: an attempt that cannot finish is load for nothing. Default: none, so that any time is
+    /// enough.
+    pub fn min_attempt(mut self, least: Duration) -> Self {
+        self.rules.min_attempt = least;
+        self
+    }
+
     /// Whether a refusal of a layer below is tried again: after its own `retry_after` if it names one that
     /// is within `max_retry_after` and the deadline, else after the backoff. Default: no, because the
     /// refusal was made to keep calls away. A deadlock is never tried again; the budget is not touched.

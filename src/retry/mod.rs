@@ -91,8 +91,10 @@
 //!
 //! # What it costs
 //!
-//! A call that succeeds at once: a clone of the request and of the service, as long as another attempt is possible. No
-//! clock, no random number, no lock, no allocation of its own. With a budget, one counter of the thread's group.
+//! A call that succeeds at once: a clone of the request and of the service, as long as another attempt is possible,
+//! and a reference count of the thread's own group. No clock, no random number, no lock, no allocation of its own.
+//! With a budget, one counter of the group more. An attempt that has to wait reads the clock once; under a timeout
+//! it also makes its timer, in a box: a call that does not need one is not to carry the room for it.
 //!
 //! # See also
 //!

@@ -26,6 +26,7 @@ pub struct RetryRules {
     pub(super) max_delay: Duration,
     pub(super) max_retry_after: Duration,
     pub(super) attempt_timeout: Option<Duration>,
+    pub(super) min_attempt: Duration,
     pub(super) total_timeout: Option<Duration>,
     pub(super) retry_rejections: bool,
     pub(super) budget: Option<RetryBudget>,
@@ -40,6 +41,7 @@ impl Default for RetryRules {
             max_delay: Duration::from_secs(60),
             max_retry_after: Duration::from_secs(60),
             attempt_timeout: None,
+            min_attempt: Duration::ZERO,
             total_timeout: None,
             retry_rejections: false,
             budget: None,
@@ -82,6 +84,12 @@ impl RetryRules {
     #[must_use]
     pub fn attempt_timeout(&self) -> Option<Duration> {
         self.attempt_timeout
+    }
+
+    /// An attempt that would have less time than this is not begun.
+    #[must_use]
+    pub fn min_attempt(&self) -> Duration {
+        self.min_attempt
     }
 
     /// How long all of it may take.

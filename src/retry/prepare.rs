@@ -42,6 +42,7 @@ pub trait RequestLimits<Req> {
 
     /// Called before each attempt, with its number from 1, and the request that is about to be sent. The
     /// copies for later attempts were made before it. Attempts that were certainly not done are not counted.
+    /// The ambient [deadline](crate::deadline) is that of the attempt.
     fn on_attempt(&self, _request: &mut Req, _attempt: u32) {}
 }
 

@@ -323,7 +323,9 @@ impl Run {
             budget.deposit();
         }
         if verdict.is_failure() || verdict.is_overload() {
-            if verdict.repeatable() != Repeat::Never || verdict.is_told_not_to_retry() {
+            // What will be sent again at once and for nothing was no attempt.
+            let free = verdict.is_at_once() && self.session.has_free_retry();
+            if !free && verdict.repeatable() != Repeat::Never || verdict.is_told_not_to_retry() {
                 budget.failed();
             }
         } else if verdict.outcome() == Outcome::Success && !repeatable {

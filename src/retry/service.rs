@@ -219,6 +219,13 @@ impl<S, L, C, R> RetryService<S, L, C, R> {
         &self.policy
     }
 
+    /// Goes by other rules from the next call on.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn go_by(&mut self, policy: &RetryPolicy, classify: C) {
+        self.policy.clone_from(policy);
+        self.classify = classify;
+    }
+
     inner_service!("retried");
 }
 
@@ -268,11 +275,13 @@ where
         let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
         let run = Run::new(&self.policy, limit, ends, idempotency);
-        self.requests.on_attempt(&mut request, run.attempt());
         // A clone for later attempts; it is made ready before it is called. The instance that is ready
         // makes this call.
         let service = copy.is_some().then(|| self.inner.clone());
-        let call = deadline::with(run.ambient(), || self.inner.call(request));
+        let call = deadline::with(run.ambient(), || {
+            self.requests.on_attempt(&mut request, run.attempt());
+            self.inner.call(request)
+        });
         RetryFuture {
             state: State::Calling { call },
             timer: None,
@@ -438,8 +447,10 @@ where
                                 if this.run.may_retry() {
                                     *this.request = this.requests.copy(&request);
                                 }
-                                this.requests.on_attempt(&mut request, this.run.attempt());
-                                let call = deadline::with(ambient, || service.call(request));
+                                let call = deadline::with(ambient, || {
+                                    this.requests.on_attempt(&mut request, this.run.attempt());
+                                    service.call(request)
+                                });
                                 state.set(State::Calling { call });
                                 continue;
                             }
@@ -456,10 +467,11 @@ where
             let mut this = self.as_mut().project();
             match step {
                 Step::Again(delay) => {
-                    if !delay.is_zero() {
+                    // Also without a wait: the timer that is there is the ended attempt's.
+                    *this.timer = (!delay.is_zero()).then(|| {
                         let wakes = time::now().after(delay).to_instant();
-                        *this.timer = Some(Box::pin(sleep_until(wakes)));
-                    }
+                        Box::pin(sleep_until(wakes))
+                    });
                     this.state.set(State::Sleeping);
                 }
                 Step::Done(result) => {

@@ -103,6 +103,15 @@ impl Session {
         self.attempts().saturating_sub(free)
     }
 
+    /// Whether a request that was certainly not done would be sent again for nothing, if there is a copy.
+    pub(super) fn has_free_retry(&self) -> bool {
+        self.limit() > 0
+            && self
+                .trouble
+                .as_ref()
+                .is_none_or(|trouble| trouble.free == 0)
+    }
+
     /// What the last retry cost the budget.
     pub(super) fn paid(&self) -> u32 {
         self.trouble.as_ref().map_or(0, |trouble| trouble.paid)
@@ -163,7 +172,7 @@ impl Session {
             }
         };
         match ended.deadline {
-            Some(deadline) if ended.now.after(delay) >= deadline => {
+            Some(deadline) if is_too_late(ended.now.after(delay), rules.min_attempt, deadline) => {
                 Next::Stop(StopReason::Deadline)
             }
             _ => Next::After(delay),
@@ -188,4 +197,9 @@ impl Session {
         let history = self.trouble.as_mut().map(|it| &mut it.history);
         history.map(std::mem::take).unwrap_or_default()
     }
+}
+
+/// Whether an attempt that begins at `begins` has no time before `deadline`, or less than it needs.
+fn is_too_late(begins: Tick, least: Duration, deadline: Tick) -> bool {
+    begins >= deadline || deadline.since(begins) < least
 }

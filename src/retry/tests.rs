@@ -376,6 +376,70 @@ fn a_quota_gives_back_what_the_last_retry_cost_and_one_for_a_call_without() {
     }
 }
 
+/// What the AWS clients' quota holds after each step. Their backoff (another base after a throttling error, a
+/// clamp of the server's delay) and their error codes are theirs, and not built here.
+#[test]
+fn the_quota_pays_and_is_paid_back_as_the_aws_clients_have_it() {
+    let file = include_str!("../../tests/vectors/aws_standard.json");
+    let vectors: Value = serde_json::from_str(file).unwrap();
+    let rules = |case: &Value, capacity| {
+        let rules = match case["version"].as_str().unwrap() {
+            "2.0" => RetryQuota::AWS_2_0,
+            _ => RetryQuota::AWS,
+        };
+        RetryQuota { capacity, ..rules }
+    };
+    let (mut checked, mut refused) = (0, 0);
+    for case in vectors["cases"].as_array().unwrap() {
+        let capacity = case["capacity"].as_u64().unwrap() as u32;
+        let Ok(quota) = Quota::new(rules(case, capacity)) else {
+            assert_eq!(capacity, 0, "{case}");
+            refused += 1; // `max_retries(0)` says it better.
+            continue;
+        };
+        if let Some(start) = case["start_quota"].as_u64() {
+            while quota.tokens() > start as u32 {
+                quota.withdraw(Spend::Overload).unwrap();
+            }
+        }
+        let mut paid = 0;
+        for step in case["steps"].as_array().unwrap() {
+            let spend = match step["response"].as_str().unwrap() {
+                "timeout" => Spend::TimedOut,
+                "throttle" => Spend::Overload,
+                _ => Spend::Failure,
+            };
+            match step["outcome"].as_str().unwrap() {
+                "retry" => paid = quota.withdraw(spend).expect("pays"),
+                "quota_exceeded" => assert_eq!(quota.withdraw(spend), None, "{case}"),
+                "success" => {
+                    // In this one every success is a call of its own.
+                    let first_try = case["id"] == "v20-refill-first-try";
+                    quota.succeeded(if first_try { 0 } else { paid });
+                    paid = 0;
+                }
+                "max_attempts" | "not_retryable" => paid = 0,
+                other => panic!("what is {other}?"),
+            }
+            let expected = step["quota"].as_u64().unwrap();
+            assert_eq!(u64::from(quota.tokens()), expected, "{case}: {step}");
+            checked += 1;
+        }
+    }
+    for case in vectors["cost_cases"].as_array().unwrap() {
+        let quota = Quota::new(rules(case, 500)).unwrap();
+        let spend = match case["error"].as_str().unwrap() {
+            "timeout" => Spend::TimedOut,
+            "throttling" => Spend::Overload,
+            _ => Spend::Failure,
+        };
+        let cost = case["cost"].as_u64().map(|cost| cost as u32);
+        assert_eq!(quota.withdraw(spend), cost, "{case}");
+        checked += 1;
+    }
+    assert!(checked > 60 && refused == 1, "{checked} {refused}");
+}
+
 // ---- Session ------------------------------------------------------------------------------------------
 
 fn ended() -> Ended {

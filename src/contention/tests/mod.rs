@@ -118,9 +118,9 @@ proptest! {
                 Step::Release(index) if !permits.is_empty() => {
                     let (name, permit) = permits.swap_remove(index.index(permits.len()));
                     let released = state.release(permit, at);
-                    let (held, _, wake) = released.expect("a permit can be given back");
-                    prop_assert_eq!(held.holder, Holder::Number(name));
-                    woken.extend(wake);
+                    let released = released.expect("a permit can be given back");
+                    prop_assert_eq!(released.holder, Holder::Number(name));
+                    woken.extend(released.wake);
                     prop_assert!(state.release(permit, at).is_none(), "given back twice");
                     model.holding.retain(|holder| *holder != name);
                     model.settle(&has_waker);

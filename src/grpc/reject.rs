@@ -1,0 +1,119 @@
+//! Refusals of this crate, as statuses that any gRPC client understands.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use super::pushback::{NAME, Pushback};
+use crate::error::{ContendedReason, Error, Rejection};
+
+/// The status of a refusal.
+///
+/// | refusal | code | `grpc-retry-pushback-ms` |
+/// |---|---|---|
+/// | an open circuit | `UNAVAILABLE` | when the breaker lets a probe through, if it can say |
+/// | a busy resource | `RESOURCE_EXHAUSTED` | |
+/// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
+/// | a deadlock | `ABORTED` | `-1` |
+///
+/// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not
+/// help, giving back what one holds and starting over does.
+///
+/// The message names the breaker or the resource, and the reason; who holds a resource, and what the last
+/// failure said, is nobody's business but the operator's. All of it is in the refusal, which is the
+/// [source](StdError::source) of the status as long as that has not been sent: [`Rejection::find`] finds it,
+/// and no classifier of this crate takes such a status for a result of the service.
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        let (code, pushback) = match &rejection {
+            Rejection::CircuitOpen(open) => {
+                (Code::Unavailable, open.retry_after().map(Pushback::After))
+            }
+            Rejection::Contended(contended) => match contended.reason() {
+                ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
+                ContendedReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
+                ContendedReason::Busy | ContendedReason::TimedOut | ContendedReason::QueueFull => {
+                    (Code::ResourceExhausted, None)
+                }
+            },
+        };
+        let mut status = Self::new(code, message(&rejection));
+        if let Some(pushback) = pushback {
+            push_back(&mut status, pushback);
+        }
+        status.set_source(Arc::new(rejection));
+        status
+    }
+}
+
+fn message(rejection: &Rejection) -> String {
+    let name = rejection.name();
+    let why = match rejection {
+        Rejection::CircuitOpen(open) => match open.retry_after() {
+            Some(delay) => {
+                return format!("circuit breaker `{name}` is open, retry after {delay:.3?}");
+            }
+            None => return format!("circuit breaker `{name}` is open"),
+        },
+        Rejection::Contended(contended) => match contended.reason() {
+            ContendedReason::Busy => "is busy",
+            ContendedReason::TimedOut => "was busy for too long",
+            ContendedReason::DeadlineExceeded => "was busy until the deadline",
+            ContendedReason::QueueFull => "is busy, and enough are waiting for it",
+            ContendedReason::Deadlock(_) => "could never be had: deadlock",
+        },
+    };
+    format!("resource `{name}` {why}")
+}
+
+fn push_back(status: &mut Status, pushback: Pushback) {
+    let value = pushback.to_header_value();
+    let value = value
+        .to_str()
+        .ok()
+        .and_then(|it| MetadataValue::try_from(it).ok());
+    if let Some(value) = value {
+        status.metadata_mut().insert(NAME, value);
+    }
+}
+
+/// What a stack of layers ended with, as a status: for `.map_err(Status::from)` between the layers and a
+/// tonic client, and for `?` in a handler.
+///
+/// The service's own error is what tonic makes of it: a `Status` is itself. A retry that gave up is the last
+/// failure; if that was an attempt that took too long, `DEADLINE_EXCEEDED`. A refusal is as
+/// [`From<Rejection>`] has it.
+///
+/// Without it a tonic client makes `UNKNOWN` of a refusal.
+impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
+    fn from(error: Error<E>) -> Self {
+        if let Some(rejection) = error.rejection() {
+            return rejection.into();
+        }
+        match error.into_inner() {
+            Ok(inner) => Self::from_error(Box::new(inner)),
+            Err(error) => {
+                let mut status = Self::deadline_exceeded(error.to_string());
+                status.set_source(Arc::new(error));
+                status
+            }
+        }
+    }
+}
+
+/// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers
+/// around a tonic service, whose error type stays what it is.
+///
+/// ```
+/// use tower_bulwark::{CircuitBreaker, Rejection};
+///
+/// let layer = CircuitBreaker::new("database")
+///     .layer::<std::convert::Infallible>()
+///     .reject_with(tower_bulwark::grpc::reject::<tonic::body::Body>);
+/// ```
+#[must_use]
+pub fn reject<B: Default>(rejection: Rejection) -> http::Response<B> {
+    Status::from(rejection).into_http()
+}

@@ -1,0 +1,509 @@
+//! gRPC over real connections: a tonic client and server in one process, and an HTTP/2 server that refuses
+//! streams.
+#![cfg(feature = "tonic")]
+
+/// Made from `examples/support/completion.proto`.
+#[path = "../examples/support/completion.rs"]
+#[allow(unreachable_pub, dead_code, reason = "generated")]
+mod completion;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use completion::completions_client::CompletionsClient;
+use completion::completions_server::{Completions, CompletionsServer};
+use completion::{CompleteReply, CompleteRequest};
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Request, Response, Status};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::grpc::{GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
+use tower_bulwark::http::{CopyReplay, ReceiveDeadlineLayer, ReplayBody, ReplayLayer};
+use tower_bulwark::retry::RetryPolicyBuilder;
+use tower_bulwark::{
+    Backoff, CircuitBreaker, Error, Jitter, Rejection, ResourceLock, RetryPolicy, deadline,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The metadata of a call, and how much time its deadline left.
+type Seen = (MetadataMap, Option<Duration>);
+
+/// Fails as its script says, and keeps what it was sent.
+#[derive(Clone, Default)]
+struct Model {
+    failures: Arc<Mutex<VecDeque<Status>>>,
+    calls: Arc<Mutex<Vec<Seen>>>,
+}
+
+#[tonic::async_trait]
+impl Completions for Model {
+    async fn complete(
+        &self,
+        request: Request<CompleteRequest>,
+    ) -> Result<Response<CompleteReply>, Status> {
+        let call = (request.metadata().clone(), deadline::remaining());
+        self.calls.lock().unwrap().push(call);
+        let failure = self.failures.lock().unwrap().pop_front();
+        let text = request.into_inner().prompt;
+        failure.map_or(Ok(Response::new(CompleteReply { text })), Err)
+    }
+}
+
+impl Model {
+    fn failing(failures: impl IntoIterator<Item = Status>) -> Self {
+        Self {
+            failures: Arc::new(Mutex::new(failures.into_iter().collect())),
+            calls: Arc::default(),
+        }
+    }
+
+    /// What the attempts so far said in this header.
+    fn said(&self, header: &str) -> Vec<Option<String>> {
+        let calls = self.calls.lock().unwrap();
+        let value = |metadata: &MetadataMap| {
+            let value = metadata.get(header)?;
+            Some(value.to_str().unwrap().to_owned())
+        };
+        calls.iter().map(|(metadata, _)| value(metadata)).collect()
+    }
+}
+
+/// Serves behind a deadline and a breaker, and connects.
+async fn serve(model: &Model, breaker: &CircuitBreaker, tasks: &mut JoinSet<()>) -> Channel {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder()
+        .layer(ReceiveDeadlineLayer::grpc())
+        .layer(
+            breaker
+                .layer::<Infallible>()
+                .classify(GrpcClassify::new())
+                .reject_with(reject::<Body>),
+        )
+        .add_service(CompletionsServer::new(model.clone()))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tasks.spawn(async move { server.await.unwrap() });
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.unwrap()
+}
+
+fn pushing_back(code: Code, millis: &'static str) -> Status {
+    let mut status = Status::new(code, "not now");
+    let value = millis.parse().unwrap();
+    status
+        .metadata_mut()
+        .insert("grpc-retry-pushback-ms", value);
+    status
+}
+
+/// Retries that nobody lives to see, unless the server says otherwise.
+fn config() -> ServiceConfig {
+    let config = r#"{
+        "methodConfig": [{
+            "name": [{"service": "completion.v1.Completions"}],
+            "timeout": "99s",
+            "retryPolicy": {
+                "maxAttempts": 3, "initialBackoff": "60s", "maxBackoff": "60s",
+                "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]
+            }
+        }],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}
+    }"#;
+    ServiceConfig::parse(config).unwrap()
+}
+
+fn hello() -> CompleteRequest {
+    CompleteRequest {
+        prompt: "hello".to_owned(),
+    }
+}
+
+fn pushback_of(status: &Status) -> Option<i32> {
+    let value = status.metadata().get("grpc-retry-pushback-ms")?;
+    Some(value.to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_channel_retries_as_the_service_config_and_the_server_say() {
+    let model = Model::failing([
+        pushing_back(Code::Unavailable, "1"),
+        pushing_back(Code::Unavailable, "0"),
+    ]);
+    let (mut tasks, at_server) = (JoinSet::new(), CircuitBreaker::new("server"));
+    let channel = serve(&model, &at_server, &mut tasks).await;
+    let (retry, breaker) = (
+        GrpcRetry::new("model", &config()).unwrap(),
+        CircuitBreaker::new("model"),
+    );
+    let classify = GrpcClassify::new();
+    let channel = ServiceBuilder::new()
+        .map_err(Status::from)
+        .layer(ReplayLayer::new())
+        .layer(retry.layer().requests(GrpcRequests::over(CopyReplay)))
+        .layer(
+            breaker
+                .layer()
+                .classify(classify)
+                .until_body_end()
+                .classify_end(classify.at_end()),
+        )
+        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+        .service(channel);
+    let mut client = CompletionsClient::new(channel);
+
+    let reply = client.complete(hello()).await.unwrap();
+    assert_eq!(reply.get_ref().text, "hello");
+    let attempts = model.said("grpc-previous-rpc-attempts");
+    assert_eq!(attempts, [None, Some("1".to_owned()), Some("2".to_owned())]);
+    for said in model.said("grpc-timeout") {
+        let micros = said.unwrap().strip_suffix('u').unwrap().parse().unwrap();
+        assert!((90_000_000..=99_000_000).contains(&micros), "{micros}");
+    }
+    drop(reply);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.failures), (1, 2));
+    assert_eq!(
+        retry
+            .policy("/completion.v1.Completions/Complete")
+            .snapshot()
+            .recovered,
+        1
+    );
+    assert_eq!(retry.throttle().unwrap().available(), Some(4));
+
+    *model.failures.lock().unwrap() = [pushing_back(Code::Unavailable, "-1")].into();
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "not now")
+    );
+    *model.failures.lock().unwrap() = [pushing_back(Code::NotFound, "0")].into();
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(
+        model.calls.lock().unwrap().len(),
+        5,
+        "neither was tried again"
+    );
+
+    breaker.force_open();
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("`model`"), "{status}");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_says_so_in_grpc_and_when_to_come_back() {
+    let model = Model::default();
+    let mut tasks = JoinSet::new();
+    let breaker = CircuitBreaker::builder("database")
+        .recovery_timeout(30 * SECOND)
+        .build()
+        .unwrap();
+    let channel = serve(&model, &breaker, &mut tasks).await;
+    let mut client = CompletionsClient::new(channel);
+    client.complete(hello()).await.unwrap();
+
+    // The answers of the service are judged on this side too.
+    *model.failures.lock().unwrap() = vec![Status::internal("broken"); 5].into();
+    for _ in 0..5 {
+        assert_eq!(
+            client.complete(hello()).await.unwrap_err().code(),
+            Code::Internal
+        );
+    }
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(
+        status
+            .message()
+            .contains("circuit breaker `database` is open"),
+        "{status}"
+    );
+    let pushback = pushback_of(&status).unwrap();
+    assert!((1..=30_000).contains(&pushback), "{pushback}");
+    assert_eq!(model.calls.lock().unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn the_deadline_of_the_caller_is_that_of_the_handler() {
+    let (model, mut tasks) = (Model::default(), JoinSet::new());
+    let channel = serve(&model, &CircuitBreaker::new("b"), &mut tasks).await;
+    let mut client = CompletionsClient::new(channel);
+    client.complete(hello()).await.unwrap();
+    let mut request = Request::new(hello());
+    request.set_timeout(30 * SECOND);
+    client.complete(request).await.unwrap();
+    let calls = model.calls.lock().unwrap();
+    assert_eq!(calls[0].1, None);
+    let left = calls[1].1.unwrap();
+    assert!(left > 20 * SECOND && left <= 30 * SECOND, "{left:?}");
+}
+
+fn quick() -> RetryPolicyBuilder {
+    RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(1)))
+        .jitter(Jitter::None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_typed_call_is_judged_by_its_status() {
+    let failures = Mutex::new(VecDeque::from([
+        Status::unavailable("loading"),
+        Status::invalid_argument("an empty prompt"),
+    ]));
+    let breaker = CircuitBreaker::new("model");
+    let call = ServiceBuilder::new()
+        .layer(
+            quick()
+                .build()
+                .unwrap()
+                .layer()
+                .classify(GrpcClassify::new()),
+        )
+        .layer(breaker.layer().classify(GrpcClassify::new()))
+        .service_fn(|()| {
+            let failure = failures.lock().unwrap().pop_front();
+            async move { failure.map_or(Ok(Response::new(())), Err) }
+        });
+    let error = call.clone().oneshot(()).await.unwrap_err();
+    assert_eq!(Status::from(error).code(), Code::InvalidArgument);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.failures), (1, 1));
+    call.oneshot(()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_became_a_status_is_no_failure_of_the_service() {
+    let (inner, outer) = (CircuitBreaker::new("inner"), CircuitBreaker::new("outer"));
+    inner.force_open();
+    let call = ServiceBuilder::new()
+        .layer(
+            quick()
+                .build()
+                .unwrap()
+                .layer()
+                .classify(GrpcClassify::new()),
+        )
+        .layer(outer.layer().classify(GrpcClassify::new()))
+        .map_err(Status::from)
+        .layer(inner.layer())
+        .service_fn(|()| async { Err::<Response<()>, _>(Status::unavailable("never asked")) });
+    let error = call.oneshot(()).await.unwrap_err();
+    let status = error.as_inner().unwrap();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(
+        pushback_of(status),
+        None,
+        "nobody can say when it will close"
+    );
+    assert_eq!(Rejection::find(status).unwrap().name(), "inner");
+    let totals = outer.snapshot().totals;
+    assert_eq!((totals.successes, totals.failures), (0, 0));
+    assert_eq!(
+        inner.snapshot().totals.rejected,
+        1,
+        "and it was not tried again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_refusal_has_a_code_of_its_own() {
+    let lock = ResourceLock::builder("gpu")
+        .timeout(SECOND)
+        .build()
+        .unwrap();
+    let held = lock.acquire("a").await.unwrap();
+    let status = Status::from(Rejection::from(lock.acquire("b").await.unwrap_err()));
+    assert_eq!(status.message(), "resource `gpu` was busy for too long");
+    assert_eq!(
+        (status.code(), pushback_of(&status)),
+        (Code::ResourceExhausted, None)
+    );
+
+    let soon = deadline::Deadline::after(SECOND / 2);
+    let refused = deadline::scope(soon, lock.acquire("b")).await.unwrap_err();
+    assert_eq!(
+        Status::from(Rejection::from(refused)).code(),
+        Code::DeadlineExceeded
+    );
+    drop(held);
+
+    let _mine = lock.acquire("w1").await.unwrap();
+    let again = lock.acquire("w1").await.unwrap_err();
+    let status = Status::from(Rejection::from(again));
+    assert_eq!(
+        (status.code(), pushback_of(&status)),
+        (Code::Aborted, Some(-1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_gave_up_is_its_last_status_or_a_deadline() {
+    let stack = |answer: fn() -> Result<(), Status>, hangs: bool| {
+        let policy = quick()
+            .attempt_timeout(SECOND)
+            .max_retries(1)
+            .build()
+            .unwrap();
+        let layer = policy.layer::<Status>();
+        layer.layer(service_fn(move |()| async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            answer()
+        }))
+    };
+    let error = stack(|| Err(Status::data_loss("gone")), false)
+        .oneshot(())
+        .await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Exhausted(_)));
+    let status = Status::from(error);
+    assert_eq!((status.code(), status.message()), (Code::DataLoss, "gone"));
+    let error = stack(|| Ok(()), true).oneshot(()).await.unwrap_err();
+    assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
+}
+
+/// What an HTTP/2 server does with one stream.
+#[derive(Clone, Copy)]
+enum Stream {
+    Reset(h2::Reason),
+    /// Trailers-Only.
+    Status(i32),
+}
+
+/// Calls a server through a retry, and gives the heads that its streams had, and what came out.
+async fn over_h2(
+    config: &str,
+    script: impl IntoIterator<Item = Stream>,
+) -> (Vec<Option<String>>, Result<String, String>, GrpcRetry) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = JoinSet::new();
+    let (log, mut script) = (
+        Arc::clone(&seen),
+        script.into_iter().collect::<VecDeque<_>>(),
+    );
+    tasks.spawn(async move {
+        let mut connection = h2::server::handshake(theirs).await.unwrap();
+        while let Some(stream) = connection.accept().await {
+            let Ok((request, mut respond)) = stream else {
+                return;
+            };
+            let attempts = request.headers().get("grpc-previous-rpc-attempts");
+            let attempts = attempts.map(|it| it.to_str().unwrap().to_owned());
+            log.lock().unwrap().push(attempts);
+            match script.pop_front().unwrap_or(Stream::Status(0)) {
+                Stream::Reset(reason) => respond.send_reset(reason),
+                Stream::Status(code) => {
+                    let response = http::Response::builder().header("grpc-status", code);
+                    let response = response.body(()).unwrap();
+                    respond.send_response(response, true).unwrap();
+                }
+            }
+        }
+    });
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours));
+    let (sender, connection) = handshake.await.unwrap();
+    tasks.spawn(async move { connection.await.unwrap_or_default() });
+
+    let retry = GrpcRetry::new("h2", &ServiceConfig::parse(config).unwrap()).unwrap();
+    let service = retry.layer().layer(service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move {
+            sender.ready().await?;
+            sender.send_request(request).await
+        }
+    }));
+    let request = http::Request::post("http://h2/svc/Method").body(Empty::<Bytes>::new());
+    let result = service.oneshot(request.unwrap()).await;
+    let status = |it: http::Response<_>| it.headers()["grpc-status"].to_str().unwrap().to_owned();
+    let result = result
+        .map(status)
+        .map_err(|error: Error<hyper::Error>| error.to_string());
+    let seen = seen.lock().unwrap().clone();
+    (seen, result, retry)
+}
+
+const TWO_ATTEMPTS: &str = r#"{
+    "methodConfig": [{"name": [{}], "retryPolicy": {
+        "maxAttempts": 2, "initialBackoff": "0.001s", "maxBackoff": "0.001s",
+        "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]
+    }}],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}
+}"#;
+
+#[tokio::test]
+async fn a_refused_stream_costs_neither_an_attempt_nor_a_token() {
+    let refused = Stream::Reset(h2::Reason::REFUSED_STREAM);
+    let (seen, result, retry) = over_h2(TWO_ATTEMPTS, [refused]).await;
+    assert_eq!((seen, result), (vec![None, None], Ok("0".to_owned())));
+    assert_eq!(retry.throttle().unwrap().available(), Some(5));
+
+    // The second is a failure like any other: to the throttle, to the backoff, to the count.
+    let (seen, result, retry) = over_h2(TWO_ATTEMPTS, [refused, refused]).await;
+    let one = Some("1".to_owned());
+    assert_eq!((seen, result), (vec![None, None, one], Ok("0".to_owned())));
+    assert_eq!(
+        retry.throttle().unwrap().available(),
+        Some(5),
+        "one taken, a tenth put back"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_was_reset_otherwise_is_what_its_reason_says() {
+    let calm = Stream::Reset(h2::Reason::ENHANCE_YOUR_CALM);
+    let (seen, result, _) = over_h2(TWO_ATTEMPTS, [calm]).await;
+    assert_eq!(
+        seen.len(),
+        1,
+        "RESOURCE_EXHAUSTED is not among the codes of the config"
+    );
+    result.unwrap_err();
+
+    let (seen, result, _) = over_h2(TWO_ATTEMPTS, [Stream::Status(14), calm]).await;
+    assert_eq!(seen.len(), 2);
+    result.unwrap_err();
+}
+
+#[test]
+fn an_error_is_what_is_in_the_chain_of_its_causes() {
+    use tower_bulwark::{Outcome, Repeat};
+    let judge = |error: &(dyn std::error::Error + 'static)| {
+        let verdict = GrpcClassify::new().classify_error(error);
+        let reason = verdict.reason().unwrap().to_owned();
+        (reason, verdict.outcome(), verdict.repeatable())
+    };
+    let says = |code: &str, outcome, repeat| (code.to_owned(), outcome, repeat);
+    let wrapped = std::io::Error::other(pushing_back(Code::Aborted, "7"));
+    assert_eq!(
+        judge(&wrapped),
+        says("ABORTED", Outcome::Success, Repeat::Never)
+    );
+    let slow = std::io::Error::other(tonic::TimeoutExpired(()));
+    let late = says("DEADLINE_EXCEEDED", Outcome::Failure, Repeat::Never);
+    assert_eq!(judge(&slow), late);
+    let away = tonic::ConnectError("no route".into());
+    let not_sent = says("UNAVAILABLE", Outcome::Failure, Repeat::Always);
+    assert_eq!(judge(&away), not_sent);
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(judge(&std::io::Error::other(refused)), not_sent);
+    // It may have been done: sent again only if that does no harm.
+    let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let perhaps = says("UNAVAILABLE", Outcome::Failure, Repeat::IfIdempotent);
+    assert_eq!(judge(&reset), perhaps);
+    let none = GrpcClassify::new().retry_on(tower_bulwark::grpc::Codes::NONE);
+    assert_eq!(none.classify_error(&reset).repeatable(), Repeat::Never);
+}

@@ -1,0 +1,440 @@
+//! The HTTP adapters against real servers and real clients: what errors look like on the wire, the client that is
+//! one call, deadlines in headers, refusals as problems.
+
+#![cfg(feature = "reqwest")]
+
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod support;
+
+use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use support::{Fault, Server};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::deadline::{self, Deadline};
+use tower_bulwark::http::{
+    ErrorKind, MarkedIdempotent, MaxRetries, ReceiveDeadlineLayer, ResilientClient,
+    SendDeadlineLayer, problem,
+};
+use tower_bulwark::{
+    Backoff, BoxError, CircuitBreaker, Error, Holder, Jitter, Rejection, ResourceLock, RetryPolicy,
+    StopReason,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn quick() -> RetryPolicy {
+    let policy = RetryPolicy::builder().backoff(Backoff::fixed(MS));
+    policy.jitter(Jitter::None).build().unwrap()
+}
+
+/// An address on which nobody listens.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}/", listener.local_addr().unwrap())
+}
+
+fn hyper() -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// With the crypto provider that the tests bring; only plain HTTP is spoken here.
+fn reqwest_client() -> reqwest::Client {
+    // An error says that another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+fn request<U>(method: Method, uri: U) -> Request<Full<Bytes>>
+where
+    U: TryInto<http::Uri, Error: Into<http::Error>>,
+{
+    let request = Request::builder().method(method).uri(uri);
+    request.body(Full::from("x")).unwrap()
+}
+
+// ---- Errors -------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refused_connection_is_one_to_hyper_and_to_reqwest() {
+    let error = hyper()
+        .request(request(Method::POST, nobody().await))
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Connect);
+    let error = reqwest_client()
+        .get(nobody().await)
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Connect);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_without_an_answer_is_broken_to_hyper_and_to_reqwest() {
+    let server = Server::start([Fault::Hangup, Fault::Hangup, Fault::Hangup]).await;
+    let error = hyper()
+        .request(request(Method::POST, server.uri()))
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Broken, "{error:?}");
+    let error = reqwest_client()
+        .post(server.uri().to_string())
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Broken, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_timeout_of_reqwest_is_one_and_so_is_one_of_tokio() {
+    let server = Server::start([Fault::Hold]).await;
+    let error = reqwest_client()
+        .get(server.uri().to_string())
+        .timeout(20 * MS)
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::TimedOut, "{error:?}");
+    let elapsed = tokio::time::timeout(MS, std::future::pending::<()>()).await;
+    assert_eq!(ErrorKind::of(&elapsed.unwrap_err()), ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_wrong_url_is_the_requests_own_fault() {
+    let error = reqwest_client().get("http://").build().unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Request);
+}
+
+// ---- HTTP/2 -------------------------------------------------------------------------------------------
+
+/// An HTTP/2 server that resets its first streams with these reasons, and answers `200` from then on. Gives its
+/// address, and counts the streams it has seen.
+async fn resets(reasons: Vec<h2::Reason>) -> (String, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (count, reasons) = (Arc::clone(&seen), Arc::new(Mutex::new(reasons.into_iter())));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (count, reasons) = (Arc::clone(&count), Arc::clone(&reasons));
+            connections.spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let reason = reasons.lock().unwrap().next();
+                    match reason {
+                        Some(reason) => respond.send_reset(reason),
+                        None => drop(respond.send_response(Response::new(()), true)),
+                    }
+                }
+            });
+        }
+    });
+    (address, seen, tasks)
+}
+
+fn http2() -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .retry_canceled_requests(false)
+        .build_http()
+}
+
+#[tokio::test]
+async fn a_reset_stream_is_what_its_reason_says() {
+    for (reason, kind) in [
+        (h2::Reason::REFUSED_STREAM, ErrorKind::Unsent),
+        (h2::Reason::ENHANCE_YOUR_CALM, ErrorKind::EnhanceYourCalm),
+        (h2::Reason::INTERNAL_ERROR, ErrorKind::Broken),
+        (h2::Reason::CANCEL, ErrorKind::Broken),
+    ] {
+        let (address, _, _server) = resets(vec![reason]).await;
+        let post = request(Method::POST, address);
+        let error = http2().request(post).await.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), kind, "{reason:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_at_once_whatever_the_method_and_costs_nothing() {
+    let (address, seen, _server) = resets(vec![h2::Reason::REFUSED_STREAM]).await;
+    let breaker = CircuitBreaker::new("api");
+    // One attempt more is all there is, and there is no time to wait for it.
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(3_600 * SECOND))
+        .max_delay(3_600 * SECOND)
+        .max_retries(1)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(policy.http_layer())
+        .layer(breaker.http_layer())
+        .service(http2());
+    let response = service
+        .oneshot(request(Method::POST, address))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+    let totals = breaker.snapshot().totals;
+    assert_eq!(
+        (totals.ignored, totals.failures, totals.successes),
+        (1, 0, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_post_whose_stream_broke_is_not_sent_again_and_a_put_is() {
+    for (method, streams) in [(Method::POST, 1), (Method::PUT, 2)] {
+        let (address, seen, _server) = resets(vec![h2::Reason::INTERNAL_ERROR]).await;
+        let service = quick().http_layer().layer(http2());
+        let result = service.oneshot(request(method.clone(), address)).await;
+        assert_eq!(result.is_ok(), streams == 2, "{method}");
+        assert_eq!(seen.load(Ordering::SeqCst), streams, "{method}");
+    }
+}
+
+// ---- Layers -------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_post_goes_again_after_a_429_and_not_after_a_500() {
+    for (status, requests) in [(429, 2), (500, 1), (503, 1)] {
+        let server = Server::start([Fault::Status(status, None)]).await;
+        let service = quick().http_layer().layer(hyper());
+        let post = request(Method::POST, server.uri());
+        let response = service.oneshot(post).await.unwrap();
+        assert_eq!(server.requests(), requests, "{status}");
+        assert_eq!(response.status().is_success(), requests == 2, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_goes_again_after_a_500_if_it_is_marked_or_carries_a_key() {
+    for mark in ["key", "mark", "mark off", "retries"] {
+        let server = Server::start([Fault::Status(500, None)]).await;
+        let mut post = request(Method::POST, server.uri());
+        match mark {
+            "key" => drop(
+                post.headers_mut()
+                    .insert("idempotency-key", "7".parse().unwrap()),
+            ),
+            "mark" => drop(post.extensions_mut().insert(MarkedIdempotent(true))),
+            "mark off" => {
+                *post.method_mut() = Method::GET;
+                post.extensions_mut().insert(MarkedIdempotent(false));
+            }
+            _ => {
+                *post.method_mut() = Method::GET;
+                post.extensions_mut().insert(MaxRetries(0));
+            }
+        }
+        let response = quick()
+            .http_layer()
+            .layer(hyper())
+            .oneshot(post)
+            .await
+            .unwrap();
+        let again = matches!(mark, "key" | "mark");
+        assert_eq!(response.status().is_success(), again, "{mark}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_broke_off_may_have_been_done_and_one_that_found_nobody_was_not() {
+    let server = Server::start([Fault::Hangup]).await;
+    let service = quick().http_layer().layer(hyper());
+    let gave_up = service
+        .oneshot(request(Method::POST, server.uri()))
+        .await
+        .unwrap_err();
+    let Error::Exhausted(gave_up) = gave_up else {
+        panic!("{gave_up:?}")
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (1, StopReason::NotIdempotent)
+    );
+    let service = quick().http_layer().layer(hyper());
+    let gave_up = service
+        .oneshot(request(Method::POST, nobody().await))
+        .await
+        .unwrap_err();
+    let Error::Exhausted(gave_up) = gave_up else {
+        panic!("{gave_up:?}")
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (4, StopReason::MaxRetries)
+    );
+}
+
+#[tokio::test]
+async fn a_429_is_an_overload_to_the_breaker_and_opens_nothing() {
+    let server = Server::start((0..20).map(|_| Fault::Status(429, None))).await;
+    let breaker = CircuitBreaker::new("api");
+    let service = breaker.http_layer().layer(hyper());
+    for _ in 0..20 {
+        let response = service.clone().oneshot(request(Method::GET, server.uri()));
+        assert_eq!(
+            response.await.unwrap().status(),
+            StatusCode::TOO_MANY_REQUESTS
+        );
+    }
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.overloads, totals.failures), (20, 0));
+}
+
+// ---- The client ---------------------------------------------------------------------------------------
+
+fn handles() -> (CircuitBreaker, ResourceLock) {
+    let breaker = CircuitBreaker::builder("api").consecutive_failures(3);
+    (breaker.build().unwrap(), ResourceLock::new("api-slot"))
+}
+
+#[tokio::test]
+async fn the_client_in_one_call_retries_guards_and_holds_its_permit_to_the_end_of_the_body() {
+    let faults = [Fault::Status(503, None), Fault::Hangup];
+    let server = Server::start(faults).await;
+    let (breaker, lock) = handles();
+    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
+    let url = server.uri().to_string();
+    let response = client.send(client.get_ref().get(&url)).await.unwrap();
+    assert_eq!((response.status(), server.requests()), (StatusCode::OK, 3));
+    assert_eq!(response.url().as_str(), url);
+    assert_eq!(lock.snapshot().in_use, 1, "the body has not been read");
+    response.bytes().await.unwrap();
+    assert_eq!(lock.snapshot().in_use, 0);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.failures, totals.successes), (2, 1));
+}
+
+#[tokio::test]
+async fn an_open_circuit_and_a_busy_lock_are_errors_of_the_client() {
+    let server = Server::start([]).await;
+    let (breaker, lock) = handles();
+    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
+    let get = || client.send(client.get_ref().get(server.uri().to_string()));
+    let response = get().await.unwrap();
+    let waits = deadline::scope(Deadline::after(5 * MS), get()).await;
+    assert!(matches!(waits, Err(Error::Contended(_))), "{waits:?}");
+    drop(response);
+    breaker.force_open();
+    assert!(matches!(get().await, Err(Error::CircuitOpen(_))));
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn the_client_is_a_service_for_stacks_around_it() {
+    let server = Server::start([]).await;
+    let (breaker, lock) = handles();
+    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
+    let request = client.get_ref().get(server.uri().to_string()).build();
+    let service = ServiceBuilder::new().timeout(30 * SECOND).service(client);
+    let response: Result<_, BoxError> = service.oneshot(request.unwrap()).await;
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
+}
+
+// ---- Deadlines ----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_goes_from_client_to_server_and_gets_shorter_on_the_way() {
+    let sent = |service: &str| Request::builder().uri(service.to_owned()).body(()).unwrap();
+    let backend = ReceiveDeadlineLayer::new()
+        .at_most(20 * SECOND)
+        .layer(service_fn(|request: Request<()>| async move {
+            let left = deadline::remaining();
+            let extension = request.extensions().get::<Deadline>().copied();
+            assert_eq!(extension.map(Deadline::remaining), left);
+            Ok::<_, BoxError>(left)
+        }));
+    let client = SendDeadlineLayer::new().layer(backend);
+    let call = || client.clone().oneshot(sent("/"));
+    // Nobody says anything: as much as the server gives everybody.
+    assert_eq!(call().await.unwrap(), Some(20 * SECOND));
+    let scoped = deadline::scope(Deadline::after(3 * SECOND), async {
+        tokio::time::advance(SECOND).await;
+        call().await.unwrap()
+    });
+    assert_eq!(scoped.await, Some(2 * SECOND));
+    // What the request says already is kept if it leaves less.
+    let mut shorter = sent("/");
+    let header = "x-envoy-expected-rq-timeout-ms";
+    shorter.headers_mut().insert(header, "500".parse().unwrap());
+    let scoped = deadline::scope(Deadline::after(3 * SECOND), client.clone().oneshot(shorter));
+    assert_eq!(scoped.await.unwrap(), Some(SECOND / 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_cannot_be_read_is_none() {
+    let server = ReceiveDeadlineLayer::new().layer(service_fn(|_: Request<()>| {
+        ready(Ok::<_, BoxError>(deadline::remaining()))
+    }));
+    for (value, left) in [
+        ("", None),
+        ("-5", None),
+        ("+5", None),
+        ("1e3", None),
+        ("0", Some(Duration::ZERO)),
+        ("99999999999999999999999", Some(Duration::MAX)),
+    ] {
+        let request = Request::builder().header("x-envoy-expected-rq-timeout-ms", value);
+        let got = server
+            .clone()
+            .oneshot(request.body(()).unwrap())
+            .await
+            .unwrap();
+        match left {
+            Some(Duration::MAX) => assert!(got.unwrap() > 1_000_000 * SECOND),
+            left => assert_eq!(got, left, "{value}"),
+        }
+    }
+}
+
+// ---- Refusals -----------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_a_problem_with_a_status_and_a_time_to_come_back() {
+    let breaker = CircuitBreaker::new("back \"end\"");
+    breaker.open_for(Duration::from_millis(1_200));
+    let refused: Rejection = breaker.try_acquire().unwrap_err().into();
+    let response: Response<String> = problem(refused);
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "2", "rounded up");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    let body: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+    assert_eq!(
+        (&body["status"], &body["retry_after"]),
+        (&503.into(), &2.into())
+    );
+    assert_eq!(body["resource"], "back \"end\"");
+
+    let lock = ResourceLock::new("gpu");
+    let _held = lock.try_acquire(Holder::from("somebody-secret")).unwrap();
+    let busy: Response<String> = problem(lock.try_acquire("b").unwrap_err().into());
+    assert_eq!(busy.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(!busy.body().contains("secret"), "{}", busy.body());
+    let late = deadline::scope(Deadline::after(MS), lock.acquire("b")).await;
+    let late: Response<String> = problem(late.unwrap_err().into());
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    let waited = lock.acquire_timeout("b", MS).await.unwrap_err();
+    let waited: Response<String> = problem(waited.into());
+    assert_eq!(waited.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
