@@ -20,6 +20,8 @@ use crate::script::{Call, Caller, Route, digest};
 const HANGS: Duration = Duration::from_secs(120);
 const AT_ONCE: usize = 32;
 
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
 /// How a call ended for its caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End {
@@ -63,8 +65,16 @@ impl End {
             return Self::BrokenBody;
         };
         if status == StatusCode::OK {
-            assert_eq!(headers["x-id"], call.id.to_string(), "another call's answer");
-            assert_eq!(headers["x-digest"], digest(&call.body).to_string(), "the request changed");
+            assert_eq!(
+                headers["x-id"],
+                call.id.to_string(),
+                "another call's answer"
+            );
+            assert_eq!(
+                headers["x-digest"],
+                digest(&call.body).to_string(),
+                "the request changed"
+            );
             assert_eq!(body.to_bytes(), call.body, "the response changed");
         }
         Self::Answer(status.as_u16())
@@ -108,15 +118,23 @@ impl Books {
         self.seen.lock().unwrap().entry(id).or_default().worked_on += 1;
     }
 
-    /// An attempt is about to be sent.
-    pub(crate) fn sent(&self, id: u64, attempt: u32) -> Route {
-        let route = Route::of(id, attempt);
-        self.seen.lock().unwrap().entry(id).or_default().attempts.push(route);
-        route
+    /// An attempt is handed to the client.
+    pub(crate) fn sent(&self, id: u64, to: Route) {
+        self.seen
+            .lock()
+            .unwrap()
+            .entry(id)
+            .or_default()
+            .attempts
+            .push(to);
     }
 
     /// Counts what came through a breaker.
-    pub(crate) fn came_back<T, E>(&self, result: &Result<T, Error<E>>, status: impl Fn(&T) -> StatusCode) {
+    pub(crate) fn came_back<T, E>(
+        &self,
+        result: &Result<T, Error<E>>,
+        status: impl Fn(&T) -> StatusCode,
+    ) {
         match result {
             Err(Error::CircuitOpen(_)) => self.refused.fetch_add(1, SeqCst),
             Ok(response) if status(response) == 429 => self.overloads.fetch_add(1, SeqCst),
@@ -136,7 +154,7 @@ impl Books {
             async move {
                 let made = tokio::spawn(async move {
                     match call.caller {
-                        Caller::GoesAway => tokio::time::timeout(Duration::from_millis(1), made)
+                        Caller::GoesAway => tokio::time::timeout(MS, made)
                             .await
                             .unwrap_or(End::WentAway),
                         _ => made.await,
@@ -145,10 +163,18 @@ impl Books {
                 (id, made.await.unwrap())
             }
         };
-        let all = futures::stream::iter(0..calls).map(each).buffer_unordered(AT_ONCE).collect();
-        let mut ends: Vec<(u64, End)> = tokio::time::timeout(HANGS, all).await.expect("a call hangs");
+        let all = futures::stream::iter(0..calls)
+            .map(each)
+            .buffer_unordered(AT_ONCE)
+            .collect();
+        let mut ends: Vec<(u64, End)> = tokio::time::timeout(HANGS, all)
+            .await
+            .expect("a call hangs");
         ends.sort_by_key(|(id, _)| *id);
-        assert!(ends.iter().map(|(id, _)| *id).eq(0..calls), "calls were lost or ended twice");
+        assert!(
+            ends.iter().map(|(id, _)| *id).eq(0..calls),
+            "calls were lost or ended twice"
+        );
         self.check(&ends);
         let mut counts = HashMap::new();
         for (_, end) in ends {
@@ -160,14 +186,23 @@ impl Books {
     fn check(&self, ends: &[(u64, End)]) {
         let seen = self.seen.lock().unwrap();
         let nothing = Seen::default();
+        let arrived: u32 = seen.values().map(|seen| seen.arrivals).sum();
+        println!("{arrived} requests have reached the server");
         for (id, end) in ends {
             let (call, seen) = (Call::new(*id), seen.get(id).unwrap_or(&nothing));
             let what = format!("{} {id}, keyed: {}: {end:?}", call.method, call.keyed);
-            let unseen = seen.attempts.iter().filter(|to| **to == Route::Silence).count();
+            let unseen = seen
+                .attempts
+                .iter()
+                .filter(|to| **to == Route::Silence)
+                .count();
             let last_is_unseen = seen.attempts.last() == Some(&Route::Silence);
             if !call.may_be_done_twice() {
                 assert!(seen.worked_on <= 1, "{what}: done {} times", seen.worked_on);
-                assert!(unseen == usize::from(last_is_unseen), "{what}: sent again after a silence");
+                assert!(
+                    unseen == usize::from(last_is_unseen),
+                    "{what}: sent again after a silence"
+                );
             }
             if *end == End::Answer(200) {
                 assert!(seen.worked_on >= 1, "{what}: nobody has answered that");
@@ -180,7 +215,12 @@ impl Books {
     }
 
     /// What the handles say in the end.
-    pub(crate) fn balance(&self, breaker: &CircuitBreaker, lock: &ResourceLock, retry: &RetryPolicy) {
+    pub(crate) fn balance(
+        &self,
+        breaker: &CircuitBreaker,
+        lock: &ResourceLock,
+        retry: &RetryPolicy,
+    ) {
         let held = lock.snapshot();
         assert_eq!((held.in_use, held.waiting), (0, 0), "{held:?}");
         assert!(held.stats.peak_in_use <= held.capacity, "{held:?}");
@@ -196,6 +236,9 @@ impl Books {
         assert_eq!(totals.rejected, of(&self.refused), "{totals:?}");
         assert_eq!(totals.overloads, of(&self.overloads), "{totals:?}");
         assert_eq!(snapshot.probes, 0, "a probe's place was lost");
-        assert!(retry.snapshot().retries > 0 && totals.rejected > 0, "nothing went wrong");
+        assert!(
+            retry.snapshot().retries > 0 && totals.rejected > 0,
+            "nothing went wrong"
+        );
     }
 }

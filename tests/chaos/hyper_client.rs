@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
@@ -19,11 +18,9 @@ use tower_bulwark::circuit_breaker::{Recovery, Window};
 use tower_bulwark::http::{CopyReplay, HttpRequests, ReplayBody, ReplayLayer};
 use tower_bulwark::{Backoff, CircuitBreaker, Jitter, ResourceLock, RetryPolicy};
 
-use crate::books::{Books, End};
-use crate::script::{Call, Route};
+use crate::books::{Books, End, MS};
+use crate::script::Call;
 use crate::server::{Server, Speaks};
-
-pub(crate) const MS: Duration = Duration::from_millis(1);
 
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -38,21 +35,28 @@ pub(crate) fn breaker() -> CircuitBreaker {
 }
 
 pub(crate) fn lock() -> ResourceLock {
-    ResourceLock::builder("connections").max_concurrent(12).build().unwrap()
+    ResourceLock::builder("connections")
+        .max_concurrent(12)
+        .build()
+        .unwrap()
 }
 
-pub(crate) fn retry() -> RetryPolicy {
+pub(crate) fn retry(rejections: bool) -> RetryPolicy {
     RetryPolicy::builder()
         .backoff(Backoff::fixed(MS))
         .jitter(Jitter::None)
         .max_retries(4)
         .attempt_timeout(100 * MS)
+        .retry_rejections(rejections)
         .build()
         .unwrap()
 }
 
 fn request(call: &Call) -> Request<RequestBody> {
-    let pieces = call.pieces().into_iter().map(|piece| Ok(Frame::data(piece)));
+    let pieces = call
+        .pieces()
+        .into_iter()
+        .map(|piece| Ok(Frame::data(piece)));
     let body = StreamBody::new(stream::iter(pieces)).boxed_unsync();
     let mut request = Request::builder()
         .method(call.method.clone())
@@ -71,23 +75,25 @@ fn id(request: &Request<ReplayBody<RequestBody>>) -> u64 {
 async fn survives(speaks: Speaks) {
     let books = Books::new();
     let server = Server::start(speaks, &books).await;
-    let (breaker, lock, retry) = (breaker(), lock(), retry());
+    let (breaker, lock, retry) = (breaker(), lock(), retry(matches!(speaks, Speaks::Http2)));
     let client: Client<_, ReplayBody<RequestBody>> = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .http2_only(matches!(speaks, Speaks::Http2))
         .build_http();
-    let (address, sent) = (server.addresses(), Arc::clone(&books));
-    let (came_back, admitted) = (Arc::clone(&books), Arc::clone(&books));
+    let addresses = server.addresses();
+    let [came_back, admitted, sent] = [&books; 3].map(Arc::clone);
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
         .layer(
             retry
                 .http_layer()
                 .requests(HttpRequests::new().copied_by(CopyReplay))
-                .on_attempt(move |request: &mut Request<ReplayBody<RequestBody>>, attempt| {
-                    let to = address(sent.sent(id(request), attempt));
-                    *request.uri_mut() = format!("http://{to}/").parse().unwrap();
-                }),
+                .on_attempt(
+                    move |request: &mut Request<ReplayBody<RequestBody>>, attempt| {
+                        let to = addresses.of(id(request), attempt);
+                        *request.uri_mut() = format!("http://{to}/").parse().unwrap();
+                    },
+                ),
         )
         .map_result(move |result| {
             came_back.came_back(&result, http::Response::status);
@@ -99,6 +105,13 @@ async fn survives(speaks: Speaks) {
             request
         })
         .layer(lock.layer().until_body_end())
+        .map_request(move |request: Request<ReplayBody<RequestBody>>| {
+            sent.sent(
+                id(&request),
+                addresses.route(request.uri().port_u16().unwrap()),
+            );
+            request
+        })
         .service(client);
 
     let ends = books
@@ -116,10 +129,13 @@ async fn survives(speaks: Speaks) {
         })
         .await;
     books.balance(&breaker, &lock, &retry);
-    println!("{ends:?} {:?} {:?}", breaker.snapshot().totals, retry.snapshot());
+    println!(
+        "{ends:?} {:?} {:?}",
+        breaker.snapshot().totals,
+        retry.snapshot()
+    );
     assert!(ends[&End::Answer(200)] > 1_500, "{ends:?}");
     assert!(ends[&End::BrokenBody] > 10, "{ends:?}");
-    let _ = server.address(Route::Server);
 }
 
 const CALLS: u64 = 2_500;

@@ -142,7 +142,11 @@ impl Fault {
             true => Look::AtTheHead,
             false => Look::AtAllOfIt,
         };
-        let range = if OUTAGE.contains(&id) { 0..300 } else { 0..1_000 };
+        let range = if OUTAGE.contains(&id) {
+            0..300
+        } else {
+            0..1_000
+        };
         match dice.random_range(range) {
             0..40 => Self::Status(503, None, look),
             40..70 => Self::Status(503, Some("0"), look),

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::{Request, Response, header::RETRY_AFTER};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::books::Books;
+use crate::books::{Books, MS};
 use crate::script::{Fault, Look, Route, digest};
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Scripted>>;
 
 /// Stops when it is dropped.
 pub(crate) struct Server {
-    addresses: [SocketAddr; 3],
+    addresses: Addresses,
     _unused: TcpSocket,
     _tasks: JoinSet<()>,
 }
@@ -55,11 +55,11 @@ impl Server {
         // Bound, so that nobody else can have it, and not listening.
         let unused = TcpSocket::new_v4().unwrap();
         unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let addresses = [
+        let addresses = Addresses([
             listener.local_addr().unwrap(),
             unused.local_addr().unwrap(),
             silence.local_addr().unwrap(),
-        ];
+        ]);
         let (mut tasks, books) = (JoinSet::new(), Arc::clone(books));
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -74,24 +74,34 @@ impl Server {
                 held.push(stream);
             }
         });
-        Self { addresses, _unused: unused, _tasks: tasks }
-    }
-
-    pub(crate) fn address(&self, route: Route) -> SocketAddr {
-        match route {
-            Route::Server => self.addresses[0],
-            Route::Nobody => self.addresses[1],
-            Route::Silence => self.addresses[2],
+        Self {
+            addresses,
+            _unused: unused,
+            _tasks: tasks,
         }
     }
 
-    pub(crate) fn addresses(&self) -> impl Fn(Route) -> SocketAddr + Clone + use<> {
-        let [server, nobody, silence] = self.addresses;
-        move |route| match route {
-            Route::Server => server,
-            Route::Nobody => nobody,
-            Route::Silence => silence,
-        }
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses([SocketAddr; 3]);
+
+const ROUTES: [Route; 3] = [Route::Server, Route::Nobody, Route::Silence];
+
+impl Addresses {
+    /// Where attempt number `attempt` of a request goes.
+    pub(crate) fn of(self, id: u64, attempt: u32) -> SocketAddr {
+        let route = Route::of(id, attempt);
+        let of = ROUTES.iter().position(|it| *it == route);
+        self.0[of.unwrap()]
+    }
+
+    pub(crate) fn route(self, port: u16) -> Route {
+        let of = self.0.iter().position(|it| it.port() == port);
+        ROUTES[of.unwrap()]
     }
 }
 
@@ -168,7 +178,13 @@ async fn answer(
         Fault::HalfABody => {
             let body = all().await?;
             let half = body.slice(..body.len() / 2);
-            let frames = stream::iter([Ok(Frame::data(half)), Err(Scripted)]);
+            let frames = stream::iter([Ok(Frame::data(half)), Err(Scripted)]).then(async |frame| {
+                if frame.is_err() {
+                    // For the head to be on its way.
+                    tokio::time::sleep(MS).await;
+                }
+                frame
+            });
             return Ok(good(id, &body, StreamBody::new(frames).boxed_unsync()));
         }
     }
@@ -177,10 +193,14 @@ async fn answer(
 }
 
 fn good(id: u64, body: &[u8], answer: UnsyncBoxBody<Bytes, Scripted>) -> Answer {
-    let response = Response::builder().header("x-id", id).header("x-digest", digest(body));
+    let response = Response::builder()
+        .header("x-id", id)
+        .header("x-digest", digest(body));
     response.body(answer).unwrap()
 }
 
 fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, Scripted> {
-    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+    Full::new(body)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
