@@ -26,6 +26,8 @@ pub(crate) const MS: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     Answer(u16),
+    /// The status of a gRPC call that is not OK.
+    Code(i32),
     /// A good head, and a body that broke off.
     BrokenBody,
     HeadOnly,
@@ -133,11 +135,11 @@ impl Books {
     pub(crate) fn came_back<T, E>(
         &self,
         result: &Result<T, Error<E>>,
-        status: impl Fn(&T) -> StatusCode,
+        is_overload: impl Fn(&T) -> bool,
     ) {
         match result {
             Err(Error::CircuitOpen(_)) => self.refused.fetch_add(1, SeqCst),
-            Ok(response) if status(response) == 429 => self.overloads.fetch_add(1, SeqCst),
+            Ok(response) if is_overload(response) => self.overloads.fetch_add(1, SeqCst),
             _ => return,
         };
     }

@@ -96,7 +96,7 @@ async fn survives(speaks: Speaks) {
                 ),
         )
         .map_result(move |result| {
-            came_back.came_back(&result, http::Response::status);
+            came_back.came_back(&result, |response: &http::Response<_>| response.status() == 429);
             result
         })
         .layer(breaker.http_layer().until_body_end())

@@ -10,6 +10,8 @@
 
 mod axum_server;
 mod books;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod hostile;
 mod hyper_client;
 mod reqwest_client;

@@ -64,7 +64,7 @@ async fn reqwest_survives_the_script() {
                 }),
         )
         .map_result(move |result| {
-            came_back.came_back(&result, Response::status);
+            came_back.came_back(&result, |response: &Response| response.status() == 429);
             result
         })
         .layer(breaker.http_layer().until_body_end())

@@ -1,6 +1,6 @@
 //! A server over HTTP/1 or HTTP/2 that fails by the script, and two addresses where there is none.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl std::fmt::Display for Scripted {
 
 impl std::error::Error for Scripted {}
 
-type Answer = Response<UnsyncBoxBody<Bytes, Scripted>>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Scripted>>;
 
 /// Stops when it is dropped.
 pub(crate) struct Server {
@@ -49,7 +49,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Fails by the script.
     pub(crate) async fn start(speaks: Speaks, books: &Arc<Books>) -> Self {
+        let books = Arc::clone(books);
+        let handler = move |request, connection| answer(request, Arc::clone(&books), connection);
+        Self::with(speaks, handler).await
+    }
+
+    pub(crate) async fn with<H, Fut>(speaks: Speaks, handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>, Arc<Connection>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Answer, Scripted>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silence = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // Bound, so that nobody else can have it, and not listening.
@@ -60,12 +71,12 @@ impl Server {
             unused.local_addr().unwrap(),
             silence.local_addr().unwrap(),
         ]);
-        let (mut tasks, books) = (JoinSet::new(), Arc::clone(books));
+        let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
-                connections.spawn(serve(stream, speaks, Arc::clone(&books)));
+                connections.spawn(serve(stream, speaks, handler.clone()));
             }
         });
         tasks.spawn(async move {
@@ -94,7 +105,10 @@ const ROUTES: [Route; 3] = [Route::Server, Route::Nobody, Route::Silence];
 impl Addresses {
     /// Where attempt number `attempt` of a request goes.
     pub(crate) fn of(self, id: u64, attempt: u32) -> SocketAddr {
-        let route = Route::of(id, attempt);
+        self.to(Route::of(id, attempt))
+    }
+
+    pub(crate) fn to(self, route: Route) -> SocketAddr {
         let of = ROUTES.iter().position(|it| *it == route);
         self.0[of.unwrap()]
     }
@@ -105,15 +119,22 @@ impl Addresses {
     }
 }
 
+/// What a handler may do to the connection that it answers on.
 #[derive(Default)]
-struct Connection {
-    goes_away: Notify,
-    dies: Notify,
+pub(crate) struct Connection {
+    /// No more requests than those that are on their way.
+    pub(crate) goes_away: Notify,
+    /// The end, with everything on it.
+    pub(crate) dies: Notify,
 }
 
-async fn serve(stream: TcpStream, speaks: Speaks, books: Arc<Books>) {
+async fn serve<H, Fut>(stream: TcpStream, speaks: Speaks, handler: H)
+where
+    H: Fn(Request<Incoming>, Arc<Connection>) -> Fut,
+    Fut: Future<Output = Result<Answer, Scripted>> + Send + 'static,
+{
     let connection = Arc::new(Connection::default());
-    let answer = service_fn(|request| answer(request, Arc::clone(&books), Arc::clone(&connection)));
+    let answer = service_fn(|request| handler(request, Arc::clone(&connection)));
     macro_rules! drive {
         ($served:expr) => {{
             let mut served = pin!($served);
