@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, Request};
 
 use super::timeout::{TIMEOUT, encode_timeout, timeout_in};
 use crate::deadline::{self, Deadline};
+use crate::http::MarkedIdempotent;
 use crate::outcome::Idempotency;
 use crate::retry::{CloneRequest, CopyRequest, RequestLimits};
 
@@ -23,17 +24,22 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 ///   A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md#exposed-retry-metadata) has it.
 ///   What another call left in that header is removed.
 ///
+/// - Whether they may be called twice: not, unless it is said ([`idempotent`](Self::idempotent), or a
+///   [`MarkedIdempotent`] among the request's extensions). A code that says that nothing was done is retried all
+///   the same; an attempt that timed out, or a connection that broke, may have been done.
+///
 /// If the time is over when an attempt begins, it asks for a nanosecond: its server gives up at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcRequests<R = CloneRequest> {
     rest: R,
+    idempotent: bool,
 }
 
 impl GrpcRequests {
     /// Copies requests with `Clone`.
     #[must_use]
     pub const fn new() -> Self {
-        Self { rest: CloneRequest }
+        Self::over(CloneRequest)
     }
 }
 
@@ -41,7 +47,18 @@ impl<R> GrpcRequests<R> {
     /// Copies requests as `rest` does, and asks it what else it says of them.
     #[must_use]
     pub const fn over(rest: R) -> Self {
-        Self { rest }
+        Self {
+            rest,
+            idempotent: false,
+        }
+    }
+
+    /// All methods may be called twice: an attempt that timed out, and a connection that broke, are tried
+    /// again too.
+    #[must_use]
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
     }
 }
 
@@ -67,7 +84,10 @@ impl<B, R: RequestLimits<Request<B>>> RequestLimits<Request<B>> for GrpcRequests
     }
 
     fn idempotency(&self, request: &Request<B>) -> Idempotency {
-        self.rest.idempotency(request)
+        match (request.extensions().get(), self.idempotent) {
+            (Some(MarkedIdempotent(false)), _) | (None, false) => Idempotency::NotIdempotent,
+            (Some(MarkedIdempotent(true)), _) | (None, true) => self.rest.idempotency(request),
+        }
     }
 
     fn on_attempt(&self, request: &mut Request<B>, attempt: u32) {

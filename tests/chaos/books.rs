@@ -188,8 +188,6 @@ impl Books {
     fn check(&self, ends: &[(u64, End)]) {
         let seen = self.seen.lock().unwrap();
         let nothing = Seen::default();
-        let arrived: u32 = seen.values().map(|seen| seen.arrivals).sum();
-        println!("{arrived} requests have reached the server");
         for (id, end) in ends {
             let (call, seen) = (Call::new(*id), seen.get(id).unwrap_or(&nothing));
             let what = format!("{} {id}, keyed: {}: {end:?}", call.method, call.keyed);
