@@ -243,6 +243,27 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_slow_call_that_failed_in_the_end_is_one_call_and_one_failure_of_its_slice() {
+        let mut slices = LastSlices::new(Duration::from_secs(10));
+        let now = Tick(1_000_000_000_000);
+        for _ in 0..3 {
+            slices.record(
+                Call {
+                    failed: false,
+                    slow: true,
+                },
+                now,
+            );
+        }
+        slices.fail_a_slow_one(now);
+        slices.fail_a_slow_one(now);
+        let counts = slices.counts(now);
+        assert_eq!((counts.calls, counts.failures, counts.slow), (3, 2, 3));
+        let later = now.after(Duration::from_secs(10));
+        assert_eq!(slices.counts(later), Counts::default());
+    }
+
     proptest! {
         #[test]
         fn the_ring_counts_what_a_list_of_the_last_calls_counts(

@@ -308,6 +308,25 @@ fn threads_together_never_get_more_than_the_budget_allows() {
 }
 
 #[test]
+fn what_a_budget_has_left_is_what_it_would_pay_for() {
+    let budget = RetryBudget::builder()
+        .percent(50.0)
+        .floor_per_second(0.0)
+        .burst(7)
+        .build()
+        .unwrap();
+    for left in (0..7).rev() {
+        assert!(budget.withdraw(Tick(1), Spend::Failure).is_some());
+        assert_eq!(budget.available(), Some(left));
+    }
+    assert!(budget.withdraw(Tick(1), Spend::Failure).is_none());
+    for _ in 0..5 {
+        budget.deposit();
+    }
+    assert_eq!(budget.available(), Some(2), "and a half");
+}
+
+#[test]
 fn a_budget_that_cannot_work_names_its_setting() {
     let wrong = |percent| RetryBudget::new(percent).unwrap_err().setting();
     for percent in [f64::NAN, -0.1, 1_000.1, f64::INFINITY] {
