@@ -26,8 +26,8 @@ use tower_bulwark::http::{
     SendDeadlineLayer, problem,
 };
 use tower_bulwark::{
-    Backoff, BoxError, CircuitBreaker, Error, Holder, Jitter, Rejection, ResourceLock, RetryPolicy,
-    StopReason,
+    Backoff, BoxError, Boxed, CircuitBreaker, Error, Holder, Jitter, Rejection, ResourceLock,
+    RetryPolicy, StopReason,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -347,6 +347,37 @@ async fn the_client_is_a_service_for_stacks_around_it() {
     let service = ServiceBuilder::new().timeout(30 * SECOND).service(client);
     let response: Result<_, BoxError> = service.oneshot(request.unwrap()).await;
     assert_eq!(response.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn connecting_can_be_guarded_by_itself() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let breaker = CircuitBreaker::builder("connect").consecutive_failures(2);
+    let (breaker, lock) = (breaker.build().unwrap(), ResourceLock::new("connect"));
+    let guards = ServiceBuilder::new()
+        .map_err(|error: Error<Boxed>| BoxError::from(error))
+        .layer(breaker.layer())
+        .layer(lock.layer());
+    let client = reqwest::Client::builder().connector_layer(guards);
+    let client = client.build().unwrap();
+    let address = nobody().await;
+    for _ in 0..2 {
+        let error = client.get(&address).send().await.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::Connect);
+    }
+    let refused = client.get(&address).send().await.unwrap_err();
+    let rejection = Rejection::find(&refused).expect("refused by the breaker");
+    assert_eq!(rejection.name(), "connect");
+    assert_eq!(ErrorKind::of(&refused), ErrorKind::Local);
+    breaker.reset();
+    // A permit for connecting is given back with the connection made, not with the response.
+    let server = Server::start([]).await;
+    let response = client.get(server.uri().to_string()).send().await.unwrap();
+    assert_eq!(
+        (response.status(), lock.snapshot().in_use),
+        (StatusCode::OK, 0)
+    );
+    assert!(lock.snapshot().stats.acquisitions > 0);
 }
 
 // ---- Deadlines ----------------------------------------------------------------------------------------

@@ -53,6 +53,18 @@ type Stack = RetryService<
 /// the response has been read or dropped: a stream that dies after a good head is a failure, and one that nobody
 /// wants to the end says nothing.
 ///
+/// To guard only the *making* of connections, give the layers to reqwest itself; it wants its own error back:
+///
+/// ```no_run
+/// # use tower::ServiceBuilder;
+/// # use tower_bulwark::{BoxError, Boxed, CircuitBreaker, Error};
+/// let guard = ServiceBuilder::new()
+///     .map_err(|error: Error<Boxed>| BoxError::from(error))
+///     .layer(CircuitBreaker::new("connect").layer());
+/// let client = reqwest::Client::builder().connector_layer(guard).build()?;
+/// # Ok::<(), reqwest::Error>(())
+/// ```
+///
 /// A cheap clone of shared parts. It is a tower service of [`reqwest::Request`] too, for stacks of your own
 /// around it.
 ///
