@@ -1,6 +1,7 @@
-//! The three layers around hyper's client: the request is `Clone`, and a `503` is a response.
+//! The three layers around hyper's client, set up for HTTP: a `503` is a failure, a `429` asks to slow down, a
+//! `POST` is not sent twice, and a permit is held until the body has been read.
 //!
-//! `cargo run --example hyper_client`
+//! `cargo run --example hyper_client --features hyper`
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -34,11 +35,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_concurrent(8)
         .build()?;
 
-    let is_bad = |response: &Response<Incoming>| response.status().is_server_error();
     let client = ServiceBuilder::new()
-        .layer(retry.layer().retry_response_if(is_bad))
-        .layer(breaker.layer().response_failure_if(is_bad))
-        .layer(connections.layer())
+        .layer(retry.http_layer())
+        .layer(breaker.http_layer().until_body_end())
+        .layer(connections.layer().until_body_end())
         // hyper retries requests on connections that turned out dead; here one layer does the retrying.
         .service(
             Client::builder(TokioExecutor::new())

@@ -1,7 +1,7 @@
-//! The three layers around reqwest: its client is a tower service, its request is copied with `try_clone`,
-//! and a bad status is a response.
+//! A `reqwest` client behind all three layers, in one call. For a stack of your own: its client is a tower service,
+//! and `http::ReqwestRequests` copies its requests.
 //!
-//! `cargo run --example reqwest_client`
+//! `cargo run --example reqwest_client --features reqwest`
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use reqwest::{Client, Request, Response};
-use tower::{ServiceBuilder, ServiceExt};
+use axum::routing::{get, post};
+use reqwest::Client;
+use tower_bulwark::http::ResilientClient;
 use tower_bulwark::{Backoff, CircuitBreaker, Error as CallError, ResourceLock, RetryPolicy};
 
 /// A server that throttles its first request, fails its second, and is well from then on.
@@ -31,22 +31,19 @@ async fn server() -> std::io::Result<String> {
             _ => "hello".into_response(),
         }
     };
+    let fails = || async { StatusCode::INTERNAL_SERVER_ERROR };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(answer))).await });
+    tokio::spawn(async move {
+        axum::serve(
+            listener,
+            Router::new()
+                .route("/", get(answer))
+                .route("/write", post(fails)),
+        )
+        .await
+    });
     Ok(format!("http://{address}/"))
-}
-
-fn retry_after(result: Result<&Response, &reqwest::Error>) -> Option<Duration> {
-    let seconds = result
-        .ok()?
-        .headers()
-        .get("retry-after")?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 #[tokio::main]
@@ -71,41 +68,29 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_concurrent(4)
         .build()?;
 
-    let client = ServiceBuilder::new()
-        .layer(
-            retry
-                .layer()
-                // Only what cannot have reached the server, or said that it did nothing.
-                .retry_if(|e: &reqwest::Error| e.is_connect() || e.is_timeout())
-                .retry_response_if(|r: &Response| r.status().is_server_error() || r.status() == 429)
-                .delay_from(retry_after)
-                .clone_request(Request::try_clone),
-        )
-        // Throttling is not an outage: a 429 does not count here.
-        .layer(
-            breaker
-                .layer()
-                .response_failure_if(|r: &Response| r.status().is_server_error()),
-        )
-        .layer(
-            slots
-                .layer()
-                .holder(|r: &Request| r.url().path().to_owned()),
-        )
-        .service(http.clone());
+    let client = ResilientClient::new(http.clone(), &retry, &breaker, &slots);
 
-    let request = http.get(&url).build()?;
-    let response = match client.clone().oneshot(request).await {
+    let response = match client.send(http.get(&url)).await {
         Ok(response) => response,
         Err(CallError::CircuitOpen(open)) => return Err(open.into()),
         Err(error) => return Err(error.into()),
     };
-    println!("{} {}", response.status(), response.text().await?);
+    // The permit is held until the body has been read.
+    println!("{} ({} held)", response.status(), slots.snapshot().in_use);
+    println!(
+        "{} ({} held)",
+        response.text().await?,
+        slots.snapshot().in_use
+    );
+    // Throttling is not an outage: the 429 is an overload, and no failure in a row.
     println!("{:?}", breaker.snapshot().totals);
 
+    println!("a write that failed may have been done: it is sent once");
+    let response = client.send(http.post(format!("{url}write"))).await?;
+    println!("  {}", response.status());
+
     println!("a host that is not there: the last error is reqwest's own");
-    let request = http.get("http://127.0.0.1:9/").build()?;
-    match client.oneshot(request).await {
+    match client.send(http.get("http://127.0.0.1:9/")).await {
         Err(CallError::Exhausted(gave_up)) => {
             println!("  {} attempts, {}", gave_up.attempts(), gave_up.reason());
             match gave_up

@@ -1,7 +1,7 @@
-//! The layers around a tonic channel, and retry around a typed call; server and client in one process.
+//! The layers between a generated tonic client and its channel; server and client in one process.
 //!
 //! ```sh
-//! cargo run --example tonic_client
+//! cargo run --example tonic_client --features tonic
 //! ```
 
 /// Made from `support/completion.proto`.
@@ -18,13 +18,14 @@ use completion::completions_server::{Completions, CompletionsServer};
 use completion::{CompleteReply, CompleteRequest};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tower::ServiceBuilder;
-use tower_bulwark::{
-    Backoff, BoxError, CircuitBreaker, Error, Rejection, ResourceLock, RetryPolicy,
-};
+use tower_bulwark::grpc::{GrpcClassify, GrpcRequests};
+use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
+use tower_bulwark::{Backoff, BoxError, CircuitBreaker, Rejection, ResourceLock, RetryPolicy};
 
 /// Fails as often as it is told to.
 #[derive(Clone, Default)]
@@ -58,12 +59,6 @@ impl Completions for Model {
     }
 }
 
-/// To HTTP every gRPC call is a `200`; what became of it is in a header, or, after a message, in trailers.
-fn is_unavailable<B>(response: &http::Response<B>) -> bool {
-    let status = Status::from_header_map(response.headers());
-    status.is_some_and(|status| matches!(status.code(), Code::Unavailable | Code::Internal))
-}
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let model = Model::default();
@@ -77,7 +72,10 @@ async fn main() -> Result<(), BoxError> {
         });
     let server = tokio::spawn(server);
 
-    // Around the channel: what sees every call of every client of it.
+    let retry = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(20)))
+        .on_retry(|attempt, delay, _| println!("  attempt {attempt} failed, again in {delay:.0?}"))
+        .build()?;
     let breaker = CircuitBreaker::new("model");
     let slots = ResourceLock::builder("model-slots")
         .max_concurrent(4)
@@ -85,27 +83,33 @@ async fn main() -> Result<(), BoxError> {
     let channel = Channel::from_shared(format!("http://{address}"))?
         .connect()
         .await?;
+    // To HTTP every gRPC call is a `200`: what became of it is in a header or in the trailers.
+    let classify = GrpcClassify::new();
     let channel = ServiceBuilder::new()
-        .layer(breaker.layer().response_failure_if(is_unavailable))
-        .layer(slots.layer())
+        // Refusals as statuses; else tonic makes `UNKNOWN` of them.
+        .map_err(Status::from)
+        // The body of a request is a stream: what was sent of it is kept, to be sent again.
+        .layer(ReplayLayer::new())
+        .layer(
+            retry
+                .layer()
+                .classify(classify)
+                .requests(GrpcRequests::over(CopyReplay)),
+        )
+        .layer(
+            breaker
+                .layer()
+                .classify(classify)
+                .until_body_end()
+                .classify_end(classify.at_end()),
+        )
+        .layer(slots.layer().until_body_end())
+        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
         .service(channel);
     let client = CompletionsClient::new(channel);
-
-    // Around the typed call: a message can be sent again, the body of an HTTP request cannot.
-    let retry = RetryPolicy::builder()
-        .backoff(Backoff::fixed(Duration::from_millis(20)))
-        .build()?;
     let complete = async |prompt: &str| {
-        retry
-            .retry_if(|status: &Status| status.code() == Code::Unavailable)
-            .run(|| {
-                let mut client = client.clone();
-                let request = CompleteRequest {
-                    prompt: prompt.into(),
-                };
-                async move { client.complete(request).await }
-            })
-            .await
+        let prompt = prompt.to_owned();
+        client.clone().complete(CompleteRequest { prompt }).await
     };
 
     println!("unavailable twice, then well:");
@@ -114,28 +118,27 @@ async fn main() -> Result<(), BoxError> {
     println!("  {}", reply.get_ref().text);
     assert_eq!(model.calls.swap(0, Ordering::Relaxed), 3);
 
-    println!("at fault itself, so sent once:");
-    match complete("").await {
-        Err(Error::Inner(status)) => println!("  {:?}: {}", status.code(), status.message()),
-        other => return Err(format!("expected a status, got {other:?}").into()),
-    }
+    println!("the caller's own fault, so sent once, and no failure of the model:");
+    let status = complete("").await.err().ok_or("it should be refused")?;
+    println!("  {:?}: {}", status.code(), status.message());
     assert_eq!(model.calls.swap(0, Ordering::Relaxed), 1);
 
-    println!("down for good: the fifth failure opens the circuit");
+    println!("down for good: the fifth failure in a row opens the circuit");
     model.failures_left.store(u32::MAX, Ordering::Relaxed);
-    let gave_up = complete("Hello?").await.err().ok_or("it should be down")?;
-    println!("  {gave_up}");
-    let refused = complete("Hello?")
-        .await
-        .err()
-        .ok_or("it should be refused")?;
-    // tonic makes a status of it, and the refusal is found in what caused the status.
+    for _ in 0..2 {
+        let status = complete("Hello?").await.err().ok_or("it should be down")?;
+        println!("  {:?}: {}", status.code(), status.message());
+    }
+    assert_eq!(model.calls.load(Ordering::Relaxed), 5);
+    let refused = complete("Hello?").await.err().ok_or("it should be open")?;
+    println!("  {:?}: {}", refused.code(), refused.message());
+    // For clients that know nothing of this crate: when to come back is in the metadata.
+    let pushback = refused.metadata().get("grpc-retry-pushback-ms");
+    println!("  come back in {:?} ms", pushback.ok_or("no pushback")?);
+    // For those that do: the refusal itself is what caused the status.
     let rejection = Rejection::find(&refused).ok_or("no refusal in the chain")?;
-    println!("  {rejection}");
-    assert_eq!(
-        (rejection.name(), model.calls.load(Ordering::Relaxed)),
-        ("model", 5)
-    );
+    assert_eq!(rejection.name(), "model");
+    assert_eq!(model.calls.load(Ordering::Relaxed), 5);
 
     println!("{:?}", slots.snapshot().stats.hold);
     drop(client);
