@@ -2,16 +2,19 @@
 //! `HandleErrorLayer`, `/plain` with `reject_with`, which needs none. axum applies a layer once for each
 //! connection; the handles make it one breaker and one lock all the same.
 //!
-//! `cargo run --example axum_server`
+//! A refusal says in a header when to come back, and in its body why.
+//!
+//! `cargo run --example axum_server --features http`
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -19,27 +22,12 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::ServiceBuilder;
-use tower_bulwark::{CircuitBreaker, Error as CallError, Rejection, ResourceLock};
-
-/// What a client is told that is refused: a status, and when to come back.
-fn refuse(refused: &Rejection) -> Response {
-    let status = match refused {
-        Rejection::Contended(_) => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let seconds = refused
-        .retry_after()
-        .map_or(1, |delay| delay.as_secs().max(1));
-    let mut response = (status, format!("{refused}\n")).into_response();
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    response
-}
+use tower_bulwark::http::problem;
+use tower_bulwark::{CircuitBreaker, Error as CallError, ResourceLock};
 
 async fn handle_error(error: CallError<Infallible>) -> Response {
     match error.rejection() {
-        Some(refused) => refuse(&refused),
+        Some(refused) => problem(refused),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -72,12 +60,8 @@ fn router(breaker: &CircuitBreaker, lock: &ResourceLock) -> Router {
     );
     let plain = Router::new().route("/plain", get(slow)).layer(
         ServiceBuilder::new()
-            .layer(breaker.layer().reject_with(|refused| refuse(&refused)))
-            .layer(
-                lock.layer()
-                    .holder(tenant)
-                    .reject_with(|refused| refuse(&refused)),
-            ),
+            .layer(breaker.http_layer().reject_with(problem::<Body>))
+            .layer(lock.layer().holder(tenant).reject_with(problem::<Body>)),
     );
     Router::new()
         .route("/health", get(health))

@@ -10,8 +10,9 @@ use crate::error::{ContendedReason, Rejection};
 ///
 /// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
 /// was full, or there was no patience), a `503` if it waited in vain or could never have been served, and a `504`
-/// if its own deadline came first. `Retry-After` is sent where it is known when to come back, in whole seconds
-/// and never less than one; the body is a problem of RFC 9457.
+/// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: at least one, and one
+/// where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of
+/// RFC 9457.
 ///
 /// The body names the breaker or the resource and the reason; who holds a resource is nobody's business but the
 /// operator's.
@@ -51,7 +52,12 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
     let _ = write!(body, r#"","status":{},"resource":""#, status.as_u16());
     escape_into(&mut body, rejection.name());
     body.push('"');
-    let retry_after = rejection.retry_after().map(whole_seconds);
+    let hopeless = matches!(&rejection, Rejection::Contended(contended) if contended.is_deadlock());
+    let retry_after = match rejection.retry_after() {
+        Some(delay) => Some(whole_seconds(delay)),
+        None if hopeless => None,
+        None => Some(1),
+    };
     if let Some(seconds) = retry_after {
         let _ = write!(body, r#","retry_after":{seconds}"#);
     }
