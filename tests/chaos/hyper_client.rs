@@ -29,7 +29,8 @@ pub(crate) fn breaker() -> CircuitBreaker {
         .failure_rate(0.5, Window::calls(40))
         .minimum_calls(20)
         .recovery(Recovery::fixed(MS))
-        .success_threshold(1)
+        .max_probes(10)
+        .success_threshold(2)
         .build()
         .unwrap()
 }
