@@ -77,8 +77,14 @@ where
     let body = body.collect().await.unwrap().to_bytes();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(problem["status"], head.status.as_u16());
-    let when = head.headers.get(RETRY_AFTER).map(|when| when.to_str().unwrap().parse::<u64>());
-    assert_eq!(problem["retry_after"].as_u64(), when.clone().map(Result::unwrap));
+    let when = head
+        .headers
+        .get(RETRY_AFTER)
+        .map(|when| when.to_str().unwrap().parse::<u64>());
+    assert_eq!(
+        problem["retry_after"].as_u64(),
+        when.clone().map(Result::unwrap)
+    );
     assert_ne!(when, Some(Ok(0)));
     let resource = problem["resource"].as_str().unwrap().to_owned();
     match (&*resource, head.status.as_u16()) {
@@ -106,7 +112,12 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
             }
             response
         })
-        .layer(breaker.http_layer().reject_with(problem::<Body>).until_body_end())
+        .layer(
+            breaker
+                .http_layer()
+                .reject_with(problem::<Body>)
+                .until_body_end(),
+        )
         .map_request(move |request: Request| {
             admitted.admitted.fetch_add(1, SeqCst);
             request
@@ -120,7 +131,10 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
                 .reject_with(problem::<Body>)
                 .until_body_end(),
         );
-    let router = Router::new().route("/", any(handler)).layer(guards).with_state(Arc::clone(&books));
+    let router = Router::new()
+        .route("/", any(handler))
+        .layer(guards)
+        .with_state(Arc::clone(&books));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -165,7 +179,11 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
     drop(client);
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
-    println!("{ends:?} {:?} {:?}", breaker.snapshot().totals, lock.snapshot().stats);
+    println!(
+        "{ends:?} {:?} {:?}",
+        breaker.snapshot().totals,
+        lock.snapshot().stats
+    );
 
     let stats = lock.snapshot().stats;
     let at_the_lock = stats.timeouts + stats.rejected + stats.deadlocks;

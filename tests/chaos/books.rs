@@ -121,7 +121,11 @@ impl Books {
     }
 
     pub(crate) fn times_worked_on(&self, id: u64) -> u32 {
-        self.seen.lock().unwrap().get(&id).map_or(0, |seen| seen.worked_on)
+        self.seen
+            .lock()
+            .unwrap()
+            .get(&id)
+            .map_or(0, |seen| seen.worked_on)
     }
 
     /// An attempt is handed to the client.
@@ -226,11 +230,7 @@ impl Books {
     }
 
     /// What the handles say in the end.
-    pub(crate) fn balance(
-        &self,
-        breaker: &CircuitBreaker,
-        lock: &ResourceLock,
-    ) {
+    pub(crate) fn balance(&self, breaker: &CircuitBreaker, lock: &ResourceLock) {
         let held = lock.snapshot();
         assert_eq!((held.in_use, held.waiting), (0, 0), "{held:?}");
         assert!(held.stats.peak_in_use <= held.capacity, "{held:?}");

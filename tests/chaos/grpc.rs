@@ -85,7 +85,11 @@ impl ServerStreamingService<CompleteRequest> for Echo {
         let replies: Vec<_> = prompt
             .as_bytes()
             .chunks(PIECE)
-            .map(|piece| Ok(CompleteReply { text: String::from_utf8(piece.to_vec()).unwrap() }))
+            .map(|piece| {
+                Ok(CompleteReply {
+                    text: String::from_utf8(piece.to_vec()).unwrap(),
+                })
+            })
             .collect();
         let replies: Replies = match self.breaks {
             None => Box::pin(stream::iter(replies)),
@@ -120,7 +124,9 @@ fn status(fault: Fault) -> Option<(Status, bool)> {
         Some(_) => "0",
     };
     let pushback = pushback.parse().unwrap();
-    status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+    status
+        .metadata_mut()
+        .insert("grpc-retry-pushback-ms", pushback);
     Some((status, nothing_done))
 }
 
@@ -180,11 +186,16 @@ fn boxed(response: http::Response<Body>) -> Answer {
 
 /// What a call says, as text.
 fn prompt(call: &Call) -> String {
-    call.body.iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+    call.body
+        .iter()
+        .map(|byte| char::from(b'a' + byte % 26))
+        .collect()
 }
 
 fn request(call: &Call) -> Request<CompleteRequest> {
-    let mut request = Request::new(CompleteRequest { prompt: prompt(call) });
+    let mut request = Request::new(CompleteRequest {
+        prompt: prompt(call),
+    });
     request.metadata_mut().insert("x-id", call.id.into());
     if call.may_be_done_twice() {
         request.metadata_mut().insert("x-twice", 1.into());
@@ -193,8 +204,17 @@ fn request(call: &Call) -> Request<CompleteRequest> {
 }
 
 fn compare<T>(call: &Call, response: &Response<T>) {
-    let said = response.metadata().get("x-digest").unwrap().to_str().unwrap();
-    assert_eq!(said, digest(prompt(call).as_bytes()).to_string(), "the request changed");
+    let said = response
+        .metadata()
+        .get("x-digest")
+        .unwrap()
+        .to_str()
+        .unwrap();
+    assert_eq!(
+        said,
+        digest(prompt(call).as_bytes()).to_string(),
+        "the request changed"
+    );
 }
 
 async fn complete<S, B>(call: Call, channel: S) -> End
@@ -203,7 +223,10 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<tonic::codegen::StdError> + Send> + Send + 'static,
 {
     if call.id % 4 != 0 {
-        return match CompletionsClient::new(channel).complete(request(&call)).await {
+        return match CompletionsClient::new(channel)
+            .complete(request(&call))
+            .await
+        {
             Ok(reply) => {
                 compare(&call, &reply);
                 assert_eq!(reply.get_ref().text, prompt(&call), "the response changed");
@@ -260,7 +283,8 @@ async fn a_tonic_channel_survives_the_script() {
         let uri = format!("http://{}", addresses.to(route));
         Endpoint::from_shared(uri).unwrap().connect_lazy()
     };
-    let channels = [Route::Server, Route::Nobody, Route::Silence].map(|route| (route, channel(route)));
+    let channels =
+        [Route::Server, Route::Nobody, Route::Silence].map(|route| (route, channel(route)));
     let [came_back, admitted, sent] = [&books; 3].map(Arc::clone);
     let channel = service_fn(move |request: http::Request<Body>| {
         let route = *request.extensions().get::<Route>().unwrap();
@@ -310,7 +334,9 @@ async fn a_tonic_channel_survives_the_script() {
         .layer(lock.layer().until_body_end())
         .service(channel);
 
-    let ends = books.run(2_500, |call| complete(call, service.clone())).await;
+    let ends = books
+        .run(2_500, |call| complete(call, service.clone()))
+        .await;
     books.balance(&breaker, &lock);
     assert!(retry.snapshot().recovered > 100, "{:?}", retry.snapshot());
     println!("{ends:?} {:?}", breaker.snapshot().totals);

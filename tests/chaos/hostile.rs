@@ -91,7 +91,10 @@ impl Hostile {
                 count.fetch_add(1, SeqCst);
                 let mut head = [0; 4096];
                 let _ = stream.read(&mut head).await;
-                let answer = answer(Pipe { stream, sent: Arc::clone(&total) });
+                let answer = answer(Pipe {
+                    stream,
+                    sent: Arc::clone(&total),
+                });
                 let tell = tell.clone();
                 tokio::spawn(async move {
                     answer.await;
@@ -99,7 +102,13 @@ impl Hostile {
                 });
             }
         });
-        Self { uri, sent, connections, accepting, ended }
+        Self {
+            uri,
+            sent,
+            connections,
+            accepting,
+            ended,
+        }
     }
 }
 
@@ -120,7 +129,12 @@ impl Caller {
             .build()
             .unwrap();
         let (breaker, lock) = (CircuitBreaker::new("b"), ResourceLock::new("l"));
-        Self { breaker, lock, retry, server }
+        Self {
+            breaker,
+            lock,
+            retry,
+            server,
+        }
     }
 
     async fn call(
@@ -133,9 +147,13 @@ impl Caller {
             .layer(self.retry.http_layer())
             .layer(self.lock.layer().until_body_end())
             .service(client);
-        let request = Request::get(&self.server.uri).body(Full::default()).unwrap();
+        let request = Request::get(&self.server.uri)
+            .body(Full::default())
+            .unwrap();
         let call = deadline::scope(Deadline::after(LIMIT), service.oneshot(request));
-        let response = timeout(EVER, call).await.expect("the caller waits past its deadline")?;
+        let response = timeout(EVER, call)
+            .await
+            .expect("the caller waits past its deadline")?;
         Ok(response)
     }
 
@@ -150,7 +168,9 @@ impl Caller {
             }
             panic!("it has no end");
         };
-        timeout(EVER, read).await.expect("the caller reads past its deadline")
+        timeout(EVER, read)
+            .await
+            .expect("the caller reads past its deadline")
     }
 
     /// The server has noticed that nobody listens, nothing is held, and this is what it was to the breaker.
@@ -158,7 +178,11 @@ impl Caller {
         let held = self.lock.snapshot();
         assert_eq!((held.in_use, held.waiting), (0, 0), "{held:?}");
         let totals = self.breaker.snapshot().totals;
-        assert_eq!((totals.failures, totals.cancelled), (failures, cancelled), "{totals:?}");
+        assert_eq!(
+            (totals.failures, totals.cancelled),
+            (failures, cancelled),
+            "{totals:?}"
+        );
         for _ in 0..self.server.connections.load(SeqCst) {
             let ended = timeout(EVER, self.server.ended.recv()).await;
             ended.expect("somebody still reads");
@@ -173,17 +197,33 @@ fn message(error: Outcome<()>) -> String {
 
 #[tokio::test]
 async fn endless_headers_are_not_read_on_and_not_asked_for_again() {
-    for line in ["x-{}: lorem ipsum dolor sit amet\r\n", "lorem ipsum dolor sit amet "] {
+    for line in [
+        "x-{}: lorem ipsum dolor sit amet\r\n",
+        "lorem ipsum dolor sit amet ",
+    ] {
         let server = Hostile::start(move |mut pipe| async move {
             pipe.send(b"HTTP/1.1 200 OK\r\nx: ").await;
-            let lines = move |nth: u64| line.replace("{}", &nth.to_string()).repeat(100).into_bytes();
+            let lines = move |nth: u64| {
+                line.replace("{}", &nth.to_string())
+                    .repeat(100)
+                    .into_bytes()
+            };
             pipe.forever(lines, None).await;
         });
         let caller = Caller::of(server.await);
         let error = caller.call().await.map(drop);
         assert!(error.is_err());
-        assert!(caller.server.sent.load(SeqCst) < BUFFERS, "{}", caller.server.sent.load(SeqCst));
-        assert_eq!(caller.server.connections.load(SeqCst), 1, "{}", message(error));
+        assert!(
+            caller.server.sent.load(SeqCst) < BUFFERS,
+            "{}",
+            caller.server.sent.load(SeqCst)
+        );
+        assert_eq!(
+            caller.server.connections.load(SeqCst),
+            1,
+            "{}",
+            message(error)
+        );
         caller.is_over(1, 0).await;
     }
 }
@@ -204,7 +244,10 @@ async fn answers_that_are_always_about_to_come_end_with_the_callers_patience() {
             panic!("an answer");
         };
         assert_eq!(gave_up.reason(), StopReason::Deadline);
-        assert!(matches!(gave_up.last(), LastFailure::TimedOut(_)), "{gave_up}");
+        assert!(
+            matches!(gave_up.last(), LastFailure::TimedOut(_)),
+            "{gave_up}"
+        );
         caller.is_over(1, 0).await;
     }
 }
@@ -273,13 +316,17 @@ async fn a_body_that_nobody_reads_stays_with_the_server() {
 async fn a_wait_of_thirty_billion_years_is_not_begun() {
     for wait in ["1000000000000000000", "99999999999999999999999999", "86400"] {
         let server = Hostile::start(move |mut pipe: Pipe| async move {
-            let head = format!("HTTP/1.1 503 No\r\nretry-after: {wait}\r\ncontent-length: 0\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 503 No\r\nretry-after: {wait}\r\ncontent-length: 0\r\n\r\n");
             pipe.send(head.as_bytes()).await;
             pipe.until_the_other_end_goes().await;
         });
         let caller = Caller::of(server.await);
         let response = caller.call().await.unwrap();
-        assert_eq!((response.status().as_u16(), caller.retry.snapshot().gave_up), (503, 1));
+        assert_eq!(
+            (response.status().as_u16(), caller.retry.snapshot().gave_up),
+            (503, 1)
+        );
         assert_eq!(caller.server.connections.load(SeqCst), 1);
         drop(response);
         caller.is_over(1, 0).await;

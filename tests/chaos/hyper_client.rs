@@ -97,7 +97,9 @@ async fn survives(speaks: Speaks) {
                 ),
         )
         .map_result(move |result| {
-            came_back.came_back(&result, |response: &http::Response<_>| response.status() == 429);
+            came_back.came_back(&result, |response: &http::Response<_>| {
+                response.status() == 429
+            });
             result
         })
         .layer(breaker.http_layer().until_body_end())
