@@ -26,7 +26,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::grpc::{GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
+use tower_bulwark::grpc::{Codes, GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
 use tower_bulwark::http::{CopyReplay, ReceiveDeadlineLayer, ReplayBody, ReplayLayer};
 use tower_bulwark::retry::RetryPolicyBuilder;
 use tower_bulwark::{
@@ -506,4 +506,38 @@ fn an_error_is_what_is_in_the_chain_of_its_causes() {
     assert_eq!(judge(&reset), perhaps);
     let none = GrpcClassify::new().retry_on(tower_bulwark::grpc::Codes::NONE);
     assert_eq!(none.classify_error(&reset).repeatable(), Repeat::Never);
+}
+
+#[tokio::test]
+async fn the_refusals_of_a_busy_lock_say_nothing_to_a_breaker_around_it() {
+    let breaker = CircuitBreaker::builder("model")
+        .consecutive_failures(1)
+        .build()
+        .unwrap();
+    let lock = ResourceLock::builder("gpu")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let classify = GrpcClassify::new().failures(Codes::of(&[Code::ResourceExhausted.into()]));
+    let service = ServiceBuilder::new()
+        .layer(
+            breaker
+                .layer()
+                .classify(classify)
+                .reject_with(reject::<Body>)
+                .until_body_end()
+                .classify_end(classify.at_end()),
+        )
+        .layer(lock.layer().reject_with(reject::<Body>))
+        .service_fn(|()| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) });
+    let _held = lock.try_acquire("somebody").unwrap();
+    for _ in 0..10 {
+        let busy = service.clone().oneshot(()).await.unwrap();
+        assert_eq!(busy.headers()["grpc-status"], "8");
+    }
+    let totals = breaker.snapshot().totals;
+    assert_eq!(
+        (totals.ignored, totals.failures, totals.rejected),
+        (10, 0, 0)
+    );
 }

@@ -469,3 +469,37 @@ async fn a_refusal_is_a_problem_with_a_status_and_a_time_to_come_back() {
     let waited: Response<String> = problem(waited.into());
     assert_eq!(waited.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
+
+#[tokio::test]
+async fn the_refusals_of_a_busy_lock_say_nothing_to_a_breaker_around_it() {
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(1)
+        .build()
+        .unwrap();
+    let lock = ResourceLock::builder("gpu")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(breaker.http_layer().reject_with(problem::<String>))
+        .layer(lock.layer().reject_with(|rejection| {
+            let mut busy = problem::<String>(rejection);
+            *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            busy
+        }))
+        .service_fn(|()| {
+            ready(Ok::<_, std::convert::Infallible>(Response::new(
+                String::new(),
+            )))
+        });
+    let _held = lock.try_acquire("somebody").unwrap();
+    for _ in 0..10 {
+        let busy = service.clone().oneshot(()).await.unwrap();
+        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let totals = breaker.snapshot().totals;
+    assert_eq!(
+        (totals.ignored, totals.failures, totals.rejected),
+        (10, 0, 0)
+    );
+}

@@ -9,7 +9,7 @@ use super::code::{Code, Codes};
 use super::failure;
 use super::pushback::Pushback;
 use crate::deadline::{self, Deadline};
-use crate::http::ClassifyEnd;
+use crate::http::{ClassifyEnd, Refused};
 use crate::outcome::{Classify, Repeat, Verdict};
 
 /// Judges gRPC calls by their status codes: for a retry and for a breaker, around HTTP (a tonic channel or
@@ -264,6 +264,7 @@ impl ClassifyEnd for GrpcClassifyEnd {
 impl<B: Body, E: StdError + 'static> Classify<Response<B>, E> for GrpcClassify {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
         match result {
+            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
             Ok(response) => {
                 let (headers, ends_here) = (response.headers(), response.body().is_end_stream());
                 match head_code(response.status(), headers, ends_here) {

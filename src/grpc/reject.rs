@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
 use crate::error::{ContendedReason, Error, Rejection};
+use crate::http::Refused;
 
 /// The status of a refusal.
 ///
@@ -104,7 +105,8 @@ impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
 }
 
 /// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers
-/// around a tonic service, whose error type stays what it is.
+/// around a tonic service, whose error type stays what it is. It is marked as [`Refused`], so that no breaker
+/// around it takes it for the service's.
 ///
 /// ```
 /// use tower_bulwark::{CircuitBreaker, Rejection};
@@ -115,5 +117,7 @@ impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
 /// ```
 #[must_use]
 pub fn reject<B: Default>(rejection: Rejection) -> http::Response<B> {
-    Status::from(rejection).into_http()
+    let mut response = Status::from(rejection).into_http();
+    response.extensions_mut().insert(Refused);
+    response
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Response, StatusCode};
 
 use super::error_kind::ErrorKind;
+use super::reject::Refused;
 use super::retry_after::DelayHeaders;
 use crate::outcome::{Classify, Outcome, Repeat, Verdict};
 
@@ -23,8 +24,9 @@ use crate::outcome::{Classify, Outcome, Repeat, Verdict};
 /// | `501`, `505` | success | no |
 /// | `506`, `507`, `508`, `510`, `511` | failure | no |
 ///
-/// Errors are judged by their [`ErrorKind`]. The waits that responses ask for are read from `Retry-After`,
-/// and from more headers if [`delays_from`](Self::delays_from) says so.
+/// A response that is a refusal of this side, by [`Refused`], is ignored. Errors are judged by their
+/// [`ErrorKind`]. The waits that responses ask for are read from `Retry-After`, and from more headers if
+/// [`delays_from`](Self::delays_from) says so.
 ///
 /// Sources: RFC 9110 sections 9.2.2 and 15, RFC 6585 section 4, RFC 8470 section 5.2, RFC 4918 section 11.5,
 /// the draft on `Idempotency-Key`. That `408` is a failure and `429` an overload is this crate's choice: a slow
@@ -173,6 +175,7 @@ impl HttpClassify {
 impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
         match result {
+            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
             Ok(response) => self.head(response.status(), response.headers()),
             Err(error) => self.error(error),
         }

@@ -115,7 +115,7 @@ pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };
-pub use reject::problem;
+pub use reject::{Refused, problem};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};

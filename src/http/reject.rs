@@ -6,6 +6,15 @@ use ::http::{Response, StatusCode};
 
 use crate::error::{ContendedReason, Rejection};
 
+/// A response that a layer made of its own refusal: an extension of the response, put there by [`problem`].
+///
+/// The service below was not asked, so whatever the status is, it says nothing of that service:
+/// [`HttpClassify`](super::HttpClassify) ignores such a response. Without it a busy lock, whose refusals are
+/// `429` and `503`, would open a breaker around it. Put it among the extensions of what your own `reject_with`
+/// answers. It is not sent: to a client the response is what its status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
 /// A refusal as a response: for `reject_with`.
 ///
 /// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
@@ -13,6 +22,8 @@ use crate::error::{ContendedReason, Rejection};
 /// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: at least one, and one
 /// where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of
 /// RFC 9457.
+///
+/// It is marked as [`Refused`], so that no breaker around it takes it for the service's.
 ///
 /// The body names the breaker or the resource and the reason; who holds a resource is nobody's business but the
 /// operator's.
@@ -65,6 +76,7 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
 
     let mut response = Response::new(B::from(body));
     *response.status_mut() = status;
+    response.extensions_mut().insert(Refused);
     let json = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     if let Some(seconds) = retry_after {

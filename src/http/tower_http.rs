@@ -5,6 +5,7 @@ use std::fmt;
 use ::tower_http::classify::{ClassifiedResponse, ClassifyEos, ClassifyResponse};
 use http::{HeaderMap, Response, StatusCode};
 
+use super::reject::Refused;
 use super::until_body_end::ClassifyEnd;
 use crate::outcome::{Classify, Verdict};
 
@@ -70,6 +71,7 @@ where
     fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
         let classifier = self.classifier.clone();
         match result {
+            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
             Ok(response) => match classifier.classify_response(response) {
                 ClassifiedResponse::Ready(judged) => verdict(judged),
                 ClassifiedResponse::RequiresEos(_) => Verdict::success(),

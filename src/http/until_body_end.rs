@@ -55,8 +55,8 @@ pub trait ClassifyEnd {
 
     /// What the end says, with the trailers if there were any. `None`: what the head said.
     ///
-    /// Not asked when the head was a failure, when the body broke off (that is a failure), or when nobody
-    /// wanted the rest of it (that says nothing).
+    /// Does not count when the head was a failure or said nothing (as a refusal of this side does), when the body
+    /// broke off (that is a failure), or when nobody wanted the rest of it (that says nothing).
     fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict>;
 }
 
@@ -281,9 +281,9 @@ impl<E: ClassifyEnd> BodyGuard for BreakerGuard<E> {
     }
 
     fn ended(mut self, trailers: Option<&HeaderMap>) {
-        let judged = match self.end.classify_end(trailers) {
-            Some(verdict) => Judgement::new(&verdict, None),
-            None => self.head,
+        let judged = match (self.head.outcome, self.end.classify_end(trailers)) {
+            (Outcome::Success, Some(verdict)) => Judgement::new(&verdict, None),
+            _ => self.head,
         };
         self.permit.settle_judged(judged);
     }

@@ -8,9 +8,11 @@
 
 #![cfg(all(feature = "http", feature = "hyper", feature = "reqwest"))]
 
+mod axum_server;
 mod books;
 #[cfg(feature = "tonic")]
 mod grpc;
+mod hostile;
 mod hyper_client;
 mod reqwest_client;
 mod script;

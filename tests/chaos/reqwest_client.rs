@@ -94,8 +94,9 @@ async fn reqwest_survives_the_script() {
             }
         })
         .await;
-    books.balance(&breaker, &lock, &retry);
-    // How many meet an open circuit depends on the machine; that most of the rest get through does not.
+    books.balance(&breaker, &lock);
+    assert!(retry.snapshot().recovered > 20, "{:?}", retry.snapshot());
+    // How many meet an open circuit depends on the machine; that many of the rest get through does not.
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");
     assert!(ends[&End::BrokenBody] > 0, "{ends:?}");
 }
