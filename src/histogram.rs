@@ -15,7 +15,9 @@ const BUCKETS: usize = (HIGHEST_BIT - 1) * PER_OCTAVE;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
-    counts: Box<[u64; BUCKETS]>,
+    /// None before the first time that is longer than zero.
+    counts: Option<Box<[u64; BUCKETS]>>,
+    zeros: u64,
     count: u64,
     sum_nanos: u128,
     max: Duration,
@@ -66,7 +68,8 @@ fn upper_edge(bucket: usize) -> u64 {
 impl Histogram {
     pub(crate) fn new() -> Self {
         Self {
-            counts: Box::new([0; BUCKETS]),
+            counts: None,
+            zeros: 0,
             count: 0,
             sum_nanos: 0,
             max: Duration::ZERO,
@@ -75,7 +78,8 @@ impl Histogram {
 
     pub(crate) fn record(&mut self, duration: Duration) {
         let nanos = nanos(duration);
-        self.counts[bucket_of(nanos / 1_000)] += 1;
+        let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
+        counts[bucket_of(nanos / 1_000)] += 1;
         self.count += 1;
         self.sum_nanos += u128::from(nanos);
         self.max = self.max.max(duration);
@@ -83,14 +87,30 @@ impl Histogram {
 
     /// What took no time at all.
     pub(crate) fn record_zero(&mut self) {
-        self.counts[0] += 1;
+        self.zeros += 1;
         self.count += 1;
+    }
+
+    /// Adds what was recorded elsewhere.
+    pub(crate) fn add(&mut self, other: &Self) {
+        if let Some(others) = &other.counts {
+            let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
+            for (count, other) in counts.iter_mut().zip(others.iter()) {
+                *count += other;
+            }
+        }
+        self.zeros += other.zeros;
+        self.count += other.count;
+        self.sum_nanos += other.sum_nanos;
+        self.max = self.max.max(other.max);
     }
 
     fn quantile(&self, share: f64) -> Duration {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
-        let mut seen = 0;
-        for (bucket, count) in self.counts.iter().enumerate() {
+        let counts = self.counts.as_deref().unwrap_or(&[0; BUCKETS]);
+        // Zeros are in the first bucket.
+        let mut seen = self.zeros;
+        for (bucket, count) in counts.iter().enumerate() {
             seen += count;
             if seen >= rank {
                 // The last bucket has no upper edge but the maximum.
@@ -125,6 +145,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_zero_is_recorded_as_any_other_time_is() {
+        for others in [&[][..], &[3, 900, 1_000_000]] {
+            let [mut zeros, mut times] = [Histogram::new(), Histogram::new()];
+            for nanos in others {
+                zeros.record(Duration::from_nanos(*nanos));
+                times.record(Duration::from_nanos(*nanos));
+            }
+            for _ in 0..4 {
+                zeros.record_zero();
+                times.record(Duration::ZERO);
+            }
+            assert_eq!(zeros.summary(), times.summary());
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_in_two_places_adds_up_to_what_one_would_have_recorded() {
+        let [mut one, mut left, mut right] = [(); 3].map(|()| Histogram::new());
+        for (nth, nanos) in [0, 7, 1_000, 55_000, 1 << 40, 3].into_iter().enumerate() {
+            let time = Duration::from_nanos(nanos);
+            one.record(time);
+            if nth % 2 == 0 { &mut left } else { &mut right }.record(time);
+        }
+        left.record_zero();
+        one.record_zero();
+        let mut sum = Histogram::new();
+        sum.add(&left);
+        sum.add(&right);
+        assert_eq!(sum.summary(), one.summary());
+    }
 
     #[test]
     fn buckets_follow_one_another_without_a_gap() {

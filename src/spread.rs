@@ -42,6 +42,20 @@ impl<T> Spread<T> {
     }
 }
 
+impl<T> Spread<T> {
+    /// What it is all about, for those who compare or keep it.
+    pub(crate) fn whole(&self) -> &Arc<T> {
+        &self.0.value
+    }
+}
+
+impl<T> Share<T> {
+    /// What it is a share of.
+    pub(crate) fn whole(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
 impl<T> Clone for Spread<T> {
     #[inline]
     fn clone(&self) -> Self {

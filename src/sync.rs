@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 pub(crate) use std::sync::atomic::AtomicU64;
+pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many stripes a counter has: as many as there are cores, rounded up to a power of two, at most 64.
 pub(crate) fn stripe_count() -> usize {
@@ -13,15 +14,16 @@ pub(crate) fn stripe_count() -> usize {
     cores.next_power_of_two().min(64)
 }
 
+const NONE_YET: usize = usize::MAX;
+
+thread_local! {
+    // Without a destructor and without a lazy beginning: reading it is reading a register and a word.
+    static NUMBER: Cell<usize> = const { Cell::new(NONE_YET) };
+}
+
 /// The number of this thread; threads are numbered as they come.
 #[inline]
 pub(crate) fn thread_number() -> usize {
-    const NONE_YET: usize = usize::MAX;
-    thread_local! {
-        // Without a destructor and without a lazy beginning: reading it is reading a register and a word.
-        static NUMBER: Cell<usize> = const { Cell::new(NONE_YET) };
-    }
-
     #[cold]
     fn next() -> usize {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -34,4 +36,10 @@ pub(crate) fn thread_number() -> usize {
         NONE_YET => next(),
         number => number,
     }
+}
+
+/// For tests in which threads, or one thread in several roles, are to be in certain groups.
+#[cfg(test)]
+pub(crate) fn set_thread_number(number: usize) {
+    NUMBER.set(number);
 }

@@ -1,7 +1,7 @@
-//! The books of a lock in every order that its shell can be run in (with a bounded number of preemptions): no
-//! permit is lost, none is given twice, and nobody sleeps who was granted one. The very state of the crate is
-//! compiled here; the shell around it does as `contention/handle.rs` and `contention/queue.rs` do, one lock at a
-//! time, and wakes when it holds none. A wake that is lost is a deadlock, which loom reports.
+//! The permits of a lock in every order that threads can ask for them (with a bounded number of preemptions): no
+//! permit is lost, none is given twice, and nobody sleeps who was granted one. The very files of the crate are
+//! compiled here, with simulated mutexes; the shell around them does as `contention/handle.rs` and
+//! `contention/queue.rs` do, and wakes when it holds none. A wake that is lost is a deadlock, which loom reports.
 
 #![allow(
     dead_code,
@@ -11,14 +11,39 @@
 
 use std::time::Duration;
 
+use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use loom::sync::{Arc, Mutex};
 use loom::thread::{self, Thread};
 
 #[path = "../src/contention/list.rs"]
 mod list;
+#[path = "../src/contention/permits.rs"]
+mod permits;
 #[path = "../src/contention/state.rs"]
 mod state;
+
+/// Instead of the crate's own: simulated mutexes.
+mod sync {
+    pub(crate) use std::sync::PoisonError;
+
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    loom::thread_local! {
+        static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
+    }
+
+    pub(crate) fn stripe_count() -> usize {
+        2
+    }
+
+    pub(crate) fn thread_number() -> usize {
+        NUMBER.with(std::cell::Cell::get)
+    }
+
+    pub(crate) fn set_thread_number(number: usize) {
+        NUMBER.with(|it| it.set(number));
+    }
+}
 
 /// Instead of the crate's own: names are no part of what is checked.
 mod holder {
@@ -61,13 +86,15 @@ mod histogram {
         pub(crate) fn record(&mut self, _: Duration) {}
 
         pub(crate) fn record_zero(&mut self) {}
+
+        pub(crate) fn add(&mut self, _: &Self) {}
     }
 }
 
 mod time {
     use std::time::Duration;
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     pub(crate) struct Tick(pub(crate) u64);
 
     impl Tick {
@@ -79,7 +106,8 @@ mod time {
 
 use holder::Holder;
 use list::Key;
-use state::{EndedBy, GaveUp, Owner, State};
+use permits::Permits;
+use state::{EndedBy, GaveUp, Owner};
 use time::Tick;
 
 const NOW: Tick = Tick(0);
@@ -92,7 +120,7 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 struct Lock {
-    state: Mutex<State<Thread>>,
+    permits: Permits<Thread>,
     inside: AtomicUsize,
     /// How many may be inside, at most, in this model.
     most: usize,
@@ -100,31 +128,32 @@ struct Lock {
 
 impl Lock {
     fn new(capacity: usize, most: usize) -> Arc<Self> {
+        Self::with_shelves(0, capacity, most)
+    }
+
+    fn with_shelves(shelves: usize, capacity: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State::new(capacity)),
+            permits: Permits::with_shelves(capacity, shelves),
             inside: AtomicUsize::new(0),
             most,
         })
     }
 
     fn try_acquire(&self) -> Option<Key> {
-        let mut state = self.state.lock().unwrap();
-        state.try_acquire(&Holder, Owner::Anybody, NOW)
+        self.permits.take(&Holder, Owner::Anybody, NOW).ok()
     }
 
     /// As `queue::ask`: one step under one lock.
     fn ask(&self) -> Result<Key, Key> {
-        let mut state = self.state.lock().unwrap();
-        match state.try_acquire(&Holder, Owner::Anybody, NOW) {
-            Some(permit) => Ok(permit),
-            None => Err(state.enqueue(Holder, Owner::Anybody, NOW)),
-        }
+        let taken = self.permits.take(&Holder, Owner::Anybody, NOW);
+        taken.map_err(|mut desk| desk.state.enqueue(Holder, Owner::Anybody, NOW))
     }
 
     fn claim(&self, waiter: Key) -> Option<Key> {
         let mut waker = Some(thread::current());
-        let mut state = self.state.lock().unwrap();
-        let claimed = state.claim(waiter, &mut waker, THRESHOLD, NOW);
+        let mut desk = self.permits.desk();
+        let claimed = desk.state.claim(waiter, &mut waker, THRESHOLD, NOW);
+        drop(desk);
         claimed.map(|(permit, _)| permit)
     }
 
@@ -143,11 +172,9 @@ impl Lock {
     }
 
     fn give_up(&self, waiter: Key, by: EndedBy) -> Option<Key> {
-        let gave_up = self
-            .state
-            .lock()
-            .unwrap()
-            .give_up(waiter, by, THRESHOLD, NOW);
+        let mut desk = self.permits.desk();
+        let gave_up = desk.state.give_up(waiter, by, THRESHOLD, NOW);
+        drop(desk);
         match gave_up.unwrap() {
             GaveUp::HadPermit(permit) => Some(permit),
             GaveUp::PassedOn { wake, .. } => {
@@ -159,13 +186,13 @@ impl Lock {
     }
 
     fn release(&self, permit: Key) {
-        let released = self.state.lock().unwrap().release(permit, NOW);
+        let released = self.permits.release(permit, None, NOW);
         let released = released.expect("a permit is given back once");
         released.wake.iter().for_each(Thread::unpark);
     }
 
     fn set_capacity(&self, n: usize) {
-        let wake = self.state.lock().unwrap().set_capacity(n, NOW);
+        let (_, wake) = self.permits.set_capacity(n, NOW);
         wake.iter().for_each(Thread::unpark);
     }
 
@@ -180,17 +207,37 @@ impl Lock {
     }
 
     fn is_at_rest(&self) {
-        let state = self.state.lock().unwrap();
-        assert_eq!((state.in_use(), state.waiting()), (0, 0));
-        let stats = &state.stats;
+        let all = self.permits.all();
+        assert_eq!((all.in_use(), all.queue().waiting()), (0, 0));
+        let stats = all.stats();
         let ended = stats.acquisitions + stats.timeouts + stats.abandoned;
         assert_eq!(stats.attempts, ended, "every wait ended, and once");
     }
 }
 
 fn spawn(lock: &Arc<Lock>, f: impl FnOnce(&Lock) + 'static) -> thread::JoinHandle<()> {
+    spawn_in_group(0, lock, f)
+}
+
+fn spawn_in_group(
+    group: usize,
+    lock: &Arc<Lock>,
+    f: impl FnOnce(&Lock) + 'static,
+) -> thread::JoinHandle<()> {
     let lock = Arc::clone(lock);
-    thread::spawn(move || f(&lock))
+    thread::spawn(move || {
+        sync::set_thread_number(group);
+        f(&lock);
+    })
+}
+
+/// A lock with two shelves, which are open, and its permits: one on each, and one at the desk.
+fn with_open_shelves() -> Arc<Lock> {
+    let lock = Lock::with_shelves(2, 3, 3);
+    // The first opens them, and takes what is left at the desk.
+    let first = lock.try_acquire().unwrap();
+    lock.release(first);
+    lock
 }
 
 #[test]
@@ -255,13 +302,67 @@ fn with_a_permit_less_nobody_gets_the_one_that_is_too_many() {
         let waits = spawn(&lock, |lock| {
             let permit = lock.acquire();
             // Whoever comes now is alone: the two before have both gone.
-            assert_eq!(lock.state.lock().unwrap().in_use(), 1);
+            assert_eq!(lock.permits.all().in_use(), 1);
             lock.work(permit);
         });
         let leaves = spawn(&lock, move |lock| lock.work(first));
         lock.work(second);
         waits.join().unwrap();
         leaves.join().unwrap();
+        lock.is_at_rest();
+    });
+}
+
+/// Whoever finds nothing fetches what lies elsewhere, while others take it there or put it back.
+#[test]
+fn nobody_sleeps_while_there_is_a_permit_on_a_shelf() {
+    check(|| {
+        let lock = with_open_shelves();
+        let (first, second) = (lock.try_acquire().unwrap(), lock.try_acquire().unwrap());
+        let near = spawn_in_group(0, &lock, |lock| lock.work(lock.acquire()));
+        let far = spawn_in_group(1, &lock, |lock| lock.work(lock.acquire()));
+        lock.work(first);
+        near.join().unwrap();
+        far.join().unwrap();
+        lock.work(second);
+        lock.is_at_rest();
+    });
+}
+
+/// What comes back to a shelf that is being closed reaches who closed it and waits.
+#[test]
+fn a_permit_that_comes_back_to_a_closed_shelf_reaches_who_waits() {
+    check(|| {
+        let lock = with_open_shelves();
+        let held = [(); 3].map(|()| lock.try_acquire().unwrap());
+        let waits = || spawn_in_group(1, &lock, |lock| lock.work(lock.acquire()));
+        let waiters = [waits(), waits()];
+        held.into_iter().for_each(|permit| lock.work(permit));
+        waiters.into_iter().for_each(|it| it.join().unwrap());
+        lock.is_at_rest();
+        // All of them are there again.
+        let all = [(); 3].map(|()| lock.try_acquire().unwrap());
+        assert!(lock.try_acquire().is_none());
+        all.into_iter().for_each(|permit| lock.release(permit));
+    });
+}
+
+#[test]
+fn fewer_permits_are_fewer_wherever_they_are_just_then() {
+    check(|| {
+        let lock = with_open_shelves();
+        let held = lock.try_acquire().unwrap();
+        let takes = spawn_in_group(1, &lock, |lock| {
+            if let Some(permit) = lock.try_acquire() {
+                lock.work(permit);
+            }
+        });
+        lock.set_capacity(1);
+        lock.work(held);
+        takes.join().unwrap();
+        let last = lock.try_acquire().unwrap();
+        assert!(lock.try_acquire().is_none(), "one too many");
+        lock.release(last);
         lock.is_at_rest();
     });
 }

@@ -1,6 +1,5 @@
 //! Waiting for a permit: as a future, and by parking a thread.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +10,7 @@ use std::thread::{self, Thread};
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
-use super::guard::{OwnedResourceGuard, ResourceGuard, Slot};
+use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
 use super::holder::Holder;
 use super::queue::{Asked, Asker, Patience, Queued, ask};
@@ -20,14 +19,14 @@ use crate::time;
 
 /// A wait for a permit. Dropping it leaves the queue, or passes on a permit that has just been granted.
 #[pin_project]
-pub(super) struct Waiting<B: Borrow<ResourceLock>> {
+pub(super) struct Waiting<B: Lends> {
     stage: Stage<B>,
     /// Made when there is something to wait for.
     #[pin]
     timer: Option<Sleep>,
 }
 
-enum Stage<B: Borrow<ResourceLock>> {
+enum Stage<B: Lends> {
     Fresh {
         lock: B,
         holder: Holder,
@@ -38,7 +37,7 @@ enum Stage<B: Borrow<ResourceLock>> {
     Done,
 }
 
-impl<B: Borrow<ResourceLock>> Waiting<B> {
+impl<B: Lends> Waiting<B> {
     pub(super) fn new(lock: B, holder: Holder, asker: Asker, patience: Patience) -> Self {
         Self {
             stage: Stage::Fresh {
@@ -52,7 +51,7 @@ impl<B: Borrow<ResourceLock>> Waiting<B> {
     }
 }
 
-impl<B: Borrow<ResourceLock>> Future for Waiting<B> {
+impl<B: Lends> Future for Waiting<B> {
     type Output = Result<Slot<B>, Contended>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -151,7 +150,7 @@ impl Wake for Unpark {
 }
 
 /// The same wait, by parking this thread.
-pub(super) fn wait_blocking<B: Borrow<ResourceLock>>(
+pub(super) fn wait_blocking<B: Lends>(
     lock: B,
     holder: Holder,
     asker: Asker,

@@ -1,14 +1,12 @@
 //! Tells of a call that keeps its permit for too long, while it still does.
 
-use std::borrow::Borrow;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 
 use tokio::time::{Sleep, sleep_until};
 
-use super::guard::Slot;
-use super::handle::ResourceLock;
+use super::guard::{Lends, Slot};
 use crate::time;
 
 /// Set when a call does not end at once, and only if somebody wants to know: the others pay for no timer.
@@ -20,9 +18,9 @@ pub(super) struct HoldAlarm {
 
 impl HoldAlarm {
     /// Wakes the task when it is time, and tells of it then.
-    pub(super) fn watch<B: Borrow<ResourceLock>>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
-        let lock = slot.lock();
-        let Some(threshold) = lock.policy().hold_threshold() else {
+    pub(super) fn watch<B: Lends>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
+        let shared = slot.shared();
+        let Some(threshold) = shared.policy.hold_threshold() else {
             return;
         };
         if self.told {
@@ -35,7 +33,7 @@ impl HoldAlarm {
         self.told = timer.as_mut().poll(cx).is_ready();
         if self.told {
             self.timer = None;
-            lock.shared.report_long_holds(time::now());
+            shared.report_long_holds(time::now());
         }
     }
 }

@@ -14,7 +14,7 @@
 //! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
 //! is not, anywhere on the way, can end every wait that leads to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -75,35 +75,54 @@ pub(super) struct Inside {
     task: Option<tokio::task::Id>,
 }
 
+/// So many are kept without a vector, which a thread has to look for each time.
+const AT_HAND: usize = 8;
+
 thread_local! {
-    /// The permits that cannot be released before what is being polled has ended: the innermost last.
-    static INSIDE: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
+    /// How many permits there are that cannot be released before what is being polled has ended.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// The outermost of them.
+    static OUTER: [Cell<Option<Inside>>; AT_HAND] = const { [const { Cell::new(None) }; AT_HAND] };
+    /// The others; the innermost last.
+    static INNER: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Inside {
     /// Runs `f`, one poll, as what `permit` is held for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
-        struct Leave;
+        struct Leave(usize);
         impl Drop for Leave {
-            #[inline]
+            #[inline(always)]
             fn drop(&mut self) {
-                INSIDE.with_borrow_mut(Vec::pop);
+                DEPTH.set(self.0);
+                if self.0 >= AT_HAND {
+                    INNER.with_borrow_mut(|inner| inner.truncate(self.0 - AT_HAND));
+                }
             }
         }
         let task = tokio::task::try_id();
-        INSIDE.with_borrow_mut(|inside| inside.push(Self { permit, task }));
-        let _leave = Leave; // Also if `f` panics.
+        let inside = Self { permit, task };
+        let depth = DEPTH.get();
+        let _leave = Leave(depth); // Also if `f` panics.
+        if depth < AT_HAND {
+            OUTER.with(|outer| outer[depth].set(Some(inside)));
+        } else {
+            INNER.with_borrow_mut(|inner| inner.push(inside));
+        }
+        DEPTH.set(depth + 1);
         f()
     }
 
     /// Those of the task that is being polled, the innermost first.
     fn nodes() -> Vec<Node> {
         let task = tokio::task::try_id();
-        INSIDE.with_borrow(|inside| {
-            let own = inside.iter().rev().take_while(|it| it.task == task);
-            own.map(|it| Node::Permit(it.permit)).collect()
-        })
+        let mut inside = INNER.with_borrow(Vec::clone);
+        inside.reverse();
+        let outer = DEPTH.get().min(AT_HAND);
+        OUTER.with(|places| inside.extend(places[..outer].iter().rev().filter_map(Cell::get)));
+        let own = inside.iter().take_while(|it| it.task == task);
+        own.map(|it| Node::Permit(it.permit)).collect()
     }
 }
 
@@ -281,14 +300,14 @@ fn permits_of<'a>(
     own: &[Node],
     waiter: Option<Key>,
 ) -> Option<Vec<Found<'a>>> {
-    let state = lock.state();
-    let has_one = waiter.is_some_and(|waiter| !state.is_queued(waiter));
-    if has_one || state.in_use() < state.capacity {
+    let all = lock.permits.all();
+    let has_one = waiter.is_some_and(|waiter| !all.queue().is_queued(waiter));
+    if has_one || all.in_use() < all.capacity() {
         return None;
     }
     let mut lines = HashSet::new();
     let mut found = Vec::new();
-    for (permit, held) in state.held() {
+    for (permit, held) in all.held() {
         let node = match held.owner {
             Owner::Anybody => return None,
             Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),

@@ -1,51 +1,80 @@
-use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::ResourceLock;
+use super::graph::PermitId;
+use super::handle::{ResourceLock, Shared};
 use super::holder::Holder;
 use super::list::Key;
+use super::state::Held;
+use crate::spread::Share;
 use crate::time;
 
+/// What leads to the lock that a permit is of.
+pub(super) trait Lends {
+    fn shared(&self) -> &Arc<Shared>;
+}
+
+impl Lends for ResourceLock {
+    fn shared(&self) -> &Arc<Shared> {
+        self.shared.whole()
+    }
+}
+
+impl Lends for &ResourceLock {
+    fn shared(&self) -> &Arc<Shared> {
+        self.shared.whole()
+    }
+}
+
+impl Lends for Share<Shared> {
+    #[inline]
+    fn shared(&self) -> &Arc<Shared> {
+        self.whole()
+    }
+}
+
 /// A permit in hand; given back when dropped.
-pub(super) struct Slot<B: Borrow<ResourceLock>> {
+pub(super) struct Slot<B: Lends> {
     lock: B,
     permit: Key,
 }
 
-impl<B: Borrow<ResourceLock>> Slot<B> {
+impl<B: Lends> Slot<B> {
+    #[inline]
     pub(super) fn new(lock: B, permit: Key) -> Self {
         Self { lock, permit }
     }
 
-    pub(super) fn lock(&self) -> &ResourceLock {
-        self.lock.borrow()
+    #[inline]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        self.lock.shared()
     }
 
-    pub(super) fn permit(&self) -> Key {
-        self.permit
+    #[inline]
+    pub(super) fn id(&self) -> PermitId {
+        PermitId::new(self.shared(), self.permit)
     }
 
     fn holder(&self) -> Holder {
-        let state = self.lock().shared.state();
-        match state.get_held(self.permit) {
-            Some(held) => held.holder.clone(),
-            None => Holder::from(""), // Never: the permit is ours until it is dropped.
-        }
+        let holder = |held: &Held| held.holder.clone();
+        let found = self.shared().permits.look_at(self.permit, holder);
+        // Never: the permit is ours until it is dropped.
+        found.unwrap_or_else(|| Holder::from(""))
     }
 
     pub(super) fn held_for(&self) -> Duration {
         let now = time::now();
-        let state = self.lock().shared.state();
-        state
-            .get_held(self.permit)
-            .map_or(Duration::ZERO, |held| now.since(held.since))
+        let held_for = |held: &Held| now.since(held.since);
+        let found = self.shared().permits.look_at(self.permit, held_for);
+        found.unwrap_or_default()
     }
 }
 
-impl<B: Borrow<ResourceLock>> Drop for Slot<B> {
+impl<B: Lends> Drop for Slot<B> {
+    #[inline]
     fn drop(&mut self) {
-        self.lock.borrow().shared.release(self.permit);
+        self.shared().release(self.permit);
     }
 }
 
@@ -65,7 +94,7 @@ macro_rules! guard {
             /// The name of the resource.
             #[must_use]
             pub fn resource(&self) -> &str {
-                self.0.lock().name()
+                self.0.shared().name()
             }
 
             /// For how long the permit has been held.

@@ -3,26 +3,28 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
 use super::alarm::HoldAlarm;
 use super::event::ContentionEvent;
-use super::graph::{Inside, PermitId};
+use super::graph::Inside;
 use super::guard::{OwnedResourceGuard, ResourceGuard};
 use super::holder::Holder;
 use super::list::Key;
+use super::permits::Permits;
 use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
 use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
 use super::snapshot::ResourceSnapshot;
-use super::state::{EndedBy, GaveUp, Owner, Released, State};
+use super::state::{EndedBy, GaveUp, Owner, Released};
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
 use crate::event::{Event, Funnel, Observer};
+use crate::spread::Spread;
 use crate::time::{self, Tick};
 
 /// A named lock, exclusive or for n holders at once: a cheap clone of shared state.
@@ -30,13 +32,13 @@ use crate::time::{self, Tick};
 /// First come, first served. It is a lock of this process: nothing is shared with others.
 #[derive(Clone)]
 pub struct ResourceLock {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Spread<Shared>,
 }
 
 pub(super) struct Shared {
     pub(super) policy: ResourcePolicy,
     funnel: Funnel,
-    state: Mutex<State<Waker>>,
+    pub(super) permits: Permits<Waker>,
 }
 
 impl ResourceLock {
@@ -57,9 +59,9 @@ impl ResourceLock {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Spread::new(Shared {
                 funnel: Funnel::new(name, observers),
-                state: Mutex::new(State::new(policy.max_concurrent())),
+                permits: Permits::new(policy.max_concurrent()),
                 policy,
             }),
         }
@@ -222,7 +224,7 @@ impl ResourceLock {
         let slot = Waiting::new(self, holder.into(), Asker::Call, patience)
             .await
             .map_err(Error::Contended)?;
-        let id = PermitId::new(&self.shared, slot.permit());
+        let id = slot.id();
         let mut running = pin!(Inside::run(id, operation));
         let mut alarm = HoldAlarm::default();
         let result = std::future::poll_fn(|cx| {
@@ -242,17 +244,12 @@ impl ResourceLock {
     pub fn snapshot(&self) -> ResourceSnapshot {
         let now = time::now();
         self.shared.report_long_holds(now);
-        let state = self.shared.state();
-        let (wait, hold) = (state.stats.wait.clone(), state.stats.hold.clone());
-        let snapshot = ResourceSnapshot::new(self.shared.name(), &state, now);
-        // Quantiles are worked out when nobody waits for it.
-        drop(state);
-        snapshot.with_times(&wait, &hold)
+        ResourceSnapshot::new(self.shared.name(), self.shared.permits.all(), now)
     }
 
     /// Starts all statistics again. Holders and waiters stay; what they end with is counted anew.
     pub fn reset_stats(&self) {
-        self.shared.state().reset_stats();
+        self.shared.permits.all().reset_stats();
     }
 
     /// Changes the number of permits, without waiting: more are granted at once, in order; with fewer, those
@@ -264,10 +261,7 @@ impl ResourceLock {
     pub fn set_max_concurrent(&self, n: usize) -> Result<(), ConfigError> {
         check_permits(n)?;
         let now = time::now();
-        let (from, wake) = {
-            let mut state = self.shared.state();
-            (state.capacity, state.set_capacity(n, now))
-        };
+        let (from, wake) = self.shared.permits.set_capacity(n, now);
         wake.into_iter().for_each(Waker::wake);
         if from != n {
             self.shared
@@ -282,12 +276,8 @@ impl Shared {
         self.funnel.name()
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State<Waker>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn is_queued(&self, waiter: Key) -> bool {
-        self.state().is_queued(waiter)
+        self.permits.desk().state.is_queued(waiter)
     }
 
     pub(super) fn publish(&self, event: ContentionEvent) {
@@ -302,31 +292,35 @@ impl Shared {
         waited: Duration,
         now: Tick,
     ) -> Contended {
-        let state = self.state();
+        let all = self.permits.all();
         let facts = ContentionFacts {
             resource: Arc::clone(self.name()),
             holder,
             reason,
             waited,
-            holders: state.longest_holders(now),
-            queue_length: state.waiting(),
-            capacity: state.capacity,
+            holders: all.holders(HolderInfo::MOST_NAMED, now),
+            queue_length: all.queue().waiting(),
+            capacity: all.capacity(),
         };
-        drop(state);
+        drop(all);
         Contended::new(facts)
     }
 
     /// A permit for a call of a layer, if one is free and nobody waits. Says nothing if not: the call will
     /// ask again.
+    #[inline]
     pub(super) fn take_free(&self, holder: &Holder) -> Option<Key> {
         let now = time::now();
-        self.state().try_acquire(holder, Owner::ItsFuture, now)
+        self.permits.take(holder, Owner::ItsFuture, now).ok()
     }
 
     /// A waiter gives up; whoever gets its permit is woken.
     pub(super) fn give_up(&self, waiter: Key, by: EndedBy, now: Tick) -> Option<GaveUp<Waker>> {
         let threshold = self.policy.contention_threshold();
-        let gave_up = self.state().give_up(waiter, by, threshold, now)?;
+        let mut desk = self.permits.desk();
+        let gave_up = desk.state.give_up(waiter, by, threshold, now);
+        drop(desk);
+        let gave_up = gave_up?;
         match gave_up {
             GaveUp::PassedOn { waited, wake } => {
                 if let Some(waker) = wake {
@@ -345,25 +339,28 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(super) fn release(&self, permit: Key) {
         let now = time::now();
-        let released = self.state().release(permit, now);
-        let Some(Released {
-            holder,
+        let long = self.policy.hold_threshold();
+        let released = self.permits.release(permit, long, now);
+        if let Some(Released {
             held_for,
+            long,
             wake,
         }) = released
-        else {
-            return;
-        };
+            && (wake.is_some() || long.is_some())
+        {
+            self.released(wake, long, held_for);
+        }
+    }
+
+    #[cold]
+    fn released(&self, wake: Option<Waker>, long: Option<Holder>, held_for: Duration) {
         if let Some(waker) = wake {
             waker.wake();
         }
-        if self
-            .policy
-            .hold_threshold()
-            .is_some_and(|threshold| held_for >= threshold)
-        {
+        if let Some(holder) = long {
             self.publish(ContentionEvent::LongHold {
                 holder,
                 held_for,
@@ -377,7 +374,7 @@ impl Shared {
         let Some(threshold) = self.policy.hold_threshold() else {
             return;
         };
-        let long = self.state().report_long_holds(threshold, now);
+        let long = self.permits.all().report_long_holds(threshold, now);
         for HolderInfo {
             holder, held_for, ..
         } in long
@@ -393,12 +390,12 @@ impl Shared {
 
 impl fmt::Debug for ResourceLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.shared.state();
+        let all = self.shared.permits.all();
         f.debug_struct("ResourceLock")
             .field("name", self.shared.name())
-            .field("capacity", &state.capacity)
-            .field("in_use", &state.in_use())
-            .field("waiting", &state.waiting())
+            .field("capacity", &all.capacity())
+            .field("in_use", &all.in_use())
+            .field("waiting", &all.queue().waiting())
             .finish_non_exhaustive()
     }
 }

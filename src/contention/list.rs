@@ -7,6 +7,17 @@ pub(super) struct Key {
     pub(super) id: u64,
 }
 
+/// So many lists at most have numbers that tell which of them something is in.
+pub(super) const MOST_LISTS: usize = 64;
+
+impl Key {
+    /// The number of the list.
+    #[inline]
+    pub(super) fn list(self) -> usize {
+        self.id as usize % MOST_LISTS
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry<T> {
     /// The number of what is here; [`VACANT`] if nothing is.
@@ -18,7 +29,7 @@ struct Entry<T> {
     value: Option<T>,
 }
 
-const VACANT: u64 = 0;
+const VACANT: u64 = u64::MAX;
 /// The place before the first, and behind the last.
 const NOWHERE: usize = usize::MAX;
 
@@ -37,14 +48,15 @@ impl<T> List<T> {
     /// waiters must not be paid for until the process ends.
     const WORTH_KEEPING: usize = 1024;
 
-    pub(super) const fn new() -> Self {
+    /// The list with this number, empty.
+    pub(super) const fn new(list: usize) -> Self {
         Self {
             places: Vec::new(),
             free: Vec::new(),
             first: NOWHERE,
             last: NOWHERE,
             len: 0,
-            next_id: VACANT + 1,
+            next_id: (list % MOST_LISTS) as u64,
         }
     }
 
@@ -63,20 +75,11 @@ impl<T> List<T> {
     }
 
     /// Adds something at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, value: T) -> Key {
         let id = self.next_id;
-        self.next_id += 1;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Entry {
-                id: VACANT,
-                in_order: false,
-                before: NOWHERE,
-                behind: NOWHERE,
-                value: None,
-            });
-            self.places.len() - 1
-        });
+        self.next_id += MOST_LISTS as u64;
+        let slot = self.free.pop().unwrap_or_else(|| self.new_place());
         // In place, and not as a whole: entries are large, and this is what every permit does.
         let entry = &mut self.places[slot];
         entry.id = id;
@@ -91,6 +94,19 @@ impl<T> List<T> {
         self.last = slot;
         self.len += 1;
         Key { slot, id }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_place(&mut self) -> usize {
+        self.places.push(Entry {
+            id: VACANT,
+            in_order: false,
+            before: NOWHERE,
+            behind: NOWHERE,
+            value: None,
+        });
+        self.places.len() - 1
     }
 
     fn entry_mut(&mut self, key: Key) -> Option<&mut Entry<T>> {
@@ -108,6 +124,7 @@ impl<T> List<T> {
     }
 
     /// Takes something out of the order; its key still finds it.
+    #[inline(always)]
     pub(super) fn set_aside(&mut self, key: Key) {
         let Some(entry) = self.entry_mut(key).filter(|entry| entry.in_order) else {
             return;
@@ -127,14 +144,30 @@ impl<T> List<T> {
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         self.set_aside(key);
+        let value = self.entry_mut(key)?.value.take();
+        self.vacate(key);
+        value
+    }
+
+    /// Like [`remove`](Self::remove), for what is not to be carried around: it is looked at and dropped where it
+    /// stands.
+    #[inline(always)]
+    pub(super) fn remove_with<R>(&mut self, key: Key, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.set_aside(key);
         let entry = self.entry_mut(key)?;
-        entry.id = VACANT;
-        let value = entry.value.take();
+        let looked = entry.value.as_ref().map(look);
+        entry.value = None;
+        self.vacate(key);
+        looked
+    }
+
+    #[inline(always)]
+    fn vacate(&mut self, key: Key) {
+        self.places[key.slot].id = VACANT;
         self.free.push(key.slot);
         if self.free.len() == self.places.len() && self.places.len() > Self::WORTH_KEEPING {
             (self.places, self.free) = (Vec::new(), Vec::new());
         }
-        value
     }
 
     /// What stands in the order, the first first.

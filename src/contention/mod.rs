@@ -122,6 +122,7 @@ mod guard;
 mod handle;
 mod holder;
 mod list;
+mod permits;
 mod policy;
 mod queue;
 mod request;

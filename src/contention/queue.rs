@@ -1,19 +1,17 @@
 //! A place in the queue: what a wait does when it is woken, when its time comes, and when it is dropped.
 //! Used by the future and by the blocking twin alike.
 
-use std::borrow::Borrow;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::event::ContentionEvent;
 use super::graph::{self, Line, Registration};
-use super::guard::Slot;
-use super::handle::ResourceLock;
+use super::guard::{Lends, Slot};
 use super::holder::Holder;
 use super::list::Key;
 use super::state::{EndedBy, GaveUp, Owner};
 use crate::deadline::{self, Deadline};
-use crate::error::{Contended, ContendedReason};
+use crate::error::{Contended, ContendedReason, HolderInfo};
 use crate::time::{self, Tick};
 
 /// What asks for a permit.
@@ -47,13 +45,13 @@ pub(super) struct Patience {
 }
 
 /// What came of asking for a permit.
-pub(super) enum Asked<B: Borrow<ResourceLock>> {
+pub(super) enum Asked<B: Lends> {
     Got(Slot<B>),
     Queued(Queued<B>),
 }
 
 /// A place in the queue of a lock. Dropping it leaves the queue.
-pub(super) struct Queued<B: Borrow<ResourceLock>> {
+pub(super) struct Queued<B: Lends> {
     /// Taken when the wait ends with a permit.
     lock: Option<B>,
     key: Key,
@@ -69,26 +67,23 @@ pub(super) struct Queued<B: Borrow<ResourceLock>> {
 }
 
 /// A permit if one is free and nobody waits; else a refusal.
-pub(super) fn try_now<B: Borrow<ResourceLock>>(
+pub(super) fn try_now<B: Lends>(
     lock: B,
     holder: Holder,
     asker: Asker,
 ) -> Result<Slot<B>, Contended> {
     let now = time::now();
     let owner = asker.owner(&holder);
-    let shared = &lock.borrow().shared;
-    let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, owner, now) {
-        drop(state);
+    let shared = lock.shared();
+    let taken = shared.permits.take(&holder, owner, now);
+    if let Ok(permit) = taken.map_err(|mut desk| desk.state.refuse()) {
         return Ok(Slot::new(lock, permit));
     }
-    state.refuse();
-    drop(state);
     Err(shared.contended(holder, ContendedReason::Busy, Duration::ZERO, now))
 }
 
 /// Asks for a permit; joins the queue if there is none and the caller has patience.
-pub(super) fn ask<B: Borrow<ResourceLock>>(
+pub(super) fn ask<B: Lends>(
     lock: B,
     holder: Holder,
     asker: Asker,
@@ -99,30 +94,32 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
     }
     let now = time::now();
     let owner = asker.owner(&holder);
-    let shared = &lock.borrow().shared;
-    let mut state = shared.state();
-    if let Some(permit) = state.try_acquire(&holder, owner, now) {
-        drop(state);
-        return Ok(Asked::Got(Slot::new(lock, permit)));
-    }
-    let queue_length = state.waiting();
-    if shared
-        .policy
-        .max_waiting()
-        .is_some_and(|max| queue_length >= max)
-    {
-        state.refuse();
-        drop(state);
-        shared.publish(ContentionEvent::QueueFull {
-            holder: holder.clone(),
-            queue_length,
-        });
-        return Err(shared.contended(holder, ContendedReason::QueueFull, Duration::ZERO, now));
-    }
+    let shared = lock.shared();
+    let max_waiting = shared.policy.max_waiting();
+    let taken = shared.permits.take(&holder, owner, now);
+    // Under one lock, so that no permit becomes free between the question and the place in the queue.
+    let taken = taken.map_err(|mut desk| {
+        let queue_length = desk.state.waiting();
+        if max_waiting.is_some_and(|max| queue_length >= max) {
+            desk.state.refuse();
+            return Err(queue_length);
+        }
+        Ok(desk.state.enqueue(holder.clone(), owner, now))
+    });
+    let key = match taken {
+        Ok(permit) => return Ok(Asked::Got(Slot::new(lock, permit))),
+        Err(Ok(key)) => key,
+        Err(Err(queue_length)) => {
+            shared.publish(ContentionEvent::QueueFull {
+                holder: holder.clone(),
+                queue_length,
+            });
+            let reason = ContendedReason::QueueFull;
+            return Err(shared.contended(holder, reason, Duration::ZERO, now));
+        }
+    };
     let line = owner.line();
     let blocked = graph::blocked_by_a_wait(owner, &holder);
-    let key = state.enqueue(holder.clone(), owner, now);
-    drop(state);
     match Registration::new(blocked, shared, key, &holder) {
         Ok(known) => {
             let mut queued = Queued::new(lock, key, holder, now, patience);
@@ -133,14 +130,14 @@ pub(super) fn ask<B: Borrow<ResourceLock>>(
     }
 }
 
-fn refuse_deadlock<B: Borrow<ResourceLock>>(
+fn refuse_deadlock<B: Lends>(
     lock: B,
     key: Key,
     holder: Holder,
     cycle: Vec<crate::error::CycleStep>,
     now: Tick,
 ) -> Result<Asked<B>, Contended> {
-    let shared = &lock.borrow().shared;
+    let shared = lock.shared();
     if let Some(permit) = shared
         .give_up(key, EndedBy::Deadlock, now)
         .and_then(GaveUp::permit)
@@ -164,14 +161,14 @@ impl<W> GaveUp<W> {
     }
 }
 
-impl<B: Borrow<ResourceLock>> Queued<B> {
+impl<B: Lends> Queued<B> {
     fn new(lock: B, key: Key, holder: Holder, now: Tick, patience: Patience) -> Self {
         let own = patience
             .timeout
             .map_or(Tick::NEVER, |timeout| now.after(timeout));
         let ambient = deadline::earlier(patience.deadline, deadline::current());
         let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
-        let threshold = lock.borrow().shared.policy.contention_threshold();
+        let threshold = lock.shared().policy.contention_threshold();
         Self {
             lock: Some(lock),
             key,
@@ -188,16 +185,18 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
     /// The permit, if it has been granted; else `waker` is woken when it is.
     pub(super) fn claim(&mut self, waker: &Waker) -> Option<Slot<B>> {
         let now = time::now();
-        let shared = &self.lock.as_ref()?.borrow().shared;
+        let shared = self.lock.as_ref()?.shared();
         if self.line.is_some_and(|line| line != Line::current()) {
             // It was taken to another task since: it proves nothing of this one, nor of that.
             (self.line, self.known) = (None, None);
-            shared.state().disown(self.key);
+            shared.permits.desk().state.disown(self.key);
         }
         let threshold = shared.policy.contention_threshold();
         // Cloned before and dropped after the lock: a waker is somebody else's code.
         let mut waker = Some(waker.clone());
-        let claimed = shared.state().claim(self.key, &mut waker, threshold, now);
+        let mut desk = shared.permits.desk();
+        let claimed = desk.state.claim(self.key, &mut waker, threshold, now);
+        drop(desk);
         let (permit, waited) = claimed?;
         shared.publish(ContentionEvent::Acquired {
             holder: self.holder.clone(),
@@ -225,13 +224,16 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
 
     fn report(&self, now: Tick) {
         let Some(lock) = &self.lock else { return };
-        let shared = &lock.borrow().shared;
+        let shared = lock.shared();
         let (holders, queue_length) = {
-            let state = shared.state();
-            if !state.is_queued(self.key) {
+            let all = shared.permits.all();
+            if !all.queue().is_queued(self.key) {
                 return; // Granted meanwhile: the holder would be the one who waits.
             }
-            (state.longest_holders(now), state.waiting())
+            (
+                all.holders(HolderInfo::MOST_NAMED, now),
+                all.queue().waiting(),
+            )
         };
         shared.publish(ContentionEvent::Contended {
             holder: self.holder.clone(),
@@ -244,7 +246,7 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
 
     fn end(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
         let lock = self.lock.take()?;
-        let shared = &lock.borrow().shared;
+        let shared = lock.shared();
         // Granted at the last moment is granted.
         if let Some(permit) = shared
             .give_up(self.key, EndedBy::Timeout, now)
@@ -268,14 +270,14 @@ impl<B: Borrow<ResourceLock>> Queued<B> {
     }
 }
 
-impl<B: Borrow<ResourceLock>> Drop for Queued<B> {
+impl<B: Lends> Drop for Queued<B> {
     fn drop(&mut self) {
         let Some(lock) = self.lock.take() else {
             return;
         };
         // Whoever drops a call that still waits here learnt nothing about the service behind it.
         deadline::excuse_timed_out();
-        let shared = &lock.borrow().shared;
+        let shared = lock.shared();
         let left = shared.give_up(self.key, EndedBy::Abandoned, time::now());
         if let Some(GaveUp::Left { waited, .. } | GaveUp::PassedOn { waited, .. }) = left {
             shared.publish(ContentionEvent::Abandoned {

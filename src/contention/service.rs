@@ -13,9 +13,9 @@ use tower_service::Service;
 
 use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
-use super::graph::{Inside, PermitId};
+use super::graph::Inside;
 use super::guard::Slot;
-use super::handle::ResourceLock;
+use super::handle::{ResourceLock, Shared};
 use super::holder::Holder;
 use super::queue::{Asker, Patience};
 use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
@@ -24,6 +24,7 @@ use crate::accessors::inner_service;
 use crate::answer::{Answer, AsError, RejectWith};
 use crate::deadline::Deadline;
 use crate::error::Rejection;
+use crate::spread::Share;
 
 /// Makes every call of a service take a permit of a [`ResourceLock`].
 ///
@@ -212,7 +213,7 @@ where
             .unwrap_or_else(Holder::anonymous);
         match self.lock.shared.take_free(&holder) {
             Some(permit) => {
-                let slot = Slot::new(self.lock.clone(), permit);
+                let slot = Slot::new(self.lock.shared.share(), permit);
                 let state = State::call(slot, || self.inner.call(request));
                 self.future(state)
             }
@@ -222,7 +223,7 @@ where
 }
 
 impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
-    #[inline]
+    #[inline(always)]
     fn future<Req>(&self, state: State<S, Req, S::Future>) -> ContentionFuture<S, Req, L, A>
     where
         S: Service<Req>,
@@ -246,7 +247,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
             timeout: self.lock.policy().timeout(),
             deadline: self.requests.deadline(&request),
         };
-        let lock = self.lock.clone();
+        let lock = self.lock.shared.share();
         // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
         // wait for in vain: it goes, and the place is free while the call waits.
         self.inner = self.inner.clone();
@@ -274,39 +275,36 @@ enum State<S, Req, F> {
     /// For a permit.
     Waiting {
         /// In a box of its own: a call that finds a free permit is not to carry the room for a wait.
-        wait: Pin<Box<Waiting<ResourceLock>>>,
+        wait: Pin<Box<Waiting<Share<Shared>>>>,
         next: Option<(S, Req)>,
     },
     /// The permit is there; the clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        slot: Option<Slot<ResourceLock>>,
+        slot: Option<Slot<Share<Shared>>>,
     },
     Calling {
         // Before the slot, so that a call that is dropped has ended when its permit is given back.
         #[pin]
         call: F,
-        slot: Option<Slot<ResourceLock>>,
+        slot: Option<Slot<Share<Shared>>>,
     },
 }
 
-fn id(slot: &Slot<ResourceLock>) -> PermitId {
-    PermitId::new(&slot.lock().shared, slot.permit())
-}
-
 impl<S, Req, F> State<S, Req, F> {
-    fn call(slot: Slot<ResourceLock>, call: impl FnOnce() -> F) -> Self {
+    #[inline(always)]
+    fn call(slot: Slot<Share<Shared>>, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
-            call: Inside::run(id(&slot), call),
+            call: Inside::run(slot.id(), call),
             slot: Some(slot),
         }
     }
 }
 
 /// A permit whose call has ended, and who is told if it is held for too long.
-#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "bodies wait"))]
+#[cfg(feature = "http")]
 pub(crate) struct CallPermit {
-    slot: Slot<ResourceLock>,
+    slot: Slot<Share<Shared>>,
     alarm: HoldAlarm,
 }
 
@@ -326,9 +324,10 @@ where
 {
     type Output = Result<S::Response, A::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (result, permit) = ready!(self.poll_held(cx));
-        drop(permit);
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.as_mut().poll_call(cx));
+        drop(self.take_slot());
         Poll::Ready(result)
     }
 }
@@ -341,11 +340,34 @@ where
 {
     /// Like `poll`, and hands out the permit with the result: whoever asks in this way decides how long it
     /// is held.
+    #[cfg(feature = "http")]
     #[expect(clippy::type_complexity, reason = "a result, and what is held")]
     pub(crate) fn poll_held(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<(Result<S::Response, A::Error>, Option<CallPermit>)> {
+        let result = ready!(self.as_mut().poll_call(cx));
+        let slot = self.as_mut().take_slot();
+        let alarm = std::mem::take(self.project().alarm);
+        let permit = slot.map(|slot| CallPermit { slot, alarm });
+        Poll::Ready((result, permit))
+    }
+
+    /// The permit that the call had, once it has ended.
+    #[inline]
+    fn take_slot(self: Pin<&mut Self>) -> Option<Slot<Share<Shared>>> {
+        match self.project().state.project() {
+            StateProj::Calling { slot, .. } => slot.take(),
+            StateProj::Waiting { .. } | StateProj::Readying { .. } => None,
+        }
+    }
+
+    /// As far as the result; the permit is still held.
+    #[inline]
+    fn poll_call(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, A::Error>> {
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
@@ -356,21 +378,21 @@ where
                     }
                     Err(contended) => {
                         *next = None;
-                        return Poll::Ready((this.answer.refuse(contended.into()), None));
+                        return Poll::Ready(this.answer.refuse(contended.into()));
                     }
                 },
                 StateProj::Readying { next, slot } => {
                     let (Some((service, _)), Some(held)) = (next.as_mut(), slot.as_ref()) else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    match Inside::run(id(held), || service.poll_ready(cx)) {
+                    match Inside::run(held.id(), || service.poll_ready(cx)) {
                         Poll::Pending => {
                             this.alarm.watch(held, cx);
                             return Poll::Pending;
                         }
                         Poll::Ready(Err(error)) => {
                             (*next, *slot) = (None, None);
-                            return Poll::Ready((Err(this.answer.error(error)), None));
+                            return Poll::Ready(Err(this.answer.error(error)));
                         }
                         Poll::Ready(Ok(())) => {}
                     }
@@ -382,14 +404,11 @@ where
                     let Some(held) = slot.as_ref() else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    let Poll::Ready(result) = Inside::run(id(held), || call.poll(cx)) else {
+                    let Poll::Ready(result) = Inside::run(held.id(), || call.poll(cx)) else {
                         this.alarm.watch(held, cx);
                         return Poll::Pending;
                     };
-                    let alarm = std::mem::take(this.alarm);
-                    let permit = slot.take().map(|slot| CallPermit { slot, alarm });
-                    let result = result.map_err(|error| this.answer.error(error));
-                    return Poll::Ready((result, permit));
+                    return Poll::Ready(result.map_err(|error| this.answer.error(error)));
                 }
             }
         }

@@ -3,9 +3,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::holder::Holder;
-use super::state::State;
+use super::permits::All;
 use crate::error::HolderInfo;
-use crate::histogram::{DurationSummary, Histogram};
+use crate::histogram::DurationSummary;
 use crate::time::Tick;
 
 /// A resource lock at one moment.
@@ -62,7 +62,8 @@ pub struct ResourceStats {
     pub rejected: u64,
     /// Waits that were refused because they could never have ended.
     pub deadlocks: u64,
-    /// The most permits in use at once.
+    /// The most permits in use at once. Of a lock with many, which are kept apart for groups of threads, an upper
+    /// bound: the most of each group, added up.
     pub peak_in_use: usize,
     /// The most waiters at once.
     pub peak_waiting: usize,
@@ -73,44 +74,42 @@ pub struct ResourceStats {
 }
 
 impl ResourceSnapshot {
-    pub(super) fn new(name: &Arc<str>, state: &State<Waker>, now: Tick) -> Self {
-        let stats = &state.stats;
+    pub(super) fn new(name: &Arc<str>, all: All<'_, Waker>, now: Tick) -> Self {
+        let stats = all.stats();
+        let capacity = all.capacity();
+        let in_use = all.in_use();
+        let waiting = all.queue().waiting();
+        let holders = all.holders(usize::MAX, now);
+        let waiters = all.queue().queue().map(|(holder, since)| WaiterInfo {
+            holder: holder.clone(),
+            waiting_for: now.since(since),
+        });
+        let waiters = waiters.collect();
+        // Quantiles are worked out when nobody waits for it.
+        drop(all);
         // After a reset, what began before it may end after it.
         let attempts = stats.attempts.max(stats.contentions).max(1);
-        let rate = stats.contentions as f64 / attempts as f64;
         Self {
             name: Arc::clone(name),
-            capacity: state.capacity,
-            in_use: state.in_use(),
-            waiting: state.waiting(),
-            holders: state.holders(now).collect(),
-            waiters: state
-                .queue()
-                .map(|(holder, since)| WaiterInfo {
-                    holder: holder.clone(),
-                    waiting_for: now.since(since),
-                })
-                .collect(),
+            capacity,
+            in_use,
+            waiting,
+            holders,
+            waiters,
             stats: ResourceStats {
                 attempts: stats.attempts,
                 acquisitions: stats.acquisitions,
                 contentions: stats.contentions,
-                contention_rate: rate,
+                contention_rate: stats.contentions as f64 / attempts as f64,
                 timeouts: stats.timeouts,
                 abandoned: stats.abandoned,
                 rejected: stats.rejected,
                 deadlocks: stats.deadlocks,
                 peak_in_use: stats.peak_in_use,
                 peak_waiting: stats.peak_waiting,
-                wait: DurationSummary::default(),
-                hold: DurationSummary::default(),
+                wait: stats.wait.summary(),
+                hold: stats.hold.summary(),
             },
         }
-    }
-
-    pub(super) fn with_times(mut self, wait: &Histogram, hold: &Histogram) -> Self {
-        self.stats.wait = wait.summary();
-        self.stats.hold = hold.summary();
-        self
     }
 }

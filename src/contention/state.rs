@@ -23,6 +23,12 @@ pub(super) struct Held {
     reported: bool,
 }
 
+impl Held {
+    pub(super) fn info(&self, now: Tick) -> HolderInfo {
+        HolderInfo::new(self.holder.clone(), now.since(self.since), self.claimed)
+    }
+}
+
 /// Whose progress the release of a permit depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -84,6 +90,21 @@ impl Stats {
             hold: Histogram::new(),
         }
     }
+
+    /// Adds what was counted elsewhere; the most at once of both is at most the sum.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.attempts += other.attempts;
+        self.acquisitions += other.acquisitions;
+        self.contentions += other.contentions;
+        self.timeouts += other.timeouts;
+        self.abandoned += other.abandoned;
+        self.rejected += other.rejected;
+        self.deadlocks += other.deadlocks;
+        self.peak_in_use += other.peak_in_use;
+        self.peak_waiting += other.peak_waiting;
+        self.wait.add(&other.wait);
+        self.hold.add(&other.hold);
+    }
 }
 
 /// How a wait ended without a permit.
@@ -109,11 +130,11 @@ pub(super) enum GaveUp<W> {
     PassedOn { waited: Duration, wake: Option<W> },
 }
 
-/// A permit that was given back: whose it was, how long it was held, and whom to wake.
+/// A permit that was given back: how long it was held, whose it was if that was long, and whom to wake.
 #[derive(Debug)]
 pub(super) struct Released<W> {
-    pub(super) holder: Holder,
     pub(super) held_for: Duration,
+    pub(super) long: Option<Holder>,
     pub(super) wake: Option<W>,
 }
 
@@ -129,10 +150,15 @@ pub(super) struct State<W> {
 
 impl<W> State<W> {
     pub(super) fn new(capacity: usize) -> Self {
+        Self::numbered(0, capacity)
+    }
+
+    /// One of several among which permits move; the keys of its permits tell which.
+    pub(super) fn numbered(list: usize, capacity: usize) -> Self {
         Self {
             capacity,
-            held: List::new(),
-            waiters: List::new(),
+            held: List::new(list),
+            waiters: List::new(0),
             stats: Stats::new(),
         }
     }
@@ -145,10 +171,30 @@ impl<W> State<W> {
         self.waiters.len()
     }
 
-    fn is_free(&self) -> bool {
-        self.in_use() < self.capacity && self.waiting() == 0
+    /// How many permits nobody has.
+    pub(super) fn free(&self) -> usize {
+        self.capacity.saturating_sub(self.in_use())
     }
 
+    fn is_free(&self) -> bool {
+        self.free() > 0 && self.waiting() == 0
+    }
+
+    /// Takes up to so many permits away that nobody has, and says how many.
+    pub(super) fn take_out(&mut self, most: usize) -> usize {
+        let out = self.free().min(most);
+        self.capacity -= out;
+        out
+    }
+
+    /// One permit more; says whom to wake.
+    #[must_use = "somebody may have to be woken"]
+    pub(super) fn put_in(&mut self, now: Tick) -> Option<W> {
+        self.capacity += 1;
+        self.grant(now)
+    }
+
+    #[inline(always)]
     fn hold(&mut self, holder: Holder, owner: Owner, claimed: bool, now: Tick) -> Key {
         let key = self.held.push(Held {
             holder,
@@ -162,6 +208,7 @@ impl<W> State<W> {
     }
 
     /// A permit, if one is free and nobody waits. Counts as an attempt only if it succeeds.
+    #[inline(always)]
     pub(super) fn try_acquire(&mut self, holder: &Holder, owner: Owner, now: Tick) -> Option<Key> {
         if !self.is_free() {
             return None;
@@ -296,16 +343,28 @@ impl<W> State<W> {
         self.stats.wait.record(waited);
     }
 
-    /// Gives a permit back.
+    /// Gives a permit back. Says whose it was only if it was held for at least `long`: nobody else wants to know.
     #[must_use = "somebody may have to be woken"]
-    pub(super) fn release(&mut self, permit: Key, now: Tick) -> Option<Released<W>> {
-        let held = self.held.remove(permit)?;
-        let held_for = now.since(held.since);
+    #[inline(always)]
+    pub(super) fn release(
+        &mut self,
+        permit: Key,
+        long: Option<Duration>,
+        now: Tick,
+    ) -> Option<Released<W>> {
+        let held_for = now.since(self.held.get(permit)?.since);
+        let holder = self.held.remove_with(permit, |held| {
+            let was_long = long.is_some_and(|long| held_for >= long);
+            was_long.then(|| held.holder.clone())
+        })?;
         self.stats.hold.record(held_for);
         Some(Released {
-            holder: held.holder,
             held_for,
-            wake: self.grant(now),
+            long: holder,
+            wake: match self.waiting() {
+                0 => None,
+                _ => self.grant(now),
+            },
         })
     }
 
@@ -336,19 +395,6 @@ impl<W> State<W> {
         self.held.get(permit)
     }
 
-    /// The holders, the longest first.
-    pub(super) fn holders(&self, now: Tick) -> impl Iterator<Item = HolderInfo> {
-        self.held.iter().map(move |(_, held)| {
-            HolderInfo::new(held.holder.clone(), now.since(held.since), held.claimed)
-        })
-    }
-
-    /// Those whom a refusal or an event names: not all of a pool of thousands, which would be listed under
-    /// the lock each time somebody is refused.
-    pub(super) fn longest_holders(&self, now: Tick) -> Vec<HolderInfo> {
-        self.holders(now).take(HolderInfo::MOST_NAMED).collect()
-    }
-
     /// The waiters in their order.
     pub(super) fn queue(&self) -> impl Iterator<Item = (&Holder, Tick)> {
         let queue = self.waiters.iter();
@@ -362,7 +408,7 @@ impl<W> State<W> {
             let held_for = now.since(held.since);
             if held_for >= threshold && !held.reported {
                 held.reported = true;
-                long.push(HolderInfo::new(held.holder.clone(), held_for, held.claimed));
+                long.push(held.info(now));
             }
         }
         long

@@ -52,10 +52,10 @@ fn a_permit_in_use_is_found_with_its_holder_until_it_is_given_back() {
     let (mut state, permit) = lock_of_one();
     let held = state.get_held(permit).unwrap();
     assert_eq!((&held.holder, held.since), (&Holder::Number(0), Tick(0)));
-    assert!(state.release(permit, Tick(5)).is_some());
+    assert!(state.release(permit, None, Tick(5)).is_some());
     assert!(state.get_held(permit).is_none());
     assert!(
-        state.release(permit, Tick(6)).is_none(),
+        state.release(permit, None, Tick(6)).is_none(),
         "and given back once"
     );
 }

@@ -2,6 +2,7 @@
 
 mod books;
 mod deadlock;
+mod shelves;
 
 use std::time::Duration;
 
@@ -117,11 +118,12 @@ proptest! {
                 }
                 Step::Release(index) if !permits.is_empty() => {
                     let (name, permit) = permits.swap_remove(index.index(permits.len()));
-                    let released = state.release(permit, at);
+                    let long = Some(Duration::ZERO);
+                    let released = state.release(permit, long, at);
                     let released = released.expect("a permit can be given back");
-                    prop_assert_eq!(released.holder, Holder::Number(name));
+                    prop_assert_eq!(released.long, Some(Holder::Number(name)));
                     woken.extend(released.wake);
-                    prop_assert!(state.release(permit, at).is_none(), "given back twice");
+                    prop_assert!(state.release(permit, None, at).is_none(), "given back twice");
                     model.holding.retain(|holder| *holder != name);
                     model.settle(&has_waker);
                 }
@@ -180,7 +182,7 @@ proptest! {
             let expected: Vec<Holder> = model.queue.iter().copied().map(Holder::Number).collect();
             prop_assert_eq!(queue, expected);
             prop_assert_eq!(&woken, &model.woken, "who is woken, and in which order");
-            let unclaimed = state.holders(Tick(now)).filter(|h| !h.claimed).count();
+            let unclaimed = state.held().filter(|(_, held)| !held.claimed).count();
             prop_assert_eq!(unclaimed, model.granted.len());
             // Nobody waits while a permit is free.
             prop_assert!(model.queue.is_empty() || state.in_use() >= state.capacity);
@@ -209,11 +211,10 @@ fn holders_are_a_multiset_of_permits() {
                 .unwrap()
         })
         .collect();
-    assert_eq!(state.holders(Tick(2)).count(), 3);
-    assert!(state.release(permits[1], Tick(3)).is_some());
-    let holders: Vec<_> = state.holders(Tick(4)).collect();
-    assert_eq!(holders.len(), 2);
-    assert!(holders.iter().all(|info| info.holder == number(7)));
+    assert_eq!(state.held().count(), 3);
+    assert!(state.release(permits[1], None, Tick(3)).is_some());
+    let holders: Vec<_> = state.held().map(|(_, held)| &held.holder).collect();
+    assert_eq!(holders, [&number(7); 2]);
 }
 
 #[test]
@@ -225,13 +226,13 @@ fn the_longest_holder_comes_first() {
     let _ = state
         .try_acquire(&number(2), Owner::Anybody, Tick(20))
         .unwrap();
-    assert!(state.release(first, Tick(30)).is_some());
+    assert!(state.release(first, None, Tick(30)).is_some());
     // Takes the place in the list that the first has left.
     let _ = state
         .try_acquire(&number(3), Owner::Anybody, Tick(40))
         .unwrap();
-    let names: Vec<Holder> = state.holders(Tick(50)).map(|h| h.holder).collect();
-    assert_eq!(names, [number(2), number(3)]);
+    let names: Vec<_> = state.held().map(|(_, held)| &held.holder).collect();
+    assert_eq!(names, [&number(2), &number(3)]);
 }
 
 #[test]
@@ -242,7 +243,7 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
             .try_acquire(&number(1), Owner::Anybody, Tick(0))
             .unwrap();
         let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
-        assert!(state.release(held, Tick(waited)).is_some());
+        assert!(state.release(held, None, Tick(waited)).is_some());
         // It is the wait for the permit that counts, not how long the waiter was not polled.
         assert!(
             state
@@ -261,7 +262,7 @@ fn a_million_acquisitions_take_no_more_memory_than_one() {
         let permit = state
             .try_acquire(&number(now), Owner::Anybody, Tick(now))
             .unwrap();
-        assert!(state.release(permit, Tick(now)).is_some());
+        assert!(state.release(permit, None, Tick(now)).is_some());
     }
     assert_eq!(state.places(), (1, 0));
     assert_eq!(state.stats.acquisitions, 1_000_000);
@@ -294,7 +295,7 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
         .unwrap();
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     state.reset_stats();
-    assert!(state.release(held, Tick(70)).is_some());
+    assert!(state.release(held, None, Tick(70)).is_some());
     assert!(
         state
             .claim(waiter, &mut None, THRESHOLD, Tick(70))
@@ -328,7 +329,7 @@ fn a_million_waiters_are_not_paid_for_after_they_have_left() {
     let old = state.give_up(waiters[0], EndedBy::Abandoned, THRESHOLD, Tick(2));
     assert!(old.is_none());
     assert!(state.is_queued(fresh));
-    assert!(state.release(held, Tick(3)).is_some());
+    assert!(state.release(held, None, Tick(3)).is_some());
     assert!(state.claim(fresh, &mut None, THRESHOLD, Tick(3)).is_some());
 }
 
@@ -397,11 +398,15 @@ fn a_wait_that_was_granted_before_it_was_looked_at_is_no_deadlock() {
     let line = Node::Line(Holder::from("b"), Line::current());
     let waiter = {
         let owner = Owner::Line(Line::current());
-        lock.shared.state().enqueue("b".into(), owner, Tick(1))
+        lock.shared
+            .permits
+            .desk()
+            .state
+            .enqueue("b".into(), owner, Tick(1))
     };
     drop(held);
     // All permits are its own by now, which it is not to be blamed for.
-    let known = Registration::new(vec![line], &lock.shared, waiter, &Holder::from("b"));
+    let known = Registration::new(vec![line], lock.shared.whole(), waiter, &Holder::from("b"));
     assert!(known.is_ok());
 }
 
@@ -432,7 +437,7 @@ fn a_wait_ends_with_the_grant_although_it_was_abandoned_later() {
         .try_acquire(&number(1), Owner::Anybody, Tick(0))
         .unwrap();
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
-    assert!(state.release(held, Tick(20)).is_some());
+    assert!(state.release(held, None, Tick(20)).is_some());
     let gone = state.give_up(waiter, EndedBy::Abandoned, THRESHOLD, Tick(900));
     let Some(GaveUp::PassedOn { waited, .. }) = gone else {
         panic!("{gone:?}");
