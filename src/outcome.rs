@@ -174,7 +174,7 @@ impl Verdict {
         self
     }
 
-    /// The request never reached the service's work: it is sent again at once, the first time in a call, at
+    /// The request never reached the service's work: after the first attempt of a call it is sent again at once, at
     /// no cost to the budget and to the number of attempts. Later it is a retry like any other.
     pub const fn at_once(mut self) -> Self {
         self.repeat = Repeat::Always;

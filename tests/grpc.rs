@@ -7,6 +7,9 @@
 #[allow(unreachable_pub, dead_code, reason = "generated")]
 mod completion;
 
+#[path = "support/goaway.rs"]
+mod goaway;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -16,7 +19,9 @@ use bytes::Bytes;
 use completion::completions_client::CompletionsClient;
 use completion::completions_server::{Completions, CompletionsServer};
 use completion::{CompleteReply, CompleteRequest};
+use goaway::GoesAway;
 use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -27,7 +32,9 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::grpc::{Codes, GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
-use tower_bulwark::http::{CopyReplay, ReceiveDeadlineLayer, ReplayBody, ReplayLayer};
+use tower_bulwark::http::{
+    CopyReplay, MarkedIdempotent, ReceiveDeadlineLayer, ReplayBody, ReplayLayer,
+};
 use tower_bulwark::retry::RetryPolicyBuilder;
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, Jitter, Rejection, ResourceLock, RetryPolicy, deadline,
@@ -460,6 +467,91 @@ async fn a_refused_stream_costs_neither_an_attempt_nor_a_token() {
         Some(5),
         "one taken, a tenth put back"
     );
+}
+
+/// What a server does that goes away, to calls that may be made twice.
+async fn over_h2_that_goes_away(
+    config: &str,
+    last_stream: u32,
+    may_be_done_twice: bool,
+) -> (usize, Option<String>) {
+    let server = GoesAway::start(last_stream).await;
+    let retry = GrpcRetry::new("h2", &ServiceConfig::parse(config).unwrap()).unwrap();
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .retry_canceled_requests(false)
+        .build_http();
+    let request = http::Request::post(&server.uri)
+        .extension(MarkedIdempotent(may_be_done_twice))
+        .body(Empty::new());
+    let service = retry.layer().layer(client);
+    let result = service.oneshot(request.unwrap()).await;
+    let status = |it: http::Response<_>| it.headers()["grpc-status"].to_str().unwrap().to_owned();
+    (server.requests(), result.ok().map(status))
+}
+
+/// Those of the vectors that have to do with a balancer of loads are about a client that chooses among servers.
+#[tokio::test]
+async fn what_was_not_begun_is_sent_again_as_grfc_a6_says() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("vectors/grpc_retry.json")).unwrap();
+    let mut checked = 0;
+    for case in vectors["transparent_retry_cases"].as_array().unwrap() {
+        let events = case["events"].as_array().unwrap();
+        let events: Vec<_> = events.iter().map(|it| it.as_str().unwrap()).collect();
+        let attempts = case["policy_max_attempts"].as_u64().unwrap();
+        let policy = match attempts {
+            0 => String::new(),
+            n => format!(
+                r#", "retryPolicy": {{"maxAttempts": {n}, "initialBackoff": "0.001s",
+                "maxBackoff": "0.001s", "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"]}}"#
+            ),
+        };
+        let config = format!(
+            r#"{{"methodConfig": [{{"name": [{{}}]{policy}}}],
+            "retryThrottling": {{"maxTokens": 10, "tokenRatio": 0.1}}}}"#
+        );
+        let expect = &case["expect"];
+        let (sent, is_ok) = match events[0] {
+            "pick_drop" | "pick_transient_failure" => continue,
+            "goaway_last_id_below" | "goaway_last_id_at_or_above" => {
+                let last_stream = u32::from(events[0] == "goaway_last_id_at_or_above");
+                let (sent, status) = over_h2_that_goes_away(&config, last_stream, true).await;
+                // Which of the two it was the client does not tell for certain.
+                let (once, _) = over_h2_that_goes_away(&config, last_stream, false).await;
+                assert_eq!(once, 1, "{case}");
+                (sent, status.as_deref() == Some("0"))
+            }
+            _ => {
+                let stream = |event: &&str| match *event {
+                    "rst_refused" => Stream::Reset(h2::Reason::REFUSED_STREAM),
+                    "unavailable" => Stream::Status(14),
+                    "ok" => Stream::Status(0),
+                    other => panic!("what is {other}?"),
+                };
+                let (seen, result, retry) = over_h2(&config, events.iter().map(stream)).await;
+                let used = expect["policy_attempts_used"].as_u64().unwrap();
+                // What the last attempt said of those before it.
+                let before = (used > 1).then(|| (used - 1).to_string());
+                assert_eq!(seen.last().unwrap(), &before, "{case}");
+                if let Some(tokens) = expect["tokens_after"].as_u64() {
+                    let left = retry.throttle().unwrap().available();
+                    // What is to be had stands above half of the tokens.
+                    assert_eq!(left.map(|left| left + 5), Some(tokens), "{case}");
+                }
+                (seen.len(), result.as_deref() == Ok("0"))
+            }
+        };
+        assert_eq!(
+            Some(sent as u64),
+            expect["sent_to_server"].as_u64(),
+            "{case}"
+        );
+        assert_eq!(is_ok, expect["result"] == 0, "{case}");
+        checked += 1;
+    }
+    assert_eq!(checked, 5, "cases went missing");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 #![cfg(feature = "reqwest")]
 
+#[path = "support/goaway.rs"]
+mod goaway;
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod support;
 
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use goaway::GoesAway;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
@@ -206,6 +209,38 @@ async fn a_post_whose_stream_broke_is_not_sent_again_and_a_put_is() {
         let result = service.oneshot(request(method.clone(), address)).await;
         assert_eq!(result.is_ok(), streams == 2, "{method}");
         assert_eq!(seen.load(Ordering::SeqCst), streams, "{method}");
+    }
+}
+
+/// A stream above the last one that was looked at was not begun. But `hyper` gives the same error to a request that
+/// was sent when the `GOAWAY` came, so it is proof of nothing.
+#[tokio::test]
+async fn a_server_that_goes_away_is_asked_again_at_once_for_what_may_be_done_twice() {
+    for (last_stream, kind) in [(0, ErrorKind::GoAway), (1, ErrorKind::Broken)] {
+        let server = GoesAway::start(last_stream).await;
+        let post = request(Method::POST, server.uri.clone());
+        let error = http2().request(post).await.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), kind, "{error:?}");
+    }
+    for (method, requests) in [(Method::POST, 1), (Method::PUT, 2)] {
+        let server = GoesAway::start(0).await;
+        let breaker = CircuitBreaker::new("api");
+        // There is no time to wait for another attempt.
+        let policy = RetryPolicy::builder()
+            .backoff(Backoff::fixed(3_600 * SECOND))
+            .max_delay(3_600 * SECOND)
+            .build()
+            .unwrap();
+        let service = ServiceBuilder::new()
+            .layer(policy.http_layer())
+            .layer(breaker.http_layer())
+            .service(http2());
+        let uri = server.uri.clone();
+        let result = service.oneshot(request(method.clone(), uri)).await;
+        assert_eq!(result.is_ok(), requests == 2, "{method}: {result:?}");
+        assert_eq!(server.requests(), requests, "{method}");
+        let totals = breaker.snapshot().totals;
+        assert_eq!((totals.ignored, totals.failures), (1, 0));
     }
 }
 
@@ -408,6 +443,33 @@ async fn a_deadline_goes_from_client_to_server_and_gets_shorter_on_the_way() {
     shorter.headers_mut().insert(header, "500".parse().unwrap());
     let scoped = deadline::scope(Deadline::after(3 * SECOND), client.clone().oneshot(shorter));
     assert_eq!(scoped.await.unwrap(), Some(SECOND / 2));
+}
+
+/// Conformance vectors: the headers of gRPC, and of Envoy, in which a deadline comes.
+#[cfg(feature = "grpc")]
+#[tokio::test(start_paused = true)]
+async fn a_deadline_comes_in_the_header_that_is_named() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("vectors/deadline.json")).unwrap();
+    let cases = vectors["header_cases"].as_array().unwrap();
+    for case in cases {
+        let (name, value) = case["headers"].as_str().unwrap().split_once(": ").unwrap();
+        let layer = match name {
+            "grpc-timeout" => ReceiveDeadlineLayer::grpc(),
+            name => ReceiveDeadlineLayer::new().header(name.parse().unwrap()),
+        };
+        let service = layer.layer(service_fn(|_: Request<()>| {
+            ready(Ok::<_, Boxed>(deadline::remaining()))
+        }));
+        let request = Request::get("/").header(name, value).body(()).unwrap();
+        let left = service.oneshot(request).await.unwrap().unwrap();
+        assert_eq!(
+            Some(left.as_millis() as u64),
+            case["timeout_ms"].as_u64(),
+            "{case}"
+        );
+    }
+    assert_eq!(cases.len(), 4, "cases went missing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -355,7 +355,7 @@ async fn each_attempt_is_numbered_on_a_copy_of_its_own_and_one_that_never_starte
 #[tokio::test(start_paused = true)]
 async fn what_is_retried_at_once_does_not_wait_for_the_timeout_of_the_attempt_before() {
     let start = Instant::now();
-    let (_, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Wrong), Ok(())]);
+    let (_, next) = scripted(&[Err(ApiError::Wrong), Err(ApiError::Busy), Ok(())]);
     let service = each_second()
         .attempt_timeout(10 * SECOND)
         .build()
@@ -637,6 +637,94 @@ async fn what_is_left_decides_whether_there_is_another_attempt_and_how_long_it_m
         }
     }
     assert_eq!(cases.len(), 14, "cases went missing");
+}
+
+/// Conformance vectors for the waits that a service asks for.
+#[tokio::test(start_paused = true)]
+async fn what_the_service_asks_to_wait_is_waited_or_not_at_all() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("vectors/retry_after.json")).unwrap();
+    let cases = vectors["policy_cases"].as_array().unwrap();
+    for case in cases {
+        let millis = |key: &str| case[key].as_u64().map(Duration::from_millis);
+        let hint = millis("hint_ms").unwrap();
+        let policy = RetryPolicy::builder()
+            .max_retries(1)
+            .backoff(Backoff::fixed(millis("backoff_ms").unwrap()))
+            .jitter(Jitter::None)
+            .max_retry_after(millis("max_retry_after_ms").unwrap())
+            .build()
+            .unwrap();
+        let deadline = millis("remaining_deadline_ms").map(Deadline::after);
+        let began = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&began);
+        let service = policy
+            .layer()
+            .classify_with(move |_: Result<&(), &ApiError>| Verdict::failure().retry_after(hint))
+            .deadline_from(move |_: &()| deadline)
+            .layer(service_fn(move |(): ()| {
+                seen.lock().unwrap().push(Instant::now());
+                ready(Err::<(), _>(ApiError::Busy))
+            }));
+        let start = Instant::now();
+        let Err(Error::Exhausted(gave_up)) = service.oneshot(()).await else {
+            panic!("{case}: not exhausted");
+        };
+        let began = began.lock().unwrap();
+        let expect = &case["expect"];
+        match expect["action"].as_str().unwrap() {
+            "retry" => {
+                let wait = Duration::from_millis(expect["wait_ms"].as_u64().unwrap());
+                assert_eq!(began[1] - start, wait, "{case}");
+            }
+            _ => {
+                let reason = match expect["reason"].as_str().unwrap() {
+                    "deadline" => StopReason::Deadline,
+                    _ => StopReason::RetryAfterTooLong,
+                };
+                assert_eq!((gave_up.reason(), began.len()), (reason, 1), "{case}");
+                assert_eq!(start.elapsed(), Duration::ZERO, "{case}");
+            }
+        }
+    }
+    assert_eq!(cases.len(), 7, "cases went missing");
+}
+
+/// Conformance vectors for a limit of each attempt below one of them all: one that is no shorter changes nothing.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_timeout_counts_if_it_is_shorter_than_the_total() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("vectors/deadline.json")).unwrap();
+    let cases = vectors["per_try_cases"].as_array().unwrap();
+    for case in cases {
+        let millis = |key: &str| case[key].as_u64().map(Duration::from_millis);
+        let mut policy = RetryPolicy::builder()
+            .max_retries(1)
+            .backoff(Backoff::fixed(Duration::ZERO));
+        if let Some(total) = millis("route_timeout_ms") {
+            policy = policy.total_timeout(total);
+        }
+        if let Some(attempt) = millis("per_try_ms") {
+            policy = policy.attempt_timeout(attempt);
+        }
+        let began = Mutex::new(Vec::new());
+        let service = policy.build().unwrap().layer().layer(service_fn(|(): ()| {
+            began.lock().unwrap().push(Instant::now());
+            pending::<Result<(), ApiError>>()
+        }));
+        let start = Instant::now();
+        assert!(service.oneshot(()).await.is_err(), "{case}");
+        let began = began.lock().unwrap();
+        match millis("effective_per_try_ms") {
+            Some(each) => assert_eq!(began[1] - start, each, "{case}"),
+            // All of the time went into the first attempt.
+            None => {
+                let total = millis("route_timeout_ms").unwrap();
+                assert_eq!((began.len(), start.elapsed()), (1, total), "{case}");
+            }
+        }
+    }
+    assert_eq!(cases.len(), 5, "cases went missing");
 }
 
 #[tokio::test(start_paused = true)]

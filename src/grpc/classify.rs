@@ -199,6 +199,11 @@ impl GrpcClassify {
                 .verdict(Code::Unavailable, None)
                 .because("not begun")
                 .at_once(),
+            failure::Failure::GoAway => self
+                .verdict(Code::Unavailable, None)
+                .because("the server went away")
+                .at_once()
+                .repeat(Repeat::IfIdempotent),
             failure::Failure::NotConnected => self.verdict(Code::Unavailable, None),
             failure::Failure::Unknown => {
                 let verdict = self.verdict(Code::Unavailable, None);

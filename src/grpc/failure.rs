@@ -14,6 +14,8 @@ pub(super) enum Failure {
     Status(Code, Option<Pushback>),
     /// The server certainly did nothing, and takes the next one.
     NotBegun,
+    /// The server takes no more calls on this connection, and has not begun this one, as far as anybody can tell.
+    GoAway,
     /// There was no connection to send anything over.
     NotConnected,
     Unknown,
@@ -40,6 +42,7 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
     }
     match ErrorKind::of(error) {
         ErrorKind::Unsent => Failure::NotBegun,
+        ErrorKind::GoAway => Failure::GoAway,
         ErrorKind::Connect => Failure::NotConnected,
         ErrorKind::Request | ErrorKind::Local => Failure::Refused,
         _ => Failure::Unknown,
@@ -59,16 +62,19 @@ fn link(error: &(dyn StdError + 'static)) -> Option<Failure> {
         .then_some(Failure::Status(Code::DeadlineExceeded, None))
 }
 
-/// gRFC A6, "Transparent Retries": what the server has certainly not begun. h2 reports a GOAWAY only to
-/// streams above the last one that the server looked at.
+/// gRFC A6, "Transparent Retries": what the server has certainly not begun. Of a GOAWAY that is not quite certain:
+/// see [`ErrorKind::GoAway`].
 fn h2_failure(error: &h2::Error) -> Failure {
     let Some(reason) = error.reason() else {
         return Failure::Unknown;
     };
     let refused = error.is_reset() && reason == h2::Reason::REFUSED_STREAM;
     let goodbye = error.is_go_away() && reason == h2::Reason::NO_ERROR;
-    if error.is_remote() && (refused || goodbye) {
+    if error.is_remote() && refused {
         return Failure::NotBegun;
+    }
+    if error.is_remote() && goodbye {
+        return Failure::GoAway;
     }
     match error.is_reset() {
         true => Failure::Status(Code::from_reset(reason.into()), None),

@@ -154,6 +154,7 @@ impl Rule {
         let mut policy = RetryPolicy::builder()
             .name(name)
             .max_retries(0)
+            .free_retry()
             .max_retry_after(Duration::MAX);
         if let Some(retry) = &method.retry {
             policy = policy

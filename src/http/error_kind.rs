@@ -12,9 +12,12 @@ pub enum ErrorKind {
     Connect,
     /// The server's certificate was refused: another attempt meets the same one.
     Certificate,
-    /// The request was certainly not processed: it was handed back before it started, its stream was refused,
-    /// or the server said that it had not looked at it.
+    /// The request was certainly not processed: it was handed back before it started, or its stream was refused.
     Unsent,
+    /// The server takes no more requests on this connection (HTTP/2's `GOAWAY` with `NO_ERROR`), as it does before
+    /// it stops. It has not begun this one, as a rule; but `hyper` says the same of a request that was on its way
+    /// when the `GOAWAY` came, so it is no proof.
+    GoAway,
     /// The server asked to be left alone (HTTP/2's `ENHANCE_YOUR_CALM`).
     EnhanceYourCalm,
     /// The connection ended before there was an answer: the request may have been processed.
@@ -62,12 +65,13 @@ impl ErrorKind {
             Self::Certificate => 1,
             Self::Unsent => 2,
             Self::Request => 3,
-            Self::EnhanceYourCalm => 4,
-            Self::Connect => 5,
-            Self::Response => 6,
-            Self::TimedOut => 7,
-            Self::Broken => 8,
-            Self::Unknown => 9,
+            Self::GoAway => 4,
+            Self::EnhanceYourCalm => 5,
+            Self::Connect => 6,
+            Self::Response => 7,
+            Self::TimedOut => 8,
+            Self::Broken => 9,
+            Self::Unknown => 10,
         }
     }
 
@@ -112,6 +116,7 @@ impl ErrorKind {
         match self {
             Self::Connect => Verdict::failure().repeat(Repeat::Always),
             Self::Unsent => Verdict::ignored().at_once(),
+            Self::GoAway => Verdict::ignored().at_once().repeat(Repeat::IfIdempotent),
             Self::EnhanceYourCalm => Verdict::overload().repeat(Repeat::Never),
             Self::Broken | Self::TimedOut => Verdict::failure().repeat(Repeat::IfIdempotent),
             Self::Certificate | Self::Response | Self::Unknown => {
@@ -164,8 +169,9 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
         Some(h2::Reason::REFUSED_STREAM) if error.is_remote() && error.is_reset() => {
             ErrorKind::Unsent
         }
-        // h2 fails with this only those streams that the server has not seen.
-        Some(h2::Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => ErrorKind::Unsent,
+        // h2 fails with this only those streams that the server has not seen. But hyper asks the connection once
+        // more after it has sent a request, and gives that one the connection's error if it has one by then.
+        Some(h2::Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => ErrorKind::GoAway,
         Some(h2::Reason::ENHANCE_YOUR_CALM) => ErrorKind::EnhanceYourCalm,
         Some(_) => ErrorKind::Broken,
         None => ErrorKind::Unknown,

@@ -153,9 +153,8 @@ fn kind_named(name: &str) -> Option<ErrorKind> {
             ErrorKind::Connect
         }
         "tls_certificate" => ErrorKind::Certificate,
-        "canceled_before_send" | "h2_refused_stream" | "h2_goaway_above_last_id" => {
-            ErrorKind::Unsent
-        }
+        "canceled_before_send" | "h2_refused_stream" => ErrorKind::Unsent,
+        "h2_goaway_above_last_id" => ErrorKind::GoAway,
         "h2_enhance_your_calm" => ErrorKind::EnhanceYourCalm,
         "h2_goaway_processed"
         | "h2_internal_error"

@@ -99,6 +99,13 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// What was certainly not done is sent again at once also where no retries are wanted, as gRPC has it.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn free_retry(mut self) -> Self {
+        self.rules.free_retry = true;
+        self
+    }
+
     /// Whether a refusal of a layer below is tried again: after its own `retry_after` if it names one that
     /// is within `max_retry_after` and the deadline, else after the backoff. Default: no, because the
     /// refusal was made to keep calls away. A deadlock is never tried again; the budget is not touched.

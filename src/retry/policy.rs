@@ -29,6 +29,8 @@ pub struct RetryRules {
     pub(super) min_attempt: Duration,
     pub(super) total_timeout: Option<Duration>,
     pub(super) retry_rejections: bool,
+    /// Whether a request that was certainly not done is sent again although no retries are wanted.
+    pub(super) free_retry: bool,
     pub(super) budget: Option<RetryBudget>,
 }
 
@@ -44,6 +46,7 @@ impl Default for RetryRules {
             min_attempt: Duration::ZERO,
             total_timeout: None,
             retry_rejections: false,
+            free_retry: false,
             budget: None,
         }
     }

@@ -324,7 +324,7 @@ impl Run {
         }
         if verdict.is_failure() || verdict.is_overload() {
             // What will be sent again at once and for nothing was no attempt.
-            let free = verdict.is_at_once() && self.session.has_free_retry();
+            let free = verdict.is_at_once() && self.session.has_free_retry(&self.policy.rules);
             if !free && verdict.repeatable() != Repeat::Never || verdict.is_told_not_to_retry() {
                 budget.failed();
             }

@@ -272,7 +272,8 @@ where
         let own = self.requests.max_retries(&request);
         let limit = own.unwrap_or_else(|| self.policy.rules().max_retries);
         let ends = self.requests.deadline(&request);
-        let copy = (limit > 0).then(|| self.requests.copy(&request)).flatten();
+        let again = limit > 0 || self.policy.rules().free_retry;
+        let copy = again.then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
         let run = Run::new(&self.policy, limit, ends, idempotency);
         // A clone for later attempts; it is made ready before it is called. The instance that is ready

@@ -104,12 +104,8 @@ impl Session {
     }
 
     /// Whether a request that was certainly not done would be sent again for nothing, if there is a copy.
-    pub(super) fn has_free_retry(&self) -> bool {
-        self.limit() > 0
-            && self
-                .trouble
-                .as_ref()
-                .is_none_or(|trouble| trouble.free == 0)
+    pub(super) fn has_free_retry(&self, rules: &RetryRules) -> bool {
+        self.attempts == 1 && (self.limit() > 0 || rules.free_retry)
     }
 
     /// What the last retry cost the budget.
@@ -127,10 +123,10 @@ impl Session {
         if !ended.repeatable {
             return Next::Stop(StopReason::NotIdempotent);
         }
-        let may_retry = self.may_retry();
-        let (attempts, limit) = (self.attempts(), self.limit());
+        let (may_retry, has_free_retry) = (self.may_retry(), self.has_free_retry(rules));
+        let attempts = self.attempts();
         let trouble = self.trouble.get_or_insert_default();
-        if ended.at_once && trouble.free == 0 && ended.cloneable && limit > 0 {
+        if ended.at_once && has_free_retry && ended.cloneable {
             return match ended.deadline {
                 Some(deadline) if ended.now >= deadline => Next::Stop(StopReason::Deadline),
                 _ => {

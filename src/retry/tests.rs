@@ -535,15 +535,41 @@ fn an_attempt_that_costs_nothing_follows_at_once_if_there_is_time_and_any_retry_
 fn the_service_is_told_the_number_of_the_attempt_without_those_that_cost_nothing() {
     let mut session = after_attempts(1, 3);
     assert_eq!(session.shown_attempt(), 1);
-    session.begin_attempt();
-    assert_eq!(session.shown_attempt(), 2);
     let at_once = Ended {
         at_once: true,
         ..ended()
     };
     assert_eq!(session.next(&plain(), at_once), Next::AtOnce);
     session.begin_attempt();
+    assert_eq!((session.attempts(), session.shown_attempt()), (2, 1));
+    session.begin_attempt();
     assert_eq!((session.attempts(), session.shown_attempt()), (3, 2));
+}
+
+#[test]
+fn a_request_that_never_started_later_is_a_retry_like_any_other() {
+    let at_once = Ended {
+        at_once: true,
+        ..ended()
+    };
+    let next = after_attempts(2, 3).next(&plain(), at_once);
+    assert_eq!(next, Next::After(2 * SECOND));
+}
+
+#[test]
+fn where_no_retries_are_wanted_one_that_costs_nothing_may_be() {
+    let rules = RetryRules {
+        free_retry: true,
+        ..plain()
+    };
+    let ended = |at_once| Ended { at_once, ..ended() };
+    let mut session = after_attempts(1, 0);
+    assert_eq!(session.next(&rules, ended(true)), Next::AtOnce);
+    session.begin_attempt();
+    for at_once in [true, false] {
+        let next = session.next(&rules, ended(at_once));
+        assert_eq!(next, Next::Stop(StopReason::MaxRetries));
+    }
 }
 
 #[test]
