@@ -16,6 +16,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Poll};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -30,7 +31,17 @@ use tower_bulwark::{Backoff, CircuitBreaker, Error, Outcome, ResourceLock, Retry
 
 const THREADS: u64 = 4;
 const TASKS: u64 = 8;
-const MOST_PERMITS: usize = 6;
+/// Too few for all who want one.
+const FEW: usize = 6;
+
+/// As few as lie on shelves: each group of threads has one.
+fn many() -> usize {
+    8 * available_parallelism()
+        .map_or(1, usize::from)
+        .next_power_of_two()
+        .min(32)
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug)]
@@ -242,6 +253,7 @@ impl<F: Future> Future for Polls<F> {
 }
 
 struct World {
+    most_permits: usize,
     lock: ResourceLock,
     gauge: Gauge,
     operator: Mutex<()>,
@@ -262,10 +274,11 @@ fn breaker(name: &'static str) -> (CircuitBreaker, Arc<Books>) {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(most_permits: usize) -> Self {
         Self {
+            most_permits,
             lock: ResourceLock::builder("lock")
-                .max_concurrent(MOST_PERMITS)
+                .max_concurrent(most_permits)
                 .timeout(2 * MS)
                 .max_waiting(20)
                 .contention_threshold(MS)
@@ -274,7 +287,7 @@ impl World {
                 .unwrap(),
             gauge: Gauge {
                 inside: AtomicU64::new(0),
-                most: AtomicU64::new(MOST_PERMITS as u64),
+                most: AtomicU64::new(most_permits as u64),
                 exceeded: AtomicU64::new(0),
             },
             operator: Mutex::new(()),
@@ -426,7 +439,7 @@ impl World {
         let Ok(_alone) = self.operator.try_lock() else {
             return;
         };
-        let n = dice.random_range(1..=MOST_PERMITS);
+        let n = dice.random_range(1..=self.most_permits);
         self.gauge.most.fetch_max(n as u64, SeqCst);
         self.lock.set_max_concurrent(n).unwrap();
         // Those who hold one too many keep it until they are done, and nobody else gets one before.
@@ -471,7 +484,7 @@ impl World {
             stats.hold.count, stats.acquisitions,
             "each permit was given back once"
         );
-        assert!(stats.peak_in_use <= MOST_PERMITS);
+        assert!(stats.peak_in_use <= self.most_permits);
 
         let all: Vec<_> = (0..seen.capacity as u64)
             .map(|i| self.lock.try_acquire(i))
@@ -483,8 +496,8 @@ impl World {
     }
 }
 
-fn soak(seed: u64, go_on: impl Fn(u64) -> bool + Send + Sync) -> Arc<World> {
-    let world = Arc::new(World::new());
+fn soak(permits: usize, seed: u64, go_on: impl Fn(u64) -> bool + Send + Sync) -> Arc<World> {
+    let world = Arc::new(World::new(permits));
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (world, go_on) = (&world, &go_on);
@@ -511,7 +524,7 @@ fn soak(seed: u64, go_on: impl Fn(u64) -> bool + Send + Sync) -> Arc<World> {
 
 #[test]
 fn whatever_happens_at_once_the_books_balance() {
-    let world = soak(1, |done| done < 2_000);
+    let world = soak(FEW, 1, |done| done < 2_000);
     // It was worth balancing.
     let (totals, stats) = (world.plain.0.snapshot().totals, world.lock.snapshot().stats);
     for count in [
@@ -528,6 +541,13 @@ fn whatever_happens_at_once_the_books_balance() {
     }
 }
 
+#[test]
+fn the_books_balance_too_where_permits_lie_on_shelves() {
+    let world = soak(many(), 2, |done| done < 2_000);
+    let stats = world.lock.snapshot().stats;
+    assert!(stats.acquisitions > 1_000, "{stats:?}");
+}
+
 /// With `--ignored`; `SOAK_SECONDS` says for how long, a minute by default.
 #[test]
 #[ignore = "takes a minute of real time: SOAK_SECONDS=60 cargo test --release --test soak -- --ignored"]
@@ -540,7 +560,8 @@ fn the_books_balance_after_a_minute() {
         // In rounds of some seconds: what goes wrong is found soon after it did.
         let round = start.elapsed() + Duration::from_secs(5);
         rounds += 1;
-        let world = soak(rounds, |_| start.elapsed() < round.min(length));
+        let permits = if rounds % 2 == 0 { many() } else { FEW };
+        let world = soak(permits, rounds, |_| start.elapsed() < round.min(length));
         let (totals, stats) = (world.plain.0.snapshot().totals, world.lock.snapshot().stats);
         println!("{totals:?} {} permits", stats.acquisitions);
     }
