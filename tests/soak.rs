@@ -217,6 +217,8 @@ impl Task {
 struct Gauge {
     inside: AtomicU64,
     most: AtomicU64,
+    /// Odd while the number is being changed.
+    changes: AtomicU64,
     exceeded: AtomicU64,
 }
 
@@ -224,7 +226,12 @@ struct Inside<'a>(&'a Gauge);
 
 impl Gauge {
     fn enter(&self) -> Inside<'_> {
-        if self.inside.fetch_add(1, SeqCst) + 1 > self.most.load(SeqCst) {
+        let before = self.changes.load(SeqCst);
+        let inside = self.inside.fetch_add(1, SeqCst) + 1;
+        let most = self.most.load(SeqCst);
+        // A number that was another when the others came in says nothing of them.
+        let is_settled = before % 2 == 0 && self.changes.load(SeqCst) == before;
+        if is_settled && inside > most {
             add(&self.exceeded);
         }
         Inside(self)
@@ -288,6 +295,7 @@ impl World {
             gauge: Gauge {
                 inside: AtomicU64::new(0),
                 most: AtomicU64::new(most_permits as u64),
+                changes: AtomicU64::new(0),
                 exceeded: AtomicU64::new(0),
             },
             operator: Mutex::new(()),
@@ -440,7 +448,7 @@ impl World {
             return;
         };
         let n = dice.random_range(1..=self.most_permits);
-        self.gauge.most.fetch_max(n as u64, SeqCst);
+        add(&self.gauge.changes);
         self.lock.set_max_concurrent(n).unwrap();
         // Those who hold one too many keep it until they are done, and nobody else gets one before.
         let start = Instant::now();
@@ -459,6 +467,7 @@ impl World {
             yield_now().await;
         }
         self.gauge.most.store(n as u64, SeqCst);
+        add(&self.gauge.changes);
     }
 
     fn check(&self) {
