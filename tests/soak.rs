@@ -230,7 +230,7 @@ impl Gauge {
         let inside = self.inside.fetch_add(1, SeqCst) + 1;
         let most = self.most.load(SeqCst);
         // A number that was another when the others came in says nothing of them.
-        let is_settled = before % 2 == 0 && self.changes.load(SeqCst) == before;
+        let is_settled = before.is_multiple_of(2) && self.changes.load(SeqCst) == before;
         if is_settled && inside > most {
             add(&self.exceeded);
         }

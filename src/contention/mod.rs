@@ -111,6 +111,10 @@
 //! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and a place for
 //! each permit in use and each waiter.
 //!
+//! The permits of a lock that has many (from 8 for each core on) are kept apart for groups of threads, each behind a
+//! mutex of its own with statistics of its own, so that threads seldom meet. It is first come, first served all the
+//! same: as soon as somebody finds nothing, what is free is brought together, and stays so while anybody waits.
+//!
 //! # See also
 //!
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
