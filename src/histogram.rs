@@ -105,6 +105,11 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// How many there were, and their sum in nanoseconds.
+    pub(crate) fn total(&self) -> (u64, u128) {
+        (self.count, self.sum_nanos)
+    }
+
     fn quantile(&self, share: f64) -> Duration {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let counts = self.counts.as_deref().unwrap_or(&[0; BUCKETS]);

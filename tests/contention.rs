@@ -1434,3 +1434,43 @@ fn threads_that_race_for_permits_neither_lose_nor_exceed_them() {
     assert_eq!(stats.attempts, stats.acquisitions + stats.abandoned);
     assert_eq!(stats.hold.count, stats.acquisitions);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_guesses_the_wait_from_how_long_permits_were_held() {
+    let lock = ResourceLock::builder("pool")
+        .max_concurrent(2)
+        .max_waiting(3)
+        .build()
+        .unwrap();
+    let held = [
+        lock.try_acquire("a").unwrap(),
+        lock.try_acquire("b").unwrap(),
+    ];
+    let refused = lock.try_acquire("c").unwrap_err();
+    assert_eq!(refused.expected_wait(), None, "no permit has come back");
+    advance(4 * SECOND).await;
+    drop(held);
+    let _held = [
+        lock.try_acquire("a").unwrap(),
+        lock.try_acquire("b").unwrap(),
+    ];
+    let refused = lock.try_acquire("c").unwrap_err();
+    assert_eq!(
+        refused.expected_wait(),
+        Some(2 * SECOND),
+        "one of two, each 4 s"
+    );
+    let mut waiting: Vec<_> = (0..3).map(|id| task::spawn(lock.acquire(id))).collect();
+    for waiter in &mut waiting {
+        assert_pending!(waiter.poll());
+    }
+    let refused = lock.acquire("c").await.unwrap_err();
+    assert_eq!(refused.expected_wait(), Some(8 * SECOND), "three before it");
+    drop(waiting);
+
+    let other = ResourceLock::new("other");
+    let _mine = other.acquire("a").await.unwrap();
+    let deadlock = other.acquire("a").await.unwrap_err();
+    assert!(deadlock.is_deadlock());
+    assert_eq!(deadlock.expected_wait(), None);
+}

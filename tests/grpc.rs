@@ -311,7 +311,7 @@ async fn a_refusal_that_became_a_status_is_no_failure_of_the_service() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(
         pushback_of(status),
-        None,
+        Some(1_000),
         "nobody can say when it will close"
     );
     assert_eq!(Rejection::find(status).unwrap().name(), "inner");
@@ -333,9 +333,10 @@ async fn each_refusal_has_a_code_of_its_own() {
     let held = lock.acquire("a").await.unwrap();
     let status = Status::from(Rejection::from(lock.acquire("b").await.unwrap_err()));
     assert_eq!(status.message(), "resource `gpu` was busy for too long");
+    // No permit has come back so far: nobody can say.
     assert_eq!(
         (status.code(), pushback_of(&status)),
-        (Code::ResourceExhausted, None)
+        (Code::ResourceExhausted, Some(1_000))
     );
 
     let soon = deadline::Deadline::after(SECOND / 2);

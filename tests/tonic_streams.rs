@@ -413,6 +413,7 @@ async fn a_server_behind_a_lock_talks_to_one_at_a_time_and_refuses_others_in_grp
     assert_eq!(replies.message().await.unwrap().unwrap().text, "ONCE");
     let refused = client.tell(piece("upon")).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"));
 
     drop(say);
     assert!(replies.message().await.unwrap().is_none());

@@ -301,6 +301,7 @@ impl Shared {
             holders: all.holders(HolderInfo::MOST_NAMED, now),
             queue_length: all.queue().waiting(),
             capacity: all.capacity(),
+            mean_hold: all.mean_hold(),
         };
         drop(all);
         Contended::new(facts)

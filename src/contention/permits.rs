@@ -296,6 +296,16 @@ impl<W> All<'_, W> {
         stats
     }
 
+    /// For how long permits were held that have come back, on average.
+    pub(super) fn mean_hold(&self) -> Option<Duration> {
+        let totals = self.states().map(|state| state.stats.hold.total());
+        let (count, nanos) = totals.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let mean = nanos.checked_div(u128::from(count))?;
+        Some(Duration::from_nanos(
+            u64::try_from(mean).unwrap_or(u64::MAX),
+        ))
+    }
+
     pub(super) fn reset_stats(&mut self) {
         self.desk.most = self.desk.total.max(self.in_use());
         self.states_mut().for_each(State::reset_stats);

@@ -69,7 +69,8 @@ impl Rejection {
         }
     }
 
-    /// When another try has a chance, if that is known.
+    /// When another try has a chance, if that is known. A lock does not know; it can
+    /// [guess](Contended::expected_wait).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -330,6 +331,7 @@ pub(crate) struct ContentionFacts {
     pub(crate) holders: Vec<HolderInfo>,
     pub(crate) queue_length: usize,
     pub(crate) capacity: usize,
+    pub(crate) mean_hold: Option<Duration>,
 }
 
 /// A resource was busy; the service behind it was not called. Cheap to clone.
@@ -382,6 +384,25 @@ impl Contended {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.0.capacity
+    }
+
+    /// How long somebody who asked now would have waited, as far as the lock can tell: the mean time that permits
+    /// were held so far, once for each of those who wait and once more, divided among the permits.
+    ///
+    /// An estimate, for callers to whom any time is better than none. `None` before the first permit has come
+    /// back, and after a deadlock.
+    #[must_use]
+    pub fn expected_wait(&self) -> Option<Duration> {
+        if self.is_deadlock() {
+            return None;
+        }
+        let turns = u32::try_from(self.0.queue_length)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let permits = u32::try_from(self.0.capacity).unwrap_or(u32::MAX).max(1);
+        self.0
+            .mean_hold
+            .map(|hold| hold.saturating_mul(turns) / permits)
     }
 
     /// Whether waiting could never have ended.

@@ -2,22 +2,25 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
 use crate::error::{ContendedReason, Error, Rejection};
-use crate::http::Refused;
+use crate::http::{Refused, come_back};
 
 /// The status of a refusal.
 ///
 /// | refusal | code | `grpc-retry-pushback-ms` |
 /// |---|---|---|
-/// | an open circuit | `UNAVAILABLE` | when the breaker lets a probe through, if it can say |
-/// | a busy resource | `RESOURCE_EXHAUSTED` | |
+/// | an open circuit | `UNAVAILABLE` | when the breaker lets a probe through |
+/// | a busy resource | `RESOURCE_EXHAUSTED` | the [time it is likely to take](crate::Contended::expected_wait) |
 /// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
 /// | a deadlock | `ABORTED` | `-1` |
+///
+/// Where nobody can say, it is a second.
 ///
 /// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not
 /// help, giving back what one holds and starting over does.
@@ -28,15 +31,16 @@ use crate::http::Refused;
 /// and no classifier of this crate takes such a status for a result of the service.
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
+        // Zero would say: at once.
+        let wait = come_back(&rejection).map(|wait| wait.max(Duration::from_millis(1)));
+        let later = wait.map(Pushback::After);
         let (code, pushback) = match &rejection {
-            Rejection::CircuitOpen(open) => {
-                (Code::Unavailable, open.retry_after().map(Pushback::After))
-            }
+            Rejection::CircuitOpen(_) => (Code::Unavailable, later),
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
                 ContendedReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
                 ContendedReason::Busy | ContendedReason::TimedOut | ContendedReason::QueueFull => {
-                    (Code::ResourceExhausted, None)
+                    (Code::ResourceExhausted, later)
                 }
             },
         };

@@ -115,6 +115,8 @@ pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };
+#[cfg(feature = "tonic")]
+pub(crate) use reject::come_back;
 pub use reject::{Refused, problem};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};

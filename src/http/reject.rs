@@ -19,8 +19,9 @@ pub struct Refused;
 ///
 /// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
 /// was full, or there was no patience), a `503` if it waited in vain or could never have been served, and a `504`
-/// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: at least one, and one
-/// where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of
+/// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
+/// probe through, or the [time that the resource is likely to take](crate::Contended::expected_wait); at least a
+/// second, and one where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of
 /// RFC 9457.
 ///
 /// It is marked as [`Refused`], so that no breaker around it takes it for the service's.
@@ -63,12 +64,7 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
     let _ = write!(body, r#"","status":{},"resource":""#, status.as_u16());
     escape_into(&mut body, rejection.name());
     body.push('"');
-    let hopeless = matches!(&rejection, Rejection::Contended(contended) if contended.is_deadlock());
-    let retry_after = match rejection.retry_after() {
-        Some(delay) => Some(whole_seconds(delay)),
-        None if hopeless => None,
-        None => Some(1),
-    };
+    let retry_after = come_back(&rejection).map(whole_seconds);
     if let Some(seconds) = retry_after {
         let _ = write!(body, r#","retry_after":{seconds}"#);
     }
@@ -84,6 +80,17 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
         response.headers_mut().insert(RETRY_AFTER, seconds);
     }
     response
+}
+
+/// When it may be worth asking again; `None` if it never is.
+pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
+    const NOBODY_CAN_SAY: Duration = Duration::from_secs(1);
+    let known = match rejection {
+        Rejection::CircuitOpen(open) => open.retry_after(),
+        Rejection::Contended(contended) if contended.is_deadlock() => return None,
+        Rejection::Contended(contended) => contended.expected_wait(),
+    };
+    Some(known.unwrap_or(NOBODY_CAN_SAY))
 }
 
 /// Rounded up: who comes back a moment too early is refused again.
