@@ -156,7 +156,7 @@ impl Lock {
     fn claim(&self, waiter: Key) -> Option<Key> {
         let mut waker = Some(thread::current());
         let mut desk = self.permits.desk();
-        let claimed = desk.state.claim(waiter, &mut waker, THRESHOLD, NOW);
+        let claimed = desk.state.claim(waiter, &mut waker, THRESHOLD);
         drop(desk);
         claimed.map(|(permit, _)| permit)
     }

@@ -184,7 +184,6 @@ impl<B: Lends> Queued<B> {
 
     /// The permit, if it has been granted; else `waker` is woken when it is.
     pub(super) fn claim(&mut self, waker: &Waker) -> Option<Slot<B>> {
-        let now = time::now();
         let shared = self.lock.as_ref()?.shared();
         if self.line.is_some_and(|line| line != Line::current()) {
             // It was taken to another task since: it proves nothing of this one, nor of that.
@@ -195,7 +194,7 @@ impl<B: Lends> Queued<B> {
         // Cloned before and dropped after the lock: a waker is somebody else's code.
         let mut waker = Some(waker.clone());
         let mut desk = shared.permits.desk();
-        let claimed = desk.state.claim(self.key, &mut waker, threshold, now);
+        let claimed = desk.state.claim(self.key, &mut waker, threshold);
         drop(desk);
         let (permit, waited) = claimed?;
         shared.publish(ContentionEvent::Acquired {

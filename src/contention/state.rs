@@ -262,14 +262,13 @@ impl<W> State<W> {
         key: Key,
         waker: &mut Option<W>,
         threshold: Duration,
-        now: Tick,
     ) -> Option<(Key, Duration)> {
         let waiter = self.waiters.get_mut(key)?;
         let Some(permit) = waiter.granted else {
             std::mem::swap(&mut waiter.waker, waker);
             return None;
         };
-        let waited = self.take_granted(key, permit, threshold, now);
+        let waited = self.take_granted(key, permit, threshold);
         Some((permit, waited))
     }
 
@@ -285,16 +284,16 @@ impl<W> State<W> {
         }
     }
 
-    fn take_granted(&mut self, key: Key, permit: Key, threshold: Duration, now: Tick) -> Duration {
-        let since = self.waiters.remove(key).map_or(now, |waiter| waiter.since);
-        let granted = match self.held.get_mut(permit) {
-            Some(held) => {
+    /// It waited until it was granted the permit: no matter when it looks.
+    fn take_granted(&mut self, key: Key, permit: Key, threshold: Duration) -> Duration {
+        let waiter = self.waiters.remove(key);
+        let waited = match (waiter, self.held.get_mut(permit)) {
+            (Some(waiter), Some(held)) => {
                 held.claimed = true;
-                held.since
+                held.since.since(waiter.since)
             }
-            None => now,
+            _ => Duration::ZERO,
         };
-        let waited = granted.since(since);
         self.stats.acquisitions += 1;
         self.stats.wait.record(waited);
         self.stats.contentions += u64::from(waited >= threshold);
@@ -319,7 +318,7 @@ impl<W> State<W> {
             return Some(GaveUp::Left { waited, unwoken });
         };
         if by != EndedBy::Abandoned {
-            self.take_granted(key, permit, threshold, now);
+            self.take_granted(key, permit, threshold);
             return Some(GaveUp::HadPermit(permit));
         }
         self.waiters.remove(key);

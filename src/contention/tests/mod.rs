@@ -130,7 +130,7 @@ proptest! {
                 Step::Claim(index) if !waiters.is_empty() => {
                     let at_index = index.index(waiters.len());
                     let (name, waiter) = waiters[at_index];
-                    match state.claim(waiter, &mut Some(name), THRESHOLD, at) {
+                    match state.claim(waiter, &mut Some(name), THRESHOLD) {
                         Some((permit, _)) => {
                             prop_assert!(model.granted.contains(&name), "overtook somebody");
                             waiters.swap_remove(at_index);
@@ -245,11 +245,7 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
         let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
         assert!(state.release(held, None, Tick(waited)).is_some());
         // It is the wait for the permit that counts, not how long the waiter was not polled.
-        assert!(
-            state
-                .claim(waiter, &mut None, THRESHOLD, Tick(900))
-                .is_some()
-        );
+        assert!(state.claim(waiter, &mut None, THRESHOLD).is_some());
         assert_eq!(state.stats.contentions, contentions);
         assert_eq!(state.stats.wait.summary().max, Duration::from_nanos(waited));
     }
@@ -296,11 +292,7 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
     let waiter = state.enqueue(number(2), Owner::Anybody, Tick(0));
     state.reset_stats();
     assert!(state.release(held, None, Tick(70)).is_some());
-    assert!(
-        state
-            .claim(waiter, &mut None, THRESHOLD, Tick(70))
-            .is_some()
-    );
+    assert!(state.claim(waiter, &mut None, THRESHOLD).is_some());
     let stats = &state.stats;
     assert_eq!(
         (stats.attempts, stats.acquisitions, stats.contentions),
@@ -330,7 +322,7 @@ fn a_million_waiters_are_not_paid_for_after_they_have_left() {
     assert!(old.is_none());
     assert!(state.is_queued(fresh));
     assert!(state.release(held, None, Tick(3)).is_some());
-    assert!(state.claim(fresh, &mut None, THRESHOLD, Tick(3)).is_some());
+    assert!(state.claim(fresh, &mut None, THRESHOLD).is_some());
 }
 
 fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> Queued<&'a ResourceLock> {

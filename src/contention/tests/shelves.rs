@@ -90,7 +90,7 @@ proptest! {
                 Act::Claim(which) if !waiters.is_empty() => {
                     let which = which % waiters.len();
                     let (name, waiter) = waiters[which];
-                    let claimed = permits.desk().state.claim(waiter, &mut None, THRESHOLD, at);
+                    let claimed = permits.desk().state.claim(waiter, &mut None, THRESHOLD);
                     prop_assert_eq!(claimed.is_some(), model.granted.contains(&name));
                     if let Some((permit, _)) = claimed {
                         waiters.remove(which);
