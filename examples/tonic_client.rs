@@ -15,13 +15,16 @@ use std::time::Duration;
 
 use completion::completions_client::CompletionsClient;
 use completion::completions_server::{Completions, CompletionsServer};
+use completion::streams_client::StreamsClient;
+use completion::streams_server::{Streams, StreamsServer};
 use completion::{CompleteReply, CompleteRequest};
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceBuilder;
 use tower_bulwark::grpc::{GrpcClassify, GrpcRequests};
 use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
@@ -59,6 +62,35 @@ impl Completions for Model {
     }
 }
 
+type Replies = BoxStream<'static, Result<CompleteReply, Status>>;
+
+#[tonic::async_trait]
+impl Streams for Model {
+    type TellStream = Replies;
+    type TalkStream = Replies;
+
+    async fn tell(&self, request: Request<CompleteRequest>) -> Result<Response<Replies>, Status> {
+        let prompt = request.into_inner().prompt;
+        let words: Vec<_> = prompt.split(' ').map(str::to_owned).collect();
+        let pieces = words.into_iter().map(|text| Ok(CompleteReply { text }));
+        Ok(Response::new(stream::iter(pieces).boxed()))
+    }
+
+    async fn listen(
+        &self,
+        _: Request<Streaming<CompleteRequest>>,
+    ) -> Result<Response<CompleteReply>, Status> {
+        Err(Status::unimplemented("it only tells"))
+    }
+
+    async fn talk(
+        &self,
+        _: Request<Streaming<CompleteRequest>>,
+    ) -> Result<Response<Replies>, Status> {
+        Err(Status::unimplemented("it only tells"))
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let model = Model::default();
@@ -67,6 +99,7 @@ async fn main() -> Result<(), BoxError> {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .add_service(CompletionsServer::new(model.clone()))
+        .add_service(StreamsServer::new(model.clone()))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
             let _ = stopped.await;
         });
@@ -106,7 +139,8 @@ async fn main() -> Result<(), BoxError> {
         .layer(slots.layer().until_body_end())
         .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
         .service(channel);
-    let client = CompletionsClient::new(channel);
+    let client = CompletionsClient::new(channel.clone());
+    let mut streams = StreamsClient::new(channel);
     let complete = async |prompt: &str| {
         let prompt = prompt.to_owned();
         client.clone().complete(CompleteRequest { prompt }).await
@@ -122,6 +156,19 @@ async fn main() -> Result<(), BoxError> {
     let status = complete("").await.err().ok_or("it should be refused")?;
     println!("  {:?}: {}", status.code(), status.message());
     assert_eq!(model.calls.swap(0, Ordering::Relaxed), 1);
+
+    println!("an answer in pieces, whose permit is held to the last of them:");
+    let prompt = "Once upon a time".to_owned();
+    let mut pieces = streams.tell(CompleteRequest { prompt }).await?.into_inner();
+    while let Some(piece) = pieces.message().await? {
+        println!(
+            "  {} (slots in use: {})",
+            piece.text,
+            slots.snapshot().in_use
+        );
+        assert_eq!(slots.snapshot().in_use, 1);
+    }
+    assert_eq!(slots.snapshot().in_use, 0);
 
     println!("down for good: the fifth failure in a row opens the circuit");
     model.failures_left.store(u32::MAX, Ordering::Relaxed);
@@ -141,7 +188,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(model.calls.load(Ordering::Relaxed), 5);
 
     println!("{:?}", slots.snapshot().stats.hold);
-    drop(client);
+    drop((client, streams));
     let _ = stop.send(());
     server.await??;
     Ok(())
