@@ -10,6 +10,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::classify::HttpClassify;
+#[cfg(doc)]
+use super::error_kind::ErrorKind;
 use super::requests::idempotency;
 use super::until_body_end::{CircuitBreakerBodyService, ContentionBodyService};
 use crate::circuit_breaker::CircuitBreaker;
@@ -53,6 +55,10 @@ type Stack = RetryService<
 /// the response has been read or dropped: a stream that dies after a good head is a failure, and one that nobody
 /// wants to the end says nothing.
 ///
+/// A client by itself sends again, at once, what an HTTP/2 server refused or left behind when it went away: unseen
+/// by these layers, and in the second case also what may not be done twice (see [`ErrorKind::GoAway`]). Build it
+/// with `retry(reqwest::retry::never())`, and the retry of this stack decides.
+///
 /// To guard only the *making* of connections, give the layers to reqwest itself; it wants its own error back:
 ///
 /// ```no_run
@@ -73,8 +79,9 @@ type Stack = RetryService<
 /// use tower_bulwark::{CircuitBreaker, Error, ResourceLock, RetryPolicy};
 ///
 /// # async fn ask() -> Result<(), Error<reqwest::Error>> {
+/// let http = reqwest::Client::builder().retry(reqwest::retry::never()).build().map_err(Error::Inner)?;
 /// let client = ResilientClient::new(
-///     reqwest::Client::new(),
+///     http,
 ///     &RetryPolicy::new(),
 ///     &CircuitBreaker::new("api"),
 ///     &ResourceLock::builder("api-slots").max_concurrent(8).build().expect("valid"),
