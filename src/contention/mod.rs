@@ -108,8 +108,8 @@
 //! # What it costs
 //!
 //! A free permit: a mutex that is held for some nanoseconds, taken twice, and two readings of the clock. Nothing is
-//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, and a place for
-//! each permit in use and each waiter.
+//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, a quarter of
+//! a KiB for each core (64 at most), and a place for each permit in use and each waiter.
 //!
 //! The permits of a lock that has many (from 8 for each core on) are kept apart for groups of threads, each behind a
 //! mutex of its own with statistics of its own, so that threads seldom meet. It is first come, first served all the
