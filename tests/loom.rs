@@ -18,26 +18,9 @@ mod counter;
 #[path = "../src/circuit_breaker/in_flight.rs"]
 mod in_flight;
 
-/// Instead of the crate's own: simulated atomics, and two stripes.
-mod sync {
-    pub(crate) use loom::sync::atomic::AtomicU64;
-
-    loom::thread_local! {
-        static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
-    }
-
-    pub(crate) fn stripe_count() -> usize {
-        2
-    }
-
-    pub(crate) fn thread_number() -> usize {
-        NUMBER.with(std::cell::Cell::get)
-    }
-
-    pub(crate) fn set_thread_number(number: usize) {
-        NUMBER.with(|it| it.set(number));
-    }
-}
+#[allow(unused_imports, reason = "shared, and each of them needs its part")]
+#[path = "support/loom_sync.rs"]
+mod sync;
 
 mod time {
     use std::time::Duration;

@@ -22,28 +22,9 @@ mod permits;
 #[path = "../src/contention/state.rs"]
 mod state;
 
-/// Instead of the crate's own: simulated mutexes.
-mod sync {
-    pub(crate) use std::sync::PoisonError;
-
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-
-    loom::thread_local! {
-        static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
-    }
-
-    pub(crate) fn stripe_count() -> usize {
-        2
-    }
-
-    pub(crate) fn thread_number() -> usize {
-        NUMBER.with(std::cell::Cell::get)
-    }
-
-    pub(crate) fn set_thread_number(number: usize) {
-        NUMBER.with(|it| it.set(number));
-    }
-}
+#[allow(unused_imports, reason = "shared, and each of them needs its part")]
+#[path = "support/loom_sync.rs"]
+mod sync;
 
 /// Instead of the crate's own: names are no part of what is checked.
 mod holder {

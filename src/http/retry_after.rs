@@ -114,12 +114,14 @@ impl DelayHeaders {
 
     fn find_millis(&self, headers: &HeaderMap) -> Option<(&'static str, Duration)> {
         const HEADERS: [&str; 3] = ["retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after"];
-        let headers = HEADERS.iter().filter_map(|name| {
+        if !self.millis {
+            return None;
+        }
+        HEADERS.iter().find_map(|name| {
             let millis: f64 = decimal(trimmed(headers.get(*name)?))?;
             let delay = Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or(Duration::MAX);
             Some((*name, delay))
-        });
-        { headers }.next().filter(|_| self.millis)
+        })
     }
 
     /// Of a field that was sent twice, the first line counts.

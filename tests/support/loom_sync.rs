@@ -1,0 +1,22 @@
+//! Instead of the crate's own `sync`: simulated atomics and mutexes, and two stripes.
+
+pub(crate) use std::sync::PoisonError;
+
+pub(crate) use loom::sync::atomic::AtomicU64;
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+loom::thread_local! {
+    static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+pub(crate) fn stripe_count() -> usize {
+    2
+}
+
+pub(crate) fn thread_number() -> usize {
+    NUMBER.with(std::cell::Cell::get)
+}
+
+pub(crate) fn set_thread_number(number: usize) {
+    NUMBER.with(|it| it.set(number));
+}
