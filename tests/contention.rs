@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, LazyLock, Mutex};
@@ -1473,4 +1473,41 @@ async fn a_refusal_guesses_the_wait_from_how_long_permits_were_held() {
     let deadlock = other.acquire("a").await.unwrap_err();
     assert!(deadlock.is_deadlock());
     assert_eq!(deadlock.expected_wait(), None);
+}
+
+/// Each call runs inside the one before, through more locks than are remembered without an allocation.
+#[tokio::test(start_paused = true)]
+async fn a_wait_deep_inside_other_calls_is_known_to_block_each_of_them() {
+    type Nested<'a> = Pin<Box<dyn Future<Output = Result<(), Error<Infallible>>> + 'a>>;
+    fn nested<'a>(locks: &'a [ResourceLock], wanted: &'a ResourceLock) -> Nested<'a> {
+        Box::pin(async move {
+            match locks.split_first() {
+                Some((lock, rest)) => lock.run("job", || nested(rest, wanted)).await,
+                None => {
+                    wanted
+                        .run("job", || async { Ok::<_, Error<Infallible>>(()) })
+                        .await
+                }
+            }
+        })
+    }
+    let locks: Vec<_> = (0..12)
+        .map(|n| ResourceLock::new(format!("lock {n}")))
+        .collect();
+    for wanted in &locks {
+        let result = nested(&locks, wanted).await;
+        let Err(Error::Contended(refused)) = result else {
+            panic!("{result:?}");
+        };
+        assert!(refused.is_deadlock(), "{refused}");
+        assert_eq!(refused.resource(), wanted.name());
+    }
+    // What is done blocks nothing.
+    let (outside, other) = (ResourceLock::new("outside"), ResourceLock::new("other"));
+    nested(&locks, &outside).await.unwrap();
+    let _held = other.try_acquire("other").unwrap();
+    let mut waiting = task::spawn(nested(&locks[..1], &other));
+    assert_pending!(waiting.poll());
+    let mut next = task::spawn(locks[1].run("job", || async { Ok::<_, Error<Infallible>>(()) }));
+    assert_ready!(next.poll()).unwrap();
 }

@@ -97,7 +97,7 @@ impl Inside {
             fn drop(&mut self) {
                 DEPTH.set(self.0);
                 if self.0 >= AT_HAND {
-                    INNER.with_borrow_mut(|inner| inner.truncate(self.0 - AT_HAND));
+                    INNER.with_borrow_mut(Vec::pop);
                 }
             }
         }
