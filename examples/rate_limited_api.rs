@@ -38,7 +38,7 @@ fn patient(
     let throttled = |response: &Response| response.status() == 429;
     let retry = policy
         .layer()
-        .clone_request(Request::try_clone)
+        .copy_request(Request::try_clone)
         .retry_response_if(throttled)
         .delay_from(|result: Result<&Response, &reqwest::Error>| {
             chat::retry_after(result.ok()?.headers())

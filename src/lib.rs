@@ -56,46 +56,44 @@
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod accessors;
-mod answer;
-mod check;
+mod call;
 pub mod circuit_breaker;
 pub mod contention;
-pub mod deadline;
 pub mod docs;
 pub mod error;
 pub mod event;
-pub mod explain;
 #[cfg(feature = "grpc")]
 #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
 pub mod grpc;
-mod histogram;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod observe;
-pub mod outcome;
-mod random;
 mod registry;
 pub mod retry;
-mod spread;
-mod stripes;
-mod sync;
-mod time;
-mod window;
+mod util;
 
-pub use answer::{Answer, AsError, RejectWith};
-pub use check::check_service;
+pub use call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
+pub use call::{Holder, deadline, outcome, workflow};
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
-pub use contention::{ContentionLayer, Holder, ResourceLock, workflow};
+pub use contention::{ContentionLayer, ResourceLock};
 pub use error::{
-    AsLeaf, BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error,
-    Exhausted, HolderInfo, IntoError, LastFailure, Rejection, StopReason, TimedOut,
+    BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error, Exhausted,
+    HolderInfo, LastFailure, Rejection, StopReason, TimedOut,
 };
 pub use event::{Event, Observer};
-pub use outcome::{Classify, Idempotency, Outcome, Repeat, Verdict};
-pub use registry::{Registry, RegistryError, RegistrySnapshot};
+pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
+
+/// The names that most stacks need: `use tower_bulwark::prelude::*;`.
+///
+/// Nothing of the features `http` and `grpc` is among them: their names are those of other crates too.
+pub mod prelude {
+    pub use crate::{
+        Backoff, CircuitBreaker, CircuitBreakerLayer, CircuitState, ContentionLayer, Error, Jitter,
+        Registry, ResourceLock, RetryLayer, RetryPolicy,
+    };
+}
 
 // The examples of the README are compiled and run.
 #[cfg(doctest)]

@@ -405,7 +405,7 @@ async fn a_minimum_that_was_asked_for_must_fit_the_window_and_the_default_does()
     let ten = || CircuitBreaker::builder("api").failure_rate(0.5, Window::calls(10));
     let wrong = ten().minimum_calls(20).build().unwrap_err();
     assert_eq!(wrong.setting(), "minimum_calls");
-    assert_eq!(ten().build().unwrap().policy().minimum_calls, 10);
+    assert_eq!(ten().build().unwrap().config().minimum_calls, 10);
 }
 
 #[tokio::test(start_paused = true)]

@@ -573,32 +573,35 @@ async fn a_stream_that_was_reset_otherwise_is_what_its_reason_says() {
 
 #[test]
 fn an_error_is_what_is_in_the_chain_of_its_causes() {
-    use tower_bulwark::{Outcome, Repeat};
+    use tower_bulwark::{Outcome, RetrySafety};
     let judge = |error: &(dyn std::error::Error + 'static)| {
         let verdict = GrpcClassify::new().classify_error(error);
         let reason = verdict.reason().unwrap().to_owned();
-        (reason, verdict.outcome(), verdict.repeatable())
+        (reason, verdict.outcome(), verdict.retry_safety())
     };
     let says = |code: &str, outcome, repeat| (code.to_owned(), outcome, repeat);
     let wrapped = std::io::Error::other(pushing_back(Code::Aborted, "7"));
     assert_eq!(
         judge(&wrapped),
-        says("ABORTED", Outcome::Success, Repeat::Never)
+        says("ABORTED", Outcome::Success, RetrySafety::Never)
     );
     let slow = std::io::Error::other(tonic::TimeoutExpired(()));
-    let late = says("DEADLINE_EXCEEDED", Outcome::Failure, Repeat::Never);
+    let late = says("DEADLINE_EXCEEDED", Outcome::Failure, RetrySafety::Never);
     assert_eq!(judge(&slow), late);
     let away = tonic::ConnectError("no route".into());
-    let not_sent = says("UNAVAILABLE", Outcome::Failure, Repeat::Always);
+    let not_sent = says("UNAVAILABLE", Outcome::Failure, RetrySafety::Always);
     assert_eq!(judge(&away), not_sent);
     let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
     assert_eq!(judge(&std::io::Error::other(refused)), not_sent);
     // It may have been done: sent again only if that does no harm.
     let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let perhaps = says("UNAVAILABLE", Outcome::Failure, Repeat::IfIdempotent);
+    let perhaps = says("UNAVAILABLE", Outcome::Failure, RetrySafety::IfIdempotent);
     assert_eq!(judge(&reset), perhaps);
     let none = GrpcClassify::new().retry_on(tower_bulwark::grpc::Codes::NONE);
-    assert_eq!(none.classify_error(&reset).repeatable(), Repeat::Never);
+    assert_eq!(
+        none.classify_error(&reset).retry_safety(),
+        RetrySafety::Never
+    );
 }
 
 #[tokio::test]

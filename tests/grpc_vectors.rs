@@ -21,8 +21,8 @@ use tower_bulwark::grpc::{
     encode_timeout,
 };
 use tower_bulwark::http::{ClassifyEnd, ReceiveDeadlineLayer};
-use tower_bulwark::retry::RequestLimits;
-use tower_bulwark::{Classify, Outcome, Repeat, Verdict};
+use tower_bulwark::retry::RequestConfig;
+use tower_bulwark::{Classify, Outcome, RetrySafety, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -221,9 +221,9 @@ fn each_code_means_what_the_table_says() {
         let code = Code::from_number(case["code"].as_u64().unwrap()).unwrap();
         assert_eq!(code.name(), case["id"]);
         assert_eq!(Code::from_name(&code.name().to_lowercase()), Some(code));
-        let retried = |classify: GrpcClassify| match classify.verdict(code, None).repeatable() {
-            Repeat::Always => true,
-            Repeat::Never => false,
+        let retried = |classify: GrpcClassify| match classify.verdict(code, None).retry_safety() {
+            RetrySafety::Always => true,
+            RetrySafety::Never => false,
             other => panic!("{code}: {other:?}"),
         };
         assert_eq!(
@@ -261,7 +261,7 @@ fn each_attempt_says_how_many_came_before_it() {
                 .insert("grpc-previous-rpc-attempts", stale);
         }
         let attempt = u32::try_from(case["attempt"].as_u64().unwrap()).unwrap();
-        GrpcRequests::new().on_attempt(&mut request, attempt);
+        GrpcRequests::new().before_attempt(&mut request, attempt);
         let values = request.headers().get_all("grpc-previous-rpc-attempts");
         let values: Vec<_> = values.iter().map(|it| it.to_str().unwrap()).collect();
         let wanted: Vec<_> = case["grpc_previous_rpc_attempts"]
@@ -308,7 +308,7 @@ async fn a_server_asks_its_own_servers_for_what_is_left() {
                 let own = encode_timeout(Duration::from_millis(own)).unwrap();
                 request.headers_mut().insert("grpc-timeout", own);
             }
-            GrpcRequests::new().on_attempt(&mut request, 1);
+            GrpcRequests::new().before_attempt(&mut request, 1);
             let header = request.headers().get("grpc-timeout").cloned();
             Ok::<_, Infallible>(header.map(|it| decode_timeout(it.as_bytes()).unwrap()))
         });

@@ -13,7 +13,7 @@ use loom::sync::atomic::{AtomicU64 as Word, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-#[path = "../src/stripes/counter.rs"]
+#[path = "../src/util/sharded/counter.rs"]
 mod counter;
 #[path = "../src/circuit_breaker/in_flight.rs"]
 mod in_flight;
@@ -31,6 +31,11 @@ mod time {
     pub(crate) fn nanos(duration: Duration) -> u64 {
         duration.as_nanos() as u64
     }
+}
+
+/// Where the files look for them.
+mod util {
+    pub(crate) use crate::{sync, time};
 }
 
 use counter::TaggedStripes;

@@ -32,6 +32,14 @@ mod holder {
     pub(crate) struct Holder;
 }
 
+mod call {
+    pub(crate) use crate::holder::Holder;
+}
+
+mod util {
+    pub(crate) use crate::{histogram, sync, time};
+}
+
 mod graph {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Line;

@@ -18,8 +18,8 @@ use tower_bulwark::error::AttemptEnd;
 use tower_bulwark::observe::Feed;
 use tower_bulwark::retry::{AttemptOutcome, RetryPolicyBuilder, RetryQuota, RetryService};
 use tower_bulwark::{
-    Backoff, CircuitBreaker, Error, Idempotency, Jitter, LastFailure, Repeat, RetryBudget,
-    RetryLayer, RetryPolicy, StopReason, Verdict,
+    Backoff, CircuitBreaker, Error, Idempotency, Jitter, LastFailure, RetryBudget, RetryLayer,
+    RetryPolicy, RetrySafety, StopReason, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -222,7 +222,7 @@ async fn a_request_is_copied_only_while_another_attempt_is_possible() {
             .build()
             .unwrap()
             .layer()
-            .clone_request(copy)
+            .copy_request(copy)
             .layer(service_fn(|_: Counted| ready(Err::<(), _>(ApiError::Busy))));
         service.oneshot(request).await.unwrap_err();
         assert_eq!(count.load(Ordering::SeqCst), copies, "{retries} retries");
@@ -234,7 +234,7 @@ async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_says_so() {
     let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
     let service = RetryPolicy::new()
         .layer()
-        .clone_request(|_: &Counted| None)
+        .copy_request(|_: &Counted| None)
         .layer(service_fn(move |_: Counted| ready(next())));
     let Error::Exhausted(gave_up) = service.oneshot(Counted(Arc::default())).await.unwrap_err()
     else {
@@ -250,7 +250,7 @@ async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_may_not_be_done_twice_is_sent_again_only_if_it_was_not_done() {
     let verdict_of = |error: &ApiError| match error {
-        ApiError::Busy => Verdict::overload().repeat(Repeat::Always),
+        ApiError::Busy => Verdict::overload().retry(RetrySafety::Always),
         ApiError::Wrong => Verdict::failure(),
     };
     for (request, repeat, attempts) in [
@@ -287,7 +287,9 @@ async fn what_only_a_key_would_make_repeatable_is_an_answer_without_one() {
         let policy = RetryPolicy::new();
         let service = policy
             .layer()
-            .classify_with(|_: Result<&(), &ApiError>| Verdict::success().repeat(Repeat::IfKeyed))
+            .classify_with(|_: Result<&(), &ApiError>| {
+                Verdict::success().retry(RetrySafety::IfKeyed)
+            })
             .idempotency_from(move |_: &()| request)
             .layer(service_fn(move |(): ()| ready(next())));
         let error = service.oneshot(()).await.unwrap_err();
@@ -327,10 +329,10 @@ async fn each_attempt_is_numbered_on_a_copy_of_its_own_and_one_that_never_starte
         .layer()
         .classify_with(|result: Result<&(), &ApiError>| match result {
             Ok(()) => Verdict::success(),
-            Err(ApiError::Wrong) => Verdict::ignored().at_once(),
+            Err(ApiError::Wrong) => Verdict::ignored().retry_immediately(),
             Err(ApiError::Busy) => Verdict::failure(),
         })
-        .on_attempt(|request: &mut Vec<u32>, attempt| request.push(attempt))
+        .before_attempt(|request: &mut Vec<u32>, attempt| request.push(attempt))
         .layer(service_fn(move |request: Vec<u32>| {
             let mut seen = seen.lock().unwrap();
             seen.push((request, start.elapsed()));
@@ -363,7 +365,7 @@ async fn what_is_retried_at_once_does_not_wait_for_the_timeout_of_the_attempt_be
         .layer()
         .classify_with(|result: Result<&(), &ApiError>| match result {
             Ok(()) => Verdict::success(),
-            Err(ApiError::Wrong) => Verdict::failure().at_once(),
+            Err(ApiError::Wrong) => Verdict::failure().retry_immediately(),
             Err(ApiError::Busy) => Verdict::failure().retry_exactly_after(Duration::ZERO),
         })
         .layer(service_fn(move |(): ()| {
@@ -386,7 +388,7 @@ async fn a_throttle_counts_no_request_that_is_sent_again_for_nothing() {
         .layer()
         .classify_with(|result: Result<&(), &ApiError>| match result {
             Ok(()) => Verdict::ignored(),
-            Err(_) => Verdict::failure().at_once(),
+            Err(_) => Verdict::failure().retry_immediately(),
         })
         .layer(service_fn(move |(): ()| ready(next())));
     service.oneshot(()).await.unwrap();

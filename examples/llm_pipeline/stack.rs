@@ -151,7 +151,7 @@ impl Handles {
 
     /// What the stack can do at worst.
     pub fn explain(&self) -> Explanation {
-        let attempt = self.retry.rules().attempt_timeout();
+        let attempt = self.retry.config().attempt_timeout();
         Stack::new()
             .layer(&self.retry)
             .layer(&self.breaker)
@@ -193,7 +193,7 @@ pub fn layered(
     let retry = handles
         .retry
         .layer()
-        .clone_request(Request::try_clone)
+        .copy_request(Request::try_clone)
         .retry_if(|error: &reqwest::Error| !error.is_builder())
         .retry_response_if(|reply: &Reply| reply.is_throttled() || reply.is_server_error())
         .delay_from(|result: Result<&Reply, &reqwest::Error>| result.ok()?.retry_after);

@@ -2,7 +2,7 @@ use std::fmt;
 
 use super::in_flight::Seat;
 use super::state::Ticket;
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 /// What an admitted call is known by, in three words: it is moved with every call, and words that are
 /// written whole are read whole.

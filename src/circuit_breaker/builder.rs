@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CircuitState;
-use super::event::CircuitBreakerEvent;
+use super::config::{CircuitBreakerConfig, Recovery, SlowCalls, Window};
 use super::handle::CircuitBreaker;
-use super::policy::{CircuitBreakerPolicy, Recovery, SlowCalls, Window};
 use super::shared::OnRejected;
 use crate::error::{CircuitOpen, ConfigError};
+use crate::event::CircuitBreakerEvent;
 use crate::event::{Event, Observer};
 
 /// Sets up a [`CircuitBreaker`]. Nothing is checked before [`build`](Self::build).
@@ -15,7 +15,7 @@ use crate::event::{Event, Observer};
 #[must_use = "nothing is made before `build`"]
 pub struct CircuitBreakerBuilder {
     name: Arc<str>,
-    policy: CircuitBreakerPolicy,
+    policy: CircuitBreakerConfig,
     /// Whether `consecutive_failures` was asked for, or is only there by default.
     counts_a_row: bool,
     /// `minimum_calls`, if it was asked for.
@@ -25,11 +25,18 @@ pub struct CircuitBreakerBuilder {
     seed: Option<u64>,
 }
 
+impl CircuitBreaker {
+    /// Starts with the default policy; see [`CircuitBreakerBuilder`].
+    pub fn builder(name: impl Into<Arc<str>>) -> CircuitBreakerBuilder {
+        CircuitBreakerBuilder::new(name.into())
+    }
+}
+
 impl CircuitBreakerBuilder {
     pub(super) fn new(name: Arc<str>) -> Self {
         Self {
             name,
-            policy: CircuitBreakerPolicy::default(),
+            policy: CircuitBreakerConfig::default(),
             counts_a_row: false,
             minimum_calls: None,
             observers: Vec::new(),
@@ -191,7 +198,7 @@ impl CircuitBreakerBuilder {
         self,
         extra: Option<Arc<dyn Observer>>,
     ) -> Result<CircuitBreaker, ConfigError> {
-        let policy = self.checked_policy()?;
+        let policy = self.checked_config()?;
         let mut observers = self.observers;
         observers.extend(extra);
         Ok(CircuitBreaker::from_parts(
@@ -207,7 +214,7 @@ impl CircuitBreakerBuilder {
         &self.name
     }
 
-    pub(crate) fn checked_policy(&self) -> Result<CircuitBreakerPolicy, ConfigError> {
+    pub(crate) fn checked_config(&self) -> Result<CircuitBreakerConfig, ConfigError> {
         let mut policy = self.policy.clone();
         policy.minimum_calls = match (self.minimum_calls, policy.window) {
             (Some(asked_for), _) => asked_for,

@@ -1,25 +1,20 @@
 //! The breaker that users hold, and what they can do with it.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::admitted::Admitted;
-use super::builder::CircuitBreakerBuilder;
+use super::config::CircuitBreakerConfig;
 use super::permit::Permit;
-use super::policy::CircuitBreakerPolicy;
-use super::service::{CircuitBreakerFuture, CircuitBreakerLayer};
 use super::shared::{OnRejected, Shared};
 use super::snapshot::CircuitBreakerSnapshot;
 use super::state::{Command, Effects};
 use super::{CircuitBreakerEvent, CircuitState};
-use crate::answer::{Answer, AsError};
-use crate::error::{CircuitOpen, Error, IntoError};
+use crate::error::CircuitOpen;
 use crate::event::{Event, Observer};
-use crate::outcome::{Classify, ErrorsAreFailures};
-use crate::spread::Spread;
-use crate::time;
+use crate::util::sharded::Spread;
+use crate::util::time;
 
 /// A named circuit breaker: a cheap clone of shared state.
 ///
@@ -37,21 +32,16 @@ impl CircuitBreaker {
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self::from_parts(
             name.into(),
-            CircuitBreakerPolicy::default(),
+            CircuitBreakerConfig::default(),
             Vec::new(),
             Vec::new(),
             None,
         )
     }
 
-    /// Starts with the default policy; see [`CircuitBreakerBuilder`].
-    pub fn builder(name: impl Into<Arc<str>>) -> CircuitBreakerBuilder {
-        CircuitBreakerBuilder::new(name.into())
-    }
-
     pub(super) fn from_parts(
         name: Arc<str>,
-        policy: CircuitBreakerPolicy,
+        policy: CircuitBreakerConfig,
         observers: Vec<Arc<dyn Observer>>,
         on_rejected: Vec<OnRejected>,
         seed: Option<u64>,
@@ -70,14 +60,8 @@ impl CircuitBreaker {
 
     /// What it goes by.
     #[must_use]
-    pub fn policy(&self) -> &CircuitBreakerPolicy {
+    pub fn config(&self) -> &CircuitBreakerConfig {
         &self.shared.policy
-    }
-
-    /// A layer that guards a service with this breaker. `L` is the service's own error, and inferred.
-    #[must_use]
-    pub fn layer<L>(&self) -> CircuitBreakerLayer<L> {
-        CircuitBreakerLayer::new(self.clone())
     }
 
     /// Asks for admission. The permit must be settled with how the call ended; a permit that is
@@ -120,66 +104,6 @@ impl CircuitBreaker {
             Ok(admitted) => Ok(Permit::new(self.shared.share(), admitted)),
             Err(refusal) => Err(self.shared.rejected(refusal)),
         }
-    }
-
-    /// Makes a call through the breaker: refused while the circuit is open, else its result is counted.
-    /// An `Err` is a failure; use [`call_with`](Self::call_with) to say otherwise.
-    ///
-    /// Dropping the future counts as a cancelled call.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CircuitOpen`] when it was refused, [`Error::Inner`] with the operation's own error; an
-    /// operation that already fails with [`Error`] keeps it as it is.
-    pub async fn call<T, E, L, Fut>(&self, operation: impl FnOnce() -> Fut) -> Result<T, Error<L>>
-    where
-        Fut: Future<Output = Result<T, E>>,
-        E: IntoError<L>,
-        L: std::error::Error,
-    {
-        self.call_with(ErrorsAreFailures, operation).await
-    }
-
-    /// Like [`call`](Self::call), with a classifier.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub async fn call_with<T, E, L, C, Fut>(
-        &self,
-        classify: C,
-        operation: impl FnOnce() -> Fut,
-    ) -> Result<T, Error<L>>
-    where
-        Fut: Future<Output = Result<T, E>>,
-        E: IntoError<L>,
-        L: std::error::Error,
-        C: Classify<T, L>,
-    {
-        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
-        let call = permit.running(operation);
-        CircuitBreakerFuture::admitted(call, permit, classify, AsError).await
-    }
-
-    /// Like [`call`](Self::call), for code that blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn call_blocking<T, E, L>(
-        &self,
-        operation: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, Error<L>>
-    where
-        E: IntoError<L>,
-        L: std::error::Error,
-    {
-        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
-        let result = permit.running(operation);
-        let result = result.map_err(IntoError::into_error);
-        let judged = Answer::<T, E, L>::judge(&AsError, &result, &ErrorsAreFailures);
-        permit.settle_judged(judged);
-        result
     }
 
     /// The state as a call would meet it now: an open circuit whose time is over is half-open.
@@ -258,7 +182,7 @@ impl fmt::Debug for CircuitBreaker {
         f.debug_struct("CircuitBreaker")
             .field("name", &self.name())
             .field("state", &self.state())
-            .field("policy", self.policy())
+            .field("config", self.config())
             .finish_non_exhaustive()
     }
 }

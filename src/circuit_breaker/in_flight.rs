@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, stripe_count, thread_number};
-use crate::time::{Tick, nanos};
+use crate::util::sync::{AtomicU64, stripe_count, thread_number};
+use crate::util::time::{Tick, nanos};
 
 /// Buckets to a threshold: a hanging call is noticed at most an eighth of the threshold late.
 pub(super) const TO_THRESHOLD: u64 = 8;

@@ -2,10 +2,10 @@ use std::fmt;
 
 use super::admitted::{Admitted, Stage};
 use super::shared::Shared;
-use crate::answer::Judgement;
-use crate::deadline;
-use crate::outcome::{Outcome, words};
-use crate::spread::Share;
+use crate::call::deadline;
+use crate::call::outcome::{Outcome, message};
+use crate::error::Judgement;
+use crate::util::sharded::Share;
 
 /// Proof that a call was admitted.
 ///
@@ -42,11 +42,11 @@ impl Permit {
         self.settle(Outcome::Failure);
     }
 
-    /// The call failed, in these words (at most 256 bytes are kept): they appear in rejections, events
+    /// The call failed, with this message (at most 256 bytes are kept): they appear in rejections, events
     /// and snapshots.
     pub fn failure_because(self, error: &dyn fmt::Display) {
-        let words = words(error);
-        self.settle_with(Outcome::Failure, Some(words));
+        let message = message(error);
+        self.settle_with(Outcome::Failure, Some(message));
     }
 
     /// The service had no room for the call.
@@ -64,15 +64,15 @@ impl Permit {
         self.settle_with(outcome, None);
     }
 
-    fn settle_with(mut self, outcome: Outcome, words: Option<String>) {
-        self.settle_in_place(outcome, words);
+    fn settle_with(mut self, outcome: Outcome, message: Option<String>) {
+        self.settle_in_place(outcome, message);
     }
 
     #[inline(never)]
-    fn settle_in_place(&mut self, outcome: Outcome, words: Option<String>) {
+    fn settle_in_place(&mut self, outcome: Outcome, message: Option<String>) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
-            self.shared.settle(&mut self.admitted, outcome, words);
+            self.shared.settle(&mut self.admitted, outcome, message);
         }
     }
 
@@ -98,7 +98,7 @@ impl Permit {
             self.admitted.set_stage(Stage::Settled);
             return;
         }
-        self.settle_in_place(judged.outcome, judged.words);
+        self.settle_in_place(judged.outcome, judged.message);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
@@ -134,7 +134,7 @@ impl Permit {
     /// Dropped before it was settled.
     #[cold]
     fn lost(&mut self) {
-        let (outcome, words) = match self.admitted.stage() {
+        let (outcome, message) = match self.admitted.stage() {
             Stage::Settled => return,
             Stage::Reserved => return self.shared.forgo(&mut self.admitted),
             Stage::Running => (Outcome::Failure, Some("the call panicked".to_owned())),
@@ -143,7 +143,7 @@ impl Permit {
             }
             Stage::Started => (Outcome::Cancelled, None),
         };
-        self.settle_in_place(outcome, words);
+        self.settle_in_place(outcome, message);
     }
 }
 

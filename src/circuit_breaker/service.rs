@@ -14,12 +14,12 @@ use tower_service::Service;
 
 use super::handle::CircuitBreaker;
 use super::permit::Permit;
-use crate::accessors::inner_service;
-use crate::answer::{Answer, AsError, RejectWith};
-use crate::error::{CircuitOpen, Refusal, Rejection};
-use crate::outcome::{
+use crate::call::outcome::{
     Classify, ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
 };
+use crate::error::{Answer, AsError, RejectWith};
+use crate::error::{CircuitOpen, Error, IntoError, Refusal, Rejection};
+use crate::util::accessors::inner_service;
 
 /// Guards services with a [`CircuitBreaker`].
 ///
@@ -30,6 +30,74 @@ pub struct CircuitBreakerLayer<L, C = ErrorsAreFailures, A = AsError> {
     classify: C,
     answer: A,
     _leaf: PhantomData<fn() -> L>,
+}
+
+impl CircuitBreaker {
+    /// A layer that guards a service with this breaker. `L` is the service's own error, and inferred.
+    #[must_use]
+    pub fn layer<L>(&self) -> CircuitBreakerLayer<L> {
+        CircuitBreakerLayer::new(self.clone())
+    }
+
+    /// Makes a call through the breaker: refused while the circuit is open, else its result is counted.
+    /// An `Err` is a failure; use [`call_with`](Self::call_with) to say otherwise.
+    ///
+    /// Dropping the future counts as a cancelled call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CircuitOpen`] when it was refused, [`Error::Inner`] with the operation's own error; an
+    /// operation that already fails with [`Error`] keeps it as it is.
+    pub async fn call<T, E, L, Fut>(&self, operation: impl FnOnce() -> Fut) -> Result<T, Error<L>>
+    where
+        Fut: Future<Output = Result<T, E>>,
+        E: IntoError<L>,
+        L: std::error::Error,
+    {
+        self.call_with(ErrorsAreFailures, operation).await
+    }
+
+    /// Like [`call`](Self::call), with a classifier.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn call_with<T, E, L, C, Fut>(
+        &self,
+        classify: C,
+        operation: impl FnOnce() -> Fut,
+    ) -> Result<T, Error<L>>
+    where
+        Fut: Future<Output = Result<T, E>>,
+        E: IntoError<L>,
+        L: std::error::Error,
+        C: Classify<T, L>,
+    {
+        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
+        let call = permit.running(operation);
+        CircuitBreakerFuture::admitted(call, permit, classify, AsError).await
+    }
+
+    /// Like [`call`](Self::call), for code that blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn call_blocking<T, E, L>(
+        &self,
+        operation: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Error<L>>
+    where
+        E: IntoError<L>,
+        L: std::error::Error,
+    {
+        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
+        let result = permit.running(operation);
+        let result = result.map_err(IntoError::into_error);
+        let judged = Answer::<T, E, L>::judge(&AsError, &result, &ErrorsAreFailures);
+        permit.settle_judged(judged);
+        result
+    }
 }
 
 impl<L> CircuitBreakerLayer<L> {

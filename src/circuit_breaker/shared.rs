@@ -8,22 +8,22 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::admitted::{Admitted, Kind};
+use super::config::{CircuitBreakerConfig, Window};
 use super::in_flight::InFlight;
-use super::policy::{CircuitBreakerPolicy, Window};
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::{CircuitBreakerEvent, CircuitState};
+use crate::call::outcome::Outcome;
 use crate::error::{CircuitOpen, OpenReason, Refusal, Trip};
 use crate::event::{Event, Funnel, Observer, guarded};
-use crate::outcome::Outcome;
-use crate::random::Random;
-use crate::spread::Board;
-use crate::stripes::{StripedCounter, TaggedStripes};
-use crate::time::{self, Tick};
+use crate::util::random::Random;
+use crate::util::sharded::Board;
+use crate::util::sharded::{StripedCounter, TaggedStripes};
+use crate::util::time::{self, Tick};
 
 pub(super) type OnRejected = Arc<dyn Fn(&CircuitOpen) + Send + Sync>;
 
 pub(super) struct Shared {
-    pub(super) policy: CircuitBreakerPolicy,
+    pub(super) policy: CircuitBreakerConfig,
     funnel: Funnel,
     on_rejected: Vec<OnRejected>,
     random: Random,
@@ -112,7 +112,7 @@ impl Lane {
 impl Shared {
     pub(super) fn new(
         name: Arc<str>,
-        policy: CircuitBreakerPolicy,
+        policy: CircuitBreakerConfig,
         observers: Vec<Arc<dyn Observer>>,
         on_rejected: Vec<OnRejected>,
         seed: Option<u64>,
@@ -355,7 +355,12 @@ impl Shared {
     }
 
     /// The call of a permit ended.
-    pub(super) fn settle(&self, admitted: &mut Admitted, outcome: Outcome, words: Option<String>) {
+    pub(super) fn settle(
+        &self,
+        admitted: &mut Admitted,
+        outcome: Outcome,
+        message: Option<String>,
+    ) {
         let counted = self.leave(admitted);
         if admitted.kind() == Kind::Uncounted {
             return;
@@ -368,7 +373,7 @@ impl Shared {
             .slow_calls
             .zip(ran)
             .is_some_and(|(slow, ran)| ran >= slow.threshold);
-        let (outcome, words) = self.judge_cancelled(outcome, words, ran);
+        let (outcome, message) = self.judge_cancelled(outcome, message, ran);
         if outcome == Outcome::Success
             && !slow
             && admitted.kind() == Kind::Counted
@@ -380,7 +385,7 @@ impl Shared {
             outcome,
             slow,
             counted,
-            words: words.map(Arc::from),
+            message: message.map(Arc::from),
         };
         self.settle_in_core(admitted, &ended);
     }
@@ -389,7 +394,7 @@ impl Shared {
     fn judge_cancelled(
         &self,
         outcome: Outcome,
-        words: Option<String>,
+        message: Option<String>,
         ran: Option<Duration>,
     ) -> (Outcome, Option<String>) {
         let limit = self.policy.cancelled_is_failure_after;
@@ -397,7 +402,7 @@ impl Shared {
             (Outcome::Cancelled, Some((limit, ran))) if ran >= limit => {
                 (Outcome::Failure, Some(format!("dropped after {ran:.3?}")))
             }
-            _ => (outcome, words),
+            _ => (outcome, message),
         }
     }
 
@@ -541,7 +546,7 @@ const SLICE_MASK: u32 = (1 << SLICE_BITS) - 1;
 const EPOCH_BITS: u32 = 32 - SLICE_BITS;
 
 fn slice_length(window: Duration) -> u64 {
-    (time::nanos(window) / crate::window::SLICES).max(1)
+    (time::nanos(window) / crate::util::window::SLICES).max(1)
 }
 
 impl From<Change> for Effects {

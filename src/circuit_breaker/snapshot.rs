@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CircuitState;
-use super::policy::CircuitBreakerPolicy;
+use super::config::CircuitBreakerConfig;
 use super::state::{Mode, Phase, State, ramp_share};
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 /// A circuit breaker at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,7 @@ pub struct CircuitBreakerSnapshot {
     pub probes: usize,
     /// The share of calls that is let in, while traffic is let in gradually.
     pub ramp: Option<f64>,
-    /// The words of the last failure.
+    /// The message of the last failure.
     pub last_failure: Option<Arc<str>>,
     /// What has been counted since the breaker was made or reset.
     pub totals: CircuitBreakerTotals,
@@ -81,7 +81,7 @@ pub struct CircuitBreakerTotals {
 impl CircuitBreakerSnapshot {
     pub(super) fn new(
         name: &Arc<str>,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         state: &State,
         now: Tick,
     ) -> Self {

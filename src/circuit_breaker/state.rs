@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CircuitState;
-use super::event::Cause;
-use super::policy::{CircuitBreakerPolicy, Window};
+use super::config::{CircuitBreakerConfig, Window};
+use crate::call::outcome::Outcome;
 use crate::error::OpenReason;
-use crate::outcome::Outcome;
-use crate::time::Tick;
-use crate::window::{Call, Counts, LastCalls, LastSlices};
+use crate::event::Cause;
+use crate::util::time::Tick;
+use crate::util::window::{Call, Counts, LastCalls, LastSlices};
 
 /// Who is in command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(super) struct Ended {
     pub(super) slow: bool,
     /// It was counted as slow while it still ran.
     pub(super) counted: bool,
-    pub(super) words: Option<Arc<str>>,
+    pub(super) message: Option<Arc<str>>,
 }
 
 /// What the shell has to tell.
@@ -114,7 +114,7 @@ enum Recent {
 }
 
 impl Recent {
-    fn new(policy: &CircuitBreakerPolicy) -> Self {
+    fn new(policy: &CircuitBreakerConfig) -> Self {
         match policy.window {
             _ if !policy.uses_rates() => Self::Nothing,
             Window::LastCalls(size) => Self::Calls(LastCalls::new(size)),
@@ -167,7 +167,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(policy: &CircuitBreakerPolicy, now: Tick) -> Self {
+    pub(super) fn new(policy: &CircuitBreakerConfig, now: Tick) -> Self {
         Self {
             epoch: 1,
             mode: Mode::Normal,
@@ -187,7 +187,7 @@ impl State {
     /// May a call start at `now`? `unit` is a random number in [0, 1).
     pub(super) fn admit(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         now: Tick,
         unit: f64,
     ) -> (Admission, Effects) {
@@ -206,7 +206,7 @@ impl State {
 
     fn admit_by_phase(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         now: Tick,
         unit: f64,
         effects: &mut Effects,
@@ -266,7 +266,7 @@ impl State {
     /// taken when the service became ready, which may be long ago.
     pub(super) fn renew(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         ticket: Ticket,
         now: Tick,
     ) -> bool {
@@ -315,7 +315,7 @@ impl State {
     /// The call that held `ticket` ended.
     pub(super) fn settle(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         ticket: Ticket,
         ended: &Ended,
         now: Tick,
@@ -325,8 +325,8 @@ impl State {
         if ticket.epoch != self.epoch {
             return Effects::default(); // A late answer says nothing about this epoch.
         }
-        if let Some(words) = ended.words.clone() {
-            self.last_failure = Some(words);
+        if let Some(message) = ended.message.clone() {
+            self.last_failure = Some(message);
         }
         let change = match self.phase {
             Phase::Closed { .. } => self.settle_closed(policy, ended, now, unit),
@@ -359,7 +359,7 @@ impl State {
 
     fn settle_closed(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         ended: &Ended,
         now: Tick,
         unit: f64,
@@ -394,7 +394,7 @@ impl State {
     /// `n` calls of this epoch have been running for longer than the slow threshold.
     pub(super) fn add_overdue(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         n: u64,
         now: Tick,
         unit: f64,
@@ -414,7 +414,7 @@ impl State {
         self.trip(policy, now, unit)
     }
 
-    fn trip(&mut self, policy: &CircuitBreakerPolicy, now: Tick, unit: f64) -> Option<Change> {
+    fn trip(&mut self, policy: &CircuitBreakerConfig, now: Tick, unit: f64) -> Option<Change> {
         let counts = self.recent.counts(now);
         let cause = self.cause_to_trip(policy, counts)?;
         self.tripped_by = match &cause {
@@ -424,7 +424,7 @@ impl State {
         Some(self.open(policy, cause, now, unit))
     }
 
-    fn cause_to_trip(&self, policy: &CircuitBreakerPolicy, counts: Counts) -> Option<Cause> {
+    fn cause_to_trip(&self, policy: &CircuitBreakerConfig, counts: Counts) -> Option<Cause> {
         if policy
             .consecutive_failures
             .is_some_and(|n| self.streak >= n)
@@ -455,7 +455,7 @@ impl State {
 
     fn settle_probe(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         ticket: Ticket,
         ended: &Ended,
         now: Tick,
@@ -472,7 +472,7 @@ impl State {
             // Where rates are watched, work refused is work not done; else the next probe will tell.
             Outcome::Overload if policy.failure_rate.is_some() => true,
             Outcome::Overload => return None,
-            // By the user's own words a service this slow is not well.
+            // By the user's own message a service this slow is not well.
             Outcome::Success => ended.slow && policy.slow_calls.is_some(),
             Outcome::Ignored | Outcome::Cancelled => return None,
         };
@@ -495,7 +495,7 @@ impl State {
 
     fn open(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         cause: Cause,
         now: Tick,
         unit: f64,
@@ -533,7 +533,7 @@ impl State {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    fn forget_recent(&mut self, policy: &CircuitBreakerPolicy) {
+    fn forget_recent(&mut self, policy: &CircuitBreakerConfig) {
         self.streak = 0;
         self.recent = Recent::new(policy);
     }
@@ -580,7 +580,7 @@ impl State {
     /// An operator's word. Returns what changed, if anything did.
     pub(super) fn command(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         command: Command,
         now: Tick,
     ) -> Option<Change> {
@@ -620,7 +620,7 @@ impl State {
     /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
     fn open_for(
         &mut self,
-        policy: &CircuitBreakerPolicy,
+        policy: &CircuitBreakerConfig,
         delay: Duration,
         now: Tick,
     ) -> Option<Change> {
@@ -657,7 +657,7 @@ pub(super) enum Command {
 
 /// The share of traffic that is let in `passed` after closing.
 pub(super) fn ramp_share(passed: Duration, ramp: Duration) -> f64 {
-    let start = CircuitBreakerPolicy::RAMP_START;
+    let start = CircuitBreakerConfig::RAMP_START;
     let way = (passed.as_secs_f64() / ramp.as_secs_f64()).min(1.0);
     start + (1.0 - start) * way
 }

@@ -12,10 +12,10 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
-use super::holder::Holder;
 use super::queue::{Asked, Asker, Patience, Queued, ask};
+use crate::call::Holder;
 use crate::error::Contended;
-use crate::time;
+use crate::util::time;
 
 /// A wait for a permit. Dropping it leaves the queue, or passes on a permit that has just been granted.
 #[pin_project]

@@ -7,7 +7,7 @@ use std::task::Context;
 use tokio::time::{Sleep, sleep_until};
 
 use super::guard::{Lends, Slot};
-use crate::time;
+use crate::util::time;
 
 /// Set when a call does not end at once, and only if somebody wants to know: the others pay for no timer.
 #[derive(Default)]

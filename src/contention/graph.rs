@@ -20,9 +20,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::handle::Shared;
-use super::holder::Holder;
 use super::list::Key;
 use super::state::Owner;
+use crate::call::Holder;
 use crate::error::CycleStep;
 
 /// Something that can be kept from releasing a permit by having to wait.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::graph::PermitId;
 use super::handle::{ResourceLock, Shared};
-use super::holder::Holder;
 use super::list::Key;
 use super::state::Held;
-use crate::spread::Share;
-use crate::time;
+use crate::call::Holder;
+use crate::util::sharded::Share;
+use crate::util::time;
 
 /// What leads to the lock that a permit is of.
 pub(super) trait Lends {

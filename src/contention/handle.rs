@@ -9,23 +9,23 @@ use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
 use super::alarm::HoldAlarm;
-use super::event::ContentionEvent;
+use super::config::{ContentionConfig, ResourceLockBuilder, check_permits};
 use super::graph::Inside;
 use super::guard::{OwnedResourceGuard, ResourceGuard};
-use super::holder::Holder;
 use super::list::Key;
 use super::permits::Permits;
-use super::policy::{ResourceLockBuilder, ResourcePolicy, check_permits};
 use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
 use super::snapshot::ResourceSnapshot;
 use super::state::{EndedBy, GaveUp, Owner, Released};
+use crate::call::Holder;
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
+use crate::event::ContentionEvent;
 use crate::event::{Event, Funnel, Observer};
-use crate::spread::Spread;
-use crate::time::{self, Tick};
+use crate::util::sharded::Spread;
+use crate::util::time::{self, Tick};
 
 /// A named lock, exclusive or for n holders at once: a cheap clone of shared state.
 ///
@@ -36,7 +36,7 @@ pub struct ResourceLock {
 }
 
 pub(super) struct Shared {
-    pub(super) policy: ResourcePolicy,
+    pub(super) policy: ContentionConfig,
     funnel: Funnel,
     pub(super) permits: Permits<Waker>,
 }
@@ -45,7 +45,7 @@ impl ResourceLock {
     /// An exclusive lock with the default policy: waits at most 30 s, reports waits of 5 s.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self::from_parts(name.into(), ResourcePolicy::default(), Vec::new())
+        Self::from_parts(name.into(), ContentionConfig::default(), Vec::new())
     }
 
     /// Starts with the default policy; see [`ResourceLockBuilder`].
@@ -55,7 +55,7 @@ impl ResourceLock {
 
     pub(super) fn from_parts(
         name: Arc<str>,
-        policy: ResourcePolicy,
+        policy: ContentionConfig,
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl ResourceLock {
 
     /// What it was made with.
     #[must_use]
-    pub fn policy(&self) -> &ResourcePolicy {
+    pub fn config(&self) -> &ContentionConfig {
         &self.shared.policy
     }
 
@@ -87,7 +87,7 @@ impl ResourceLock {
 
     fn patience(&self, timeout: Option<Duration>) -> Patience {
         Patience {
-            timeout: timeout.or_else(|| self.policy().timeout()),
+            timeout: timeout.or_else(|| self.config().timeout()),
             deadline: None,
         }
     }

@@ -120,14 +120,12 @@
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod acquire;
 mod alarm;
-mod event;
+mod config;
 mod graph;
 mod guard;
 mod handle;
-mod holder;
 mod list;
 mod permits;
-mod policy;
 mod queue;
 mod request;
 mod service;
@@ -135,18 +133,17 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
-pub mod workflow;
 
+pub use crate::call::Holder;
+pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
-pub use event::ContentionEvent;
+pub use config::{ContentionConfig, ResourceLockBuilder};
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
-pub use holder::Holder;
-pub use policy::{ResourceLockBuilder, ResourcePolicy};
 pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
 #[cfg(feature = "http")]
 pub(crate) use service::CallPermit;
 pub use service::{ContentionFuture, ContentionLayer, ContentionService};
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaiterInfo};
 
-pub use crate::histogram::DurationSummary;
+pub use crate::util::histogram::DurationSummary;

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::holder::Holder;
 use super::list::{Key, MOST_LISTS};
 use super::state::{Held, Owner, Released, State, Stats};
+use crate::call::Holder;
 use crate::error::HolderInfo;
-use crate::sync::{Mutex, MutexGuard, PoisonError, stripe_count, thread_number};
-use crate::time::Tick;
+use crate::util::sync::{Mutex, MutexGuard, PoisonError, stripe_count, thread_number};
+use crate::util::time::Tick;
 
 /// With fewer permits for each shelf than this, they would be carried to and fro all the time.
 const WORTH_A_SHELF: usize = 8;

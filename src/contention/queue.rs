@@ -4,15 +4,15 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use super::event::ContentionEvent;
 use super::graph::{self, Line, Registration};
 use super::guard::{Lends, Slot};
-use super::holder::Holder;
 use super::list::Key;
 use super::state::{EndedBy, GaveUp, Owner};
-use crate::deadline::{self, Deadline};
+use crate::call::Holder;
+use crate::call::deadline::{self, Deadline};
 use crate::error::{Contended, ContendedReason, HolderInfo};
-use crate::time::{self, Tick};
+use crate::event::ContentionEvent;
+use crate::util::time::{self, Tick};
 
 /// What asks for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

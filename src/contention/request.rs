@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::holder::Holder;
-use crate::deadline::Deadline;
+use crate::call::Holder;
+use crate::call::deadline::Deadline;
 
 /// What a request says of its wait.
 pub trait RequestHolder<Req> {

@@ -16,15 +16,15 @@ use super::alarm::HoldAlarm;
 use super::graph::Inside;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
-use super::holder::Holder;
 use super::queue::{Asker, Patience};
 use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
-use super::workflow;
-use crate::accessors::inner_service;
-use crate::answer::{Answer, AsError, RejectWith};
-use crate::deadline::Deadline;
+use crate::call::Holder;
+use crate::call::deadline::Deadline;
+use crate::call::workflow;
 use crate::error::Rejection;
-use crate::spread::Share;
+use crate::error::{Answer, AsError, RejectWith};
+use crate::util::accessors::inner_service;
+use crate::util::sharded::Share;
 
 /// Makes every call of a service take a permit of a [`ResourceLock`].
 ///
@@ -244,7 +244,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
         H: RequestHolder<Req>,
     {
         let patience = Patience {
-            timeout: self.lock.policy().timeout(),
+            timeout: self.lock.config().timeout(),
             deadline: self.requests.deadline(&request),
         };
         let lock = self.lock.shared.share();

@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::holder::Holder;
 use super::permits::All;
+use crate::call::Holder;
 use crate::error::HolderInfo;
-use crate::histogram::DurationSummary;
-use crate::time::Tick;
+use crate::util::histogram::DurationSummary;
+use crate::util::time::Tick;
 
 /// A resource lock at one moment.
 #[derive(Clone, Debug)]

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use super::graph::Line;
-use super::holder::Holder;
 use super::list::{Key, List};
+use crate::call::Holder;
 use crate::error::HolderInfo;
-use crate::histogram::Histogram;
-use crate::time::Tick;
+use crate::util::histogram::Histogram;
+use crate::util::time::Tick;
 
 /// A permit in use.
 #[derive(Clone, Debug)]

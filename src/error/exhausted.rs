@@ -98,21 +98,21 @@ impl<E: fmt::Display> fmt::Display for LastFailure<E> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum AttemptEnd {
-    /// The service failed with an error, whose words these are (at most 256 bytes).
+    /// The service failed with an error, with this message (at most 256 bytes).
     Error(String),
     /// The service answered, and the answer was judged a failure, for this reason if one was given.
     Response(Option<String>),
     /// The attempt took too long.
     TimedOut,
-    /// A layer below refused it, with these words.
+    /// A layer below refused it, with this message.
     Rejected(String),
 }
 
 impl fmt::Display for AttemptEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Error(words) | Self::Rejected(words) | Self::Response(Some(words)) => {
-                f.write_str(words)
+            Self::Error(message) | Self::Rejected(message) | Self::Response(Some(message)) => {
+                f.write_str(message)
             }
             Self::Response(None) => f.write_str("a response that is worth a retry"),
             Self::TimedOut => f.write_str("timed out"),

@@ -4,9 +4,12 @@
 //! of layers above it, and without a type annotation anywhere. See
 //! [`docs::errors`](crate::docs::errors) for how to match it.
 
+mod answer;
 mod exhausted;
 mod rejection;
 
+pub(crate) use answer::Judgement;
+pub use answer::{Answer, AsError, RejectWith};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
 pub use rejection::{

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::contention::Holder;
-use crate::time::Tick;
+use crate::call::Holder;
+use crate::util::time::Tick;
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -201,7 +201,7 @@ impl CircuitOpen {
         self.refusal.retry_after()
     }
 
-    /// The words of the failure that opened it, if a failure did.
+    /// The message of the failure that opened it, if a failure did.
     #[must_use]
     pub fn last_failure(&self) -> Option<&str> {
         self.trip.last_failure.as_deref()

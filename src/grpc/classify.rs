@@ -8,9 +8,9 @@ use http_body::Body;
 use super::code::{Code, Codes};
 use super::failure;
 use super::pushback::Pushback;
-use crate::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline};
+use crate::call::outcome::{Classify, RetrySafety, Verdict};
 use crate::http::{ClassifyEnd, Refused};
-use crate::outcome::{Classify, Repeat, Verdict};
 
 /// Judges gRPC calls by their status codes: for a retry and for a breaker, around HTTP (a tonic channel or
 /// server) and around typed calls (`tonic::Status`; feature `tonic`).
@@ -141,14 +141,14 @@ impl GrpcClassify {
         let verdict = self.health(code).because(code.name());
         match pushback {
             Some(Pushback::Never) if self.by_code => {
-                Verdict::failure().because(code.name()).told_not_to_retry()
+                Verdict::failure().because(code.name()).do_not_retry()
             }
-            Some(Pushback::Never) => verdict.told_not_to_retry(),
-            _ if !self.retryable.contains(code) => verdict.repeat(Repeat::Never),
-            Some(Pushback::After(delay)) => {
-                verdict.retry_exactly_after(delay).repeat(Repeat::Always)
-            }
-            None => verdict.repeat(Repeat::Always),
+            Some(Pushback::Never) => verdict.do_not_retry(),
+            _ if !self.retryable.contains(code) => verdict.retry(RetrySafety::Never),
+            Some(Pushback::After(delay)) => verdict
+                .retry_exactly_after(delay)
+                .retry(RetrySafety::Always),
+            None => verdict.retry(RetrySafety::Always),
         }
     }
 
@@ -198,17 +198,17 @@ impl GrpcClassify {
             failure::Failure::NotBegun => self
                 .verdict(Code::Unavailable, None)
                 .because("not begun")
-                .at_once(),
+                .retry_immediately(),
             failure::Failure::GoAway => self
                 .verdict(Code::Unavailable, None)
                 .because("the server went away")
-                .at_once()
-                .repeat(Repeat::IfIdempotent),
+                .retry_immediately()
+                .retry(RetrySafety::IfIdempotent),
             failure::Failure::NotConnected => self.verdict(Code::Unavailable, None),
             failure::Failure::Unknown => {
                 let verdict = self.verdict(Code::Unavailable, None);
-                let repeat = verdict.repeatable().min(Repeat::IfIdempotent);
-                verdict.repeat(repeat)
+                let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
+                verdict.retry(repeat)
             }
         }
     }

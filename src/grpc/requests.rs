@@ -3,10 +3,10 @@
 use http::{HeaderName, HeaderValue, Request};
 
 use super::timeout::{TIMEOUT, encode_timeout, timeout_in};
-use crate::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline};
+use crate::call::outcome::Idempotency;
 use crate::http::MarkedIdempotent;
-use crate::outcome::Idempotency;
-use crate::retry::{CloneRequest, CopyRequest, RequestLimits};
+use crate::retry::{CopyByClone, CopyRequest, RequestConfig};
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
@@ -30,7 +30,7 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 ///
 /// If the time is over when an attempt begins, it asks for a nanosecond: its server gives up at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct GrpcRequests<R = CloneRequest> {
+pub struct GrpcRequests<R = CopyByClone> {
     rest: R,
     idempotent: bool,
 }
@@ -39,7 +39,7 @@ impl GrpcRequests {
     /// Copies requests with `Clone`.
     #[must_use]
     pub const fn new() -> Self {
-        Self::over(CloneRequest)
+        Self::over(CopyByClone)
     }
 }
 
@@ -67,12 +67,12 @@ impl<B, R: CopyRequest<Request<B>>> CopyRequest<Request<B>> for GrpcRequests<R> 
         self.rest.copy(request)
     }
 
-    fn still_good(&self, copy: &Request<B>) -> bool {
-        self.rest.still_good(copy)
+    fn claim(&self, copy: &Request<B>) -> bool {
+        self.rest.claim(copy)
     }
 }
 
-impl<B, R: RequestLimits<Request<B>>> RequestLimits<Request<B>> for GrpcRequests<R> {
+impl<B, R: RequestConfig<Request<B>>> RequestConfig<Request<B>> for GrpcRequests<R> {
     fn max_retries(&self, request: &Request<B>) -> Option<u32> {
         self.rest.max_retries(request)
     }
@@ -90,8 +90,8 @@ impl<B, R: RequestLimits<Request<B>>> RequestLimits<Request<B>> for GrpcRequests
         }
     }
 
-    fn on_attempt(&self, request: &mut Request<B>, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Request<B>, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
         let headers = request.headers_mut();
         match attempt {
             0 | 1 => headers.remove(PREVIOUS_ATTEMPTS),

@@ -30,7 +30,7 @@ use crate::retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy, RetryS
 /// }}]}"#)?;
 /// let retry = GrpcRetry::new("model", &config)?;
 /// let layer = retry.layer::<std::io::Error>();
-/// assert_eq!(retry.policy("/any/Method").rules().max_retries(), 2);
+/// assert_eq!(retry.policy("/any/Method").config().max_retries(), 2);
 /// # Ok(())
 /// # }
 /// ```

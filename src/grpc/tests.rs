@@ -36,7 +36,7 @@ fn policy(case: &Value) -> RetryPolicy {
 /// The wait before the retry of a case, in milliseconds.
 fn delay(case: &Value, unit: f64) -> f64 {
     let policy = policy(case);
-    let rules = policy.rules();
+    let rules = policy.config();
     let n = case["retry_number"].as_u64().unwrap() as u32 - 1;
     let delay = rules
         .jitter()

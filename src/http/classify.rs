@@ -7,7 +7,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 use super::error_kind::ErrorKind;
 use super::reject::Refused;
 use super::retry_after::DelayHeaders;
-use crate::outcome::{Classify, Outcome, Repeat, Verdict};
+use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
 
 /// What HTTP's statuses, and the errors of its clients, say of a service.
 ///
@@ -110,7 +110,7 @@ impl HttpClassify {
     pub fn head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let verdict = self.by_status(status, headers);
         let verdict = self.by_profile(verdict, headers);
-        let asks = verdict.repeatable() != Repeat::Never && verdict.hint().is_none();
+        let asks = verdict.retry_safety() != RetrySafety::Never && verdict.retry_delay().is_none();
         match self.delay(headers).filter(|_| asks) {
             Some(delay) => verdict.retry_after(delay),
             None => verdict,
@@ -133,14 +133,14 @@ impl HttpClassify {
         }
         let verdict = match status.as_u16() {
             408 => Verdict::failure(),
-            409 => Verdict::success().repeat(Repeat::IfKeyed),
-            413 if self.delay(headers).is_some() => Verdict::success().repeat(self.not_processed()),
-            421 | 425 => Verdict::success().repeat(Repeat::Always),
-            429 => Verdict::overload().repeat(self.not_processed()),
-            500 if self.no_internal_errors => Verdict::failure().repeat(Repeat::Never),
+            409 => Verdict::success().retry(RetrySafety::IfKeyed),
+            413 if self.delay(headers).is_some() => Verdict::success().retry(self.not_processed()),
+            421 | 425 => Verdict::success().retry(RetrySafety::Always),
+            429 => Verdict::overload().retry(self.not_processed()),
+            500 if self.no_internal_errors => Verdict::failure().retry(RetrySafety::Never),
             501 | 505 => Verdict::success(),
-            503 if self.delay(headers).is_some() => Verdict::failure().repeat(self.not_processed()),
-            506 | 507 | 508 | 510 | 511 => Verdict::failure().repeat(Repeat::Never),
+            503 if self.delay(headers).is_some() => Verdict::failure().retry(self.not_processed()),
+            506 | 507 | 508 | 510 | 511 => Verdict::failure().retry(RetrySafety::Never),
             500.. => Verdict::failure(),
             _ => Verdict::success(),
         };
@@ -151,21 +151,21 @@ impl HttpClassify {
     }
 
     /// What may be sent again after a response that says, but does not prove, that nothing was done.
-    fn not_processed(&self) -> Repeat {
+    fn not_processed(&self) -> RetrySafety {
         match self.strict {
-            true => Repeat::IfIdempotent,
-            false => Repeat::Always,
+            true => RetrySafety::IfIdempotent,
+            false => RetrySafety::Always,
         }
     }
 
     fn by_profile(&self, verdict: Verdict, headers: &HeaderMap) -> Verdict {
         let says = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
         match self.profile {
-            Profile::Sdk if says("x-should-retry", "false") => verdict.repeat(Repeat::Never),
-            Profile::Sdk if says("x-should-retry", "true") => verdict.repeat(Repeat::Always),
+            Profile::Sdk if says("x-should-retry", "false") => verdict.retry(RetrySafety::Never),
+            Profile::Sdk if says("x-should-retry", "true") => verdict.retry(RetrySafety::Always),
             Profile::Envoy if headers.contains_key("x-envoy-overloaded") => Verdict::ignored(),
             Profile::Envoy if headers.contains_key("x-envoy-ratelimited") => {
-                verdict.repeat(Repeat::Never)
+                verdict.retry(RetrySafety::Never)
             }
             Profile::Plain | Profile::Sdk | Profile::Envoy => verdict,
         }

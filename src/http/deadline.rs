@@ -11,8 +11,8 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::accessors::inner_service;
-use crate::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline};
+use crate::util::accessors::inner_service;
 
 /// For servers: makes the time that a request says is left for it the ambient [deadline](crate::deadline) of its
 /// call, and puts it into its extensions as a [`Deadline`].

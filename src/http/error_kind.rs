@@ -1,8 +1,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::call::outcome::{RetrySafety, Verdict};
 use crate::error::Rejection;
-use crate::outcome::{Repeat, Verdict};
 
 /// What the error of an HTTP client says of the request: whether it can have reached the server's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,13 +114,15 @@ impl ErrorKind {
     /// What it means to a breaker, and which requests may be sent again.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::Connect => Verdict::failure().repeat(Repeat::Always),
-            Self::Unsent => Verdict::ignored().at_once(),
-            Self::GoAway => Verdict::ignored().at_once().repeat(Repeat::IfIdempotent),
-            Self::EnhanceYourCalm => Verdict::overload().repeat(Repeat::Never),
-            Self::Broken | Self::TimedOut => Verdict::failure().repeat(Repeat::IfIdempotent),
+            Self::Connect => Verdict::failure().retry(RetrySafety::Always),
+            Self::Unsent => Verdict::ignored().retry_immediately(),
+            Self::GoAway => Verdict::ignored()
+                .retry_immediately()
+                .retry(RetrySafety::IfIdempotent),
+            Self::EnhanceYourCalm => Verdict::overload().retry(RetrySafety::Never),
+            Self::Broken | Self::TimedOut => Verdict::failure().retry(RetrySafety::IfIdempotent),
             Self::Certificate | Self::Response | Self::Unknown => {
-                Verdict::failure().repeat(Repeat::Never)
+                Verdict::failure().retry(RetrySafety::Never)
             }
             Self::Request | Self::Local => Verdict::ignored(),
         }
@@ -142,8 +144,8 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError +
 /// TLS libraries are many, and none is named here: all of them speak of the certificate.
 fn speaks_of_a_certificate(error: &(dyn StdError + 'static)) -> bool {
     let chain = std::iter::successors(Some(error), |error| causes(*error));
-    let mut words = chain.take(32).map(ToString::to_string);
-    words.any(|words| words.to_ascii_lowercase().contains("certificate"))
+    let mut message = chain.take(32).map(ToString::to_string);
+    message.any(|message| message.to_ascii_lowercase().contains("certificate"))
 }
 
 #[cfg(feature = "hyper")]

@@ -14,10 +14,10 @@ use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::accessors::inner_service;
-use crate::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline};
 use crate::error::BoxError;
-use crate::time;
+use crate::util::accessors::inner_service;
+use crate::util::time;
 
 /// A body that ends with an error when it is silent for too long, or goes on past a deadline.
 ///

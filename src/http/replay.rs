@@ -8,8 +8,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::replay_body::ReplayBody;
-use crate::accessors::inner_service;
-use crate::retry::{CopyRequest, RequestLimits};
+use crate::retry::{CopyRequest, RequestConfig};
+use crate::util::accessors::inner_service;
 
 /// Puts a [`ReplayBody`] around the body of each request. Goes *outside* the retry, which copies requests
 /// with [`CopyReplay`].
@@ -155,9 +155,9 @@ impl<B> CopyRequest<Request<ReplayBody<B>>> for CopyReplay {
         Some(copy)
     }
 
-    fn still_good(&self, copy: &Request<ReplayBody<B>>) -> bool {
+    fn claim(&self, copy: &Request<ReplayBody<B>>) -> bool {
         copy.body().take_over()
     }
 }
 
-impl<Req> RequestLimits<Req> for CopyReplay {}
+impl<Req> RequestConfig<Req> for CopyReplay {}

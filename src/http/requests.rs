@@ -1,8 +1,8 @@
 use ::http::{HeaderMap, Method, Request};
 
-use crate::deadline::Deadline;
-use crate::outcome::Idempotency;
-use crate::retry::{CloneRequest, CopyRequest, RequestLimits};
+use crate::call::deadline::Deadline;
+use crate::call::outcome::Idempotency;
+use crate::retry::{CopyByClone, CopyRequest, RequestConfig};
 
 /// What HTTP requests say of their own retries.
 ///
@@ -11,10 +11,10 @@ use crate::retry::{CloneRequest, CopyRequest, RequestLimits};
 /// - How often they may be tried, by [`MaxRetries`] among their extensions.
 /// - Until when their answer is of use, by a [`Deadline`] among their extensions.
 ///
-/// `C` copies them: [`CloneRequest`] where the body is `Clone`, and
+/// `C` copies them: [`CopyByClone`] where the body is `Clone`, and
 /// [`CopyReplay`](super::CopyReplay) for bodies that stream.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HttpRequests<C = CloneRequest> {
+pub struct HttpRequests<C = CopyByClone> {
     copy: C,
 }
 
@@ -69,12 +69,12 @@ impl<B, C: CopyRequest<Request<B>>> CopyRequest<Request<B>> for HttpRequests<C> 
         self.copy.copy(request)
     }
 
-    fn still_good(&self, copy: &Request<B>) -> bool {
-        self.copy.still_good(copy)
+    fn claim(&self, copy: &Request<B>) -> bool {
+        self.copy.claim(copy)
     }
 }
 
-impl<B, C> RequestLimits<Request<B>> for HttpRequests<C> {
+impl<B, C> RequestConfig<Request<B>> for HttpRequests<C> {
     fn max_retries(&self, request: &Request<B>) -> Option<u32> {
         request.extensions().get().map(|MaxRetries(n)| *n)
     }

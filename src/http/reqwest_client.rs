@@ -14,11 +14,11 @@ use super::classify::HttpClassify;
 use super::error_kind::ErrorKind;
 use super::requests::idempotency;
 use super::until_body_end::{CircuitBreakerBodyService, ContentionBodyService};
+use crate::call::outcome::Idempotency;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::ResourceLock;
 use crate::error::Error;
-use crate::outcome::Idempotency;
-use crate::retry::{CopyRequest, RequestLimits, RetryPolicy, RetryService};
+use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
 /// `Idempotency-Key`. A request whose body is a stream is sent once.
@@ -31,7 +31,7 @@ impl CopyRequest<Request> for ReqwestRequests {
     }
 }
 
-impl RequestLimits<Request> for ReqwestRequests {
+impl RequestConfig<Request> for ReqwestRequests {
     fn idempotency(&self, request: &Request) -> Idempotency {
         idempotency(request.method(), request.headers())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 use super::date::{http_date, rfc3339};
-use crate::time;
+use crate::util::time;
 
 /// Which headers are believed to say when to come back. `Retry-After` always is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

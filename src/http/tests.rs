@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::retry_after::DelayHeaders;
 use super::{ErrorKind, HttpClassify, HttpRequests, MarkedIdempotent, idempotency};
-use crate::outcome::{Classify, Idempotency, Outcome, Verdict};
-use crate::retry::RequestLimits;
+use crate::call::outcome::{Classify, Idempotency, Outcome, Verdict};
+use crate::retry::RequestConfig;
 
 fn cases<'a>(file: &'a Value, key: &str) -> &'a [Value] {
     file[key].as_array().expect(key)
@@ -96,7 +96,7 @@ fn retry_after_is_read_as_rfc_9110_has_it() {
         let status = StatusCode::from_u16(case["status"].as_u64().unwrap() as u16).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", HeaderValue::from_static("7"));
-        let hint = HttpClassify::new().head(status, &headers).hint();
+        let hint = HttpClassify::new().head(status, &headers).retry_delay();
         assert_eq!(
             hint.is_some(),
             case["read_header"].as_bool().unwrap(),
@@ -235,7 +235,7 @@ fn statuses_and_errors_are_judged_by_the_table() {
             other => panic!("what is {other}?"),
         };
         assert_eq!(verdict.outcome(), outcome, "{case}");
-        let again = verdict.repeatable().allows(idempotency_of(case));
+        let again = verdict.retry_safety().allows(idempotency_of(case));
         assert_eq!(again, expect["retry"].as_bool().unwrap(), "{case}");
         checked += 1;
     }
@@ -258,7 +258,7 @@ fn statuses_and_errors_are_judged_by_the_table() {
 #[test]
 fn a_strict_classifier_sends_a_post_again_only_if_it_never_left() {
     let strict = HttpClassify::new().strict();
-    let allows = |verdict: Verdict| verdict.repeatable().allows(Idempotency::NotIdempotent);
+    let allows = |verdict: Verdict| verdict.retry_safety().allows(Idempotency::NotIdempotent);
     let mut soon = HeaderMap::new();
     soon.insert("retry-after", HeaderValue::from_static("1"));
     for status in [413, 429, 503] {
@@ -279,7 +279,7 @@ fn what_the_caller_says_of_a_status_goes_before_the_table() {
     assert!(head(StatusCode::NOT_FOUND).is_overload());
     let internal = head(StatusCode::INTERNAL_SERVER_ERROR);
     assert!(internal.is_failure());
-    assert!(!internal.repeatable().allows(Idempotency::Keyed));
+    assert!(!internal.retry_safety().allows(Idempotency::Keyed));
     assert_eq!(internal.reason(), Some("HTTP 500 Internal Server Error"));
 }
 

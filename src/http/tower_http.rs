@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::reject::Refused;
 use super::until_body_end::ClassifyEnd;
-use crate::outcome::{Classify, Verdict};
+use crate::call::outcome::{Classify, Verdict};
 
 /// A classifier of `tower_http`, for the layers of this crate: judges heads as `classify`, and ends of bodies
 /// as `classify_end`.

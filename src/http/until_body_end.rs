@@ -15,13 +15,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::guarded_body::{BodyGuard, GuardResponse};
-use crate::answer::{Answer, AsError, Judgement};
+use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict};
 use crate::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerService, Permit};
 use crate::contention::{
     AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, RequestHolder,
 };
 use crate::error::CircuitOpen;
-use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict};
+use crate::error::{Answer, AsError, Judgement};
 
 /// The three ways to the service inside the one that is wrapped here.
 macro_rules! service_below {

@@ -3,10 +3,10 @@
 use metrics::{counter, gauge, histogram};
 
 use crate::circuit_breaker::{CircuitBreakerEvent, CircuitState};
-use crate::contention::ContentionEvent;
+use crate::event::ContentionEvent;
+use crate::event::RetryEvent;
 use crate::event::{Event, Observer};
 use crate::registry::RegistrySnapshot;
-use crate::retry::RetryEvent;
 
 /// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
 ///

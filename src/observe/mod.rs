@@ -11,13 +11,10 @@
 //! `WARN` (a circuit opens, a retry gives up, a lock is contended), what happens while all is
 //! well in the end is `INFO` or `DEBUG`. The target is `tower_bulwark`.
 
-mod feed;
-mod log;
 #[cfg(feature = "metrics")]
 mod metrics;
 
-pub(crate) use self::log::{log, logs_details};
-pub use feed::{Entry, Feed};
+pub use crate::event::{Entry, Feed};
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use metrics::Metrics;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
 use super::budget::RetryBudget;
-use super::policy::{AttemptOutcome, OnRetry, RetryPolicy, RetryRules};
+use super::config::RetryConfig;
+use super::handle::{AttemptOutcome, OnRetry, RetryPolicy};
 use crate::error::ConfigError;
 use crate::event::Observer;
 
@@ -13,17 +14,39 @@ use crate::event::Observer;
 #[must_use = "nothing is made before `build`"]
 pub struct RetryPolicyBuilder {
     pub(super) name: Arc<str>,
-    pub(super) rules: RetryRules,
+    pub(super) config: RetryConfig,
     pub(super) on_retry: Vec<OnRetry>,
     observers: Vec<Arc<dyn Observer>>,
     pub(super) seed: Option<u64>,
+}
+
+impl RetryPolicy {
+    /// The default policy, under the name `retry`: 3 retries after 1, 2 and 4 seconds, give or take 10 %.
+    #[must_use]
+    pub fn new() -> Self {
+        let RetryPolicyBuilder {
+            name, config, seed, ..
+        } = RetryPolicyBuilder::new();
+        Self::from_parts(name, config, Vec::new(), Vec::new(), seed)
+    }
+
+    /// Starts with the default policy; see [`RetryPolicyBuilder`].
+    pub fn builder() -> RetryPolicyBuilder {
+        RetryPolicyBuilder::new()
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl RetryPolicyBuilder {
     pub(super) fn new() -> Self {
         Self {
             name: "retry".into(),
-            rules: RetryRules::default(),
+            config: RetryConfig::default(),
             on_retry: Vec::new(),
             observers: Vec::new(),
             seed: None,
@@ -39,26 +62,26 @@ impl RetryPolicyBuilder {
     /// How many attempts may follow the first. Default: 3. With 0 a call is made once, and the request is
     /// never cloned.
     pub fn max_retries(mut self, n: u32) -> Self {
-        self.rules.max_retries = n;
+        self.config.max_retries = n;
         self
     }
 
     /// How the waits grow. Default: 1 s, doubled each time.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.rules.backoff = backoff;
+        self.config.backoff = backoff;
         self
     }
 
     /// How the waits are spread. Default: 10 % up or down; take [`Jitter::Full`] where many callers share a
     /// service.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
-        self.rules.jitter = jitter;
+        self.config.jitter = jitter;
         self
     }
 
     /// The longest wait of the backoff, jitter included. Default: 60 s.
     pub fn max_delay(mut self, delay: Duration) -> Self {
-        self.rules.max_delay = delay;
+        self.config.max_delay = delay;
         self
     }
 
@@ -66,20 +89,20 @@ impl RetryPolicyBuilder {
     /// waited for: the call ends at once, with
     /// [`StopReason::RetryAfterTooLong`](crate::StopReason::RetryAfterTooLong).
     pub fn max_retry_after(mut self, delay: Duration) -> Self {
-        self.rules.max_retry_after = delay;
+        self.config.max_retry_after = delay;
         self
     }
 
     /// Bounds the retries of all callers together. Default: none.
     pub fn budget(mut self, budget: RetryBudget) -> Self {
-        self.rules.budget = Some(budget);
+        self.config.budget = Some(budget);
         self
     }
 
     /// How long the whole call may take, waits included. Default: as long as it takes. An attempt that
     /// still runs then is dropped; a wait that would not fit is not begun.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
-        self.rules.total_timeout = Some(timeout);
+        self.config.total_timeout = Some(timeout);
         self
     }
 
@@ -87,7 +110,7 @@ impl RetryPolicyBuilder {
     /// takes. An attempt that takes longer is dropped, counts as a failure in a breaker below, and is
     /// tried again.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.rules.attempt_timeout = Some(timeout);
+        self.config.attempt_timeout = Some(timeout);
         self
     }
 
@@ -95,14 +118,14 @@ impl RetryPolicyBuilder {
     /// is not begun: an attempt that cannot finish is load for nothing. Default: none, so that any time is
     /// enough.
     pub fn min_attempt(mut self, least: Duration) -> Self {
-        self.rules.min_attempt = least;
+        self.config.min_attempt = least;
         self
     }
 
     /// What was certainly not done is sent again at once also where no retries are wanted, as gRPC has it.
     #[cfg(feature = "grpc")]
     pub(crate) fn free_retry(mut self) -> Self {
-        self.rules.free_retry = true;
+        self.config.free_retry = true;
         self
     }
 
@@ -110,7 +133,7 @@ impl RetryPolicyBuilder {
     /// is within `max_retry_after` and the deadline, else after the backoff. Default: no, because the
     /// refusal was made to keep calls away. A deadlock is never tried again; the budget is not touched.
     pub fn retry_rejections(mut self, yes: bool) -> Self {
-        self.rules.retry_rejections = yes;
+        self.config.retry_rejections = yes;
         self
     }
 
@@ -149,19 +172,25 @@ impl RetryPolicyBuilder {
         mut self,
         extra: Option<Arc<dyn Observer>>,
     ) -> Result<RetryPolicy, ConfigError> {
-        self.rules.check()?;
+        self.config.check()?;
         let mut observers = std::mem::take(&mut self.observers);
         observers.extend(extra);
-        Ok(RetryPolicy::from_builder(self, observers))
+        Ok(RetryPolicy::from_parts(
+            self.name,
+            self.config,
+            self.on_retry,
+            observers,
+            self.seed,
+        ))
     }
 
     pub(crate) fn name_ref(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(crate) fn checked_policy(&self) -> Result<RetryRules, ConfigError> {
-        self.rules.check()?;
-        Ok(self.rules.clone())
+    pub(crate) fn checked_config(&self) -> Result<RetryConfig, ConfigError> {
+        self.config.check()?;
+        Ok(self.config.clone())
     }
 }
 
@@ -169,7 +198,7 @@ impl fmt::Debug for RetryPolicyBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicyBuilder")
             .field("name", &self.name)
-            .field("rules", &self.rules)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

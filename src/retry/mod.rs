@@ -102,8 +102,8 @@
 mod backoff;
 mod budget;
 mod builder;
-mod event;
-mod policy;
+mod config;
+mod handle;
 mod prepare;
 mod run;
 mod runner;
@@ -112,14 +112,15 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::event::RetryEvent;
 pub use backoff::{Backoff, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryQuota};
 pub use builder::RetryPolicyBuilder;
-pub use event::RetryEvent;
-pub use policy::{AttemptOutcome, RetryPolicy, RetryRules, RetrySnapshot};
+pub use config::RetryConfig;
+pub use handle::{AttemptOutcome, RetryPolicy, RetrySnapshot};
 pub use prepare::{
-    CloneRequest, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith, MaxRetriesWith, OnAttempt,
-    RequestLimits,
+    BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
+    MaxRetriesWith, RequestConfig,
 };
 pub use runner::Retry;
 pub use service::{RetryFuture, RetryLayer, RetryService};

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use crate::deadline::Deadline;
-use crate::outcome::Idempotency;
+use crate::call::deadline::Deadline;
+use crate::call::outcome::Idempotency;
 
 /// How a request is copied for another attempt.
 #[diagnostic::on_unimplemented(
     message = "requests of type `{Req}` cannot be copied for a retry",
     label = "`{Req}` is not `Clone`, and nothing says how else to copy it",
-    note = "say how with `.clone_request(|req: &{Req}| -> Option<{Req}> {{ .. }})` on the retry layer: `None` means that this request is sent once"
+    note = "say how with `.copy_request(|req: &{Req}| -> Option<{Req}> {{ .. }})` on the retry layer: `None` means that this request is sent once"
 )]
 pub trait CopyRequest<Req> {
     /// A copy, or `None` if this request can be sent only once.
@@ -17,14 +17,14 @@ pub trait CopyRequest<Req> {
 
     /// Whether a copy that was made before an attempt is still good, now that the attempt has ended in a way
     /// that asks for another one. A streaming body may have turned out too long to be kept. Default: yes.
-    fn still_good(&self, _copy: &Req) -> bool {
+    fn claim(&self, _copy: &Req) -> bool {
         true
     }
 }
 
 /// What a request says of its own retries. Without an answer: what the policy says, and what holds for
 /// requests of which nothing is known.
-pub trait RequestLimits<Req> {
+pub trait RequestConfig<Req> {
     /// How many attempts may follow the first; `None`: as the policy says.
     fn max_retries(&self, _request: &Req) -> Option<u32> {
         None
@@ -43,22 +43,22 @@ pub trait RequestLimits<Req> {
     /// Called before each attempt, with its number from 1, and the request that is about to be sent. The
     /// copies for later attempts were made before it. Attempts that were certainly not done are not counted.
     /// The ambient [deadline](crate::deadline) is that of the attempt.
-    fn on_attempt(&self, _request: &mut Req, _attempt: u32) {}
+    fn before_attempt(&self, _request: &mut Req, _attempt: u32) {}
 }
 
 /// Copies requests with `Clone`, and asks nothing else of them: the default.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CloneRequest;
+pub struct CopyByClone;
 
-impl<Req: Clone> CopyRequest<Req> for CloneRequest {
+impl<Req: Clone> CopyRequest<Req> for CopyByClone {
     fn copy(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }
 }
 
-impl<Req> RequestLimits<Req> for CloneRequest {}
+impl<Req> RequestConfig<Req> for CopyByClone {}
 
-/// Copies requests with a function. See `clone_request` on the layer.
+/// Copies requests with a function. See `copy_request` on the layer.
 #[derive(Clone, Copy)]
 pub struct CopyWith<F, R> {
     pub(super) copy: F,
@@ -71,7 +71,7 @@ impl<Req, F: Fn(&Req) -> Option<Req>, R> CopyRequest<Req> for CopyWith<F, R> {
     }
 }
 
-impl<Req, F, R: RequestLimits<Req>> RequestLimits<Req> for CopyWith<F, R> {
+impl<Req, F, R: RequestConfig<Req>> RequestConfig<Req> for CopyWith<F, R> {
     fn max_retries(&self, request: &Req) -> Option<u32> {
         self.rest.max_retries(request)
     }
@@ -84,8 +84,8 @@ impl<Req, F, R: RequestLimits<Req>> RequestLimits<Req> for CopyWith<F, R> {
         self.rest.idempotency(request)
     }
 
-    fn on_attempt(&self, request: &mut Req, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
     }
 }
 
@@ -101,12 +101,12 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
         self.rest.copy(request)
     }
 
-    fn still_good(&self, copy: &Req) -> bool {
-        self.rest.still_good(copy)
+    fn claim(&self, copy: &Req) -> bool {
+        self.rest.claim(copy)
     }
 }
 
-impl<Req, F: Fn(&Req) -> u32, R: RequestLimits<Req>> RequestLimits<Req> for MaxRetriesWith<F, R> {
+impl<Req, F: Fn(&Req) -> u32, R: RequestConfig<Req>> RequestConfig<Req> for MaxRetriesWith<F, R> {
     fn max_retries(&self, request: &Req) -> Option<u32> {
         Some((self.max_retries)(request))
     }
@@ -119,8 +119,8 @@ impl<Req, F: Fn(&Req) -> u32, R: RequestLimits<Req>> RequestLimits<Req> for MaxR
         self.rest.idempotency(request)
     }
 
-    fn on_attempt(&self, request: &mut Req, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
     }
 }
 
@@ -136,15 +136,15 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
         self.rest.copy(request)
     }
 
-    fn still_good(&self, copy: &Req) -> bool {
-        self.rest.still_good(copy)
+    fn claim(&self, copy: &Req) -> bool {
+        self.rest.claim(copy)
     }
 }
 
-impl<Req, F, R> RequestLimits<Req> for DeadlineWith<F, R>
+impl<Req, F, R> RequestConfig<Req> for DeadlineWith<F, R>
 where
     F: Fn(&Req) -> Option<Deadline>,
-    R: RequestLimits<Req>,
+    R: RequestConfig<Req>,
 {
     fn max_retries(&self, request: &Req) -> Option<u32> {
         self.rest.max_retries(request)
@@ -158,8 +158,8 @@ where
         self.rest.idempotency(request)
     }
 
-    fn on_attempt(&self, request: &mut Req, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
     }
 }
 
@@ -175,15 +175,15 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
         self.rest.copy(request)
     }
 
-    fn still_good(&self, copy: &Req) -> bool {
-        self.rest.still_good(copy)
+    fn claim(&self, copy: &Req) -> bool {
+        self.rest.claim(copy)
     }
 }
 
-impl<Req, F, R> RequestLimits<Req> for IdempotencyWith<F, R>
+impl<Req, F, R> RequestConfig<Req> for IdempotencyWith<F, R>
 where
     F: Fn(&Req) -> Idempotency,
-    R: RequestLimits<Req>,
+    R: RequestConfig<Req>,
 {
     fn max_retries(&self, request: &Req) -> Option<u32> {
         self.rest.max_retries(request)
@@ -197,29 +197,29 @@ where
         (self.idempotency)(request)
     }
 
-    fn on_attempt(&self, request: &mut Req, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
     }
 }
 
-/// Changes a request before each attempt. See `on_attempt` on the layer.
+/// Changes a request before each attempt. See `before_attempt` on the layer.
 #[derive(Clone, Copy)]
-pub struct OnAttempt<F, R> {
+pub struct BeforeAttempt<F, R> {
     pub(super) change: F,
     pub(super) rest: R,
 }
 
-impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for OnAttempt<F, R> {
+impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for BeforeAttempt<F, R> {
     fn copy(&self, request: &Req) -> Option<Req> {
         self.rest.copy(request)
     }
 
-    fn still_good(&self, copy: &Req) -> bool {
-        self.rest.still_good(copy)
+    fn claim(&self, copy: &Req) -> bool {
+        self.rest.claim(copy)
     }
 }
 
-impl<Req, F: Fn(&mut Req, u32), R: RequestLimits<Req>> RequestLimits<Req> for OnAttempt<F, R> {
+impl<Req, F: Fn(&mut Req, u32), R: RequestConfig<Req>> RequestConfig<Req> for BeforeAttempt<F, R> {
     fn max_retries(&self, request: &Req) -> Option<u32> {
         self.rest.max_retries(request)
     }
@@ -232,8 +232,8 @@ impl<Req, F: Fn(&mut Req, u32), R: RequestLimits<Req>> RequestLimits<Req> for On
         self.rest.idempotency(request)
     }
 
-    fn on_attempt(&self, request: &mut Req, attempt: u32) {
-        self.rest.on_attempt(request, attempt);
+    fn before_attempt(&self, request: &mut Req, attempt: u32) {
+        self.rest.before_attempt(request, attempt);
         (self.change)(request, attempt);
     }
 }
@@ -253,5 +253,5 @@ debug_as_name!(
     MaxRetriesWith,
     DeadlineWith,
     IdempotencyWith,
-    OnAttempt
+    BeforeAttempt
 );

@@ -5,18 +5,19 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use super::budget::{RetryBudget, Spend};
-use super::event::RetryEvent;
-use super::policy::{AttemptOutcome, RetryPolicy, RetryRules, Shared};
+use super::config::RetryConfig;
+use super::handle::{AttemptOutcome, RetryPolicy, Shared};
 use super::state::{Ended, Next, Session};
-use crate::deadline::{self, Deadline};
+use crate::call::deadline::{self, Deadline};
+use crate::call::outcome::{
+    Classify, Idempotency, Outcome, RetryDelay, RetrySafety, Verdict, message, message_of_chain,
+};
 use crate::error::{
     AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
 };
-use crate::outcome::{
-    Classify, Idempotency, Outcome, Repeat, RetryDelay, Verdict, words, words_of_chain,
-};
-use crate::spread::Share;
-use crate::time::{self, Tick};
+use crate::event::RetryEvent;
+use crate::util::sharded::Share;
+use crate::util::time::{self, Tick};
 
 #[derive(Debug)]
 pub(super) struct Run {
@@ -51,7 +52,7 @@ impl Clock {
 
     /// The clock of a call that has a timeout, and whose first attempt begins.
     #[inline(never)]
-    fn begun(rules: &RetryRules, ends: Tick) -> Self {
+    fn begun(rules: &RetryConfig, ends: Tick) -> Self {
         let now = time::now();
         let after = |timeout: Option<Duration>| timeout.map_or(Tick::NEVER, |it| now.after(it));
         Self {
@@ -87,8 +88,8 @@ impl Wanted {
     fn by(verdict: &Verdict, request: Idempotency) -> Self {
         Self {
             delay: verdict.delay(),
-            at_once: verdict.is_at_once(),
-            repeatable: verdict.repeatable().allows(request),
+            at_once: verdict.retries_immediately(),
+            repeatable: verdict.retry_safety().allows(request),
             spend: Some(match verdict.is_overload() {
                 true => Spend::Overload,
                 false => Spend::Failure,
@@ -117,9 +118,9 @@ impl Run {
         Self {
             policy: policy.shared.share(),
             session: Session::begun(limit, idempotency),
-            clock: match policy.rules().is_timed() {
+            clock: match policy.config().is_timed() {
                 false => Clock::unread(ends),
-                true => Clock::begun(policy.rules(), ends),
+                true => Clock::begun(policy.config(), ends),
             },
         }
     }
@@ -133,7 +134,7 @@ impl Run {
     /// Another attempt begins.
     pub(super) fn begin_attempt(&mut self) {
         self.session.begin_attempt();
-        if let Some(timeout) = self.policy.rules.attempt_timeout {
+        if let Some(timeout) = self.policy.config.attempt_timeout {
             let now = time::now();
             self.clock.starts(|| now);
             self.clock.attempt_began = now;
@@ -184,7 +185,7 @@ impl Run {
     #[inline]
     pub(super) fn is_plain(&self, verdict: Option<&Verdict>) -> bool {
         let plain = verdict.is_some_and(Verdict::is_plain_success) && self.session.attempts() == 1;
-        if plain && let Some(budget) = &self.policy.rules.budget {
+        if plain && let Some(budget) = &self.policy.config.budget {
             budget.deposit();
             budget.succeeded(0);
         }
@@ -201,7 +202,7 @@ impl Run {
     where
         L: StdError + 'static,
     {
-        let rules = &self.policy.rules;
+        let rules = &self.policy.config;
         let Some(verdict) = verdict else {
             return match &result {
                 Err(error @ (Error::CircuitOpen(_) | Error::Contended(_))) => {
@@ -222,7 +223,7 @@ impl Run {
             self.account(budget, verdict, wanted.repeatable);
         }
         // What is no failure is not given up for a request's sake, and what may never be repeated is no loss.
-        if verdict.repeatable() == Repeat::Never || !(bad || wanted.repeatable) {
+        if verdict.retry_safety() == RetrySafety::Never || !(bad || wanted.repeatable) {
             if result.is_ok() && !bad && self.session.attempts() > 1 {
                 let attempts = self.session.attempts();
                 self.policy.tell(RetryEvent::Recovered { attempts }, None);
@@ -231,7 +232,7 @@ impl Run {
         }
         let (end, outcome) = match &result {
             Err(Error::Inner(error)) => (
-                AttemptEnd::Error(words_of_chain(error)),
+                AttemptEnd::Error(message_of_chain(error)),
                 AttemptOutcome::Error(error),
             ),
             _ => {
@@ -260,7 +261,7 @@ impl Run {
         rejection: &Rejection,
         cloneable: impl FnOnce() -> bool,
     ) -> Step<Res, L> {
-        let end = AttemptEnd::Rejected(words(rejection));
+        let end = AttemptEnd::Rejected(message(rejection));
         let wanted = Wanted {
             delay: rejection.retry_after().map(RetryDelay::After),
             at_once: false,
@@ -290,7 +291,7 @@ impl Run {
             spend: Some(Spend::TimedOut),
             ..Wanted::by(&verdict, self.session.idempotency())
         };
-        if let Some(budget) = &self.policy.rules.budget {
+        if let Some(budget) = &self.policy.config.budget {
             self.account(budget, &verdict, wanted.repeatable);
         }
         let next = match now >= self.clock.ends {
@@ -324,8 +325,9 @@ impl Run {
         }
         if verdict.is_failure() || verdict.is_overload() {
             // What will be sent again at once and for nothing was no attempt.
-            let free = verdict.is_at_once() && self.session.has_free_retry(&self.policy.rules);
-            if !free && verdict.repeatable() != Repeat::Never || verdict.is_told_not_to_retry() {
+            let free =
+                verdict.retries_immediately() && self.session.has_free_retry(&self.policy.config);
+            if !free && verdict.retry_safety() != RetrySafety::Never || verdict.forbids_retry() {
                 budget.failed();
             }
         } else if verdict.outcome() == Outcome::Success && !repeatable {
@@ -336,7 +338,7 @@ impl Run {
     /// Asks the session, and then, if it costs something, the budget.
     fn decide(&mut self, wanted: Wanted, cloneable: impl FnOnce() -> bool) -> Next {
         let shared = &*self.policy;
-        let rules = &shared.rules;
+        let rules = &shared.config;
         let now = time::now();
         let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
         let ended = Ended {

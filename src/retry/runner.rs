@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tower_service::Service;
 
-use super::policy::RetryPolicy;
+use super::handle::RetryPolicy;
 use super::run::{Run, Step};
 use super::service::RetryFuture;
-use crate::deadline;
-use crate::error::{Error, IntoError};
-use crate::outcome::{
+use crate::call::deadline;
+use crate::call::outcome::{
     Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
     Verdict,
 };
-use crate::time;
+use crate::error::{Error, IntoError};
+use crate::util::time;
 
 /// Runs operations by a [`RetryPolicy`], with rules on what is worth a retry. Made by the policy's methods
 /// of the same names.
@@ -41,6 +41,92 @@ use crate::time;
 pub struct Retry<C = ErrorsAreFailures> {
     policy: RetryPolicy,
     classify: C,
+}
+
+impl RetryPolicy {
+    /// Runs `operation` until it succeeds or the policy says stop. Every error is worth a retry; say
+    /// otherwise with [`retry_if`](Self::retry_if) before it.
+    ///
+    /// ```
+    /// # use tower_bulwark::{Error, RetryPolicy};
+    /// # async fn fetch() -> Result<String, std::io::Error> { Ok("42".into()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error<std::io::Error>> {
+    /// let answer = RetryPolicy::new().run(|| async { fetch().await }).await?;
+    /// # assert_eq!(answer, "42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Dropping the future drops the attempt that is running, or ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], as the layer gives it. An operation that already fails with it keeps it
+    /// flat.
+    pub fn run<F, Fut, T, E, L>(
+        &self,
+        operation: F,
+    ) -> impl Future<Output = Result<T, Error<L>>> + use<F, Fut, T, E, L>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: IntoError<L>,
+        L: std::error::Error + 'static,
+    {
+        Retry::new(self.clone(), ErrorsAreFailures).run(operation)
+    }
+
+    /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.
+    ///
+    /// An `attempt_timeout` cannot end code that blocks, and is not looked at; a `total_timeout` ends the
+    /// attempts.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_blocking<T, E, L>(
+        &self,
+        operation: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, Error<L>>
+    where
+        E: IntoError<L>,
+        L: std::error::Error + 'static,
+    {
+        Retry::new(self.clone(), ErrorsAreFailures).run_blocking(operation)
+    }
+
+    /// A runner that retries only errors that match.
+    pub fn retry_if<L, F: Fn(&L) -> bool>(
+        &self,
+        matches: F,
+    ) -> Retry<FailureIf<F, ErrorsAreFailures>> {
+        Retry::new(self.clone(), ErrorsAreFailures).retry_if(matches)
+    }
+
+    /// A runner that also retries values that match.
+    pub fn retry_response_if<T, F: Fn(&T) -> bool>(
+        &self,
+        matches: F,
+    ) -> Retry<ResponseFailureIf<F, ErrorsAreFailures>> {
+        Retry::new(self.clone(), ErrorsAreFailures).retry_response_if(matches)
+    }
+
+    /// A runner that takes the wait from the result.
+    pub fn delay_from<T, L, F: Fn(Result<&T, &L>) -> Option<Duration>>(
+        &self,
+        delay: F,
+    ) -> Retry<DelayFrom<F, ErrorsAreFailures>> {
+        Retry::new(self.clone(), ErrorsAreFailures).delay_from(delay)
+    }
+
+    /// A runner that judges results with a function.
+    pub fn classify_with<T, L, F: Fn(Result<&T, &L>) -> Verdict>(
+        &self,
+        judge: F,
+    ) -> Retry<ClassifyFn<F>> {
+        Retry::new(self.clone(), ErrorsAreFailures).classify_with(judge)
+    }
 }
 
 impl<C> Retry<C> {
@@ -99,7 +185,7 @@ impl<C> Retry<C> {
     {
         let (policy, classify) = (self.policy.clone(), self.classify.clone());
         async move {
-            let limit = policy.rules().max_retries;
+            let limit = policy.config().max_retries;
             let run = Run::new(&policy, limit, None, Idempotency::Idempotent);
             RetryFuture::begin(run, Operation(operation), (), classify).await
         }
@@ -122,7 +208,7 @@ impl<C> Retry<C> {
         L: StdError + 'static,
         C: Classify<T, L>,
     {
-        let limit = self.policy.rules().max_retries;
+        let limit = self.policy.config().max_retries;
         let mut run = Run::new(&self.policy, limit, None, Idempotency::Idempotent);
         run.waits();
         loop {

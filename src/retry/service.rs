@@ -13,29 +13,37 @@ use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::policy::RetryPolicy;
+use super::handle::RetryPolicy;
 use super::prepare::{
-    CloneRequest, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith, MaxRetriesWith, OnAttempt,
-    RequestLimits,
+    BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
+    MaxRetriesWith, RequestConfig,
 };
 use super::run::{Run, Step};
-use crate::accessors::inner_service;
-use crate::deadline::{self, Deadline};
-use crate::error::{Error, IntoError};
-use crate::outcome::{
+use crate::call::deadline::{self, Deadline};
+use crate::call::outcome::{
     Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
     Verdict,
 };
-use crate::time;
+use crate::error::{Error, IntoError};
+use crate::util::accessors::inner_service;
+use crate::util::time;
 
 /// Retries calls of a service by a [`RetryPolicy`].
 ///
 /// `L` is the service's own error, and inferred. `C` judges results, `R` copies requests.
-pub struct RetryLayer<L, C = ErrorsAreFailures, R = CloneRequest> {
+pub struct RetryLayer<L, C = ErrorsAreFailures, R = CopyByClone> {
     policy: RetryPolicy,
     classify: C,
     requests: R,
     _leaf: PhantomData<fn() -> L>,
+}
+
+impl RetryPolicy {
+    /// A layer that retries by this policy. `L` is the service's own error, and inferred.
+    #[must_use]
+    pub fn layer<L>(&self) -> RetryLayer<L> {
+        RetryLayer::new(self.clone())
+    }
 }
 
 impl<L> RetryLayer<L> {
@@ -45,7 +53,7 @@ impl<L> RetryLayer<L> {
         Self {
             policy,
             classify: ErrorsAreFailures,
-            requests: CloneRequest,
+            requests: CopyByClone,
             _leaf: PhantomData,
         }
     }
@@ -127,7 +135,7 @@ impl<L, C, R> RetryLayer<L, C, R> {
     /// Copies requests with a function, for requests that are not `Clone`. A request for which it gives
     /// `None` is sent once.
     #[must_use]
-    pub fn clone_request<Req, F: Fn(&Req) -> Option<Req>>(
+    pub fn copy_request<Req, F: Fn(&Req) -> Option<Req>>(
         self,
         copy: F,
     ) -> RetryLayer<L, C, CopyWith<F, R>> {
@@ -144,7 +152,7 @@ impl<L, C, R> RetryLayer<L, C, R> {
     }
 
     /// Takes from the request whether it may be done twice. One that may not is sent again only after a
-    /// result that proves it was not done; see [`Repeat`](crate::Repeat).
+    /// result that proves it was not done; see [`RetrySafety`](crate::RetrySafety).
     #[must_use]
     pub fn idempotency_from<Req, F: Fn(&Req) -> Idempotency>(
         self,
@@ -155,11 +163,11 @@ impl<L, C, R> RetryLayer<L, C, R> {
 
     /// Changes each request just before it is sent: a header with the number of the attempt (from 1), say.
     #[must_use]
-    pub fn on_attempt<Req, F: Fn(&mut Req, u32)>(
+    pub fn before_attempt<Req, F: Fn(&mut Req, u32)>(
         self,
         change: F,
-    ) -> RetryLayer<L, C, OnAttempt<F, R>> {
-        self.with(|classify, rest| (classify, OnAttempt { change, rest }))
+    ) -> RetryLayer<L, C, BeforeAttempt<F, R>> {
+        self.with(|classify, rest| (classify, BeforeAttempt { change, rest }))
     }
 
     /// Asks `requests` all there is to ask of a request: how to copy it, and what it says of its retries.
@@ -204,7 +212,7 @@ impl<S, L, C: Clone, R: Clone> Layer<S> for RetryLayer<L, C, R> {
 }
 
 /// A service whose calls are retried. Made by [`RetryLayer`].
-pub struct RetryService<S, L, C = ErrorsAreFailures, R = CloneRequest> {
+pub struct RetryService<S, L, C = ErrorsAreFailures, R = CopyByClone> {
     inner: S,
     policy: RetryPolicy,
     classify: C,
@@ -256,7 +264,7 @@ where
     S::Error: IntoError<L>,
     L: StdError + 'static,
     C: Classify<S::Response, L> + Clone,
-    R: CopyRequest<Req> + RequestLimits<Req> + Clone,
+    R: CopyRequest<Req> + RequestConfig<Req> + Clone,
 {
     type Response = S::Response;
     type Error = Error<L>;
@@ -270,9 +278,9 @@ where
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let own = self.requests.max_retries(&request);
-        let limit = own.unwrap_or_else(|| self.policy.rules().max_retries);
+        let limit = own.unwrap_or_else(|| self.policy.config().max_retries);
         let ends = self.requests.deadline(&request);
-        let again = limit > 0 || self.policy.rules().free_retry;
+        let again = limit > 0 || self.policy.config().free_retry;
         let copy = again.then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
         let run = Run::new(&self.policy, limit, ends, idempotency);
@@ -280,7 +288,7 @@ where
         // makes this call.
         let service = copy.is_some().then(|| self.inner.clone());
         let call = deadline::with(run.ambient(), || {
-            self.requests.on_attempt(&mut request, run.attempt());
+            self.requests.before_attempt(&mut request, run.attempt());
             self.inner.call(request)
         });
         RetryFuture {
@@ -300,7 +308,7 @@ where
 /// ends the wait.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CloneRequest> {
+pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CopyByClone> {
     #[pin]
     state: State<S::Future>,
     /// The end of a wait, or of an attempt that may take only so long.
@@ -328,7 +336,7 @@ enum State<F> {
     Done,
 }
 
-impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
+impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
     /// The first attempt of a service that needs not be made ready.
     pub(super) fn begin(run: Run, mut service: S, request: Req, classify: C) -> Self
     where
@@ -342,7 +350,7 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CloneRequest> {
             request: Some(request),
             run,
             classify,
-            requests: CloneRequest,
+            requests: CopyByClone,
             _leaf: PhantomData,
         }
     }
@@ -357,7 +365,7 @@ where
     S::Error: IntoError<L>,
     L: StdError + 'static,
     C: Classify<S::Response, L>,
-    R: CopyRequest<Req> + RequestLimits<Req>,
+    R: CopyRequest<Req> + RequestConfig<Req>,
 {
     type Output = Result<S::Response, Error<L>>;
 
@@ -391,7 +399,7 @@ where
     S::Error: IntoError<L>,
     L: StdError + 'static,
     C: Classify<S::Response, L>,
-    R: CopyRequest<Req> + RequestLimits<Req>,
+    R: CopyRequest<Req> + RequestConfig<Req>,
 {
     /// Goes on with what the running attempt has just ended with, if it has.
     #[inline(never)]
@@ -449,7 +457,8 @@ where
                                     *this.request = this.requests.copy(&request);
                                 }
                                 let call = deadline::with(ambient, || {
-                                    this.requests.on_attempt(&mut request, this.run.attempt());
+                                    this.requests
+                                        .before_attempt(&mut request, this.run.attempt());
                                     service.call(request)
                                 });
                                 state.set(State::Calling { call });
@@ -487,7 +496,7 @@ where
 
 /// Whether there is a request for another attempt.
 fn is_good<Req>(requests: &impl CopyRequest<Req>, copy: &Option<Req>) -> bool {
-    copy.as_ref().is_some_and(|copy| requests.still_good(copy))
+    copy.as_ref().is_some_and(|copy| requests.claim(copy))
 }
 
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits.

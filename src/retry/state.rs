@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::policy::RetryRules;
+use super::config::RetryConfig;
+use crate::call::outcome::{Idempotency, RetryDelay};
 use crate::error::{AttemptEnd, AttemptRecord, StopReason};
-use crate::outcome::{Idempotency, RetryDelay};
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 /// One call, from its first attempt to its end.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Whether a request that was certainly not done would be sent again for nothing, if there is a copy.
-    pub(super) fn has_free_retry(&self, rules: &RetryRules) -> bool {
+    pub(super) fn has_free_retry(&self, rules: &RetryConfig) -> bool {
         self.attempts == 1 && (self.limit() > 0 || rules.free_retry)
     }
 
@@ -119,7 +119,7 @@ impl Session {
 
     /// May there be another attempt, and when? Asks everything but the budget, which is asked last
     /// because it is spent by the answer.
-    pub(super) fn next(&mut self, rules: &RetryRules, ended: Ended) -> Next {
+    pub(super) fn next(&mut self, rules: &RetryConfig, ended: Ended) -> Next {
         if !ended.repeatable {
             return Next::Stop(StopReason::NotIdempotent);
         }

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::backoff::{Backoff, Jitter};
 use super::budget::{Bucket, BudgetRules, Quota, RetryBudget, RetryQuota, Spend, TOKEN, Throttle};
-use super::policy::{RetryPolicy, RetryRules};
+use super::config::RetryConfig;
+use super::handle::RetryPolicy;
 use super::state::{Ended, Next, Session};
+use crate::call::outcome::{Idempotency, RetryDelay};
 use crate::error::{AttemptEnd, StopReason};
-use crate::outcome::{Idempotency, RetryDelay};
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -481,10 +482,10 @@ fn after_attempts(attempts: u32, limit: u32) -> Session {
     session
 }
 
-fn plain() -> RetryRules {
-    RetryRules {
+fn plain() -> RetryConfig {
+    RetryConfig {
         jitter: Jitter::None,
-        ..RetryRules::default()
+        ..RetryConfig::default()
     }
 }
 
@@ -558,7 +559,7 @@ fn a_request_that_never_started_later_is_a_retry_like_any_other() {
 
 #[test]
 fn where_no_retries_are_wanted_one_that_costs_nothing_may_be() {
-    let rules = RetryRules {
+    let rules = RetryConfig {
         free_retry: true,
         ..plain()
     };
@@ -752,13 +753,13 @@ fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
         .attempt_timeout(Duration::MAX)
         .build()
         .unwrap();
-    assert_eq!(large.rules().worst_case_delay(), Duration::MAX);
+    assert_eq!(large.config().worst_case_delay(), Duration::MAX);
 }
 
 #[test]
 fn the_worst_case_of_the_defaults_is_one_two_and_four_seconds_and_ten_percent() {
     assert_eq!(
-        RetryPolicy::new().rules().worst_case_delay(),
+        RetryPolicy::new().config().worst_case_delay(),
         7 * SECOND + 700 * MS
     );
 }

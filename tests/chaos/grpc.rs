@@ -364,7 +364,7 @@ async fn a_tonic_channel_survives_the_script() {
                         false => Idempotency::NotIdempotent,
                     }
                 })
-                .on_attempt(|request: &mut http::Request<ReplayBody<Body>>, attempt| {
+                .before_attempt(|request: &mut http::Request<ReplayBody<Body>>, attempt| {
                     let route = Route::of(id(request), attempt);
                     request.extensions_mut().insert(route);
                 }),

@@ -89,7 +89,7 @@ async fn survives(speaks: Speaks) {
             retry
                 .http_layer()
                 .requests(HttpRequests::new().copied_by(CopyReplay))
-                .on_attempt(
+                .before_attempt(
                     move |request: &mut Request<ReplayBody<RequestBody>>, attempt| {
                         let to = addresses.of(id(request), attempt);
                         *request.uri_mut() = format!("http://{to}/").parse().unwrap();

@@ -56,9 +56,9 @@ async fn reqwest_survives_the_script() {
             retry
                 .layer()
                 .classify(HttpClassify::new())
-                .clone_request(Request::try_clone)
+                .copy_request(Request::try_clone)
                 .idempotency_from(|r: &Request| idempotency(r.method(), r.headers()))
-                .on_attempt(move |request: &mut Request, attempt| {
+                .before_attempt(move |request: &mut Request, attempt| {
                     let to = addresses.of(id(request), attempt);
                     request.url_mut().set_port(Some(to.port())).unwrap();
                 }),

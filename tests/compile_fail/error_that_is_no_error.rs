@@ -1,6 +1,7 @@
 //! The service fails with a type that is not an error.
 use tower::{Layer, service_fn};
-use tower_bulwark::{check_service, CircuitBreaker};
+use tower_bulwark::CircuitBreaker;
+use tower_bulwark::explain::check_service;
 
 #[derive(Debug)]
 struct NotAnError;

@@ -6,9 +6,9 @@ use super::*;
 fn an_ordinary_call_takes_no_probes_place() {
     let mut core = Core::default();
     assert_eq!(core.admit().unwrap().lease, 0);
-    let mut ramping = Core::new(CircuitBreakerPolicy {
+    let mut ramping = Core::new(CircuitBreakerConfig {
         ramp: Some(secs(10)),
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     ramping.fail(5);
     ramping.wait(secs(60));
@@ -29,9 +29,9 @@ impl Core {
 
 #[test]
 fn each_outcome_is_in_its_own_total_as_often_as_it_came() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: Some(100),
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     for (outcome, times) in [
         (Outcome::Success, 2),
@@ -104,7 +104,7 @@ fn a_fast_probe_is_a_good_one_where_slow_calls_are_watched() {
 
 #[test]
 fn no_overdue_calls_are_no_news() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: None,
         failure_rate: Some(0.6),
         window: Window::LastCalls(5),

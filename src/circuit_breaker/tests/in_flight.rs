@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::in_flight::{BUCKETS, InFlight, TO_THRESHOLD};
-use crate::time::Tick;
+use crate::util::time::Tick;
 use std::time::Duration;
 
 const THRESHOLD: u64 = 800;

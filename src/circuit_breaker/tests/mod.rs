@@ -9,12 +9,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::CircuitState;
-use super::event::Cause;
-use super::policy::{CircuitBreakerPolicy, Recovery, SlowCalls, Window};
+use super::config::{CircuitBreakerConfig, Recovery, SlowCalls, Window};
 use super::state::{Admission, Command, Effects, Ended, State, Ticket};
+use crate::call::outcome::Outcome;
 use crate::error::OpenReason;
-use crate::outcome::Outcome;
-use crate::time::Tick;
+use crate::event::Cause;
+use crate::util::time::Tick;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -27,19 +27,19 @@ fn ended(outcome: Outcome) -> Ended {
         outcome,
         slow: false,
         counted: false,
-        words: None,
+        message: None,
     }
 }
 
 /// A core with its policy and a clock that is a number.
 struct Core {
-    policy: CircuitBreakerPolicy,
+    policy: CircuitBreakerConfig,
     state: State,
     now: u64,
 }
 
 impl Core {
-    fn new(policy: CircuitBreakerPolicy) -> Self {
+    fn new(policy: CircuitBreakerConfig) -> Self {
         policy.check().unwrap();
         let now = 1_000 * SECOND;
         Self {
@@ -50,11 +50,11 @@ impl Core {
     }
 
     fn default() -> Self {
-        Self::new(CircuitBreakerPolicy::default())
+        Self::new(CircuitBreakerConfig::default())
     }
 
     fn wait(&mut self, duration: Duration) {
-        self.now += crate::time::nanos(duration);
+        self.now += crate::util::time::nanos(duration);
     }
 
     fn admit(&mut self) -> Result<Ticket, OpenReason> {
@@ -129,9 +129,9 @@ fn an_overload_neither_ends_a_row_nor_is_part_of_it_unless_asked() {
     assert!(core.call(Outcome::Failure).change.is_some(), "still a row");
     assert_eq!(core.state.totals.overloads, 100);
 
-    let mut asked = Core::new(CircuitBreakerPolicy {
+    let mut asked = Core::new(CircuitBreakerConfig {
         overload_is_failure: true,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     for _ in 0..4 {
         assert!(asked.call(Outcome::Overload).change.is_none());
@@ -141,11 +141,11 @@ fn an_overload_neither_ends_a_row_nor_is_part_of_it_unless_asked() {
 
 #[test]
 fn to_a_failure_rate_an_overload_is_a_failure_and_a_probe_that_met_one_has_failed() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: None,
         failure_rate: Some(0.5),
         minimum_calls: 4,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     for _ in 0..2 {
         let _ = core.call(Outcome::Success);
@@ -178,11 +178,11 @@ fn a_probe_that_met_an_overload_says_nothing_where_only_rows_are_watched() {
 
 #[test]
 fn seven_failures_of_a_hundred_reach_a_rate_of_seven_hundredths() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: None,
         failure_rate: Some(0.07),
         minimum_calls: 100,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     for _ in 0..93 {
         let _ = core.call(Outcome::Success);
@@ -229,7 +229,7 @@ async fn successes_counted_after_a_look_read_the_clock_stay_in_the_window() {
         .failure_rate(0.5, Window::LastTime(secs(10)))
         .build()
         .unwrap();
-    let earlier = crate::time::now();
+    let earlier = crate::util::time::now();
     tokio::time::advance(secs(1)).await;
     breaker.try_acquire().unwrap().success(); // Gives the stripe its tag.
     for _ in 0..5 {
@@ -385,10 +385,10 @@ fn late_answers_of_an_earlier_epoch_change_nothing() {
 
 #[test]
 fn a_service_that_fails_four_times_in_five_opens_a_failure_rate() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: None,
         failure_rate: Some(0.5),
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     let opened = (0..100).find(|i| {
         let outcome = if i % 5 == 0 {
@@ -408,10 +408,10 @@ fn a_service_that_fails_four_times_in_five_opens_a_failure_rate() {
 #[test]
 fn an_outage_after_a_million_healthy_calls_is_seen_as_fast_as_after_a_hundred() {
     let failures_to_open = |healthy: u64| {
-        let mut core = Core::new(CircuitBreakerPolicy {
+        let mut core = Core::new(CircuitBreakerConfig {
             consecutive_failures: None,
             failure_rate: Some(0.5),
-            ..CircuitBreakerPolicy::default()
+            ..CircuitBreakerConfig::default()
         });
         core.state.add_successes(healthy, 0);
         (1..=1_000).find(|_| core.call(Outcome::Failure).change.is_some())
@@ -422,12 +422,12 @@ fn an_outage_after_a_million_healthy_calls_is_seen_as_fast_as_after_a_hundred() 
 
 #[test]
 fn a_success_never_opens_it_even_if_the_rate_is_over_the_threshold() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         consecutive_failures: None,
         failure_rate: Some(0.5),
         window: Window::LastTime(secs(10)),
         minimum_calls: 4,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     for _ in 0..10 {
         let _ = core.call(Outcome::Success);
@@ -441,15 +441,15 @@ fn a_success_never_opens_it_even_if_the_rate_is_over_the_threshold() {
     assert!(core.call(Outcome::Failure).change.is_some());
 }
 
-fn slow_policy() -> CircuitBreakerPolicy {
-    CircuitBreakerPolicy {
+fn slow_policy() -> CircuitBreakerConfig {
+    CircuitBreakerConfig {
         consecutive_failures: None,
         slow_calls: Some(SlowCalls {
             rate: 0.5,
             threshold: secs(1),
         }),
         minimum_calls: 10,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     }
 }
 
@@ -535,10 +535,10 @@ fn a_probe_slower_than_the_threshold_is_a_failed_probe() {
 
 #[test]
 fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         recovery: Recovery::exponential(secs(1), 2.0, secs(5)),
         success_threshold: 1,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     let ticket = |core: &mut Core| core.admit().unwrap();
     let mut open_for = Vec::new();
@@ -565,10 +565,10 @@ fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
 
 #[test]
 fn after_closing_the_traffic_is_let_in_gradually() {
-    let mut core = Core::new(CircuitBreakerPolicy {
+    let mut core = Core::new(CircuitBreakerConfig {
         ramp: Some(secs(90)),
         success_threshold: 1,
-        ..CircuitBreakerPolicy::default()
+        ..CircuitBreakerConfig::default()
     });
     core.fail(5);
     core.wait(secs(60));
@@ -651,8 +651,8 @@ fn what_a_disabled_breaker_lets_through_is_marked_as_not_to_be_counted() {
 
 #[test]
 fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
-    let wrong = |change: &dyn Fn(&mut CircuitBreakerPolicy)| {
-        let mut policy = CircuitBreakerPolicy::default();
+    let wrong = |change: &dyn Fn(&mut CircuitBreakerConfig)| {
+        let mut policy = CircuitBreakerConfig::default();
         change(&mut policy);
         policy.check().expect_err("accepted").setting()
     };
@@ -681,7 +681,7 @@ fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
     };
     assert_eq!(wrong(&|p| p.slow_calls = Some(never)), "slow_call_rate");
     let rate_with = |minimum, window| {
-        wrong(&|p: &mut CircuitBreakerPolicy| {
+        wrong(&|p: &mut CircuitBreakerConfig| {
             p.failure_rate = Some(0.5);
             p.minimum_calls = minimum;
             p.window = window;
@@ -750,7 +750,7 @@ proptest! {
 
 /// What the breaker should do, worked out afresh each time from a list of what happened in this epoch.
 struct Model {
-    policy: CircuitBreakerPolicy,
+    policy: CircuitBreakerConfig,
     epoch: u32,
     phase: Shape,
     /// Calls of this epoch that ended, with the slice they ended in: `None` is neither good nor bad.
@@ -771,7 +771,7 @@ enum Shape {
 }
 
 impl Model {
-    fn new(policy: CircuitBreakerPolicy) -> Self {
+    fn new(policy: CircuitBreakerConfig) -> Self {
         Self {
             policy,
             epoch: 1,
@@ -791,7 +791,7 @@ impl Model {
         let delay = self.policy.recovery.delay(self.openings, 0.0);
         self.openings += 1;
         self.enter(Shape::Open {
-            until: now + crate::time::nanos(delay),
+            until: now + crate::util::time::nanos(delay),
         });
     }
 
@@ -816,7 +816,7 @@ impl Model {
     }
 
     fn admitted(&mut self, ticket: Ticket, now: u64) {
-        let lease = crate::time::nanos(self.policy.probe_timeout);
+        let lease = crate::util::time::nanos(self.policy.probe_timeout);
         if let Shape::HalfOpen { probes, .. } = &mut self.phase {
             if probes.len() >= self.policy.max_probes as usize
                 && let Some(lost) = probes.iter().position(|(_, until)| now >= *until)
@@ -829,7 +829,7 @@ impl Model {
 
     fn slice(&self, now: u64) -> u64 {
         match self.policy.window {
-            Window::LastTime(length) => now / (crate::time::nanos(length) / 10),
+            Window::LastTime(length) => now / (crate::util::time::nanos(length) / 10),
             Window::LastCalls(_) => 0,
         }
     }
@@ -944,7 +944,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
+fn policy() -> impl Strategy<Value = CircuitBreakerConfig> {
     let window = prop_oneof![
         (2usize..30).prop_map(Window::LastCalls),
         (10u64..100).prop_map(|s| Window::LastTime(secs(s))),
@@ -962,7 +962,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
     )
         .prop_map(
             |((row, rate), window, minimum, (probes, needed), open, lease, overload)| {
-                CircuitBreakerPolicy {
+                CircuitBreakerConfig {
                     overload_is_failure: overload,
                     consecutive_failures: row.or_else(|| rate.is_none().then_some(3)),
                     failure_rate: rate,
@@ -975,7 +975,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerPolicy> {
                     success_threshold: needed,
                     probe_timeout: secs(lease),
                     recovery: Recovery::exponential(secs(open), 1.5, secs(open * 4)),
-                    ..CircuitBreakerPolicy::default()
+                    ..CircuitBreakerConfig::default()
                 }
             },
         )

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::call::Holder;
 use crate::contention::guard::Slot;
 use crate::contention::handle::ResourceLock;
-use crate::contention::holder::Holder;
 use crate::contention::queue::{Asked, Asker, Patience, Queued, ask};
 
 const LOCKS: usize = 4;

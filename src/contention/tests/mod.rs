@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::call::Holder;
 use crate::contention::graph::{Line, Node, Registration};
 use crate::contention::handle::ResourceLock;
-use crate::contention::holder::Holder;
 use crate::contention::list::Key;
 use crate::contention::queue::{Asked, Asker, Patience, Queued, ask};
 use crate::contention::state::{EndedBy, GaveUp, Owner, State};
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 const THRESHOLD: Duration = Duration::from_nanos(50);
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::contention::permits::Permits;
-use crate::sync::{set_thread_number, thread_number};
+use crate::util::sync::{set_thread_number, thread_number};
 
 const SHELVES: usize = 4;
 

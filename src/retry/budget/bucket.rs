@@ -1,6 +1,6 @@
 //! A token bucket that is filled by traffic and by time. Pure: time is a number here.
 
-use crate::time::Tick;
+use crate::util::time::Tick;
 
 /// What a bucket goes by, in millionths of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

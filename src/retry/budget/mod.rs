@@ -14,8 +14,8 @@ pub(super) use quota::{Quota, Spend};
 pub(super) use throttle::Throttle;
 
 use crate::error::ConfigError;
-use crate::stripes::StripedCounter;
-use crate::time::{self, Tick};
+use crate::util::sharded::StripedCounter;
+use crate::util::time::{self, Tick};
 
 /// A bound on retries, shared by everything that has a clone.
 ///

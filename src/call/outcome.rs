@@ -47,10 +47,10 @@ pub enum Outcome {
 #[must_use]
 pub struct Verdict {
     kind: Kind,
-    repeat: Repeat,
+    safety: RetrySafety,
     delay: Option<RetryDelay>,
-    at_once: bool,
-    told_not_to: bool,
+    immediately: bool,
+    forbidden: bool,
     reason: Option<Cow<'static, str>>,
 }
 
@@ -65,7 +65,7 @@ enum Kind {
 /// Which requests may be sent again after a result. What a request is, [`Idempotency`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Repeat {
+pub enum RetrySafety {
     /// None.
     Never,
     /// Those that carry a key by which the service knows them again.
@@ -90,7 +90,7 @@ pub enum Idempotency {
     Keyed,
 }
 
-impl Repeat {
+impl RetrySafety {
     /// Whether a request of this kind may be sent again.
     #[must_use]
     pub const fn allows(self, request: Idempotency) -> bool {
@@ -118,13 +118,13 @@ impl Verdict {
     const fn new(kind: Kind) -> Self {
         Self {
             kind,
-            repeat: match kind {
-                Kind::Failure | Kind::Overload => Repeat::IfIdempotent,
-                Kind::Success | Kind::Ignored => Repeat::Never,
+            safety: match kind {
+                Kind::Failure | Kind::Overload => RetrySafety::IfIdempotent,
+                Kind::Success | Kind::Ignored => RetrySafety::Never,
             },
             delay: None,
-            at_once: false,
-            told_not_to: false,
+            immediately: false,
+            forbidden: false,
             reason: None,
         }
     }
@@ -169,23 +169,23 @@ impl Verdict {
 
     /// Says which requests may be sent again after this result, whatever else it says of the service.
     /// Without it: idempotent ones after a failure or an overload, none after anything else.
-    pub const fn repeat(mut self, repeat: Repeat) -> Self {
-        self.repeat = repeat;
+    pub const fn retry(mut self, safety: RetrySafety) -> Self {
+        self.safety = safety;
         self
     }
 
     /// The request never reached the service's work: after the first attempt of a call it is sent again at once, at
     /// no cost to the budget and to the number of attempts. Later it is a retry like any other.
-    pub const fn at_once(mut self) -> Self {
-        self.repeat = Repeat::Always;
-        self.at_once = true;
+    pub const fn retry_immediately(mut self) -> Self {
+        self.safety = RetrySafety::Always;
+        self.immediately = true;
         self
     }
 
     /// The service itself asks not to be tried again. A retry throttle counts it as a failure.
-    pub const fn told_not_to_retry(mut self) -> Self {
-        self.repeat = Repeat::Never;
-        self.told_not_to = true;
+    pub const fn do_not_retry(mut self) -> Self {
+        self.safety = RetrySafety::Never;
+        self.forbidden = true;
         self
     }
 
@@ -210,30 +210,30 @@ impl Verdict {
     /// A success, and nothing more to say.
     #[inline]
     pub(crate) fn is_plain_success(&self) -> bool {
-        matches!(self.kind, Kind::Success) && matches!(self.repeat, Repeat::Never)
+        matches!(self.kind, Kind::Success) && matches!(self.safety, RetrySafety::Never)
     }
 
     /// Which requests may be sent again.
     #[must_use]
-    pub const fn repeatable(&self) -> Repeat {
-        self.repeat
+    pub const fn retry_safety(&self) -> RetrySafety {
+        self.safety
     }
 
     /// Whether the first retry follows at once.
     #[must_use]
-    pub const fn is_at_once(&self) -> bool {
-        self.at_once
+    pub const fn retries_immediately(&self) -> bool {
+        self.immediately
     }
 
     /// Whether the service asked not to be tried again.
     #[must_use]
-    pub const fn is_told_not_to_retry(&self) -> bool {
-        self.told_not_to
+    pub const fn forbids_retry(&self) -> bool {
+        self.forbidden
     }
 
     /// When the service asked to come back.
     #[must_use]
-    pub const fn hint(&self) -> Option<Duration> {
+    pub const fn retry_delay(&self) -> Option<Duration> {
         match self.delay {
             Some(RetryDelay::After(delay) | RetryDelay::ExactlyAfter(delay)) => Some(delay),
             None => None,
@@ -372,7 +372,7 @@ where
     #[inline]
     fn classify(&self, result: Result<&Res, &E>) -> Verdict {
         let verdict = self.inner.classify(result);
-        if verdict.repeatable() == Repeat::Never {
+        if verdict.retry_safety() == RetrySafety::Never {
             return verdict;
         }
         match (self.delay)(result) {
@@ -400,25 +400,25 @@ debug_without_bounds!(
     DelayFrom<F, C>,
 );
 
-/// The words of an error and of what caused it, as far as they say something new: "error sending request:
-/// connection refused". Bounded like [`words`].
-pub(crate) fn words_of_chain(error: &dyn std::error::Error) -> String {
+/// The message of an error and of what caused it, as far as they say something new: "error sending request:
+/// connection refused". Bounded like [`message`].
+pub(crate) fn message_of_chain(error: &dyn std::error::Error) -> String {
     // A chain is as long as the program's layering; a cyclic one is nobody's intention.
     const LONGEST_CHAIN: usize = 16;
-    let mut text = words(error);
+    let mut text = message(error);
     let causes = std::iter::successors(error.source(), |error| error.source());
     for cause in causes.take(LONGEST_CHAIN) {
-        let cause = words(cause);
+        let cause = message(cause);
         if !text.contains(&cause) {
-            text = words(&format_args!("{text}: {cause}"));
+            text = message(&format_args!("{text}: {cause}"));
         }
     }
     text
 }
 
-/// The words of an error for events and snapshots: bounded, because an error may carry a whole
+/// The message of an error for events and snapshots: bounded, because an error may carry a whole
 /// response body.
-pub(crate) fn words(error: &dyn std::fmt::Display) -> String {
+pub(crate) fn message(error: &dyn std::fmt::Display) -> String {
     use std::fmt::Write;
 
     struct Bounded(String);
@@ -484,9 +484,9 @@ mod tests {
             inner: ErrorsAreFailures,
         };
         let failure: Verdict = Classify::<u16, &str>::classify(&c, Err(&"down"));
-        assert_eq!(failure.hint(), Some(Duration::from_secs(9)));
+        assert_eq!(failure.retry_delay(), Some(Duration::from_secs(9)));
         let success: Verdict = Classify::<u16, &str>::classify(&c, Ok(&200));
-        assert_eq!(success.hint(), None);
+        assert_eq!(success.retry_delay(), None);
     }
 
     #[test]
@@ -505,16 +505,22 @@ mod tests {
         }
         let refused = || Some(Box::new(Chain("connection refused", None)));
         let error = Chain("sending failed", refused());
-        assert_eq!(words_of_chain(&error), "sending failed: connection refused");
+        assert_eq!(
+            message_of_chain(&error),
+            "sending failed: connection refused"
+        );
         let error = Chain("sending failed: connection refused", refused());
-        assert_eq!(words_of_chain(&error), "sending failed: connection refused");
+        assert_eq!(
+            message_of_chain(&error),
+            "sending failed: connection refused"
+        );
     }
 
     #[test]
     fn words_of_an_endless_error_are_cut_at_a_character() {
-        let text = words(&"é".repeat(1_000));
+        let text = message(&"é".repeat(1_000));
         assert!(text.len() <= 256 + '…'.len_utf8(), "{}", text.len());
         assert!(text.ends_with('…'));
-        assert_eq!(words(&"short"), "short");
+        assert_eq!(message(&"short"), "short");
     }
 }

@@ -134,7 +134,7 @@ fn seconds(secs: f64) -> Duration {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct CircuitBreakerPolicy {
+pub struct CircuitBreakerConfig {
     /// So many failures in a row open the circuit.
     pub consecutive_failures: Option<u32>,
     /// This share of failures in the window opens it.
@@ -161,7 +161,7 @@ pub struct CircuitBreakerPolicy {
     pub overload_is_failure: bool,
 }
 
-impl Default for CircuitBreakerPolicy {
+impl Default for CircuitBreakerConfig {
     fn default() -> Self {
         Self {
             consecutive_failures: Some(5),
@@ -180,7 +180,7 @@ impl Default for CircuitBreakerPolicy {
     }
 }
 
-impl CircuitBreakerPolicy {
+impl CircuitBreakerConfig {
     /// The share of traffic that is let in right after closing, when there is a ramp.
     pub(crate) const RAMP_START: f64 = 0.1;
 

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::time::{self, Tick};
+use crate::util::time::{self, Tick};
 
 tokio::task_local! {
     static AMBIENT: Deadline;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::time::nanos;
+use crate::util::time::nanos;
 
 const PER_OCTAVE: usize = 8;
 const HIGHEST_BIT: usize = 36;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{stripe_count, thread_number};
+use crate::util::sync::{stripe_count, thread_number};
 
 /// What handles and services hold.
 pub(crate) struct Spread<T>(Arc<Hub<T>>);

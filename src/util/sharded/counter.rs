@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, stripe_count, thread_number};
+use crate::util::sync::{AtomicU64, stripe_count, thread_number};
 
 /// One count in as many parts as there are stripes, all under one tag.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::event::Observer;
 /// changed later, on the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct ResourcePolicy {
+pub struct ContentionConfig {
     max_concurrent: usize,
     timeout: Option<Duration>,
     contention_threshold: Duration,
@@ -18,7 +18,7 @@ pub struct ResourcePolicy {
     max_waiting: Option<usize>,
 }
 
-impl Default for ResourcePolicy {
+impl Default for ContentionConfig {
     fn default() -> Self {
         Self {
             max_concurrent: 1,
@@ -30,7 +30,7 @@ impl Default for ResourcePolicy {
     }
 }
 
-impl ResourcePolicy {
+impl ContentionConfig {
     /// How many permits the lock was made with.
     #[must_use]
     pub fn max_concurrent(&self) -> usize {
@@ -85,7 +85,7 @@ pub(super) fn check_permits(n: usize) -> Result<(), ConfigError> {
 #[must_use = "nothing is made before `build`"]
 pub struct ResourceLockBuilder {
     name: Arc<str>,
-    policy: ResourcePolicy,
+    policy: ContentionConfig,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -93,7 +93,7 @@ impl ResourceLockBuilder {
     pub(super) fn new(name: Arc<str>) -> Self {
         Self {
             name,
-            policy: ResourcePolicy::default(),
+            policy: ContentionConfig::default(),
             observers: Vec::new(),
         }
     }
@@ -171,7 +171,7 @@ impl ResourceLockBuilder {
         &self.name
     }
 
-    pub(crate) fn checked_policy(&self) -> Result<ResourcePolicy, ConfigError> {
+    pub(crate) fn checked_config(&self) -> Result<ContentionConfig, ConfigError> {
         self.policy.check()?;
         Ok(self.policy.clone())
     }

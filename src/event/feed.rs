@@ -3,9 +3,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::circuit_breaker::CircuitBreakerEvent;
-use crate::event::{Event, Observer};
-use crate::time::{self, Tick};
+use super::CircuitBreakerEvent;
+use super::{Event, Observer};
+use crate::util::time::{self, Tick};
 
 /// A bounded ring of recent events: the flight recorder.
 ///
@@ -116,7 +116,7 @@ impl fmt::Debug for Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::RetryEvent;
+    use crate::event::RetryEvent;
 
     fn recovered(attempts: u32) -> Event {
         Event::Retry(RetryEvent::Recovered { attempts })
@@ -128,8 +128,11 @@ mod tests {
         for attempts in 1..=5 {
             feed.observe("api", &recovered(attempts));
         }
-        let words: Vec<_> = feed.recent().iter().map(|e| e.event.to_string()).collect();
-        assert_eq!(words, ["succeeded at attempt 4", "succeeded at attempt 5"]);
+        let message: Vec<_> = feed.recent().iter().map(|e| e.event.to_string()).collect();
+        assert_eq!(
+            message,
+            ["succeeded at attempt 4", "succeeded at attempt 5"]
+        );
         assert_eq!(feed.dropped(), 3);
     }
 

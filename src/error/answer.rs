@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::call::outcome::{Classify, Outcome, Verdict, message_of_chain};
 use crate::error::{AsLeaf, Error, IntoError, Rejection, View};
-use crate::outcome::{Classify, Outcome, Verdict, words_of_chain};
 
 /// How a layer answers when it refuses a call. Sealed; see [`AsError`] and [`RejectWith`].
 pub trait Answer<Res, E, L>: sealed::Sealed {
@@ -28,7 +28,7 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
     ) -> Judgement;
 }
 
-/// An outcome, with the words of the failure if it is one.
+/// An outcome, with the message of the failure if it is one.
 #[doc(hidden)]
 #[derive(Debug)]
 #[expect(
@@ -37,7 +37,7 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
 )]
 pub struct Judgement {
     pub(crate) outcome: Outcome,
-    pub(crate) words: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 impl Judgement {
@@ -46,15 +46,15 @@ impl Judgement {
         let is_bad = verdict.is_failure() || verdict.is_overload();
         Self {
             outcome: verdict.outcome(),
-            words: is_bad.then(|| Self::words(verdict, error)),
+            message: is_bad.then(|| Self::message(verdict, error)),
         }
     }
 
     #[cold]
-    fn words(verdict: &Verdict, error: Option<&dyn StdError>) -> String {
+    fn message(verdict: &Verdict, error: Option<&dyn StdError>) -> String {
         match (verdict.reason(), error) {
             (Some(reason), _) => reason.to_owned(),
-            (None, Some(error)) => words_of_chain(error),
+            (None, Some(error)) => message_of_chain(error),
             (None, None) => "a response judged a failure".to_owned(),
         }
     }

@@ -19,7 +19,7 @@
 
 use std::future::Future;
 
-use super::holder::Holder;
+use super::Holder;
 
 tokio::task_local! {
     static CURRENT: Holder;

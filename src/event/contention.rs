@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Holder;
+use crate::call::Holder;
 use crate::error::{CycleStep, HolderInfo, write_more};
 
 /// What a resource lock tells observers.

@@ -1,11 +1,11 @@
-//! Event -> tracing. Every match is exhaustive: an event without words does not compile.
+//! Event -> tracing. Every match is exhaustive: an event without a message does not compile.
 
 use tracing::{debug, error, info, warn};
 
-use crate::circuit_breaker::{CircuitBreakerEvent, CircuitState};
-use crate::contention::ContentionEvent;
-use crate::event::Event;
-use crate::retry::RetryEvent;
+use super::ContentionEvent;
+use super::Event;
+use super::RetryEvent;
+use super::{CircuitBreakerEvent, CircuitState};
 
 const TARGET: &str = "tower_bulwark";
 

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+pub mod explain;
+
 use crate::circuit_breaker::{
-    CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerPolicy, CircuitBreakerSnapshot,
+    CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerSnapshot,
 };
-use crate::contention::{ResourceLock, ResourceLockBuilder, ResourcePolicy, ResourceSnapshot};
+use crate::contention::{ContentionConfig, ResourceLock, ResourceLockBuilder, ResourceSnapshot};
 use crate::error::ConfigError;
-use crate::event::Observer;
-use crate::observe::Feed;
-use crate::retry::{RetryPolicy, RetryPolicyBuilder, RetryRules, RetrySnapshot};
+use crate::event::{Feed, Observer};
+use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
 ///
@@ -334,7 +335,7 @@ macro_rules! build_in {
             /// [`RegistryError::Config`] for a setting that cannot work, [`RegistryError::Conflict`] if
             /// the name stands for other rules.
             pub fn build_in(self, registry: &Registry) -> Result<$handle, RegistryError> {
-                let rules: $rules = self.checked_policy()?;
+                let rules: $rules = self.checked_config()?;
                 let name = Arc::clone(self.name_ref());
                 let make = || self.build_with(registry.observer());
                 registry
@@ -349,26 +350,26 @@ macro_rules! build_in {
 build_in!(
     CircuitBreakerBuilder,
     CircuitBreaker,
-    CircuitBreakerPolicy,
+    CircuitBreakerConfig,
     "circuit breaker",
     circuit_breakers,
-    CircuitBreaker::policy
+    CircuitBreaker::config
 );
 build_in!(
     ResourceLockBuilder,
     ResourceLock,
-    ResourcePolicy,
+    ContentionConfig,
     "resource lock",
     resource_locks,
-    ResourceLock::policy
+    ResourceLock::config
 );
 build_in!(
     RetryPolicyBuilder,
     RetryPolicy,
-    RetryRules,
+    RetryConfig,
     "retry policy",
     retries,
-    RetryPolicy::rules
+    RetryPolicy::config
 );
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tower_service::Service;
 ///
 /// ```
 /// # use tower::service_fn;
-/// # use tower_bulwark::{RetryPolicy, check_service};
+/// # use tower_bulwark::{RetryPolicy, explain::check_service};
 /// # use tower::Layer;
 /// # let client = service_fn(|_: u32| async { Ok::<_, std::io::Error>(()) });
 /// let service = check_service::<u32, _>(RetryPolicy::new().layer().layer(client));

@@ -30,8 +30,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod check;
 mod warning;
 
+pub use check::check_service;
 pub use warning::Warning;
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
@@ -110,11 +112,11 @@ impl Describe for RetryPolicy {
     fn describe(&self) -> LayerDescription {
         LayerDescription::Retry {
             name: self.name().into(),
-            max_retries: self.rules().max_retries(),
-            worst_case_delay: self.rules().worst_case_delay(),
-            attempt_timeout: self.rules().attempt_timeout(),
-            total_timeout: self.rules().total_timeout(),
-            has_budget: self.rules().budget().is_some(),
+            max_retries: self.config().max_retries(),
+            worst_case_delay: self.config().worst_case_delay(),
+            attempt_timeout: self.config().attempt_timeout(),
+            total_timeout: self.config().total_timeout(),
+            has_budget: self.config().budget().is_some(),
         }
     }
 }
@@ -131,8 +133,8 @@ impl Describe for ResourceLock {
     fn describe(&self) -> LayerDescription {
         LayerDescription::Contention {
             name: self.name().into(),
-            capacity: self.policy().max_concurrent(),
-            timeout: self.policy().timeout(),
+            capacity: self.config().max_concurrent(),
+            timeout: self.config().timeout(),
         }
     }
 }

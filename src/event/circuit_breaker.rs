@@ -2,8 +2,40 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CircuitState;
 use crate::error::OpenReason;
+
+/// The state of a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls go through; failures are counted.
+    Closed,
+    /// Calls are refused until the open time is over.
+    Open,
+    /// A few calls go through to probe the service; the others are refused.
+    HalfOpen,
+    /// An operator opened it: calls are refused until further notice.
+    ForcedOpen,
+    /// An operator switched it off: calls go through, nothing is counted.
+    Disabled,
+    /// Calls go through; what the breaker would have done is counted and reported.
+    MetricsOnly,
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced open",
+            Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics only",
+        })
+    }
+}
 
 /// Why a breaker changed its state.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +106,7 @@ pub enum CircuitBreakerEvent {
         cause: Cause,
         /// How long it will stay open, if it opened and the end is known.
         open_for: Option<Duration>,
-        /// The words of the last failure, if there was one.
+        /// The message of the last failure, if there was one.
         last_failure: Option<Arc<str>>,
     },
     /// In metrics-only mode: the breaker would have changed its state. (`INFO`)
@@ -132,7 +164,7 @@ impl fmt::Display for CircuitBreakerEvent {
                     write!(f, "; open for {open_for:.3?}")?;
                 }
                 match last_failure {
-                    Some(words) => write!(f, " (last failure: {words})"),
+                    Some(message) => write!(f, " (last failure: {message})"),
                     None => Ok(()),
                 }
             }

@@ -12,9 +12,16 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-pub use crate::circuit_breaker::CircuitBreakerEvent;
-pub use crate::contention::ContentionEvent;
-pub use crate::retry::RetryEvent;
+mod circuit_breaker;
+mod contention;
+mod feed;
+mod log;
+mod retry;
+
+pub use circuit_breaker::{Cause, CircuitBreakerEvent, CircuitState};
+pub use contention::ContentionEvent;
+pub use feed::{Entry, Feed};
+pub use retry::RetryEvent;
 
 /// Something that happened in one of the patterns.
 #[derive(Clone, Debug)]
@@ -105,12 +112,12 @@ impl Funnel {
 
     /// Whether anybody listens to what happens call by call.
     pub(crate) fn hears_details(&self) -> bool {
-        !self.observers.is_empty() || crate::observe::logs_details()
+        !self.observers.is_empty() || log::logs_details()
     }
 
     /// Tells everybody. Never call this with a lock in hand.
     pub(crate) fn publish(&self, event: &Event) {
-        crate::observe::log(&self.name, event);
+        log::log(&self.name, event);
         for observer in self.observers.iter() {
             guarded(&self.name, || observer.observe(&self.name, event));
         }
@@ -129,12 +136,16 @@ impl fmt::Debug for Funnel {
 /// Runs a user's callback. A panic in it is logged, and is not the caller's problem.
 pub(crate) fn guarded(name: &str, callback: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(callback)) {
-        let words = panic
+        let message = panic
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        tracing::error!(name, panic = words, "a callback panicked; the call goes on");
+        tracing::error!(
+            name,
+            panic = message,
+            "a callback panicked; the call goes on"
+        );
     }
 }
 

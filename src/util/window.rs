@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::time::{Tick, nanos};
+use crate::util::time::{Tick, nanos};
 
 /// What happened within a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use super::backoff::{Backoff, Jitter};
+use super::budget::RetryBudget;
+use crate::error::ConfigError;
+
+/// What a retry policy goes by. Made by the builder, and immutable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryConfig {
+    pub(super) max_retries: u32,
+    pub(super) backoff: Backoff,
+    pub(super) jitter: Jitter,
+    pub(super) max_delay: Duration,
+    pub(super) max_retry_after: Duration,
+    pub(super) attempt_timeout: Option<Duration>,
+    pub(super) min_attempt: Duration,
+    pub(super) total_timeout: Option<Duration>,
+    pub(super) retry_rejections: bool,
+    /// Whether a request that was certainly not done is sent again although no retries are wanted.
+    pub(super) free_retry: bool,
+    pub(super) budget: Option<RetryBudget>,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            backoff: Backoff::exponential(Duration::from_secs(1), 2.0),
+            jitter: Jitter::Proportional(0.1),
+            max_delay: Duration::from_secs(60),
+            max_retry_after: Duration::from_secs(60),
+            attempt_timeout: None,
+            min_attempt: Duration::ZERO,
+            total_timeout: None,
+            retry_rejections: false,
+            free_retry: false,
+            budget: None,
+        }
+    }
+}
+
+impl RetryConfig {
+    /// How many attempts may follow the first.
+    #[must_use]
+    pub fn max_retries(&self) -> u32 {
+        self.max_retries
+    }
+
+    /// How the waits grow.
+    #[must_use]
+    pub fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    /// How the waits are spread.
+    #[must_use]
+    pub fn jitter(&self) -> Jitter {
+        self.jitter
+    }
+
+    /// The longest wait of the backoff.
+    #[must_use]
+    pub fn max_delay(&self) -> Duration {
+        self.max_delay
+    }
+
+    /// The longest wait that a service may ask for.
+    #[must_use]
+    pub fn max_retry_after(&self) -> Duration {
+        self.max_retry_after
+    }
+
+    /// How long one attempt may take.
+    #[must_use]
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        self.attempt_timeout
+    }
+
+    /// An attempt that would have less time than this is not begun.
+    #[must_use]
+    pub fn min_attempt(&self) -> Duration {
+        self.min_attempt
+    }
+
+    /// How long all of it may take.
+    #[must_use]
+    pub fn total_timeout(&self) -> Option<Duration> {
+        self.total_timeout
+    }
+
+    /// Whether refusals of layers below are tried again.
+    #[must_use]
+    pub fn retries_rejections(&self) -> bool {
+        self.retry_rejections
+    }
+
+    /// The budget, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&RetryBudget> {
+        self.budget.as_ref()
+    }
+
+    /// All waits of the backoff together, each as long as it can be. What a service may ask for instead is
+    /// not in it.
+    #[must_use]
+    pub fn worst_case_delay(&self) -> Duration {
+        // A backoff that is still growing after a thousand retries is at its cap for all that matters.
+        const LOOKED_AT: u32 = 1_000;
+        let each = |n| self.jitter.longest(&self.backoff, n, self.max_delay);
+        let looked_at = (0..self.max_retries.min(LOOKED_AT))
+            .map(each)
+            .fold(Duration::ZERO, Duration::saturating_add);
+        let rest = self.max_retries.saturating_sub(LOOKED_AT);
+        looked_at.saturating_add(self.max_delay.saturating_mul(rest))
+    }
+
+    /// Whether a call needs to know when it began.
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        self.attempt_timeout.is_some() || self.total_timeout.is_some()
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.backoff.check()?;
+        self.jitter.check()?;
+        for (setting, timeout) in [
+            ("attempt_timeout", self.attempt_timeout),
+            ("total_timeout", self.total_timeout),
+        ] {
+            if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                let advice = "no call could ever end in no time: give a duration above zero, or leave it out";
+                return Err(ConfigError::new(setting, Duration::ZERO, advice));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,5 +1,0 @@
-mod counter;
-#[cfg(test)]
-mod tests;
-
-pub(crate) use counter::{StripedCounter, TaggedStripes};

@@ -1,0 +1,10 @@
+//! What every storey above stands on, and nobody outside sees: time, random numbers, windows, histograms, and
+//! values in shards.
+
+pub(crate) mod accessors;
+pub(crate) mod histogram;
+pub(crate) mod random;
+pub(crate) mod sharded;
+pub(crate) mod sync;
+pub(crate) mod time;
+pub(crate) mod window;
