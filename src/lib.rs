@@ -74,7 +74,7 @@ pub mod retry;
 mod util;
 
 pub use call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
-pub use call::{Holder, deadline, outcome, workflow};
+pub use call::{AtService, Holder, at_service, deadline, outcome, workflow};
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, ResourceLock};
 pub use error::{

@@ -470,7 +470,8 @@ async fn a_deadline_that_cannot_be_read_is_none() {
         ("+5", None),
         ("1e3", None),
         ("0", Some(Duration::ZERO)),
-        ("99999999999999999999999", Some(Duration::MAX)),
+        // Too long to count: it never comes.
+        ("99999999999999999999999", None),
     ] {
         let request = Request::builder().header("x-envoy-expected-rq-timeout-ms", value);
         let got = server
@@ -478,10 +479,7 @@ async fn a_deadline_that_cannot_be_read_is_none() {
             .oneshot(request.body(()).unwrap())
             .await
             .unwrap();
-        match left {
-            Some(Duration::MAX) => assert!(got.unwrap() > 1_000_000 * SECOND),
-            left => assert_eq!(got, left, "{value}"),
-        }
+        assert_eq!(got, left, "{value}");
     }
 }
 

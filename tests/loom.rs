@@ -13,10 +13,14 @@ use loom::sync::atomic::{AtomicU64 as Word, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+#[path = "../src/util/sharded/collisions.rs"]
+mod collisions;
 #[path = "../src/util/sharded/counter.rs"]
 mod counter;
 #[path = "../src/circuit_breaker/in_flight.rs"]
 mod in_flight;
+#[path = "../src/util/sharded/shards.rs"]
+mod shards;
 
 #[allow(unused_imports, reason = "shared, and each of them needs its part")]
 #[path = "support/loom_sync.rs"]
@@ -28,6 +32,10 @@ mod time {
     #[derive(Clone, Copy)]
     pub(crate) struct Tick(pub(crate) u64);
 
+    pub(crate) fn now() -> Tick {
+        Tick(0)
+    }
+
     pub(crate) fn nanos(duration: Duration) -> u64 {
         duration.as_nanos() as u64
     }
@@ -36,9 +44,12 @@ mod time {
 /// Where the files look for them.
 mod util {
     pub(crate) use crate::{sync, time};
+    pub(crate) mod sharded {
+        pub(crate) use crate::shards::Sharded;
+    }
 }
 
-use counter::TaggedStripes;
+use counter::{Added, TaggedCounter};
 use in_flight::InFlight;
 use time::Tick;
 
@@ -50,33 +61,33 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 
 #[test]
 fn a_count_is_drained_once_or_still_there_and_never_under_another_tag() {
-    for stripe in [0, 1] {
+    for shard in [0, 1] {
         check(move || {
-            let stripes = Arc::new(TaggedStripes::new());
-            stripes.drain(1, |_, _| {});
+            let shards = Arc::new(TaggedCounter::new());
+            shards.drain(1, |_, _| {});
             let adder = {
-                let stripes = Arc::clone(&stripes);
+                let shards = Arc::clone(&shards);
                 thread::spawn(move || {
-                    sync::set_thread_number(stripe);
-                    u32::from(stripes.add(1)) + u32::from(stripes.add(1))
+                    sync::set_thread_number(shard);
+                    u32::from(shards.add(1) != Added::No) + u32::from(shards.add(1) != Added::No)
                 })
             };
             let mut drained = 0;
-            stripes.drain(2, |tag, n| {
+            shards.drain(2, |tag, n| {
                 assert_eq!(tag, 1);
                 drained += n;
             });
             let added = adder.join().unwrap();
             assert_eq!(drained, added, "what was added was drained");
-            assert_eq!(stripes.sum(), 0, "nothing was added under the new tag");
+            assert_eq!(shards.sum(), 0, "nothing was added under the new tag");
         });
     }
 }
 
-/// The breaker's protocol with its parts: the published word, the stripes, the locked core.
+/// The breaker's protocol with its parts: the published word, the shards, the locked core.
 struct Breaker {
     word: Word,
-    successes: TaggedStripes,
+    successes: TaggedCounter,
     core: Mutex<Core>,
 }
 
@@ -90,7 +101,7 @@ struct Core {
 
 impl Breaker {
     fn new() -> Self {
-        let successes = TaggedStripes::new();
+        let successes = TaggedCounter::new();
         successes.drain(1, |_, _| {});
         Self {
             word: Word::new(1),
@@ -105,7 +116,9 @@ impl Breaker {
 
     /// As `Shared::settle` does with a success.
     fn settle(&self, epoch: u32) {
-        if self.word.load(Ordering::Acquire) == u64::from(epoch) && self.successes.add(epoch) {
+        if self.word.load(Ordering::Acquire) == u64::from(epoch)
+            && self.successes.add(epoch) != Added::No
+        {
             return;
         }
         let mut core = self.core.lock().unwrap();

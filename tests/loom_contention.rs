@@ -15,6 +15,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, Thread};
 
+#[path = "../src/util/sharded/collisions.rs"]
+mod collisions;
 #[path = "../src/contention/list.rs"]
 mod list;
 #[path = "../src/contention/permits.rs"]
@@ -38,6 +40,9 @@ mod call {
 
 mod util {
     pub(crate) use crate::{histogram, sync, time};
+    pub(crate) mod sharded {
+        pub(crate) use crate::collisions::Collisions;
+    }
 }
 
 mod graph {
@@ -94,6 +99,14 @@ mod time {
         pub(crate) fn since(self, earlier: Self) -> Duration {
             Duration::from_nanos(self.0.saturating_sub(earlier.0))
         }
+    }
+
+    pub(crate) fn now() -> Tick {
+        Tick(0)
+    }
+
+    pub(crate) fn nanos(duration: Duration) -> u64 {
+        duration.as_nanos() as u64
     }
 }
 

@@ -23,21 +23,20 @@
 //! # }
 //! ```
 //!
-//! The scope follows the *task*: a service that hands the request to another task (tower's `Buffer`,
+//! The scope follows the *future*: a service that hands the request to another task (tower's `Buffer`,
 //! a tonic `Channel`) does not carry it there. Take the deadline from the request in that case, with
 //! `deadline_from` on the layers.
 
-use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project::pin_project;
 use tokio::time::Instant;
 
+use super::context::{ambient_deadline, with_deadline};
 use crate::util::time::{self, Tick};
-
-tokio::task_local! {
-    static AMBIENT: Deadline;
-}
 
 /// The moment after which an answer is of no use to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,10 +68,11 @@ impl Deadline {
     }
 }
 
-/// The ambient deadline of the current task, if a scope is open.
+/// The ambient deadline of the code that runs now, if a scope is open.
 #[must_use]
 pub fn current() -> Option<Deadline> {
-    AMBIENT.try_with(|deadline| *deadline).ok()
+    let tick = ambient_deadline();
+    (tick != Tick::NEVER).then_some(Deadline(tick))
 }
 
 /// The time left until the ambient deadline, if a scope is open.
@@ -81,22 +81,40 @@ pub fn remaining() -> Option<Duration> {
     current().map(Deadline::remaining)
 }
 
-/// Runs `future` with `deadline` as its ambient deadline, or with the one around it if that is
-/// earlier.
+/// Runs `future` with `deadline` as its ambient deadline, or with the one around it if that is earlier.
+///
+/// Scopes nest where they are *polled*: a scope that is made in one place and awaited inside another scope is
+/// never longer than that one.
 ///
 /// Nothing is cancelled: the layers inside stop *waiting*. To also end the work, put
 /// `tokio::time::timeout` around it, or use the timeouts of [`RetryPolicy`](crate::RetryPolicy).
-pub fn scope<F: Future>(deadline: Deadline, future: F) -> impl Future<Output = F::Output> {
-    AMBIENT.scope(
-        earlier(Some(deadline), current()).unwrap_or(deadline),
-        future,
-    )
+pub fn scope<F: Future>(deadline: Deadline, future: F) -> Scope<F> {
+    Scope { deadline, future }
 }
 
-/// Runs `f`, usually one poll, with `deadline` as the ambient deadline.
+/// The future of [`scope`].
+#[pin_project]
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Scope<F> {
+    deadline: Deadline,
+    #[pin]
+    future: F,
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        with_deadline(this.deadline.0, || this.future.poll(cx))
+    }
+}
+
+/// Runs `f`, usually one poll, with `deadline` as the ambient deadline, or the one around it if that is earlier.
 pub(crate) fn with<T>(deadline: Option<Deadline>, f: impl FnOnce() -> T) -> T {
     match deadline {
-        Some(deadline) => AMBIENT.sync_scope(deadline, f),
+        Some(deadline) => with_deadline(deadline.0, f),
         None => f(),
     }
 }
@@ -107,37 +125,6 @@ pub(crate) fn earlier(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadli
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),
     }
-}
-
-thread_local! {
-    static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `f`, which drops a call that took too long, so that the permits dropped in it know why.
-///
-/// A dropped future cannot say whether its caller lost interest or lost patience. To a breaker below
-/// a retry with an attempt timeout, that is the difference between "cancelled" and "the service
-/// hangs".
-pub(crate) fn while_dropping_timed_out<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TIMED_OUT.set(self.0);
-        }
-    }
-    let _restore = Restore(TIMED_OUT.replace(true));
-    f()
-}
-
-/// What is being dropped never reached the service: that it took too long is not the service's fault. Said
-/// by a wait for a permit, which is dropped before the permit of a breaker around it.
-pub(crate) fn excuse_timed_out() {
-    TIMED_OUT.set(false);
-}
-
-/// Whether what is being dropped right now is dropped because it took too long.
-pub(crate) fn is_dropping_timed_out() -> bool {
-    TIMED_OUT.get()
 }
 
 #[cfg(test)]
@@ -169,36 +156,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_given_up_while_it_waits_for_a_permit_is_no_failure_and_one_that_ran_is() {
-        use tower::{ServiceBuilder, ServiceExt, service_fn};
-        let (breaker, lock) = (
-            crate::CircuitBreaker::new("b"),
-            crate::ResourceLock::new("l"),
-        );
-        let service = ServiceBuilder::new()
-            .layer(breaker.layer())
-            .layer(lock.layer())
-            .service(service_fn(|(): ()| {
-                std::future::pending::<Result<(), std::io::Error>>()
-            }));
-        let mut runs = tokio_test::task::spawn(service.clone().oneshot(()));
-        let mut waits = tokio_test::task::spawn(service.oneshot(()));
-        assert!(runs.poll().is_pending() && waits.poll().is_pending());
-        while_dropping_timed_out(|| drop(waits));
-        assert_eq!(breaker.snapshot().totals.failures, 0);
-        while_dropping_timed_out(|| drop(runs));
-        assert_eq!(breaker.snapshot().totals.failures, 1);
-    }
-
-    #[test]
-    fn the_reason_of_a_drop_ends_with_the_drop_even_when_it_panics() {
-        let caught = std::panic::catch_unwind(|| {
-            while_dropping_timed_out(|| {
-                assert!(is_dropping_timed_out());
-                panic!("in drop");
-            })
-        });
-        assert!(caught.is_err());
-        assert!(!is_dropping_timed_out());
+    async fn a_scope_made_outside_of_another_and_polled_inside_is_no_longer_than_it() {
+        let second = Duration::from_secs(1);
+        let long = scope(Deadline::after(10 * second), async { remaining() });
+        let seen = scope(Deadline::after(second), long).await;
+        assert_eq!(seen, Some(second));
     }
 }

@@ -13,7 +13,7 @@ use super::state::{Command, Effects};
 use super::{CircuitBreakerEvent, CircuitState};
 use crate::error::CircuitOpen;
 use crate::event::{Event, Observer};
-use crate::util::sharded::Spread;
+use crate::util::sharded::ShardedArc;
 use crate::util::time;
 
 /// A named circuit breaker: a cheap clone of shared state.
@@ -22,7 +22,7 @@ use crate::util::time;
 /// it, and whoever looks at it or commands it.
 #[derive(Clone)]
 pub struct CircuitBreaker {
-    pub(super) shared: Spread<Shared>,
+    pub(super) shared: ShardedArc<Shared>,
 }
 
 impl CircuitBreaker {
@@ -48,7 +48,7 @@ impl CircuitBreaker {
     ) -> Self {
         let shared = Shared::new(name, policy, observers, on_rejected, seed);
         Self {
-            shared: Spread::new(shared),
+            shared: ShardedArc::new(shared),
         }
     }
 
@@ -92,16 +92,17 @@ impl CircuitBreaker {
     }
 
     /// Admits the call if that takes no more than a look.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_acquire_plain(&self) -> Option<Permit> {
         let epoch = self.shared.acquire_plain()?;
-        Some(Permit::new(self.shared.share(), Admitted::plain(epoch)))
+        let share = self.shared.mine_if(self.shared.is_crowded());
+        Some(Permit::new(share, Admitted::plain(epoch)))
     }
 
     #[inline(never)]
     fn acquire(&self) -> Result<Permit, CircuitOpen> {
         match self.shared.acquire() {
-            Ok(admitted) => Ok(Permit::new(self.shared.share(), admitted)),
+            Ok(admitted) => Ok(Permit::new(self.shared.mine(), admitted)),
             Err(refusal) => Err(self.shared.rejected(refusal)),
         }
     }

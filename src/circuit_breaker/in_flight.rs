@@ -12,9 +12,8 @@ use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_utils::CachePadded;
-
-use crate::util::sync::{AtomicU64, stripe_count, thread_number};
+use crate::util::sharded::Sharded;
+use crate::util::sync::AtomicU64;
 use crate::util::time::{Tick, nanos};
 
 /// Buckets to a threshold: a hanging call is noticed at most an eighth of the threshold late.
@@ -29,16 +28,20 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 const EPOCH_MASK: u64 = (1 << (64 - COUNT_BITS - NUMBER_BITS)) - 1;
 
-type Lane = CachePadded<[AtomicU64; BUCKETS]>;
+type Buckets = [AtomicU64; BUCKETS];
+
+fn empty() -> Buckets {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
 
 #[derive(Debug)]
 pub(super) struct InFlight {
     width: u64,
-    lanes: Box<[Lane]>,
+    shards: Sharded<Buckets>,
     next_sweep: AtomicU64,
 }
 
-/// Where a running call is counted: the bucket and the lane, in one word.
+/// Where a running call is counted: the bucket and the shard, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat(NonZeroU64);
 
@@ -46,10 +49,10 @@ const LANE_BITS: u32 = 16;
 const TAKEN: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
 impl Seat {
-    fn new(lane: usize, bucket: Bucket) -> Self {
+    fn new(shard: usize, bucket: Bucket) -> Self {
         let tag = bucket.word(0) >> COUNT_BITS;
-        let lane = lane as u64 & ((1 << LANE_BITS) - 1);
-        Self(TAKEN | tag << LANE_BITS | lane)
+        let shard = shard as u64 & ((1 << LANE_BITS) - 1);
+        Self(TAKEN | tag << LANE_BITS | shard)
     }
 
     pub(super) fn to_word(self) -> u64 {
@@ -60,7 +63,7 @@ impl Seat {
         NonZeroU64::new(word).map(Self)
     }
 
-    fn lane(self) -> usize {
+    fn shard(self) -> usize {
         (self.0.get() & ((1 << LANE_BITS) - 1)) as usize
     }
 
@@ -93,10 +96,9 @@ impl Bucket {
 
 impl InFlight {
     pub(super) fn new(threshold: Duration) -> Self {
-        let lane = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
         Self {
             width: nanos(threshold).div_ceil(TO_THRESHOLD).max(1),
-            lanes: std::iter::repeat_with(lane).take(stripe_count()).collect(),
+            shards: Sharded::new(empty()),
             next_sweep: AtomicU64::new(0),
         }
     }
@@ -108,17 +110,14 @@ impl InFlight {
         }
     }
 
-    fn word(&self, lane: usize, bucket: Bucket) -> &AtomicU64 {
-        &self.lanes[lane][bucket.number as usize % BUCKETS]
-    }
-
     /// Counts a call of `epoch` that starts at `now`. `None` if other calls are in its bucket, of long
     /// ago or of another epoch: sweep first.
     pub(super) fn enter(&self, epoch: u32, now: Tick) -> Option<Seat> {
         let bucket = self.bucket(epoch, now);
-        let lane = thread_number() & (self.lanes.len() - 1);
-        let word = self.word(lane, bucket);
+        let (shard, words) = self.shards.mine_numbered();
+        let word = &words[bucket.number as usize % BUCKETS];
         let mut seen = word.load(Ordering::Relaxed);
+        let mut collided = false;
         loop {
             let new = match Bucket::read(seen) {
                 (b, count) if b == bucket && count < COUNT_MASK => bucket.word(count + 1),
@@ -126,8 +125,17 @@ impl InFlight {
                 (_, _) => return None,
             };
             match word.compare_exchange_weak(seen, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(Seat::new(lane, bucket)),
-                Err(other) => seen = other,
+                Ok(_) => {
+                    // Nothing is in a new shard: it can come at any time.
+                    if collided && self.shards.collided() {
+                        self.shards.grow(empty);
+                    }
+                    return Some(Seat::new(shard, bucket));
+                }
+                Err(other) => {
+                    collided = other != seen;
+                    seen = other;
+                }
             }
         }
     }
@@ -135,8 +143,8 @@ impl InFlight {
     /// A call ended. `false` if it was swept before: if its epoch still goes on, it has been counted as
     /// slow.
     pub(super) fn exit(&self, seat: Seat) -> bool {
-        let (lane, wanted) = (seat.lane(), seat.bucket());
-        let word = self.word(lane, wanted);
+        let (shard, wanted) = (seat.shard(), seat.bucket());
+        let word = &self.shards.at(shard)[wanted.number as usize % BUCKETS];
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             let new = match Bucket::read(seen) {
@@ -162,7 +170,7 @@ impl InFlight {
             .store(now.0.saturating_add(self.width), Ordering::Relaxed);
         let newest = self.bucket(epoch, now);
         let mut overdue = 0;
-        for word in self.lanes.iter().flat_map(|lane| lane.iter()) {
+        for word in self.shards.all().flatten() {
             let mut seen = word.load(Ordering::Acquire);
             while let (bucket, count @ 1..) = Bucket::read(seen) {
                 let foreign = bucket.epoch != newest.epoch;

@@ -1,11 +1,12 @@
 use std::fmt;
+use std::task::Poll;
 
 use super::admitted::{Admitted, Stage};
 use super::shared::Shared;
-use crate::call::deadline;
+use crate::call::context::{Frame, Reason, reason};
 use crate::call::outcome::{Outcome, message};
 use crate::error::Judgement;
-use crate::util::sharded::Share;
+use crate::util::sharded::ArcShard;
 
 /// Proof that a call was admitted.
 ///
@@ -15,18 +16,23 @@ use crate::util::sharded::Share;
 /// or the policy's `cancelled_is_failure_after` had passed, and when the call panicked.
 #[must_use = "settle it with how the call ended: a dropped permit counts as cancelled"]
 pub struct Permit {
-    shared: Share<Shared>,
+    shared: ArcShard<Shared>,
     admitted: Admitted,
+    frame: Frame,
 }
 
 impl Permit {
     #[inline]
-    pub(super) fn new(shared: Share<Shared>, admitted: Admitted) -> Self {
-        Self { shared, admitted }
+    pub(super) fn new(shared: ArcShard<Shared>, admitted: Admitted) -> Self {
+        Self {
+            shared,
+            admitted,
+            frame: Frame::default(),
+        }
     }
 
     /// A permit for a call that may follow. Dropped before [`restart`](Self::restart), it was never there.
-    pub(super) fn reserved(shared: Share<Shared>, admitted: Admitted) -> Self {
+    pub(super) fn reserved(shared: ArcShard<Shared>, admitted: Admitted) -> Self {
         let mut permit = Self::new(shared, admitted);
         permit.admitted.set_stage(Stage::Reserved);
         permit
@@ -72,7 +78,8 @@ impl Permit {
     fn settle_in_place(&mut self, outcome: Outcome, message: Option<String>) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
-            self.shared.settle(&mut self.admitted, outcome, message);
+            self.shared
+                .settle(&mut self.admitted, &self.frame, outcome, message);
         }
     }
 
@@ -105,7 +112,16 @@ impl Permit {
     #[inline]
     pub(crate) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {
         self.admitted.set_stage(Stage::Running);
-        let value = part();
+        let value = self.frame.enter(0, part);
+        self.admitted.set_stage(Stage::Started);
+        value
+    }
+
+    /// Polls the call. If it panics, the permit that is dropped on the way out knows.
+    #[inline]
+    pub(crate) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        self.admitted.set_stage(Stage::Running);
+        let value = self.frame.poll(0, poll);
         self.admitted.set_stage(Stage::Started);
         value
     }
@@ -138,7 +154,8 @@ impl Permit {
             Stage::Settled => return,
             Stage::Reserved => return self.shared.forgo(&mut self.admitted),
             Stage::Running => (Outcome::Failure, Some("the call panicked".to_owned())),
-            Stage::Started if deadline::is_dropping_timed_out() => {
+            // A call that waits is not at the service: whatever cut it says nothing about that.
+            Stage::Started if !self.frame.is_waiting() && reason() == Reason::TimedOut => {
                 (Outcome::Failure, Some("timed out".to_owned()))
             }
             Stage::Started => (Outcome::Cancelled, None),

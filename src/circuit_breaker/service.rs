@@ -272,7 +272,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
             Readiness::Unknown
         } else {
             match shared.reserve() {
-                Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.share(), admitted)),
+                Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.mine(), admitted)),
                 Err(refusal) => Readiness::Refused(refusal),
             }
         };
@@ -363,7 +363,7 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
         if let Readiness::Unknown = self.readiness
             && let Some(permit) = self.breaker.try_acquire_plain()
@@ -387,7 +387,7 @@ impl<S, L, C: Clone, A: Clone> CircuitBreakerService<S, L, C, A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn admitted<Req>(
         &mut self,
         mut permit: Permit,
@@ -472,7 +472,7 @@ where
                 if permit.is_settled() {
                     panic!("`CircuitBreakerFuture` polled after completion");
                 }
-                let result = ready!(permit.running(|| call.poll(cx)));
+                let result = ready!(permit.poll(|| call.poll(cx)));
                 let result = result.map_err(|error| answer.error(error));
                 permit.settle_judged(answer.judge(&result, classify));
                 Poll::Ready(result)

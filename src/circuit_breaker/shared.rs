@@ -2,22 +2,21 @@
 //! long as nothing changes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
-
-use crossbeam_utils::CachePadded;
 
 use super::admitted::{Admitted, Kind};
 use super::config::{CircuitBreakerConfig, Window};
 use super::in_flight::InFlight;
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::{CircuitBreakerEvent, CircuitState};
+use crate::call::context::Frame;
 use crate::call::outcome::Outcome;
 use crate::error::{CircuitOpen, OpenReason, Refusal, Trip};
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::util::random::Random;
-use crate::util::sharded::Board;
-use crate::util::sharded::{StripedCounter, TaggedStripes};
+use crate::util::sharded::ShardedSlot;
+use crate::util::sharded::{Added, ShardedCounter, TaggedCounter};
 use crate::util::time::{self, Tick};
 
 pub(super) type OnRejected = Arc<dyn Fn(&CircuitOpen) + Send + Sync>;
@@ -30,16 +29,15 @@ pub(super) struct Shared {
     /// What the core would answer: its epoch and a [`Lane`].
     word: AtomicU64,
     open_until: AtomicU64,
-    trip: Board<Trip>,
-    successes: TaggedStripes,
+    trip: ShardedSlot<Trip>,
+    successes: TaggedCounter,
     /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
     timed: bool,
     /// The length of a slice in nanoseconds, 0 if the window is not one of time.
     slice: u64,
-    rejected: StripedCounter,
-    in_flight: Option<InFlight>,
-    /// Apart from what healthy calls read.
-    core: CachePadded<Mutex<State>>,
+    rejected: ShardedCounter,
+    in_flight: Option<Box<InFlight>>,
+    core: Mutex<State>,
 }
 
 /// Which way a call takes without asking the core.
@@ -87,12 +85,12 @@ impl Lane {
         }
     }
 
-    /// Whether a word is of one of these lanes.
+    /// Whether a word is of one of these shards.
     #[inline]
-    fn is_one_of(word: u64, lanes: &[Self]) -> bool {
-        let set = lanes
+    fn is_one_of(word: u64, shards: &[Self]) -> bool {
+        let set = shards
             .iter()
-            .fold(0_u64, |set, lane| set | 1 << *lane as u64);
+            .fold(0_u64, |set, shard| set | 1 << *shard as u64);
         set >> (word & 7) & 1 == 1
     }
 
@@ -125,21 +123,18 @@ impl Shared {
             random: Random::new(seed),
             word: AtomicU64::new(Lane::of(&state).word(state.epoch)),
             open_until: AtomicU64::new(0),
-            trip: Board::new(&Trip {
-                name,
-                opened: now,
-                failures: 0,
-                last_failure: None,
-            }),
-            successes: TaggedStripes::new(),
+            trip: ShardedSlot::empty(),
+            successes: TaggedCounter::new(),
             timed: policy.times_calls(),
             slice: match policy.window {
                 Window::LastTime(length) if policy.uses_rates() => slice_length(length),
                 Window::LastTime(_) | Window::LastCalls(_) => 0,
             },
-            rejected: StripedCounter::new(),
-            in_flight: policy.slow_calls.map(|slow| InFlight::new(slow.threshold)),
-            core: CachePadded::new(Mutex::new(state)),
+            rejected: ShardedCounter::new(),
+            in_flight: policy
+                .slow_calls
+                .map(|slow| Box::new(InFlight::new(slow.threshold))),
+            core: Mutex::new(state),
             policy,
         }
     }
@@ -188,8 +183,8 @@ impl Shared {
 
     pub(super) fn acquire(&self) -> Result<Admitted, Refusal> {
         let word = self.word.load(Ordering::Acquire);
-        let (lane, epoch) = Lane::read(word);
-        match lane {
+        let (shard, epoch) = Lane::read(word);
+        match shard {
             Lane::Closed | Lane::Wary => self.admit_closed(epoch),
             Lane::Open => {
                 let now = time::now();
@@ -268,7 +263,7 @@ impl Shared {
         // A probe that hangs has its lease, and what metrics-only mode let through decides nothing.
         if admitted.kind() == Kind::Counted {
             let epoch = admitted.epoch();
-            let in_flight = self.in_flight.as_ref();
+            let in_flight = self.in_flight.as_deref();
             admitted.sit(in_flight.and_then(|it| it.enter(epoch, now)));
         }
     }
@@ -322,10 +317,26 @@ impl Shared {
         }
     }
 
+    /// What the circuit opened for last. There is something: who refuses has announced it first.
+    fn trip(&self) -> Arc<Trip> {
+        self.trip.take().unwrap_or_else(|| {
+            Arc::new(Trip {
+                name: Arc::clone(self.name()),
+                opened: time::now(),
+                failures: 0,
+                last_failure: None,
+            })
+        })
+    }
+
     /// Counts a refusal, and tells of it.
     pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
-        self.rejected.add_one();
-        let open = CircuitOpen::new(self.trip.take(), refusal);
+        if self.rejected.add_one() {
+            // What is announced is announced under this lock.
+            let _state = self.core();
+            self.trip.grow();
+        }
+        let open = CircuitOpen::new(self.trip(), refusal);
         if self.funnel.hears_details() {
             self.funnel
                 .publish(&Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
@@ -358,6 +369,7 @@ impl Shared {
     pub(super) fn settle(
         &self,
         admitted: &mut Admitted,
+        frame: &Frame,
         outcome: Outcome,
         message: Option<String>,
     ) {
@@ -367,13 +379,16 @@ impl Shared {
         }
         let needs_now = self.slice > 0 || admitted.started().is_some();
         let now = if needs_now { time::now() } else { Tick(0) };
-        let ran = admitted.started().map(|started| now.since(started));
+        let ran = admitted.started().map(|started| frame.spent(started, now));
         let slow = self
             .policy
             .slow_calls
             .zip(ran)
             .is_some_and(|(slow, ran)| ran >= slow.threshold);
-        let (outcome, message) = self.judge_cancelled(outcome, message, ran);
+        let (outcome, message) = match frame.is_waiting() {
+            true => (outcome, message),
+            false => self.judge_cancelled(outcome, message, ran),
+        };
         if outcome == Outcome::Success
             && !slow
             && admitted.kind() == Kind::Counted
@@ -411,9 +426,38 @@ impl Shared {
     fn add_success(&self, epoch: u32, now: impl FnOnce() -> Tick) -> bool {
         self.word.load(Ordering::Acquire) == Lane::Closed.word(epoch)
             && match self.slice {
-                0 => self.successes.add(epoch),
-                _ => self.successes.add(self.tag(epoch, now())),
+                0 => self.add(epoch),
+                _ => self.add(self.tag(epoch, now())),
             }
+    }
+
+    /// Whether threads have been seen to collide.
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.successes.words.has_grown()
+    }
+
+    #[inline]
+    fn add(&self, tag: u32) -> bool {
+        match self.successes.add(tag) {
+            Added::Yes => true,
+            Added::Crowded => {
+                self.grow();
+                true
+            }
+            Added::No => false,
+        }
+    }
+
+    /// Many threads succeed at once. If the core is busy there is another time.
+    #[cold]
+    fn grow(&self) {
+        let state = match self.core.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.successes.grow(self.tag(state.epoch, time::now()));
     }
 
     /// Under which tag successes are counted: the epoch, and with a window of time the slice.
@@ -483,7 +527,7 @@ impl Shared {
         });
     }
 
-    /// Puts where the refusing lanes look what they need to know.
+    /// Puts where the refusing shards look what they need to know.
     fn announce(&self, state: &State) {
         if let Phase::Open { until } = state.phase {
             self.open_until.store(until.0, Ordering::Release);
@@ -527,7 +571,7 @@ impl Shared {
             return CircuitBreakerEvent::WouldChange { from, to, cause };
         }
         let last_failure = match to {
-            CircuitState::Open => self.trip.take().last_failure.clone(),
+            CircuitState::Open => self.trip().last_failure.clone(),
             _ => None,
         };
         CircuitBreakerEvent::StateChanged {

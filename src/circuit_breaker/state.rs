@@ -106,11 +106,10 @@ pub(super) struct Totals {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one in each breaker")]
 enum Recent {
     Nothing,
     Calls(LastCalls),
-    Slices(LastSlices),
+    Slices(Box<LastSlices>),
 }
 
 impl Recent {
@@ -118,7 +117,7 @@ impl Recent {
         match policy.window {
             _ if !policy.uses_rates() => Self::Nothing,
             Window::LastCalls(size) => Self::Calls(LastCalls::new(size)),
-            Window::LastTime(length) => Self::Slices(LastSlices::new(length)),
+            Window::LastTime(length) => Self::Slices(Box::new(LastSlices::new(length))),
         }
     }
 

@@ -14,6 +14,7 @@ use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
 use super::queue::{Asked, Asker, Patience, Queued, ask};
 use crate::call::Holder;
+use crate::call::context::Wait;
 use crate::error::Contended;
 use crate::util::time;
 
@@ -21,6 +22,8 @@ use crate::util::time;
 #[pin_project]
 pub(super) struct Waiting<B: Lends> {
     stage: Stage<B>,
+    /// Tells the calls around that they wait.
+    wait: Wait,
     /// Made when there is something to wait for.
     #[pin]
     timer: Option<Sleep>,
@@ -46,6 +49,7 @@ impl<B: Lends> Waiting<B> {
                 asker,
                 patience,
             },
+            wait: Wait::new(0),
             timer: None,
         }
     }
@@ -54,7 +58,15 @@ impl<B: Lends> Waiting<B> {
 impl<B: Lends> Future for Waiting<B> {
     type Output = Result<Slot<B>, Contended>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let waits = self.as_mut().poll_permit(cx);
+        let wait = self.project().wait;
+        wait.poll(cx.waker(), || waits)
+    }
+}
+
+impl<B: Lends> Waiting<B> {
+    fn poll_permit(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Slot<B>, Contended>> {
         let mut this = self.project();
         loop {
             match this.stage {
@@ -160,6 +172,7 @@ pub(super) fn wait_blocking<B: Lends>(
         Asked::Got(slot) => return Ok(slot),
         Asked::Queued(queued) => queued,
     };
+    let mut wait = Wait::new(0);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         if let Some(slot) = queued.claim(&waker) {
@@ -167,7 +180,8 @@ pub(super) fn wait_blocking<B: Lends>(
         }
         let now = time::now();
         if now < queued.wakes_at() {
-            thread::park_timeout(queued.wakes_at().since(now));
+            let time = queued.wakes_at().since(now);
+            wait.block(|| thread::park_timeout(time));
         } else if let Some(end) = queued.on_time(now) {
             return end;
         }

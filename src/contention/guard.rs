@@ -7,7 +7,7 @@ use super::handle::{ResourceLock, Shared};
 use super::list::Key;
 use super::state::Held;
 use crate::call::Holder;
-use crate::util::sharded::Share;
+use crate::util::sharded::ArcShard;
 use crate::util::time;
 
 /// What leads to the lock that a permit is of.
@@ -27,7 +27,7 @@ impl Lends for &ResourceLock {
     }
 }
 
-impl Lends for Share<Shared> {
+impl Lends for ArcShard<Shared> {
     #[inline]
     fn shared(&self) -> &Arc<Shared> {
         self.whole()

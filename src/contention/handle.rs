@@ -24,7 +24,7 @@ use crate::error::{
 };
 use crate::event::ContentionEvent;
 use crate::event::{Event, Funnel, Observer};
-use crate::util::sharded::Spread;
+use crate::util::sharded::ShardedArc;
 use crate::util::time::{self, Tick};
 
 /// A named lock, exclusive or for n holders at once: a cheap clone of shared state.
@@ -32,7 +32,7 @@ use crate::util::time::{self, Tick};
 /// First come, first served. It is a lock of this process: nothing is shared with others.
 #[derive(Clone)]
 pub struct ResourceLock {
-    pub(super) shared: Spread<Shared>,
+    pub(super) shared: ShardedArc<Shared>,
 }
 
 pub(super) struct Shared {
@@ -59,7 +59,7 @@ impl ResourceLock {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
-            shared: Spread::new(Shared {
+            shared: ShardedArc::new(Shared {
                 funnel: Funnel::new(name, observers),
                 permits: Permits::new(policy.max_concurrent()),
                 policy,

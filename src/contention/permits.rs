@@ -16,17 +16,24 @@ use super::list::{Key, MOST_LISTS};
 use super::state::{Held, Owner, Released, State, Stats};
 use crate::call::Holder;
 use crate::error::HolderInfo;
-use crate::util::sync::{Mutex, MutexGuard, PoisonError, stripe_count, thread_number};
+use crate::util::sharded::Collisions;
+use crate::util::sync::{Mutex, MutexGuard, OnceLock, PoisonError, shard_count, thread_number};
 use crate::util::time::Tick;
+use std::sync::TryLockError;
 
 /// With fewer permits for each shelf than this, they would be carried to and fro all the time.
 const WORTH_A_SHELF: usize = 8;
 
 pub(super) struct Permits<W> {
     desk: Mutex<Desk<W>>,
-    /// A power of two of them, or none.
-    shelves: Box<[CachePadded<Mutex<Shelf<W>>>]>,
+    /// A power of two of them, once threads have been seen to wait for each other at the desk.
+    shelves: OnceLock<Shelves<W>>,
+    /// How many there are to be then; 0 if there are too few permits.
+    most_shelves: usize,
+    collisions: Collisions,
 }
+
+type Shelves<W> = Box<[CachePadded<Mutex<Shelf<W>>>]>;
 
 pub(super) struct Desk<W> {
     /// The permits that belong here, and everybody who waits.
@@ -54,21 +61,40 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<W> Permits<W> {
     pub(super) fn new(capacity: usize) -> Self {
-        let threads = stripe_count().min(MOST_LISTS / 2);
+        let threads = shard_count().min(MOST_LISTS / 2);
         let shelves = match threads > 1 && capacity >= threads * WORTH_A_SHELF {
             true => threads,
             false => 0,
         };
-        Self::with_shelves(capacity, shelves)
+        Self::not_yet(capacity, shelves)
     }
 
+    #[cfg(test)]
     pub(super) fn with_shelves(capacity: usize, shelves: usize) -> Self {
+        let permits = Self::not_yet(capacity, shelves);
+        if shelves > 0 {
+            permits.grow();
+        }
+        permits
+    }
+
+    fn grow(&self) {
         let shelf = |index| {
             CachePadded::new(Mutex::new(Shelf {
                 state: State::numbered(index + 1, 0),
                 open: false,
             }))
         };
+        self.shelves
+            .get_or_init(|| (0..self.most_shelves).map(shelf).collect());
+    }
+
+    #[inline]
+    fn shelves(&self) -> &[CachePadded<Mutex<Shelf<W>>>] {
+        self.shelves.get().map_or(&[], |shelves| shelves)
+    }
+
+    fn not_yet(capacity: usize, most_shelves: usize) -> Self {
         Self {
             desk: Mutex::new(Desk {
                 state: State::new(capacity),
@@ -77,13 +103,29 @@ impl<W> Permits<W> {
                 owed: 0,
                 lent: false,
             }),
-            shelves: (0..shelves).map(shelf).collect(),
+            shelves: OnceLock::new(),
+            most_shelves,
+            collisions: Collisions::default(),
         }
     }
 
     /// For those who wait: they all do so here.
     pub(super) fn desk(&self) -> MutexGuard<'_, Desk<W>> {
-        locked(&self.desk)
+        match self.desk.try_lock() {
+            Ok(desk) => desk,
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+            Err(TryLockError::WouldBlock) => self.desk_in_turn(),
+        }
+    }
+
+    /// Others are at the desk.
+    #[cold]
+    fn desk_in_turn(&self) -> MutexGuard<'_, Desk<W>> {
+        let desk = locked(&self.desk);
+        if self.most_shelves > 0 && self.shelves.get().is_none() && self.collisions.collided() {
+            self.grow();
+        }
+        desk
     }
 
     /// A permit, if one is free and nobody waits. If not, the desk, for whoever wants to queue: until it lets
@@ -95,8 +137,8 @@ impl<W> Permits<W> {
         owner: Owner,
         now: Tick,
     ) -> Result<Key, MutexGuard<'_, Desk<W>>> {
-        if !self.shelves.is_empty() {
-            let own = &self.shelves[thread_number() & (self.shelves.len() - 1)];
+        if let Some(shelves) = self.shelves.get() {
+            let own = &shelves[thread_number() & (shelves.len() - 1)];
             if let Some(permit) = locked(own).state.try_acquire(holder, owner, now) {
                 return Ok(permit);
             }
@@ -112,7 +154,7 @@ impl<W> Permits<W> {
         now: Tick,
     ) -> Result<Key, MutexGuard<'_, Desk<W>>> {
         let mut desk = self.desk();
-        if !self.shelves.is_empty() {
+        if self.shelves.get().is_some() {
             self.carry(&mut desk);
         }
         let taken = desk.state.try_acquire(holder, owner, now);
@@ -137,7 +179,7 @@ impl<W> Permits<W> {
             return;
         }
         desk.lent = false;
-        for shelf in &self.shelves {
+        for shelf in self.shelves() {
             let mut shelf = locked(shelf);
             shelf.open = false;
             desk.state.capacity += shelf.state.take_out(usize::MAX);
@@ -146,12 +188,12 @@ impl<W> Permits<W> {
 
     /// Shares out what is free; a share stays at the desk.
     fn lend(&self, desk: &mut Desk<W>) {
-        let share = desk.state.free() / (self.shelves.len() + 1);
+        let share = desk.state.free() / (self.shelves().len() + 1);
         if share == 0 {
             return;
         }
         desk.lent = true;
-        for shelf in &self.shelves {
+        for shelf in self.shelves() {
             let mut shelf = locked(shelf);
             shelf.open = true;
             shelf.state.capacity += desk.state.take_out(share);
@@ -182,7 +224,7 @@ impl<W> Permits<W> {
 
     fn shelf_of(&self, permit: Key) -> Option<&Mutex<Shelf<W>>> {
         let index = permit.list().checked_sub(1)?;
-        self.shelves.get(index).map(|shelf| &**shelf)
+        self.shelves().get(index).map(|shelf| &**shelf)
     }
 
     /// What is known of a permit in use.
@@ -220,7 +262,7 @@ impl<W> Permits<W> {
     pub(super) fn all(&self) -> All<'_, W> {
         All {
             desk: self.desk(),
-            shelves: self.shelves.iter().map(|shelf| locked(shelf)).collect(),
+            shelves: self.shelves().iter().map(|shelf| locked(shelf)).collect(),
         }
     }
 }

@@ -274,8 +274,6 @@ impl<B: Lends> Drop for Queued<B> {
         let Some(lock) = self.lock.take() else {
             return;
         };
-        // Whoever drops a call that still waits here learnt nothing about the service behind it.
-        deadline::excuse_timed_out();
         let shared = lock.shared();
         let left = shared.give_up(self.key, EndedBy::Abandoned, time::now());
         if let Some(GaveUp::Left { waited, .. } | GaveUp::PassedOn { waited, .. }) = left {

@@ -24,7 +24,7 @@ use crate::call::workflow;
 use crate::error::Rejection;
 use crate::error::{Answer, AsError, RejectWith};
 use crate::util::accessors::inner_service;
-use crate::util::sharded::Share;
+use crate::util::sharded::ArcShard;
 
 /// Makes every call of a service take a permit of a [`ResourceLock`].
 ///
@@ -213,7 +213,7 @@ where
             .unwrap_or_else(Holder::anonymous);
         match self.lock.shared.take_free(&holder) {
             Some(permit) => {
-                let slot = Slot::new(self.lock.shared.share(), permit);
+                let slot = Slot::new(self.lock.shared.mine(), permit);
                 let state = State::call(slot, || self.inner.call(request));
                 self.future(state)
             }
@@ -247,7 +247,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
             timeout: self.lock.config().timeout(),
             deadline: self.requests.deadline(&request),
         };
-        let lock = self.lock.shared.share();
+        let lock = self.lock.shared.mine();
         // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
         // wait for in vain: it goes, and the place is free while the call waits.
         self.inner = self.inner.clone();
@@ -275,25 +275,25 @@ enum State<S, Req, F> {
     /// For a permit.
     Waiting {
         /// In a box of its own: a call that finds a free permit is not to carry the room for a wait.
-        wait: Pin<Box<Waiting<Share<Shared>>>>,
+        wait: Pin<Box<Waiting<ArcShard<Shared>>>>,
         next: Option<(S, Req)>,
     },
     /// The permit is there; the clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        slot: Option<Slot<Share<Shared>>>,
+        slot: Option<Slot<ArcShard<Shared>>>,
     },
     Calling {
         // Before the slot, so that a call that is dropped has ended when its permit is given back.
         #[pin]
         call: F,
-        slot: Option<Slot<Share<Shared>>>,
+        slot: Option<Slot<ArcShard<Shared>>>,
     },
 }
 
 impl<S, Req, F> State<S, Req, F> {
     #[inline(always)]
-    fn call(slot: Slot<Share<Shared>>, call: impl FnOnce() -> F) -> Self {
+    fn call(slot: Slot<ArcShard<Shared>>, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
             call: Inside::run(slot.id(), call),
             slot: Some(slot),
@@ -304,7 +304,7 @@ impl<S, Req, F> State<S, Req, F> {
 /// A permit whose call has ended, and who is told if it is held for too long.
 #[cfg(feature = "http")]
 pub(crate) struct CallPermit {
-    slot: Slot<Share<Shared>>,
+    slot: Slot<ArcShard<Shared>>,
     alarm: HoldAlarm,
 }
 
@@ -355,7 +355,7 @@ where
 
     /// The permit that the call had, once it has ended.
     #[inline]
-    fn take_slot(self: Pin<&mut Self>) -> Option<Slot<Share<Shared>>> {
+    fn take_slot(self: Pin<&mut Self>) -> Option<Slot<ArcShard<Shared>>> {
         match self.project().state.project() {
             StateProj::Calling { slot, .. } => slot.take(),
             StateProj::Waiting { .. } | StateProj::Readying { .. } => None,

@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::call::context::{Reason, drop_because};
 use crate::call::deadline::{self, Deadline};
 use crate::error::BoxError;
 use crate::util::accessors::inner_service;
@@ -105,7 +106,7 @@ where
             }
         }
         *this.timer = None;
-        deadline::while_dropping_timed_out(|| this.body.set(None));
+        drop_because(Reason::TimedOut, || this.body.set(None));
         Poll::Ready(Some(Err(match *this.deadline {
             Some(deadline) if deadline.is_over() => BodyError::DeadlineExceeded,
             _ => BodyError::Idle(this.idle.unwrap_or_default()),

@@ -243,7 +243,7 @@ where
         let Some((permit, _)) = held else {
             panic!("`CircuitBreakerBodyFuture` polled after completion");
         };
-        let result = ready!(permit.running(|| call.poll(cx)));
+        let result = ready!(permit.poll(|| call.poll(cx)));
         let result = result.map_err(|error| this.answer.error(error));
         let judged = this.answer.judge(&result, this.classify);
         let Some((mut permit, mut end)) = held.take() else {

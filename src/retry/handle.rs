@@ -9,7 +9,7 @@ use crate::error::Rejection;
 use crate::event::RetryEvent;
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::util::random::Random;
-use crate::util::sharded::Spread;
+use crate::util::sharded::ShardedArc;
 
 /// What an attempt ended with, as `on_retry` sees it.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub(super) type OnRetry = Arc<dyn Fn(u32, Duration, &AttemptOutcome<'_>) + Send 
 /// Clones share the budget, the source of random numbers and the counters.
 #[derive(Clone)]
 pub struct RetryPolicy {
-    pub(super) shared: Spread<Shared>,
+    pub(super) shared: ShardedArc<Shared>,
 }
 
 pub(super) struct Shared {
@@ -54,7 +54,7 @@ impl RetryPolicy {
         seed: Option<u64>,
     ) -> Self {
         Self {
-            shared: Spread::new(Shared {
+            shared: ShardedArc::new(Shared {
                 config,
                 random: Random::new(seed),
                 funnel: Funnel::new(name, observers),

@@ -104,6 +104,7 @@ mod budget;
 mod builder;
 mod config;
 mod handle;
+mod kit;
 mod prepare;
 mod run;
 mod runner;

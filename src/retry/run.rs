@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::budget::{RetryBudget, Spend};
 use super::config::RetryConfig;
-use super::handle::{AttemptOutcome, RetryPolicy, Shared};
+use super::handle::{AttemptOutcome, Shared};
 use super::state::{Ended, Next, Session};
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::{
@@ -16,12 +16,10 @@ use crate::error::{
     AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
 };
 use crate::event::RetryEvent;
-use crate::util::sharded::Share;
 use crate::util::time::{self, Tick};
 
 #[derive(Debug)]
 pub(super) struct Run {
-    policy: Share<Shared>,
     session: Session,
     clock: Clock,
 }
@@ -109,18 +107,17 @@ impl Run {
     /// The first attempt of a call begins.
     #[inline]
     pub(super) fn new(
-        policy: &RetryPolicy,
+        policy: &Shared,
         limit: u32,
         ends: Option<Deadline>,
         idempotency: Idempotency,
     ) -> Self {
         let ends = ends.map_or(Tick::NEVER, |deadline| deadline.0);
         Self {
-            policy: policy.shared.share(),
             session: Session::begun(limit, idempotency),
-            clock: match policy.config().is_timed() {
+            clock: match policy.config.is_timed() {
                 false => Clock::unread(ends),
-                true => Clock::begun(policy.config(), ends),
+                true => Clock::begun(&policy.config, ends),
             },
         }
     }
@@ -132,9 +129,9 @@ impl Run {
     }
 
     /// Another attempt begins.
-    pub(super) fn begin_attempt(&mut self) {
+    pub(super) fn begin_attempt(&mut self, policy: &Shared) {
         self.session.begin_attempt();
-        if let Some(timeout) = self.policy.config.attempt_timeout {
+        if let Some(timeout) = policy.config.attempt_timeout {
             let now = time::now();
             self.clock.starts(|| now);
             self.clock.attempt_began = now;
@@ -183,9 +180,9 @@ impl Run {
     /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but
     /// the budget, which is.
     #[inline]
-    pub(super) fn is_plain(&self, verdict: Option<&Verdict>) -> bool {
+    pub(super) fn is_plain(&self, policy: &Shared, verdict: Option<&Verdict>) -> bool {
         let plain = verdict.is_some_and(Verdict::is_plain_success) && self.session.attempts() == 1;
-        if plain && let Some(budget) = &self.policy.config.budget {
+        if plain && let Some(budget) = &policy.config.budget {
             budget.deposit();
             budget.succeeded(0);
         }
@@ -195,6 +192,7 @@ impl Run {
     /// An attempt has ended with `result`, judged as `verdict`.
     pub(super) fn settle<Res, L>(
         &mut self,
+        policy: &Shared,
         result: Result<Res, Error<L>>,
         verdict: Option<&Verdict>,
         cloneable: impl FnOnce() -> bool,
@@ -202,13 +200,13 @@ impl Run {
     where
         L: StdError + 'static,
     {
-        let rules = &self.policy.config;
+        let rules = &policy.config;
         let Some(verdict) = verdict else {
             return match &result {
                 Err(error @ (Error::CircuitOpen(_) | Error::Contended(_))) => {
                     match error.rejection() {
                         Some(rejection) if rules.retry_rejections && !is_deadlock(&rejection) => {
-                            self.settle_rejection(result, &rejection, cloneable)
+                            self.settle_rejection(policy, result, &rejection, cloneable)
                         }
                         _ => Step::Done(result),
                     }
@@ -220,13 +218,13 @@ impl Run {
         let bad = verdict.is_failure() || verdict.is_overload();
         let wanted = Wanted::by(verdict, self.session.idempotency());
         if let Some(budget) = &rules.budget {
-            self.account(budget, verdict, wanted.repeatable);
+            self.account(policy, budget, verdict, wanted.repeatable);
         }
         // What is no failure is not given up for a request's sake, and what may never be repeated is no loss.
         if verdict.retry_safety() == RetrySafety::Never || !(bad || wanted.repeatable) {
             if result.is_ok() && !bad && self.session.attempts() > 1 {
                 let attempts = self.session.attempts();
-                self.policy.tell(RetryEvent::Recovered { attempts }, None);
+                policy.tell(RetryEvent::Recovered { attempts }, None);
             }
             return Step::Done(result);
         }
@@ -240,14 +238,14 @@ impl Run {
                 (AttemptEnd::Response(reason), AttemptOutcome::Response)
             }
         };
-        match self.decide(wanted, cloneable) {
-            Next::After(delay) => self.again(end, &outcome, delay),
-            Next::AtOnce => self.again(end, &outcome, Duration::ZERO),
+        match self.decide(policy, wanted, cloneable) {
+            Next::After(delay) => self.again(policy, end, &outcome, delay),
+            Next::AtOnce => self.again(policy, end, &outcome, Duration::ZERO),
             Next::Stop(reason) => {
-                let elapsed = self.give_up(end, reason);
+                let elapsed = self.give_up(policy, end, reason);
                 Step::Done(match result {
                     Err(Error::Inner(error)) => {
-                        Err(self.exhausted(LastFailure::Inner(error), reason, elapsed))
+                        Err(self.exhausted(policy, LastFailure::Inner(error), reason, elapsed))
                     }
                     other => other,
                 })
@@ -257,6 +255,7 @@ impl Run {
 
     fn settle_rejection<Res, L>(
         &mut self,
+        policy: &Shared,
         result: Result<Res, Error<L>>,
         rejection: &Rejection,
         cloneable: impl FnOnce() -> bool,
@@ -268,18 +267,29 @@ impl Run {
             repeatable: true, // It was refused before it left.
             spend: None,
         };
-        match self.decide(wanted, cloneable) {
-            Next::After(delay) => self.again(end, &AttemptOutcome::Rejected(rejection), delay),
-            Next::AtOnce => self.again(end, &AttemptOutcome::Rejected(rejection), Duration::ZERO),
+        match self.decide(policy, wanted, cloneable) {
+            Next::After(delay) => {
+                self.again(policy, end, &AttemptOutcome::Rejected(rejection), delay)
+            }
+            Next::AtOnce => self.again(
+                policy,
+                end,
+                &AttemptOutcome::Rejected(rejection),
+                Duration::ZERO,
+            ),
             Next::Stop(reason) => {
-                self.give_up(end, reason);
+                self.give_up(policy, end, reason);
                 Step::Done(result)
             }
         }
     }
 
     /// The running attempt was dropped because its time was over.
-    pub(super) fn timed_out<Res, L>(&mut self, cloneable: impl FnOnce() -> bool) -> Step<Res, L> {
+    pub(super) fn timed_out<Res, L>(
+        &mut self,
+        policy: &Shared,
+        cloneable: impl FnOnce() -> bool,
+    ) -> Step<Res, L> {
         let now = time::now();
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
@@ -291,25 +301,30 @@ impl Run {
             spend: Some(Spend::TimedOut),
             ..Wanted::by(&verdict, self.session.idempotency())
         };
-        if let Some(budget) = &self.policy.config.budget {
-            self.account(budget, &verdict, wanted.repeatable);
+        if let Some(budget) = &policy.config.budget {
+            self.account(policy, budget, &verdict, wanted.repeatable);
         }
         let next = match now >= self.clock.ends {
             true => Next::Stop(StopReason::Deadline),
-            false => self.decide(wanted, cloneable),
+            false => self.decide(policy, wanted, cloneable),
         };
         match next {
             Next::AtOnce => self.again(
+                policy,
                 AttemptEnd::TimedOut,
                 &AttemptOutcome::TimedOut,
                 Duration::ZERO,
             ),
-            Next::After(delay) => {
-                self.again(AttemptEnd::TimedOut, &AttemptOutcome::TimedOut, delay)
-            }
+            Next::After(delay) => self.again(
+                policy,
+                AttemptEnd::TimedOut,
+                &AttemptOutcome::TimedOut,
+                delay,
+            ),
             Next::Stop(reason) => {
-                let elapsed = self.give_up(AttemptEnd::TimedOut, reason);
+                let elapsed = self.give_up(policy, AttemptEnd::TimedOut, reason);
                 Step::Done(Err(self.exhausted(
+                    policy,
                     LastFailure::TimedOut(last),
                     reason,
                     elapsed,
@@ -319,14 +334,13 @@ impl Run {
     }
 
     /// Tells the budget how an attempt ended.
-    fn account(&self, budget: &RetryBudget, verdict: &Verdict, repeatable: bool) {
+    fn account(&self, policy: &Shared, budget: &RetryBudget, verdict: &Verdict, repeatable: bool) {
         if self.session.attempts() == 1 {
             budget.deposit();
         }
         if verdict.is_failure() || verdict.is_overload() {
             // What will be sent again at once and for nothing was no attempt.
-            let free =
-                verdict.retries_immediately() && self.session.has_free_retry(&self.policy.config);
+            let free = verdict.retries_immediately() && self.session.has_free_retry(&policy.config);
             if !free && verdict.retry_safety() != RetrySafety::Never || verdict.forbids_retry() {
                 budget.failed();
             }
@@ -336,8 +350,13 @@ impl Run {
     }
 
     /// Asks the session, and then, if it costs something, the budget.
-    fn decide(&mut self, wanted: Wanted, cloneable: impl FnOnce() -> bool) -> Next {
-        let shared = &*self.policy;
+    fn decide(
+        &mut self,
+        policy: &Shared,
+        wanted: Wanted,
+        cloneable: impl FnOnce() -> bool,
+    ) -> Next {
+        let shared = policy;
         let rules = &shared.config;
         let now = time::now();
         let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
@@ -367,6 +386,7 @@ impl Run {
 
     fn again<Res, L>(
         &mut self,
+        policy: &Shared,
         end: AttemptEnd,
         outcome: &AttemptOutcome<'_>,
         delay: Duration,
@@ -379,13 +399,13 @@ impl Run {
             delay,
             end,
         };
-        self.policy.tell(scheduled, Some(outcome));
+        policy.tell(scheduled, Some(outcome));
         self.clock.attempt_ends = Tick::NEVER;
         self.clock.attempt_began = UNREAD;
         Step::Again(delay)
     }
 
-    fn give_up(&mut self, end: AttemptEnd, reason: StopReason) -> Duration {
+    fn give_up(&mut self, policy: &Shared, end: AttemptEnd, reason: StopReason) -> Duration {
         self.session.remember(end.clone(), None);
         let elapsed = match self.clock.started {
             UNREAD => Duration::ZERO,
@@ -397,18 +417,19 @@ impl Run {
             reason,
             end,
         };
-        self.policy.tell(gave_up, None);
+        policy.tell(gave_up, None);
         elapsed
     }
 
     fn exhausted<L>(
         &mut self,
+        policy: &Shared,
         last: LastFailure<L>,
         reason: StopReason,
         elapsed: Duration,
     ) -> Error<L> {
         let report = Report {
-            name: self.policy.name().clone(),
+            name: policy.name().clone(),
             attempts: self.session.attempts(),
             elapsed,
             reason,

@@ -186,8 +186,9 @@ impl<C> Retry<C> {
         let (policy, classify) = (self.policy.clone(), self.classify.clone());
         async move {
             let limit = policy.config().max_retries;
+            let policy = policy.shared.mine();
             let run = Run::new(&policy, limit, None, Idempotency::Idempotent);
-            RetryFuture::begin(run, Operation(operation), (), classify).await
+            RetryFuture::begin(run, policy, Operation(operation), (), classify).await
         }
     }
 
@@ -209,17 +210,18 @@ impl<C> Retry<C> {
         C: Classify<T, L>,
     {
         let limit = self.policy.config().max_retries;
-        let mut run = Run::new(&self.policy, limit, None, Idempotency::Idempotent);
+        let policy = &*self.policy.shared;
+        let mut run = Run::new(policy, limit, None, Idempotency::Idempotent);
         run.waits();
         loop {
             let result = deadline::with(run.ambient(), &mut operation);
             let result = result.map_err(IntoError::into_error);
             let verdict = Run::judge(&result, &self.classify);
-            match run.settle(result, verdict.as_ref(), || true) {
+            match run.settle(policy, result, verdict.as_ref(), || true) {
                 Step::Done(result) => return result,
                 Step::Again(delay) => {
                     time::park_for(delay);
-                    run.begin_attempt();
+                    run.begin_attempt(policy);
                 }
             }
         }

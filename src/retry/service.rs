@@ -13,19 +13,21 @@ use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::handle::RetryPolicy;
+use super::handle::{RetryPolicy, Shared};
+use super::kit::{Again, Kits};
 use super::prepare::{
     BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
     MaxRetriesWith, RequestConfig,
 };
 use super::run::{Run, Step};
+use crate::call::context::{Reason, drop_because};
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::{
     Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
     Verdict,
 };
 use crate::error::{Error, IntoError};
-use crate::util::accessors::inner_service;
+use crate::util::sharded::ArcShard;
 use crate::util::time;
 
 /// Retries calls of a service by a [`RetryPolicy`].
@@ -203,6 +205,7 @@ impl<S, L, C: Clone, R: Clone> Layer<S> for RetryLayer<L, C, R> {
     fn layer(&self, inner: S) -> Self::Service {
         RetryService {
             inner,
+            kits: Kits::none(),
             policy: self.policy.clone(),
             classify: self.classify.clone(),
             requests: self.requests.clone(),
@@ -214,6 +217,7 @@ impl<S, L, C: Clone, R: Clone> Layer<S> for RetryLayer<L, C, R> {
 /// A service whose calls are retried. Made by [`RetryLayer`].
 pub struct RetryService<S, L, C = ErrorsAreFailures, R = CopyByClone> {
     inner: S,
+    kits: Kits<S>,
     policy: RetryPolicy,
     classify: C,
     requests: R,
@@ -231,16 +235,35 @@ impl<S, L, C, R> RetryService<S, L, C, R> {
     #[cfg(feature = "grpc")]
     pub(crate) fn go_by(&mut self, policy: &RetryPolicy, classify: C) {
         self.policy.clone_from(policy);
+        self.kits.forget();
         self.classify = classify;
     }
 
-    inner_service!("retried");
+    /// The service that is retried.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that is retried, to change it.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut S {
+        self.kits.forget();
+        &mut self.inner
+    }
+
+    /// The service that was retried, as it is.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: Clone, L, C: Clone, R: Clone> Clone for RetryService<S, L, C, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            kits: self.kits.clone_for(&self.policy, &self.inner),
             policy: self.policy.clone(),
             classify: self.classify.clone(),
             requests: self.requests.clone(),
@@ -283,10 +306,12 @@ where
         let again = limit > 0 || self.policy.config().free_retry;
         let copy = again.then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
-        let run = Run::new(&self.policy, limit, ends, idempotency);
-        // A clone for later attempts; it is made ready before it is called. The instance that is ready
-        // makes this call.
-        let service = copy.is_some().then(|| self.inner.clone());
+        // Later attempts are made by a clone that is made ready first. The instance that is ready makes this call.
+        let again = match copy {
+            Some(_) => self.kits.take(&self.policy, &self.inner),
+            None => Again::Own(self.policy.shared.mine(), None),
+        };
+        let run = Run::new(again.policy(), limit, ends, idempotency);
         let call = deadline::with(run.ambient(), || {
             self.requests.before_attempt(&mut request, run.attempt());
             self.inner.call(request)
@@ -294,7 +319,7 @@ where
         RetryFuture {
             state: State::Calling { call },
             timer: None,
-            service,
+            again,
             request: copy,
             run,
             classify: self.classify.clone(),
@@ -313,7 +338,7 @@ pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CopyB
     state: State<S::Future>,
     /// The end of a wait, or of an attempt that may take only so long.
     timer: Option<Pin<Box<Sleep>>>,
-    service: Option<S>,
+    again: Again<S>,
     /// The request of the next attempt, while there may be one.
     request: Option<Req>,
     run: Run,
@@ -338,7 +363,13 @@ enum State<F> {
 
 impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
     /// The first attempt of a service that needs not be made ready.
-    pub(super) fn begin(run: Run, mut service: S, request: Req, classify: C) -> Self
+    pub(super) fn begin(
+        run: Run,
+        policy: ArcShard<Shared>,
+        mut service: S,
+        request: Req,
+        classify: C,
+    ) -> Self
     where
         Req: Clone,
     {
@@ -346,7 +377,7 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
         Self {
             state: State::Calling { call },
             timer: None,
-            service: Some(service),
+            again: Again::Own(policy, Some(service)),
             request: Some(request),
             run,
             classify,
@@ -383,7 +414,7 @@ where
             };
             let result = result.map_err(IntoError::into_error);
             let verdict = Run::judge(&result, this.classify);
-            if this.run.is_plain(verdict.as_ref()) {
+            if this.run.is_plain(this.again.policy(), verdict.as_ref()) {
                 state.set(State::Done);
                 return Poll::Ready(result);
             }
@@ -413,7 +444,9 @@ where
             let mut state = this.state;
             let step = if let Some((result, verdict)) = ended.take() {
                 let copy = || is_good(this.requests, this.request);
-                let step = this.run.settle(result, verdict.as_ref(), copy);
+                let step = this
+                    .run
+                    .settle(this.again.policy(), result, verdict.as_ref(), copy);
                 // Before the wait: with the attempt goes everything it holds.
                 state.set(State::Sleeping);
                 step
@@ -429,8 +462,10 @@ where
                             }
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
-                                deadline::while_dropping_timed_out(|| state.set(State::Sleeping));
-                                this.run.timed_out(|| is_good(this.requests, this.request))
+                                drop_because(Reason::TimedOut, || state.set(State::Sleeping));
+                                this.run.timed_out(this.again.policy(), || {
+                                    is_good(this.requests, this.request)
+                                })
                             }
                         }
                     }
@@ -439,13 +474,13 @@ where
                             ready!(sleep.as_mut().poll(cx));
                         }
                         *this.timer = None;
-                        this.run.begin_attempt();
+                        this.run.begin_attempt(this.again.policy());
                         state.set(State::Readying);
                         continue;
                     }
                     StateProj::Readying => {
                         let ambient = this.run.ambient();
-                        let Some(service) = this.service else {
+                        let Some(service) = this.again.service() else {
                             unreachable!("no retry is scheduled without a service to call");
                         };
                         match deadline::with(ambient, || service.poll_ready(cx)) {
@@ -467,7 +502,9 @@ where
                             Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
                             Poll::Pending => {
                                 ready!(poll_cut(this.run, this.timer, cx));
-                                this.run.timed_out(|| is_good(this.requests, this.request))
+                                this.run.timed_out(this.again.policy(), || {
+                                    is_good(this.requests, this.request)
+                                })
                             }
                         }
                     }

@@ -7,16 +7,16 @@ use rand::{RngExt, SeedableRng};
 
 /// Random numbers in [0, 1).
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one in each handle")]
 pub(crate) enum Random {
     System,
-    Seeded(Mutex<StdRng>),
+    /// In a box: hardly any handle has a seed, and it is larger than the rest of one.
+    Seeded(Box<Mutex<StdRng>>),
 }
 
 impl Random {
     pub(crate) fn new(seed: Option<u64>) -> Self {
         match seed {
-            Some(seed) => Self::Seeded(Mutex::new(StdRng::seed_from_u64(seed))),
+            Some(seed) => Self::Seeded(Box::new(Mutex::new(StdRng::seed_from_u64(seed)))),
             None => Self::System,
         }
     }

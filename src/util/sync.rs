@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 pub(crate) use std::sync::atomic::AtomicU64;
-pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// How many stripes a counter has: as many as there are cores, rounded up to a power of two, at most 64.
-pub(crate) fn stripe_count() -> usize {
+/// How many shards a counter has: as many as there are cores, rounded up to a power of two, at most 64.
+pub(crate) fn shard_count() -> usize {
     let cores = available_parallelism().map_or(1, usize::from);
     cores.next_power_of_two().min(64)
 }

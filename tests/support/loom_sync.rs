@@ -1,6 +1,6 @@
-//! Instead of the crate's own `sync`: simulated atomics and mutexes, and two stripes.
+//! Instead of the crate's own `sync`: simulated atomics and mutexes, and two shards.
 
-pub(crate) use std::sync::PoisonError;
+pub(crate) use std::sync::{OnceLock, PoisonError};
 
 pub(crate) use loom::sync::atomic::AtomicU64;
 pub(crate) use loom::sync::{Mutex, MutexGuard};
@@ -9,7 +9,7 @@ loom::thread_local! {
     static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);
 }
 
-pub(crate) fn stripe_count() -> usize {
+pub(crate) fn shard_count() -> usize {
     2
 }
 

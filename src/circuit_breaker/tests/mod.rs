@@ -231,7 +231,7 @@ async fn successes_counted_after_a_look_read_the_clock_stay_in_the_window() {
         .unwrap();
     let earlier = crate::util::time::now();
     tokio::time::advance(secs(1)).await;
-    breaker.try_acquire().unwrap().success(); // Gives the stripe its tag.
+    breaker.try_acquire().unwrap().success(); // Gives the shard its tag.
     for _ in 0..5 {
         breaker.try_acquire().unwrap().success();
     }

@@ -14,7 +14,7 @@ pub(super) use quota::{Quota, Spend};
 pub(super) use throttle::Throttle;
 
 use crate::error::ConfigError;
-use crate::util::sharded::StripedCounter;
+use crate::util::sharded::ShardedCounter;
 use crate::util::time::{self, Tick};
 
 /// A bound on retries, shared by everything that has a clone.
@@ -55,7 +55,7 @@ enum Kind {
 
 struct Shared {
     rules: BudgetRules,
-    first_attempts: StripedCounter,
+    first_attempts: ShardedCounter,
     bucket: Mutex<Bucket>,
 }
 
@@ -141,7 +141,9 @@ impl RetryBudget {
     /// Counts a first attempt.
     pub(super) fn deposit(&self) {
         match &self.kind {
-            Kind::Bucket(shared) if shared.rules.deposit > 0 => shared.first_attempts.add_one(),
+            Kind::Bucket(shared) if shared.rules.deposit > 0 => {
+                shared.first_attempts.add_one();
+            }
             Kind::Bucket(_) | Kind::Throttle(_) | Kind::Quota(_) => {}
             #[cfg(feature = "tower")]
             Kind::Tower(budget) => budget.deposit(),
@@ -285,7 +287,7 @@ impl RetryBudgetBuilder {
         Ok(RetryBudget {
             kind: Kind::Bucket(Arc::new(Shared {
                 rules,
-                first_attempts: StripedCounter::new(),
+                first_attempts: ShardedCounter::new(),
                 bucket: Mutex::new(Bucket::full(rules, time::now())),
             })),
         })

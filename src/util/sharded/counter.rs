@@ -1,22 +1,29 @@
-//! Counters that every healthy call touches, one for each of a few groups of threads.
+//! Counters that every healthy call touches: one shard at first, and one for each group of threads once threads
+//! are seen to collide at it.
 //!
-//! A counter that all threads write is one cache line that travels between all cores. Here a thread
-//! writes the stripe it was given once, and whoever wants the sum reads, or drains, them all.
-//!
-//! A stripe holds its count together with a *tag*, in one word: adding to a stripe under an outdated
-//! tag fails, so whoever drains the stripes under a new tag knows that nothing is added to the old
-//! one afterwards.
+//! A shard holds its count together with a *tag*, in one word: adding to a shard under an outdated tag fails, so
+//! whoever drains the shards under a new tag knows that nothing is added to the old one afterwards.
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_utils::CachePadded;
+use super::shards::Sharded;
+use crate::util::sync::AtomicU64;
 
-use crate::util::sync::{AtomicU64, stripe_count, thread_number};
-
-/// One count in as many parts as there are stripes, all under one tag.
+/// One count in as many parts as there are shards, all under one tag.
 #[derive(Debug)]
-pub(crate) struct TaggedStripes {
-    pub(crate) words: Box<[CachePadded<AtomicU64>]>,
+pub(crate) struct TaggedCounter {
+    pub(crate) words: Sharded<AtomicU64>,
+}
+
+/// What became of an attempt to add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Added {
+    Yes,
+    /// Yes, and threads collide here so often that it should [grow](TaggedCounter::grow).
+    Crowded,
+    /// The shard has another tag, or is full: it must be drained first.
+    No,
 }
 
 pub(crate) const fn word(tag: u32, count: u32) -> u64 {
@@ -31,82 +38,111 @@ const fn count_of(word: u64) -> u32 {
     word as u32
 }
 
-impl TaggedStripes {
+impl TaggedCounter {
     pub(crate) fn new() -> Self {
-        let stripe = || CachePadded::new(AtomicU64::new(word(0, 0)));
         Self {
-            words: std::iter::repeat_with(stripe)
-                .take(stripe_count())
-                .collect(),
+            words: Sharded::new(AtomicU64::new(word(0, 0))),
         }
     }
 
-    /// Adds one under `tag`. `false` if this thread's stripe has another tag, or is full: then it must
-    /// be drained first.
+    /// Adds one under `tag`.
     #[inline]
-    pub(crate) fn add(&self, tag: u32) -> bool {
-        let stripe = &self.words[thread_number() & (self.words.len() - 1)];
-        let mut seen = stripe.load(Ordering::Relaxed);
+    pub(crate) fn add(&self, tag: u32) -> Added {
+        let shard = self.words.mine();
+        let seen = shard.load(Ordering::Relaxed);
+        if tag_of(seen) != tag || count_of(seen) == u32::MAX {
+            return Added::No;
+        }
+        // Release, so that a drain that takes this one also sees what came before it.
+        match shard.compare_exchange(seen, seen + 1, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => Added::Yes,
+            Err(other) => self.add_again(shard, other, tag),
+        }
+    }
+
+    #[cold]
+    fn add_again(&self, shard: &AtomicU64, mut seen: u64, tag: u32) -> Added {
         while tag_of(seen) == tag && count_of(seen) < u32::MAX {
-            // Release, so that a drain that takes this one also sees what came before it.
             let new = seen + 1;
-            match stripe.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return true,
+            match shard.compare_exchange(seen, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) if self.words.collided() => return Added::Crowded,
+                Ok(_) => return Added::Yes,
                 Err(other) => seen = other,
             }
         }
-        false
+        Added::No
     }
 
-    /// Empties all stripes, gives them `new_tag`, and hands what was in them to `take`.
+    /// Makes a shard for each group of threads. Under the lock that is held to drain, with the tag that was
+    /// drained to last: so no shard ever has a tag that a drain has ended.
+    pub(crate) fn grow(&self, tag: u32) {
+        self.words.grow(|| AtomicU64::new(word(tag, 0)));
+    }
+
+    /// Empties all shards, gives them `new_tag`, and hands what was in them to `take`.
     pub(crate) fn drain(&self, new_tag: u32, mut take: impl FnMut(u32, u32)) {
-        for stripe in &self.words {
-            let old = stripe.swap(word(new_tag, 0), Ordering::AcqRel);
+        for shard in self.words.all() {
+            let old = shard.swap(word(new_tag, 0), Ordering::AcqRel);
             if count_of(old) > 0 {
                 take(tag_of(old), count_of(old));
             }
         }
     }
 
-    /// The sum of all stripes, for tests.
+    /// The sum of all shards, for tests.
     #[cfg(test)]
     pub(crate) fn sum(&self) -> u64 {
-        let count =
-            |stripe: &CachePadded<AtomicU64>| u64::from(count_of(stripe.load(Ordering::Acquire)));
-        self.words.iter().map(count).sum()
+        let count = |shard: &AtomicU64| u64::from(count_of(shard.load(Ordering::Acquire)));
+        self.words.all().map(count).sum()
     }
 }
 
-/// A plain counter in stripes.
+/// A plain counter.
 #[derive(Debug)]
-pub(crate) struct StripedCounter {
-    counts: Box<[CachePadded<AtomicU64>]>,
+pub(crate) struct ShardedCounter {
+    counts: Sharded<AtomicU64>,
 }
 
-impl StripedCounter {
+impl ShardedCounter {
     pub(crate) fn new() -> Self {
         Self {
-            counts: (0..stripe_count())
-                .map(|_| CachePadded::new(AtomicU64::new(0)))
-                .collect(),
+            counts: Sharded::new(AtomicU64::new(0)),
         }
     }
 
+    /// `true` if it has just grown: what is taken at the same time may have to grow as well.
     #[inline]
-    pub(crate) fn add_one(&self) {
-        let stripe = &self.counts[thread_number() & (self.counts.len() - 1)];
-        stripe.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_one(&self) -> bool {
+        let shard = self.counts.mine();
+        let seen = shard.load(Ordering::Relaxed);
+        let new = seen.wrapping_add(1);
+        match shard.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => false,
+            Err(_) => {
+                shard.fetch_add(1, Ordering::Relaxed);
+                self.collided()
+            }
+        }
+    }
+
+    #[cold]
+    fn collided(&self) -> bool {
+        let crowded = self.counts.collided();
+        if crowded {
+            self.counts.grow(|| AtomicU64::new(0));
+        }
+        crowded
     }
 
     pub(crate) fn sum(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, count| {
+        self.counts.all().fold(0, |sum, count| {
             sum.wrapping_add(count.load(Ordering::Relaxed))
         })
     }
 
     /// Starts again at zero; what is added meanwhile is in the old count or in the new one.
     pub(crate) fn reset(&self) {
-        for count in &self.counts {
+        for count in self.counts.all() {
             count.store(0, Ordering::Relaxed);
         }
     }

@@ -1,0 +1,132 @@
+//! What the calls of one service share, so that none of them clones the service before it has to.
+//!
+//! A call that fails needs an instance of its own for later attempts. Cloning one for each call, in case, is what
+//! all threads then meet at: every handle inside has a count. Here a call takes hold of a *kit*, and makes the
+//! clone when the first attempt has failed.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::handle::{RetryPolicy, Shared};
+use crate::util::sharded::ArcShard;
+
+/// A service that is never called and never made ready: later attempts are made by clones of it. Behind a mutex
+/// because it need not be `Sync`; nobody waits for it but calls that have failed.
+pub(super) struct Kit<S> {
+    policy: ArcShard<Shared>,
+    spare: Mutex<S>,
+    /// Known here, so that futures need not ask for `Clone`.
+    clone: fn(&S) -> S,
+}
+
+impl<S> Kit<S> {
+    fn new(policy: &RetryPolicy, spare: S) -> Arc<Self>
+    where
+        S: Clone,
+    {
+        Arc::new(Self {
+            policy: policy.shared.mine(),
+            spare: Mutex::new(spare),
+            clone: S::clone,
+        })
+    }
+
+    fn spare(&self) -> S {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.clone)(&spare)
+    }
+}
+
+/// The kit of one instance of a service.
+///
+/// An instance that makes one call and is dropped (`service.clone().oneshot(request)`) gets no kit of its own, which
+/// would be a clone and an allocation: it hands on the one of the instance that it was cloned from.
+pub(super) struct Kits<S> {
+    kit: Option<Arc<Kit<S>>>,
+    /// The kit is this instance's alone: no other thread writes its count while the calls stay on this one.
+    own: bool,
+    called: bool,
+    /// For clones of an instance that has none: it may be cloned by many threads at once.
+    made_for_clones: OnceLock<Arc<Kit<S>>>,
+}
+
+impl<S> Kits<S> {
+    pub(super) const fn none() -> Self {
+        Self {
+            kit: None,
+            own: false,
+            called: false,
+            made_for_clones: OnceLock::new(),
+        }
+    }
+
+    /// The service, or the policy, is about to be changed: what was cloned from it is out of date.
+    pub(super) fn forget(&mut self) {
+        *self = Self::none();
+    }
+}
+
+impl<S: Clone> Kits<S> {
+    /// For an instance that is cloned: it shares its kit with the clone.
+    pub(super) fn clone_for(&self, policy: &RetryPolicy, service: &S) -> Self {
+        let kit = self.kit.as_ref().unwrap_or_else(|| {
+            self.made_for_clones
+                .get_or_init(|| Kit::new(policy, service.clone()))
+        });
+        Self {
+            kit: Some(Arc::clone(kit)),
+            ..Self::none()
+        }
+    }
+
+    /// What the call that follows takes along.
+    #[inline]
+    pub(super) fn take(&mut self, policy: &RetryPolicy, service: &S) -> Again<S> {
+        match &self.kit {
+            Some(kit) if self.own => Again::Kit(Arc::clone(kit)),
+            _ => self.take_anew(policy, service),
+        }
+    }
+
+    #[inline(never)]
+    fn take_anew(&mut self, policy: &RetryPolicy, service: &S) -> Again<S> {
+        if !std::mem::replace(&mut self.called, true) {
+            return match self.kit.take() {
+                Some(kit) => Again::Kit(kit),
+                None => Again::Own(policy.shared.mine(), Some(service.clone())),
+            };
+        }
+        let kit = Kit::new(policy, service.clone());
+        self.kit = Some(Arc::clone(&kit));
+        self.own = true;
+        Again::Kit(kit)
+    }
+}
+
+/// What a call needs for later attempts: the rules, and an instance of the service.
+pub(super) enum Again<S> {
+    Kit(Arc<Kit<S>>),
+    Own(ArcShard<Shared>, Option<S>),
+}
+
+impl<S> Again<S> {
+    #[inline]
+    pub(super) fn policy(&self) -> &Shared {
+        match self {
+            Self::Kit(kit) => &kit.policy,
+            Self::Own(policy, _) => policy,
+        }
+    }
+}
+
+impl<S> Again<S> {
+    /// The instance that makes later attempts.
+    pub(super) fn service(&mut self) -> Option<&mut S> {
+        if let Self::Kit(kit) = self {
+            *self = Self::Own(kit.policy.clone(), Some(kit.spare()));
+        }
+        match self {
+            Self::Own(_, service) => service.as_mut(),
+            Self::Kit(_) => None,
+        }
+    }
+}
