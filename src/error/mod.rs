@@ -5,17 +5,20 @@
 //! [`docs::errors`](crate::docs::errors) for how to match it.
 
 mod answer;
+mod circuit_open;
+mod contended;
 mod exhausted;
 mod rejection;
 
 pub(crate) use answer::Judgement;
 pub use answer::{Answer, AsError, RejectWith};
+pub use circuit_open::{CircuitOpen, OpenReason};
+pub(crate) use circuit_open::{Refusal, Trip};
+pub use contended::{Contended, ContendedReason, CycleStep, HolderInfo};
+pub(crate) use contended::{ContentionFacts, write_more};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
-pub use rejection::{
-    CircuitOpen, Contended, ContendedReason, CycleStep, HolderInfo, OpenReason, Rejection,
-};
-pub(crate) use rejection::{ContentionFacts, Refusal, Trip, write_more};
+pub use rejection::Rejection;
 
 use std::error::Error as StdError;
 use std::fmt;
