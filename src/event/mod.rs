@@ -5,22 +5,26 @@
 //! [`Observer`]. Events are made on the paths where something fails, waits or changes; a healthy
 //! call makes none.
 //!
-//! An observer runs on the task whose call caused the event, after every lock is gone. It cannot
+//! An observer runs on a task that uses the handle, after every lock is gone and everything is settled. It cannot
 //! change what happens to the call, and if it panics, the panic is caught and logged.
+//!
+//! State changes of one handle reach its observers one at a time and in the order in which they happened. What is
+//! frequent (a retry, a wait that ended, a refusal) is told by the call that caused it, so two of them may be told
+//! at the same time; their numbers say which came first.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 mod circuit_breaker;
 mod contention;
 mod feed;
+mod funnel;
 mod log;
 mod retry;
 
 pub use circuit_breaker::{Cause, CircuitBreakerEvent, CircuitState};
 pub use contention::ContentionEvent;
 pub use feed::{Entry, Feed};
+pub(crate) use funnel::{Funnel, guarded};
 pub use retry::RetryEvent;
 
 /// Something that happened in one of the patterns.
@@ -81,95 +85,19 @@ impl fmt::Display for Event {
 /// # Ok::<(), tower_bulwark::ConfigError>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Called after the event, on the task that caused it. Should be quick: the call waits.
+    /// Called after the event, on a task that uses the handle. Should be quick: the call waits.
     fn observe(&self, name: &str, event: &Event);
+
+    /// The same, with the number of the event: the events of one handle are numbered from 1 in the order in which
+    /// they happened. Calls [`observe`](Self::observe) unless it is implemented.
+    fn observe_numbered(&self, name: &str, number: u64, event: &Event) {
+        let _ = number;
+        self.observe(name, event);
+    }
 }
 
 impl<F: Fn(&str, &Event) + Send + Sync + 'static> Observer for F {
     fn observe(&self, name: &str, event: &Event) {
         self(name, event);
-    }
-}
-
-/// The one way from a pattern to the outside.
-#[derive(Clone)]
-pub(crate) struct Funnel {
-    name: Arc<str>,
-    observers: Arc<[Arc<dyn Observer>]>,
-}
-
-impl Funnel {
-    pub(crate) fn new(name: Arc<str>, observers: Vec<Arc<dyn Observer>>) -> Self {
-        Self {
-            name,
-            observers: observers.into(),
-        }
-    }
-
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// Whether anybody listens to what happens call by call.
-    pub(crate) fn hears_details(&self) -> bool {
-        !self.observers.is_empty() || log::logs_details()
-    }
-
-    /// Tells everybody. Never call this with a lock in hand.
-    pub(crate) fn publish(&self, event: &Event) {
-        log::log(&self.name, event);
-        for observer in self.observers.iter() {
-            guarded(&self.name, || observer.observe(&self.name, event));
-        }
-    }
-}
-
-impl fmt::Debug for Funnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Funnel")
-            .field("name", &self.name)
-            .field("observers", &self.observers.len())
-            .finish()
-    }
-}
-
-/// Runs a user's callback. A panic in it is logged, and is not the caller's problem.
-pub(crate) fn guarded(name: &str, callback: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(callback)) {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|s| (*s).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        tracing::error!(
-            name,
-            panic = message,
-            "a callback panicked; the call goes on"
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn an_observer_that_panics_silences_nobody() {
-        let heard = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&heard);
-        let funnel = Funnel::new(
-            "db".into(),
-            vec![
-                Arc::new(|_: &str, _: &Event| panic!("observer")),
-                Arc::new(move |name: &str, _: &Event| {
-                    assert_eq!(name, "db");
-                    count.fetch_add(1, Ordering::Relaxed);
-                }),
-            ],
-        );
-        funnel.publish(&Event::Retry(RetryEvent::Recovered { attempts: 2 }));
-        assert_eq!(heard.load(Ordering::Relaxed), 1);
     }
 }

@@ -21,7 +21,7 @@ use model::Breaker;
 pub(super) const S: Duration = Duration::from_secs(1);
 pub(super) const MS: Duration = Duration::from_millis(1);
 
-pub(super) fn breaker() -> Arc<Breaker> {
+fn breaker() -> Arc<Breaker> {
     Arc::new(Breaker::default())
 }
 
