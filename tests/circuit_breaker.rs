@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{pending, ready};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -20,7 +20,8 @@ use tower::balance::p2c::Balance;
 use tower::load::Constant;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::circuit_breaker::{
-    CircuitBreakerService, CircuitBreakerSnapshot, Permit, Recovery, Window,
+    Cause, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerService,
+    CircuitBreakerSnapshot, Permit, Recovery, Window,
 };
 use tower_bulwark::error::OpenReason;
 use tower_bulwark::observe::Feed;
@@ -92,7 +93,7 @@ async fn the_whole_circle_with_the_defaults() {
     assert_eq!(
         told(&feed),
         [
-            "closed -> open: 5 failures in a row; open for 60.000s (last failure: Down)",
+            "closed -> open: 5 consecutive failures; open for 60.000s (last failure: Down)",
             "open -> half-open: the open time is over",
             "half-open -> closed: 2 probes succeeded",
         ]
@@ -117,7 +118,7 @@ async fn a_refusal_says_who_why_since_when_and_when_to_come_back() {
     assert_eq!(refused.last_failure(), Some("Down"));
     assert_eq!(
         refused.to_string(),
-        "circuit breaker `openai` is open after 5 failures, retry after 48.000s (last failure: Down)"
+        "circuit breaker `openai` is open: 5 consecutive failures, retry after 48.000s (last failure: Down)"
     );
 }
 
@@ -265,7 +266,7 @@ async fn metrics_only_refuses_nobody_and_tells_what_it_would_do() {
     );
     assert_eq!(
         told(&feed)[1],
-        "would change closed -> open: 5 failures in a row"
+        "would change closed -> open: 5 consecutive failures"
     );
 }
 
@@ -313,6 +314,285 @@ async fn on_rejected_sees_each_refusal() {
     assert_eq!(breaker.snapshot().totals.rejected, 7);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_permit_held_by_hand_in_a_panic_is_a_failure_and_one_that_is_dropped_is_not() {
+    let breaker = CircuitBreaker::new("api");
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        let _permit = breaker.try_acquire().unwrap();
+        panic!("a bug in the decoder");
+    }));
+    drop(breaker.try_acquire().unwrap());
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.failures, totals.cancelled), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_classifier_that_panics_makes_a_failure_of_the_call() {
+    let breaker = CircuitBreaker::new("api");
+    let service = breaker
+        .layer()
+        .response_failure_if(|(): &()| panic!("a bug in the classifier"))
+        .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+    let call = AssertUnwindSafe(service.oneshot(())).catch_unwind();
+    assert!(call.await.is_err());
+    assert_eq!(breaker.snapshot().totals.failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_no_failure_is_a_success_and_an_ignored_one_is_neither() {
+    let calls = |breaker: &CircuitBreaker, ignore: bool| {
+        let layer = breaker.layer();
+        let service = service_fn(|(): ()| ready(Err::<(), _>(ApiError::Invalid)));
+        async move {
+            match ignore {
+                true => drop(
+                    layer
+                        .ignore_if(|_: &ApiError| true)
+                        .layer(service)
+                        .oneshot(())
+                        .await,
+                ),
+                false => drop(
+                    layer
+                        .failure_if(|_: &ApiError| false)
+                        .layer(service)
+                        .oneshot(())
+                        .await,
+                ),
+            }
+        }
+    };
+    for (ignore, state) in [
+        (true, CircuitState::HalfOpen),
+        (false, CircuitState::Closed),
+    ] {
+        let breaker = CircuitBreaker::new("api");
+        breaker.open_for(SECOND);
+        advance(SECOND).await;
+        for _ in 0..2 {
+            calls(&breaker, ignore).await;
+        }
+        assert_eq!(breaker.state(), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn watching_rates_does_not_stop_watching_for_consecutive_failures_unless_asked() {
+    for (asked, state) in [(false, CircuitState::Open), (true, CircuitState::Closed)] {
+        let builder = CircuitBreaker::builder("api").slow_call_rate(0.5, SECOND);
+        let builder = match asked {
+            true => builder.consecutive_failures(None),
+            false => builder,
+        };
+        let breaker = builder.build().unwrap();
+        fail(&breaker, 5).await;
+        assert_eq!(breaker.state(), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_without_effect_are_errors_that_name_them() {
+    let error = |builder: CircuitBreakerBuilder| builder.build().unwrap_err().to_string();
+    let builder = || CircuitBreaker::builder("api");
+    assert!(error(builder().window(Window::calls(7))).contains("window"));
+    assert!(error(builder().minimum_calls(7)).contains("minimum_calls"));
+    assert!(error(builder().consecutive_failures(None)).contains("consecutive_failures"));
+    assert!(error(builder().success_threshold(3).out_of(2)).contains("success_out_of"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_of_the_users_own_opens_it_and_one_that_panics_does_not() {
+    let rule = |panics: bool| {
+        CircuitBreaker::builder("api")
+            .consecutive_failures(None)
+            .trip_when(Window::calls(10), move |counts| {
+                assert!(!panics, "a bug in the rule");
+                counts.failures >= 2 && counts.calls <= 3
+            })
+            .build()
+            .unwrap()
+    };
+    let breaker = rule(false);
+    succeed(&breaker).await.unwrap();
+    fail(&breaker, 2).await;
+    assert_eq!(breaker.state(), CircuitState::Open);
+    assert_eq!(breaker.try_acquire().unwrap_err().cause(), &Cause::Custom);
+    let breaker = rule(true);
+    fail(&breaker, 9).await;
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert_eq!(breaker.snapshot().totals.failures, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_can_trip_it_for_the_time_of_the_config_which_grows() {
+    let recovery = Recovery::exponential(SECOND, 2.0, 60 * SECOND);
+    let builder = CircuitBreaker::builder("api").recovery(recovery);
+    let breaker = builder.build().unwrap();
+    let mut open_for = Vec::new();
+    for _ in 0..3 {
+        breaker.trip();
+        let left = breaker.snapshot().remaining_open.unwrap();
+        open_for.push(left.as_secs());
+        advance(left).await;
+    }
+    assert_eq!(open_for, [1, 2, 4]);
+    breaker.force_open();
+    breaker.trip();
+    assert_eq!(breaker.state(), CircuitState::ForcedOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_open_time_can_be_worked_out_from_what_is_known_of_the_opening() {
+    let recovery = Recovery::custom(60 * SECOND, |opening| match opening.failures {
+        20.. => panic!("a bug in the rule"),
+        n => u32::try_from(n).unwrap() * SECOND,
+    });
+    let open_time = |consecutive: u32| {
+        let builder = CircuitBreaker::builder("api").recovery(recovery.clone());
+        let breaker = builder.consecutive_failures(consecutive).build().unwrap();
+        for _ in 0..consecutive {
+            breaker.try_acquire().unwrap().failure();
+        }
+        breaker.snapshot().remaining_open.unwrap().as_secs()
+    };
+    assert_eq!([open_time(3), open_time(7), open_time(20)], [3, 7, 60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_keeps_the_state_and_says_what_it_changed() {
+    let breaker = CircuitBreaker::new("api");
+    fail(&breaker, 4).await;
+    let mut config = CircuitBreakerConfig::clone(&breaker.config());
+    config.consecutive_failures = Some(6);
+    config.probe_timeout = 5 * SECOND;
+    let change = breaker.update(config.clone()).unwrap();
+    assert_eq!(
+        change.to_string(),
+        "consecutive_failures: Some(5) -> Some(6); probe_timeout: 30s -> 5s"
+    );
+    assert!(breaker.update(config.clone()).unwrap().is_empty());
+    fail(&breaker, 1).await;
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    fail(&breaker, 1).await;
+    assert_eq!(
+        breaker.state(),
+        CircuitState::Open,
+        "the four are not forgotten"
+    );
+    config.max_probes = 0;
+    assert!(breaker.update(config).is_err());
+    assert_eq!(breaker.config().max_probes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_can_begin_to_watch_for_slow_calls_and_end_it() {
+    let breaker = CircuitBreaker::new("api");
+    let mut slow = CircuitBreakerConfig::clone(
+        &CircuitBreaker::builder("x")
+            .slow_call_rate(0.5, SECOND)
+            .minimum_calls(4)
+            .build()
+            .unwrap()
+            .config(),
+    );
+    let before = breaker.try_acquire().unwrap();
+    breaker.update(slow.clone()).unwrap();
+    before.success();
+    let hung: Vec<_> = (0..4).map(|_| breaker.try_acquire().unwrap()).collect();
+    advance(2 * SECOND).await;
+    assert_eq!(breaker.state(), CircuitState::Open);
+    drop(hung);
+    breaker.force_close();
+    let hung = breaker.try_acquire().unwrap();
+    slow.slow_calls = None;
+    breaker.update(slow).unwrap();
+    advance(9 * SECOND).await;
+    hung.success();
+    succeed(&breaker).await.unwrap();
+    let snapshot = breaker.snapshot();
+    assert_eq!(
+        (snapshot.state, snapshot.overdue),
+        (CircuitState::Closed, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_look_at_it_changes_nothing_and_costs_a_seed_no_number() {
+    let open_time = |looks: u32| {
+        let breaker = CircuitBreaker::builder("api")
+            .consecutive_failures(1)
+            .recovery(Recovery::fixed(60 * SECOND).jitter(0.5))
+            .seed(1)
+            .build()
+            .unwrap();
+        for _ in 0..looks {
+            let _ = (breaker.state(), breaker.snapshot(), format!("{breaker:?}"));
+        }
+        breaker.try_acquire().unwrap().failure();
+        breaker.snapshot().remaining_open
+    };
+    assert_eq!(open_time(0), open_time(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_metrics_only_mode_the_state_has_not_changed_since_the_command() {
+    let breaker = CircuitBreaker::new("api");
+    breaker.metrics_only();
+    advance(60 * SECOND).await;
+    fail(&breaker, 5).await;
+    assert_eq!(breaker.snapshot().since_state_change, 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_slow_calls_says_that_they_were_slow() {
+    let builder = CircuitBreaker::builder("api").slow_call_rate(0.5, SECOND);
+    let breaker = builder.minimum_calls(4).build().unwrap();
+    for _ in 0..4 {
+        let permit = breaker.try_acquire().unwrap();
+        advance(SECOND).await;
+        permit.success();
+    }
+    let refused = breaker.try_acquire().unwrap_err().to_string();
+    assert!(refused.contains("slow calls: 4 of the last 4"), "{refused}");
+    assert!(!refused.contains("failures"), "{refused}");
+    let snapshot = breaker.snapshot();
+    assert!(matches!(snapshot.cause, Some(Cause::SlowCallRate { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_count_for_as_long_as_they_hang_and_then_once_as_what_they_are() {
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(None)
+        .failure_rate(0.5, Window::calls(100))
+        .slow_call_rate(0.9, SECOND)
+        .build()
+        .unwrap();
+    let succeed = |n| (0..n).for_each(|_| breaker.try_acquire().unwrap().success());
+    succeed(40);
+    let hung: Vec<_> = (0..60).map(|_| breaker.try_acquire().unwrap()).collect();
+    advance(2 * SECOND).await;
+    succeed(100);
+    assert_eq!(breaker.snapshot().overdue, 60);
+    hung.into_iter().for_each(Permit::failure);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_hour_changes_nothing_in_a_window_of_ten_milliseconds() {
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(None)
+        .failure_rate(0.5, Window::time(10 * MS))
+        .minimum_calls(5)
+        .build()
+        .unwrap();
+    (0..2).for_each(|_| breaker.try_acquire().unwrap().success());
+    advance(10_800_006 * MS).await;
+    for _ in 0..5 {
+        breaker.try_acquire().unwrap().failure();
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
 // ---- Windows, slow calls ------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -320,6 +600,7 @@ async fn healthy_calls_by_the_hundred_thousand_do_not_slow_down_detection() {
     for window in [Window::calls(100), Window::time(10 * SECOND)] {
         let breaker = CircuitBreaker::builder("api")
             .failure_rate(0.5, window)
+            .consecutive_failures(None)
             .build()
             .unwrap();
         for _ in 0..100_000 {
@@ -393,7 +674,7 @@ async fn an_operators_opening_does_not_carry_the_words_of_an_unrelated_failure()
     breaker.open_for(SECOND);
     let refused = breaker.try_acquire().unwrap_err();
     assert_eq!((refused.last_failure(), refused.failure_count()), (None, 0));
-    assert!(breaker.snapshot().last_failure.is_some());
+    assert_eq!(breaker.snapshot().last_failure, None);
     let breaker = CircuitBreaker::new("api");
     fail(&breaker, 5).await;
     let refused = breaker.try_acquire().unwrap_err();
@@ -578,23 +859,76 @@ async fn an_open_circuit_never_touches_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_to_be_refused_does_not_go_back_to_pending() {
+async fn a_service_that_was_ready_to_refuse_looks_again_when_it_is_asked_again() {
     let breaker = CircuitBreaker::new("api");
     let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
-    let mut service = task::spawn(breaker.layer().layer(mock));
+    let mut service = task::spawn(breaker.layer::<Boxed>().layer(mock));
     handle.allow(0);
     breaker.force_open();
     assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
     breaker.force_close();
-    // The inner service is not ready, and was never asked: the call that follows is refused.
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_service_that_was_not_made_ready_is_refused_and_told_to_ask_again() {
+    let breaker = CircuitBreaker::new("api");
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let mut service = task::spawn(breaker.layer().layer(mock));
+    handle.allow(1);
+    breaker.force_open();
     assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    breaker.force_close();
     let mut call = task::spawn(service.call("x"));
     let refused: Error<Boxed> = assert_ready_err!(call.poll());
-    assert!(refused.is_rejection());
-    assert_pending!(
-        service.enter(|cx, mut s| s.poll_ready(cx)),
-        "and the next is not"
+    let Error::CircuitOpen(open) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(open.reason(), OpenReason::NotMadeReady);
+    assert_eq!(open.retry_after(), Some(Duration::ZERO));
+    assert!(
+        handle.next_request().now_or_never().is_none(),
+        "it was not ready"
     );
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_pending_is_woken_when_the_circuit_opens() {
+    let breaker = CircuitBreaker::new("api");
+    let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
+    let mut service = task::spawn(breaker.layer::<Boxed>().layer(mock));
+    handle.allow(0);
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    assert!(!service.is_woken());
+    fail(&breaker, 5).await;
+    assert!(service.is_woken());
+    assert_ready_ok!(service.enter(|cx, mut s| s.poll_ready(cx)), "to refuse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pending_while_open_a_service_is_woken_when_it_may_probe_and_not_before() {
+    let breaker = CircuitBreaker::new("api");
+    let layer = breaker.layer().pending_while_open();
+    let echo = service_fn(|(): ()| ready(Ok::<_, ApiError>(())));
+    let mut service = task::spawn(layer.layer(echo));
+    fail(&breaker, 5).await;
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    advance(60 * SECOND - MS).await;
+    assert!(!service.is_woken());
+    advance(MS).await;
+    assert!(service.is_woken());
+    // The first poll after the wait asks for the next, which finds it ready.
+    let mut ready = false;
+    for _ in 0..2 {
+        ready |= service.enter(|cx, mut s| s.poll_ready(cx)).is_ready();
+    }
+    assert!(ready);
+    // A place that is taken is waited for too.
+    let probe = breaker.try_acquire().unwrap();
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    drop(probe);
+    assert!(service.is_woken());
 }
 
 #[tokio::test(start_paused = true)]
@@ -640,7 +974,7 @@ async fn of_many_services_that_are_ready_at_once_one_probes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_taken_long_ago_is_asked_for_again_when_the_call_is_made() {
+async fn a_service_that_is_ready_has_no_place_before_its_call() {
     let breaker = CircuitBreaker::new("api");
     breaker.open_for(SECOND);
     advance(SECOND).await;
@@ -648,14 +982,18 @@ async fn a_place_taken_long_ago_is_asked_for_again_when_the_call_is_made() {
     let echo = || layer.layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
     let mut idle = echo();
     idle.ready().await.unwrap();
-    advance(31 * SECOND).await;
-    // Its lease is over: the place is another's, and the idle one may not call as well.
+    assert_eq!(breaker.snapshot().probes, 0);
     let held = breaker.try_acquire().unwrap();
     let refused = idle.call(()).await.unwrap_err();
     let Error::CircuitOpen(open) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(open.reason(), OpenReason::ProbesBusy);
+    assert_eq!(
+        open.retry_after(),
+        Some(30 * SECOND),
+        "the lease of the probe"
+    );
     drop(held);
     // One that became ready while half-open, and calls when the circuit has opened again.
     let mut idle = echo();
@@ -665,24 +1003,23 @@ async fn a_place_taken_long_ago_is_asked_for_again_when_the_call_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_dropped_while_ready_made_no_call_and_keeps_no_place() {
+async fn of_two_services_of_which_one_is_idle_the_other_probes() {
     let breaker = CircuitBreaker::new("api");
     breaker.open_for(SECOND);
     advance(SECOND).await;
-    let mut ready_one = breaker
-        .layer()
-        .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
-    ready_one.ready().await.unwrap();
-    assert_eq!(breaker.snapshot().probes, 1);
-    drop(ready_one);
-    let snapshot = breaker.snapshot();
-    assert_eq!((snapshot.probes, snapshot.totals.cancelled), (0, 0));
-    succeed(&breaker).await.unwrap();
+    let layer = breaker.layer();
+    let echo = || layer.layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+    let (mut idle, mut works) = (echo(), echo());
+    idle.ready().await.unwrap();
+    for _ in 0..2 {
+        works.ready().await.unwrap().call(()).await.unwrap();
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert_eq!(breaker.snapshot().totals.cancelled, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_waits_to_be_ready_does_not_throw_the_dice_of_a_ramp_again() {
-    // Half of the calls are let in: with a throw for each poll, hardly one service would get through.
+async fn a_ramp_throws_its_dice_once_for_each_call_and_never_for_readiness() {
     let breaker = CircuitBreaker::builder("api")
         .success_threshold(1)
         .ramp(100 * SECOND)
@@ -695,11 +1032,13 @@ async fn a_service_that_waits_to_be_ready_does_not_throw_the_dice_of_a_ramp_agai
     advance(45 * SECOND).await;
     let mut through = 0;
     for _ in 0..100 {
-        let (mock, mut handle) = tower_test::mock::pair::<&str, &str>();
-        let mut service = task::spawn(breaker.layer::<Boxed>().layer(mock));
-        handle.allow(0);
-        let refused = (0..10).any(|_| service.enter(|cx, mut s| s.poll_ready(cx)).is_ready());
-        through += u32::from(!refused);
+        let mut service = breaker
+            .layer()
+            .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+        for _ in 0..10 {
+            service.ready().await.unwrap();
+        }
+        through += u32::from(service.call(()).await.is_ok());
     }
     assert!((30..=70).contains(&through), "{through} of 100");
 }
@@ -707,17 +1046,15 @@ async fn a_service_that_waits_to_be_ready_does_not_throw_the_dice_of_a_ramp_agai
 #[tokio::test(start_paused = true)]
 async fn a_clone_starts_empty_handed() {
     let breaker = CircuitBreaker::new("api");
-    breaker.open_for(SECOND);
-    advance(SECOND).await;
-    let service = breaker
+    let mut original = breaker
         .layer()
         .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
-    let mut original = service;
+    breaker.force_open();
     original.ready().await.unwrap();
     let mut clone = original.clone();
-    clone.ready().await.unwrap();
-    assert!(clone.call(()).await.is_err(), "the place is the original's");
-    original.call(()).await.unwrap();
+    breaker.force_close();
+    clone.ready().await.unwrap().call(()).await.unwrap();
+    assert!(original.call(()).await.is_err(), "it was not made ready");
 }
 
 #[tokio::test(start_paused = true)]

@@ -301,7 +301,8 @@ impl<Res, E, F: Fn(Result<&Res, &E>) -> Verdict> Classify<Res, E> for ClassifyFn
     }
 }
 
-/// Errors that match are failures, other errors are ignored; responses go to the classifier inside.
+/// Errors that match are failures, other errors are successes: the service has answered. Responses go to the
+/// classifier inside.
 #[derive(Clone, Copy)]
 pub struct FailureIf<F, C> {
     pub(crate) matches: F,
@@ -314,7 +315,7 @@ impl<Res, E, F: Fn(&E) -> bool, C: Classify<Res, E>> Classify<Res, E> for Failur
         match result {
             Ok(_) => self.inner.classify(result),
             Err(error) if (self.matches)(error) => Verdict::failure(),
-            Err(_) => Verdict::ignored(),
+            Err(_) => Verdict::success(),
         }
     }
 }

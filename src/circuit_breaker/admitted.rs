@@ -1,13 +1,13 @@
 use std::fmt;
 
-use super::in_flight::Seat;
+use super::in_flight::Entry;
 use super::state::Ticket;
 use crate::util::time::Tick;
 
 /// What an admitted call is known by, in three words: it is moved with every call, and words that are
 /// written whole are read whole.
 pub(super) struct Admitted {
-    /// The lease of a probe, or the seat of a call that is timed: a call has one of them at most.
+    /// The lease of a probe, or the entry of a call that is timed: a call has one of them at most.
     place: u64,
     /// When it started; [`UNTIMED`] if nobody wants to know.
     started: Tick,
@@ -16,6 +16,7 @@ pub(super) struct Admitted {
 }
 
 const UNTIMED: Tick = Tick(0);
+const BY_HAND: u64 = 1 << 36;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -30,8 +31,8 @@ pub(super) enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Taken for a call that has not been made yet.
-    Reserved,
+    /// The call is on its way, and was left in a wait of this crate.
+    Waiting,
     /// The call is on its way.
     Started,
     /// User code is running right now: a permit that is dropped in this stage is dropped by a panic.
@@ -46,7 +47,7 @@ impl Kind {
 
 impl Stage {
     const SHIFT: u32 = 34;
-    const ALL: [Self; 4] = [Self::Reserved, Self::Started, Self::Running, Self::Settled];
+    const ALL: [Self; 4] = [Self::Waiting, Self::Started, Self::Running, Self::Settled];
 }
 
 impl Admitted {
@@ -121,19 +122,37 @@ impl Admitted {
         self.started = UNTIMED;
     }
 
-    /// Takes a seat; a probe has its lease instead.
-    pub(super) fn sit(&mut self, seat: Option<Seat>) {
+    /// Counted among the calls in flight; a probe has its lease instead.
+    pub(super) fn enter(&mut self, entry: Option<Entry>) {
         if !self.is_probe() {
-            self.place = seat.map_or(0, Seat::to_word);
+            self.place = entry.map_or(0, Entry::to_word);
         }
     }
 
-    /// Gives up the seat, if it has one.
-    pub(super) fn rise(&mut self) -> Option<Seat> {
+    /// Where it is counted among the calls in flight.
+    pub(super) fn entry(&self) -> Option<Entry> {
         match self.is_probe() {
             true => None,
-            false => Seat::from_word(std::mem::take(&mut self.place)),
+            false => Entry::from_word(self.place),
         }
+    }
+
+    /// Gives up its entry, if it has one.
+    pub(super) fn leave(&mut self) -> Option<Entry> {
+        let entry = self.entry();
+        if entry.is_some() {
+            self.place = 0;
+        }
+        entry
+    }
+
+    /// The permit is held by the user's own code.
+    pub(super) fn hold_by_hand(&mut self) {
+        self.bits |= BY_HAND;
+    }
+
+    pub(super) fn is_held_by_hand(&self) -> bool {
+        self.bits & BY_HAND != 0
     }
 }
 

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CircuitState;
-use super::config::{CircuitBreakerConfig, Recovery, SlowCalls, Window};
+use super::config::{CircuitBreakerConfig, Recovery, SlowCalls, Window, WindowCounts};
 use super::handle::CircuitBreaker;
-use super::shared::OnRejected;
+use super::shared::Callbacks;
 use crate::error::{CircuitOpen, ConfigError};
 use crate::event::CircuitBreakerEvent;
 use crate::event::{Event, Observer};
@@ -16,13 +16,11 @@ use crate::event::{Event, Observer};
 pub struct CircuitBreakerBuilder {
     name: Arc<str>,
     policy: CircuitBreakerConfig,
-    /// Whether `consecutive_failures` was asked for, or is only there by default.
-    counts_a_row: bool,
+    /// Whether `window` was asked for.
+    window: bool,
     /// `minimum_calls`, if it was asked for.
     minimum_calls: Option<u32>,
-    observers: Vec<Arc<dyn Observer>>,
-    on_rejected: Vec<OnRejected>,
-    seed: Option<u64>,
+    callbacks: Callbacks,
 }
 
 impl CircuitBreaker {
@@ -37,57 +35,76 @@ impl CircuitBreakerBuilder {
         Self {
             name,
             policy: CircuitBreakerConfig::default(),
-            counts_a_row: false,
+            window: false,
             minimum_calls: None,
-            observers: Vec::new(),
-            on_rejected: Vec::new(),
-            seed: None,
+            callbacks: Callbacks::default(),
         }
     }
 
-    /// Opens after `n` failures in a row. Default: 5, unless a rate is set; with both, whichever comes
-    /// first.
+    /// Starts with a config: one that was read from a file, or that another breaker has.
+    pub fn config(mut self, config: CircuitBreakerConfig) -> Self {
+        self.minimum_calls = Some(config.minimum_calls);
+        self.policy = config;
+        self
+    }
+
+    /// Opens after `n` consecutive failures; with `None` their number opens nothing. Default: 5, also beside a rate.
     ///
-    /// A row is the surest sign of an outage and the cheapest to watch. It does not see a service that
-    /// fails four times in five: take [`failure_rate`](Self::failure_rate) for that.
-    pub fn consecutive_failures(mut self, n: u32) -> Self {
-        self.policy.consecutive_failures = Some(n);
-        self.counts_a_row = true;
+    /// It is the surest sign of an outage and the cheapest to watch. It does not see a service that fails four times
+    /// in five: take [`failure_rate`](Self::failure_rate) for that.
+    pub fn consecutive_failures(mut self, n: impl Into<Option<u32>>) -> Self {
+        self.policy.consecutive_failures = n.into();
         self
     }
 
     /// Opens when this share of the calls in `window`, in (0, 1], failed. Not looked at below
-    /// [`minimum_calls`](Self::minimum_calls).
+    /// [`minimum_calls`](Self::minimum_calls). Default: off.
     ///
-    /// Replaces the default of 5 failures in a row; call
-    /// [`consecutive_failures`](Self::consecutive_failures) too to have both.
+    /// A breaker has one window: the rates and [`failure_count`](Self::failure_count) share it.
     pub fn failure_rate(mut self, rate: f64, window: Window) -> Self {
         self.policy.failure_rate = Some(rate);
         self.policy.window = window;
-        self.only_what_was_asked_for()
+        self
+    }
+
+    /// Opens when `n` of the calls in `window` failed, however few calls there were: `failure_count(5,
+    /// Window::calls(10))` is five failures of the last ten calls, `failure_count(5, Window::time(minute))` five within
+    /// a minute. [`minimum_calls`](Self::minimum_calls) does not matter to it. Default: off.
+    pub fn failure_count(mut self, n: u32, window: Window) -> Self {
+        self.policy.failure_count = Some(n);
+        self.policy.window = window;
+        self
+    }
+
+    /// Opens when `rule` says so. It is asked after each failure, overload and slow call of a closed circuit, on the
+    /// task that made the call, with no lock held; if it panics, the answer is no. Default: none.
+    pub fn trip_when(
+        mut self,
+        window: Window,
+        rule: impl Fn(&WindowCounts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.policy.window = window;
+        self.policy.has_rule = true;
+        self.callbacks.trip_when = Some(Arc::new(rule));
+        self
     }
 
     /// Opens when this share of the calls in the window, in (0, 1], took `threshold` or longer. A call
-    /// that still runs counts from that moment on (at most an eighth of the threshold later), so a
-    /// service that hangs opens the circuit before a single call returns.
+    /// that still runs counts from that moment on (at most an eighth of the threshold later) for as long as it hangs,
+    /// so a service that hangs opens the circuit before a single call returns. Time in waits of this crate, such as the
+    /// queue of a lock below, does not count. Default: off.
     ///
     /// The window is that of [`failure_rate`](Self::failure_rate), or else the last 100 calls; see
     /// [`window`](Self::window).
     pub fn slow_call_rate(mut self, rate: f64, threshold: Duration) -> Self {
         self.policy.slow_calls = Some(SlowCalls { rate, threshold });
-        self.only_what_was_asked_for()
-    }
-
-    fn only_what_was_asked_for(mut self) -> Self {
-        if !self.counts_a_row {
-            self.policy.consecutive_failures = None;
-        }
         self
     }
 
     /// The window of the rates. Default: the last 100 calls.
     pub fn window(mut self, window: Window) -> Self {
         self.policy.window = window;
+        self.window = true;
         self
     }
 
@@ -117,17 +134,35 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// How many probes must succeed to close the circuit; one that fails opens it again. Default: 2,
-    /// because one good answer may be luck.
+    /// How many probes must succeed to close the circuit. Default: 2, because one good answer may be luck.
+    ///
+    /// One that fails opens the circuit again, unless [`out_of`](Self::out_of) says otherwise. With slow calls
+    /// watched, a success that took longer than the threshold is a probe that failed.
     pub fn success_threshold(mut self, n: u32) -> Self {
         self.policy.success_threshold = n;
         self
     }
 
-    /// After how long the place of a probe may be given to another call. Default: 30 s. A probe that
-    /// hangs therefore never wedges the breaker; what it finds out in the end still counts.
+    /// Of so many probes [`success_threshold`](Self::success_threshold) must succeed: `success_threshold(2).out_of(3)`
+    /// closes the circuit after two good probes and opens it again after two bad ones. Default: of as many, so one
+    /// bad probe opens it.
+    pub fn out_of(mut self, n: u32) -> Self {
+        self.policy.success_out_of = Some(n);
+        self
+    }
+
+    /// A probe that has not ended after this long has failed, so a probe that hangs never wedges the breaker. Default:
+    /// 30 s. Time in waits of this crate does not count, up to as much again.
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
         self.policy.probe_timeout = timeout;
+        self
+    }
+
+    /// The longest time that the failure which opens the circuit may ask it to stay open, by a `Retry-After`, say; the
+    /// longer of that and the time of the config counts. Default: 5 minutes. Zero: what services ask for is not
+    /// looked at.
+    pub fn max_retry_after(mut self, longest: Duration) -> Self {
+        self.policy.max_retry_after = longest;
         self
     }
 
@@ -138,7 +173,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// A call that is dropped after it has run this long counts as a failure. Default: dropped calls say
+    /// A call that is dropped after it was at the service for this long counts as a failure. Default: dropped calls say
     /// nothing. Set it to the timeout of your callers, where they put one *around* the breaker: else a
     /// service that hangs is never seen to fail.
     pub fn cancelled_is_failure_after(mut self, limit: Duration) -> Self {
@@ -146,7 +181,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Whether an [overload](crate::Outcome::Overload) (a `429`, say) counts as a failure in a row, and fails
+    /// Whether an [overload](crate::Outcome::Overload) (a `429`, say) counts as a consecutive failure, and fails
     /// a probe. Default: `false`: a service that says "slow down" answers, and cutting it off is no way to
     /// slow down. To a [`failure_rate`](Self::failure_rate) it is a failure either way.
     pub fn overload_is_failure(mut self, counts: bool) -> Self {
@@ -156,7 +191,7 @@ impl CircuitBreakerBuilder {
 
     /// Is told of every event of this breaker.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.callbacks.observers.push(Arc::new(observer));
         self
     }
 
@@ -175,13 +210,13 @@ impl CircuitBreakerBuilder {
 
     /// Is called with each rejection.
     pub fn on_rejected(mut self, callback: impl Fn(&CircuitOpen) + Send + Sync + 'static) -> Self {
-        self.on_rejected.push(Arc::new(callback));
+        self.callbacks.on_rejected.push(Arc::new(callback));
         self
     }
 
     /// Makes jitter and ramp repeatable. Default: random numbers of the system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.callbacks.seed = Some(seed);
         self
     }
 
@@ -199,15 +234,9 @@ impl CircuitBreakerBuilder {
         extra: Option<Arc<dyn Observer>>,
     ) -> Result<CircuitBreaker, ConfigError> {
         let policy = self.checked_config()?;
-        let mut observers = self.observers;
-        observers.extend(extra);
-        Ok(CircuitBreaker::from_parts(
-            self.name,
-            policy,
-            observers,
-            self.on_rejected,
-            self.seed,
-        ))
+        let mut callbacks = self.callbacks;
+        callbacks.observers.extend(extra);
+        Ok(CircuitBreaker::from_parts(self.name, policy, callbacks))
     }
 
     pub(crate) fn name_ref(&self) -> &Arc<str> {
@@ -225,6 +254,21 @@ impl CircuitBreakerBuilder {
             (None, Window::LastTime(_)) => policy.minimum_calls,
         };
         policy.check()?;
+        let advice = "no rate is watched, so it has no effect: set `failure_rate`, `failure_count` or `slow_call_rate`, or leave it out";
+        if self.window && !policy.uses_window() {
+            return Err(ConfigError::new("window", policy.window, advice));
+        }
+        if self
+            .minimum_calls
+            .is_some_and(|n| n != CircuitBreakerConfig::default().minimum_calls)
+            && !policy.uses_rates()
+        {
+            return Err(ConfigError::new(
+                "minimum_calls",
+                policy.minimum_calls,
+                advice,
+            ));
+        }
         Ok(policy)
     }
 }

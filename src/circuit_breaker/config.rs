@@ -1,6 +1,9 @@
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::ConfigError;
+use crate::error::{ConfigChange, ConfigError, config_change};
 
 /// Over which calls a failure rate is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +41,71 @@ pub struct SlowCalls {
     pub threshold: Duration,
 }
 
+/// What is known of the recent calls; see `trip_when` on the builder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowCounts {
+    /// Calls in the window that have ended.
+    pub calls: u64,
+    /// Of those, the ones that failed.
+    pub failures: u64,
+    /// Of those, the ones that were slow.
+    pub slow: u64,
+    /// Calls that still run past the slow threshold.
+    pub overdue: u64,
+    /// Failures one after the other, up to now.
+    pub consecutive_failures: u32,
+}
+
 /// How long a circuit stays open before it is probed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Recovery {
     first: Duration,
     multiplier: f64,
     max: Duration,
     jitter: f64,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    custom: Option<OpenTime>,
+}
+
+type OpenTime = Arc<dyn Fn(&Opening) -> Duration + Send + Sync>;
+
+/// What is known when a circuit opens; see [`Recovery::custom`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opening {
+    /// How often it has opened before without having stayed closed for as long as it had been open; 0 for the first
+    /// time.
+    pub reopened: u32,
+    /// How many failures opened it: consecutive ones, those in the window, or probes.
+    pub failures: u64,
+    /// How many calls are in the window; 0 without a window.
+    pub calls: u64,
+}
+
+impl fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery")
+            .field("first", &self.first)
+            .field("multiplier", &self.multiplier)
+            .field("max", &self.max)
+            .field("jitter", &self.jitter)
+            .field("custom", &self.custom.is_some())
+            .finish()
+    }
+}
+
+impl PartialEq for Recovery {
+    fn eq(&self, other: &Self) -> bool {
+        let same_custom = match (&self.custom, &other.custom) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let plain = |it: &Self| (it.first, it.multiplier, it.max, it.jitter);
+        same_custom && plain(self) == plain(other)
+    }
 }
 
 impl Recovery {
@@ -57,11 +117,13 @@ impl Recovery {
             multiplier: 1.0,
             max: delay,
             jitter: 0.0,
+            custom: None,
         }
     }
 
-    /// `first`, then `multiplier` times longer each time the circuit opens again without having been
-    /// closed in between, at most `max`.
+    /// `first`, then `multiplier` times longer each time the circuit opens again, at most `max`. It starts again with
+    /// `first` once the circuit has stayed closed for as long as it last was open, so a service that fails whenever
+    /// it is used again rests longer each time.
     #[must_use]
     pub const fn exponential(first: Duration, multiplier: f64, max: Duration) -> Self {
         Self {
@@ -69,25 +131,54 @@ impl Recovery {
             multiplier,
             max,
             jitter: 0.0,
+            custom: None,
+        }
+    }
+
+    /// As long as `open_time` says, at most `max`: from the number of failures, from their rate, from how often it
+    /// has opened already.
+    ///
+    /// `open_time` is called under the lock of the breaker: it should compute a number and nothing else, and must
+    /// not ask the breaker. If it panics, the circuit opens for `max`.
+    #[must_use]
+    pub fn custom(
+        max: Duration,
+        open_time: impl Fn(&Opening) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            custom: Some(Arc::new(open_time)),
+            ..Self::fixed(max)
         }
     }
 
     /// Spreads the delay by up to this share of it, in \[0, 1\], up and down, within the cap: so that
     /// a fleet does not probe at the same moment.
     #[must_use]
-    pub const fn jitter(mut self, share: f64) -> Self {
+    pub fn jitter(mut self, share: f64) -> Self {
         self.jitter = share;
         self
     }
 
-    /// The delay of the opening number `reopened` (0 for the first), for `unit` in [0, 1).
-    pub(crate) fn delay(&self, reopened: u32, unit: f64) -> Duration {
+    /// How long the circuit stays open, for `unit` in [0, 1).
+    pub(crate) fn delay(&self, opening: &Opening, unit: f64) -> Duration {
+        if let Some(custom) = &self.custom {
+            let delay = catch_unwind(AssertUnwindSafe(|| custom(opening)));
+            return self.spread(delay.unwrap_or(self.max).min(self.max), unit);
+        }
+        let reopened = opening.reopened;
         let factor = self.multiplier.powf(f64::from(reopened));
         if self.jitter == 0.0 && factor == 1.0 {
             return self.first; // As it was given, to the nanosecond.
         }
+        self.spread(seconds(self.first.as_secs_f64() * factor), unit)
+    }
+
+    fn spread(&self, delay: Duration, unit: f64) -> Duration {
+        if self.jitter == 0.0 {
+            return delay.min(self.max);
+        }
         let max = self.max.as_secs_f64();
-        let delay = (self.first.as_secs_f64() * factor).min(max);
+        let delay = delay.as_secs_f64().min(max);
         let low = delay * (1.0 - self.jitter);
         let high = (delay * (1.0 + self.jitter)).min(max);
         seconds(low + (high - low) * unit).min(self.max)
@@ -132,16 +223,19 @@ fn seconds(secs: f64) -> Duration {
 
 /// What a circuit breaker goes by. Made by its builder, and immutable.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct CircuitBreakerConfig {
-    /// So many failures in a row open the circuit.
+    /// So many consecutive failures open the circuit.
     pub consecutive_failures: Option<u32>,
     /// This share of failures in the window opens it.
     pub failure_rate: Option<f64>,
+    /// So many failures in the window open it, however few calls there were.
+    pub failure_count: Option<u32>,
     /// Too many slow calls in the window open it.
     pub slow_calls: Option<SlowCalls>,
-    /// The window of both rates.
+    /// The window of the rates and of the count.
     pub window: Window,
     /// Below so many calls in the window no rate is looked at.
     pub minimum_calls: u32,
@@ -151,14 +245,21 @@ pub struct CircuitBreakerConfig {
     pub max_probes: u32,
     /// How many probes must succeed to close the circuit.
     pub success_threshold: u32,
-    /// After this long the place of a probe may be given to another call.
+    /// Out of how many; `None` is out of as many, so that one failed probe opens it again.
+    pub success_out_of: Option<u32>,
+    /// A probe that has not ended after this long has failed.
     pub probe_timeout: Duration,
     /// How long after closing the traffic is let in gradually.
     pub ramp: Option<Duration>,
     /// A call that was dropped after it had run this long counts as a failure.
     pub cancelled_is_failure_after: Option<Duration>,
-    /// Whether an overload counts as a failure in a row.
+    /// Whether an overload counts as a consecutive failure.
     pub overload_is_failure: bool,
+    /// The longest time that the failure which opens the circuit may ask it to stay open.
+    pub max_retry_after: Duration,
+    /// There is a rule of the user's own, which looks at the window.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) has_rule: bool,
 }
 
 impl Default for CircuitBreakerConfig {
@@ -166,16 +267,20 @@ impl Default for CircuitBreakerConfig {
         Self {
             consecutive_failures: Some(5),
             failure_rate: None,
+            failure_count: None,
             slow_calls: None,
             window: Window::LastCalls(100),
             minimum_calls: 20,
             recovery: Recovery::fixed(Duration::from_secs(60)),
             max_probes: 1,
             success_threshold: 2,
+            success_out_of: None,
             probe_timeout: Duration::from_secs(30),
             ramp: None,
             cancelled_is_failure_after: None,
             overload_is_failure: false,
+            max_retry_after: Duration::from_secs(300),
+            has_rule: false,
         }
     }
 }
@@ -188,6 +293,16 @@ impl CircuitBreakerConfig {
         self.failure_rate.is_some() || self.slow_calls.is_some()
     }
 
+    pub(crate) fn uses_window(&self) -> bool {
+        self.uses_rates() || self.failure_count.is_some() || self.has_rule
+    }
+
+    /// How many probes may fail without opening the circuit again.
+    pub(crate) fn probes_that_may_fail(&self) -> u32 {
+        let out_of = self.success_out_of.unwrap_or(self.success_threshold);
+        out_of.saturating_sub(self.success_threshold)
+    }
+
     /// Whether it matters when a call started.
     pub(crate) fn times_calls(&self) -> bool {
         self.slow_calls.is_some() || self.cancelled_is_failure_after.is_some()
@@ -195,6 +310,29 @@ impl CircuitBreakerConfig {
 
     pub(crate) fn is_random(&self) -> bool {
         self.ramp.is_some() || self.recovery.is_random()
+    }
+
+    /// What differs in `new`.
+    pub(crate) fn difference(&self, new: &Self) -> ConfigChange {
+        config_change!(
+            self,
+            new,
+            consecutive_failures,
+            failure_rate,
+            failure_count,
+            slow_calls,
+            window,
+            minimum_calls,
+            recovery,
+            max_probes,
+            success_threshold,
+            success_out_of,
+            probe_timeout,
+            ramp,
+            cancelled_is_failure_after,
+            overload_is_failure,
+            max_retry_after,
+        )
     }
 
     /// Finds what cannot work.
@@ -209,6 +347,12 @@ impl CircuitBreakerConfig {
                 let advice = "the circuit could never close again: give at least 1";
                 return Err(ConfigError::new(setting, value, advice));
             }
+        }
+        if let Some(out_of) = self.success_out_of
+            && out_of < self.success_threshold
+        {
+            let advice = "so many probes could never succeed: give at least `success_threshold`";
+            return Err(ConfigError::new("success_out_of", out_of, advice));
         }
         if self.max_probes > 10_000 {
             let advice = "probes are few by nature: give at most 10000";
@@ -241,6 +385,10 @@ impl CircuitBreakerConfig {
     }
 
     fn check_tripping(&self) -> Result<(), ConfigError> {
+        if self.consecutive_failures.is_none() && !self.uses_window() {
+            let advice = "nothing could ever open the circuit: give a number, or a rate";
+            return Err(ConfigError::new("consecutive_failures", "None", advice));
+        }
         if self.consecutive_failures == Some(0) {
             let advice = "the circuit would open without a failure: give at least 1";
             return Err(ConfigError::new("consecutive_failures", 0, advice));
@@ -261,14 +409,18 @@ impl CircuitBreakerConfig {
             let advice = "every call would be slow: give a duration above zero";
             return Err(ConfigError::new("slow_call_rate", Duration::ZERO, advice));
         }
-        if self.uses_rates() {
+        if self.failure_count == Some(0) {
+            let advice = "the circuit would open without a failure: give at least 1";
+            return Err(ConfigError::new("failure_count", 0, advice));
+        }
+        if self.uses_window() {
             self.check_window()?;
         }
         Ok(())
     }
 
     fn check_window(&self) -> Result<(), ConfigError> {
-        if self.minimum_calls == 0 {
+        if self.uses_rates() && self.minimum_calls == 0 {
             let advice = "one failure would be a rate of 100 %: give at least 1, better 10";
             return Err(ConfigError::new("minimum_calls", 0, advice));
         }
@@ -277,7 +429,15 @@ impl CircuitBreakerConfig {
                 let advice = "give a number of calls from 1 to 1000000";
                 Err(ConfigError::new("window", self.window, advice))
             }
-            Window::LastCalls(size) if self.minimum_calls as usize > size => {
+            Window::LastCalls(size) if self.failure_count.is_some_and(|n| n as usize > size) => {
+                let advice = "the window never holds so many calls, so the circuit could never open: give at most the size of the window";
+                Err(ConfigError::new(
+                    "failure_count",
+                    self.failure_count,
+                    advice,
+                ))
+            }
+            Window::LastCalls(size) if self.uses_rates() && self.minimum_calls as usize > size => {
                 let advice = "the window never holds so many calls, so the circuit could never open: give at most the size of the window";
                 Err(ConfigError::new(
                     "minimum_calls",

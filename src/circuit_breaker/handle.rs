@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::admitted::Admitted;
 use super::config::CircuitBreakerConfig;
 use super::permit::Permit;
-use super::shared::{OnRejected, Shared};
+use super::shared::{Callbacks, Shared};
 use super::snapshot::CircuitBreakerSnapshot;
-use super::state::{Command, Effects};
+use super::state::{Command, Effects, State};
 use super::{CircuitBreakerEvent, CircuitState};
-use crate::error::CircuitOpen;
-use crate::event::{Event, Observer};
+use crate::error::{CircuitOpen, ConfigChange, ConfigError};
+use crate::event::Event;
 use crate::util::sharded::ShardedArc;
 use crate::util::time;
 
@@ -33,22 +33,17 @@ impl CircuitBreaker {
         Self::from_parts(
             name.into(),
             CircuitBreakerConfig::default(),
-            Vec::new(),
-            Vec::new(),
-            None,
+            Callbacks::default(),
         )
     }
 
     pub(super) fn from_parts(
         name: Arc<str>,
-        policy: CircuitBreakerConfig,
-        observers: Vec<Arc<dyn Observer>>,
-        on_rejected: Vec<OnRejected>,
-        seed: Option<u64>,
+        config: CircuitBreakerConfig,
+        callbacks: Callbacks,
     ) -> Self {
-        let shared = Shared::new(name, policy, observers, on_rejected, seed);
         Self {
-            shared: ShardedArc::new(shared),
+            shared: ShardedArc::new(Shared::new(name, config, callbacks)),
         }
     }
 
@@ -60,8 +55,20 @@ impl CircuitBreaker {
 
     /// What it goes by.
     #[must_use]
-    pub fn config(&self) -> &CircuitBreakerConfig {
-        &self.shared.policy
+    pub fn config(&self) -> Arc<CircuitBreakerConfig> {
+        self.shared.config()
+    }
+
+    /// Goes by another config from now on, and returns what that changes.
+    ///
+    /// The state, the permits in use and the totals are kept. The window is kept if it stays the same; another one
+    /// starts empty. A circuit that is open stays open for the time it was opened for.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a setting that cannot work; nothing is changed then.
+    pub fn update(&self, config: CircuitBreakerConfig) -> Result<ConfigChange, ConfigError> {
+        self.shared.update(config)
     }
 
     /// Asks for admission. The permit must be settled with how the call ended; a permit that is
@@ -86,6 +93,15 @@ impl CircuitBreaker {
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
         match self.try_acquire_plain() {
+            Some(permit) => Ok(permit.by_hand()),
+            None => self.acquire().map(Permit::by_hand),
+        }
+    }
+
+    /// The same, for a call that this crate makes itself.
+    #[inline]
+    pub(super) fn admit(&self) -> Result<Permit, CircuitOpen> {
+        match self.try_acquire_plain() {
             Some(permit) => Ok(permit),
             None => self.acquire(),
         }
@@ -107,23 +123,24 @@ impl CircuitBreaker {
         }
     }
 
-    /// The state as a call would meet it now: an open circuit whose time is over is half-open.
+    /// The state as a call would meet it now: an open circuit whose time is over is half-open, and calls that have
+    /// become overdue meanwhile are counted.
     #[must_use]
     pub fn state(&self) -> CircuitState {
         let now = time::now();
-        let (state, effects) = self.shared.with_core(now, |state, _| state.effective(now));
-        self.shared.tell(effects);
-        state
+        let look = |state: &mut State, _: &_| (state.effective(now), Effects::default());
+        self.shared.with_core(now, look)
     }
 
     /// Everything there is to know, at one moment.
     #[must_use]
     pub fn snapshot(&self) -> CircuitBreakerSnapshot {
         let now = time::now();
-        let (snapshot, effects) = self.shared.with_core(now, |state, shared| {
-            CircuitBreakerSnapshot::new(shared.name(), &shared.policy, state, now)
+        let name = self.shared.name();
+        let snapshot = self.shared.with_core(now, |state, config| {
+            let snapshot = CircuitBreakerSnapshot::new(name, config, state, now);
+            (snapshot, Effects::default())
         });
-        self.shared.tell(effects);
         snapshot.with_rejected(self.shared.rejections())
     }
 
@@ -168,13 +185,17 @@ impl CircuitBreaker {
         self.command(Command::OpenFor(delay));
     }
 
+    /// Opens the circuit as a rule of the config would: for the time that the config gives, growing from opening to
+    /// opening. Nothing happens while it is open, forced open or disabled.
+    pub fn trip(&self) {
+        self.command(Command::Trip(self.shared.unit()));
+    }
+
     fn command(&self, command: Command) {
         let now = time::now();
-        let (change, mut effects) = self.shared.with_core(now, |state, shared| {
-            state.command(&shared.policy, command, now)
+        self.shared.with_core(now, |state, config| {
+            ((), state.command(config, command, now).into())
         });
-        effects.extend(change.map(Effects::from));
-        self.shared.tell(effects);
     }
 }
 
@@ -182,8 +203,8 @@ impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("name", &self.name())
-            .field("state", &self.state())
-            .field("config", self.config())
+            .field("state", &self.shared.core().effective(time::now()))
+            .field("config", &self.config())
             .finish_non_exhaustive()
     }
 }

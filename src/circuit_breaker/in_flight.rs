@@ -39,20 +39,22 @@ pub(super) struct InFlight {
     width: u64,
     shards: Sharded<Buckets>,
     next_sweep: AtomicU64,
+    /// When it was swept last; written by whoever holds the lock.
+    last_sweep: AtomicU64,
 }
 
 /// Where a running call is counted: the bucket and the shard, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seat(NonZeroU64);
+pub(super) struct Entry(NonZeroU64);
 
-const LANE_BITS: u32 = 16;
+const SHARD_BITS: u32 = 16;
 const TAKEN: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
-impl Seat {
+impl Entry {
     fn new(shard: usize, bucket: Bucket) -> Self {
         let tag = bucket.word(0) >> COUNT_BITS;
-        let shard = shard as u64 & ((1 << LANE_BITS) - 1);
-        Self(TAKEN | tag << LANE_BITS | shard)
+        let shard = shard as u64 & ((1 << SHARD_BITS) - 1);
+        Self(TAKEN | tag << SHARD_BITS | shard)
     }
 
     pub(super) fn to_word(self) -> u64 {
@@ -64,11 +66,11 @@ impl Seat {
     }
 
     fn shard(self) -> usize {
-        (self.0.get() & ((1 << LANE_BITS) - 1)) as usize
+        (self.0.get() & ((1 << SHARD_BITS) - 1)) as usize
     }
 
     fn bucket(self) -> Bucket {
-        let tag = (self.0.get() ^ TAKEN.get()) >> LANE_BITS;
+        let tag = (self.0.get() ^ TAKEN.get()) >> SHARD_BITS;
         Bucket::read(tag << COUNT_BITS).0
     }
 }
@@ -100,6 +102,7 @@ impl InFlight {
             width: nanos(threshold).div_ceil(TO_THRESHOLD).max(1),
             shards: Sharded::new(empty()),
             next_sweep: AtomicU64::new(0),
+            last_sweep: AtomicU64::new(0),
         }
     }
 
@@ -112,7 +115,7 @@ impl InFlight {
 
     /// Counts a call of `epoch` that starts at `now`. `None` if other calls are in its bucket, of long
     /// ago or of another epoch: sweep first.
-    pub(super) fn enter(&self, epoch: u32, now: Tick) -> Option<Seat> {
+    pub(super) fn enter(&self, epoch: u32, now: Tick) -> Option<Entry> {
         let bucket = self.bucket(epoch, now);
         let (shard, words) = self.shards.mine_numbered();
         let word = &words[bucket.number as usize % BUCKETS];
@@ -130,7 +133,7 @@ impl InFlight {
                     if collided && self.shards.collided() {
                         self.shards.grow(empty);
                     }
-                    return Some(Seat::new(shard, bucket));
+                    return Some(Entry::new(shard, bucket));
                 }
                 Err(other) => {
                     collided = other != seen;
@@ -142,8 +145,8 @@ impl InFlight {
 
     /// A call ended. `false` if it was swept before: if its epoch still goes on, it has been counted as
     /// slow.
-    pub(super) fn exit(&self, seat: Seat) -> bool {
-        let (shard, wanted) = (seat.shard(), seat.bucket());
+    pub(super) fn exit(&self, entry: Entry) -> bool {
+        let (shard, wanted) = (entry.shard(), entry.bucket());
         let word = &self.shards.at(shard)[wanted.number as usize % BUCKETS];
         let mut seen = word.load(Ordering::Relaxed);
         loop {
@@ -169,6 +172,11 @@ impl InFlight {
         self.next_sweep
             .store(now.0.saturating_add(self.width), Ordering::Relaxed);
         let newest = self.bucket(epoch, now);
+        let last = Tick(self.last_sweep.swap(now.0, Ordering::Relaxed));
+        // A call that starts more than a bucket after a sweep sweeps first. So nothing is younger than that, and
+        // after a long pause all that is left is overdue, whatever the cut numbers of the buckets say.
+        let longest = self.width.saturating_mul(TO_THRESHOLD + 3);
+        let all_are_old = now.0.saturating_sub(last.0) > longest;
         let mut overdue = 0;
         for word in self.shards.all().flatten() {
             let mut seen = word.load(Ordering::Acquire);
@@ -177,7 +185,7 @@ impl InFlight {
                 // A bucket one wider than the threshold ago ended at least a threshold ago. One that is
                 // ahead (of a clock read a little later) looks very old, and is not.
                 let age = newest.number.wrapping_sub(bucket.number) & NUMBER_MASK;
-                if !foreign && !(TO_THRESHOLD + 1..NUMBER_MASK / 2).contains(&age) {
+                if !foreign && !all_are_old && !(TO_THRESHOLD + 1..NUMBER_MASK / 2).contains(&age) {
                     break;
                 }
                 let new = bucket.word(0);

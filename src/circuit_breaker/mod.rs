@@ -112,6 +112,7 @@
 mod admitted;
 mod builder;
 mod config;
+mod fast;
 mod handle;
 mod in_flight;
 mod permit;
@@ -121,10 +122,12 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wakers;
 
-pub use crate::event::{Cause, CircuitBreakerEvent, CircuitState};
+pub use crate::error::{Cause, CircuitState};
+pub use crate::event::CircuitBreakerEvent;
 pub use builder::CircuitBreakerBuilder;
-pub use config::{CircuitBreakerConfig, Recovery, SlowCalls, Window};
+pub use config::{CircuitBreakerConfig, Opening, Recovery, SlowCalls, Window, WindowCounts};
 pub use handle::CircuitBreaker;
 pub use permit::Permit;
 pub use service::{CircuitBreakerFuture, CircuitBreakerLayer, CircuitBreakerService};

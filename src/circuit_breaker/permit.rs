@@ -1,5 +1,6 @@
 use std::fmt;
 use std::task::Poll;
+use std::thread;
 
 use super::admitted::{Admitted, Stage};
 use super::shared::Shared;
@@ -10,10 +11,15 @@ use crate::util::sharded::ArcShard;
 
 /// Proof that a call was admitted.
 ///
-/// Settle it with how the call ended; each permit counts once. A permit that is dropped counts as
-/// cancelled: it gives back its place and is neither success nor failure, with two exceptions. It is
-/// a failure when the call was dropped because an attempt timeout of [`RetryLayer`](crate::RetryLayer)
-/// or the policy's `cancelled_is_failure_after` had passed, and when the call panicked.
+/// Settle it with how the call ended; each permit counts once. A permit that is dropped counts as cancelled: it gives
+/// back its place and is neither success nor failure. It is a failure when the call was at the service and
+///
+/// - was dropped because an attempt timeout of [`RetryLayer`](crate::RetryLayer) had passed, or after
+///   `cancelled_is_failure_after`, or
+/// - panicked.
+///
+/// A call that is dropped while it waits for something of this crate (a permit of a lock, the backoff of an inner
+/// retry) is cancelled, whoever dropped it and why.
 #[must_use = "settle it with how the call ended: a dropped permit counts as cancelled"]
 pub struct Permit {
     shared: ArcShard<Shared>,
@@ -31,11 +37,10 @@ impl Permit {
         }
     }
 
-    /// A permit for a call that may follow. Dropped before [`restart`](Self::restart), it was never there.
-    pub(super) fn reserved(shared: ArcShard<Shared>, admitted: Admitted) -> Self {
-        let mut permit = Self::new(shared, admitted);
-        permit.admitted.set_stage(Stage::Reserved);
-        permit
+    /// The same permit, for code that settles it by hand.
+    pub(super) fn by_hand(mut self) -> Self {
+        self.admitted.hold_by_hand();
+        self
     }
 
     /// The call succeeded.
@@ -48,11 +53,10 @@ impl Permit {
         self.settle(Outcome::Failure);
     }
 
-    /// The call failed, with this message (at most 256 bytes are kept): they appear in rejections, events
-    /// and snapshots.
-    pub fn failure_because(self, error: &dyn fmt::Display) {
-        let message = message(error);
-        self.settle_with(Outcome::Failure, Some(message));
+    /// The call failed, with this message (at most 256 bytes are kept): it appears in rejections, events and
+    /// snapshots.
+    pub fn failure_because(mut self, error: &dyn fmt::Display) {
+        self.settle_in_place(Judgement::failure(message(error)));
     }
 
     /// The service had no room for the call.
@@ -66,20 +70,15 @@ impl Permit {
     }
 
     /// The call ended with `outcome`.
-    pub fn settle(self, outcome: Outcome) {
-        self.settle_with(outcome, None);
-    }
-
-    fn settle_with(mut self, outcome: Outcome, message: Option<String>) {
-        self.settle_in_place(outcome, message);
+    pub fn settle(mut self, outcome: Outcome) {
+        self.settle_in_place(Judgement::plain(outcome));
     }
 
     #[inline(never)]
-    fn settle_in_place(&mut self, outcome: Outcome, message: Option<String>) {
+    fn settle_in_place(&mut self, judged: Judgement) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
-            self.shared
-                .settle(&mut self.admitted, &self.frame, outcome, message);
+            self.shared.settle(&mut self.admitted, &self.frame, judged);
         }
     }
 
@@ -92,7 +91,7 @@ impl Permit {
     /// makes the call no slow one.
     #[cfg(feature = "http")]
     pub(crate) fn answered(&mut self) {
-        self.shared.stop_timing(&mut self.admitted);
+        self.shared.stop_timing(&mut self.admitted, &self.frame);
     }
 
     /// Settles with what a classifier said.
@@ -105,7 +104,7 @@ impl Permit {
             self.admitted.set_stage(Stage::Settled);
             return;
         }
-        self.settle_in_place(judged.outcome, judged.message);
+        self.settle_in_place(judged);
     }
 
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
@@ -120,47 +119,37 @@ impl Permit {
     /// Polls the call. If it panics, the permit that is dropped on the way out knows.
     #[inline]
     pub(crate) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        let before = self.admitted.stage();
         self.admitted.set_stage(Stage::Running);
         let value = self.frame.poll(0, poll);
-        self.admitted.set_stage(Stage::Started);
+        let after = match self.frame.is_waiting() {
+            true => Stage::Waiting,
+            false => Stage::Started,
+        };
+        self.admitted.set_stage(after);
+        if (before == Stage::Waiting) != (after == Stage::Waiting) {
+            self.shared.waits(&mut self.admitted, &self.frame);
+        }
         value
     }
 
-    /// The call starts now, although the permit was taken earlier. `false` if it is no good any more.
-    pub(super) fn restart(&mut self) -> bool {
-        let good = self.shared.restart(&mut self.admitted);
-        if good {
-            self.admitted.set_stage(Stage::Started);
-        }
-        good
-    }
-
-    /// Whether nothing has changed since the permit was taken.
-    pub(super) fn is_current(&self) -> bool {
-        self.shared.is_current(&self.admitted)
-    }
-
-    /// Whether it keeps a probe's place from others.
-    pub(super) fn has_place(&self) -> bool {
-        self.admitted.is_probe()
-    }
-}
-
-impl Permit {
     /// Dropped before it was settled.
     #[cold]
     fn lost(&mut self) {
-        let (outcome, message) = match self.admitted.stage() {
+        let by_hand = self.admitted.is_held_by_hand();
+        let judged = match self.admitted.stage() {
             Stage::Settled => return,
-            Stage::Reserved => return self.shared.forgo(&mut self.admitted),
-            Stage::Running => (Outcome::Failure, Some("the call panicked".to_owned())),
-            // A call that waits is not at the service: whatever cut it says nothing about that.
-            Stage::Started if !self.frame.is_waiting() && reason() == Reason::TimedOut => {
-                (Outcome::Failure, Some("timed out".to_owned()))
+            Stage::Running => Judgement::failure("the call panicked".to_owned()),
+            Stage::Started if by_hand && thread::panicking() => {
+                Judgement::failure("the call panicked".to_owned())
             }
-            Stage::Started => (Outcome::Cancelled, None),
+            Stage::Started if reason() == Reason::TimedOut => {
+                Judgement::failure("timed out".to_owned())
+            }
+            // A call that waits is not at the service: whatever cut it says nothing about that.
+            Stage::Waiting | Stage::Started => Judgement::plain(Outcome::Cancelled),
         };
-        self.settle_in_place(outcome, message);
+        self.settle_in_place(judged);
     }
 }
 

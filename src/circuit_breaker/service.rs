@@ -4,22 +4,24 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::handle::CircuitBreaker;
 use super::permit::Permit;
+use super::wakers::Pending;
 use crate::call::outcome::{
     Classify, ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
 };
 use crate::error::{Answer, AsError, RejectWith};
-use crate::error::{CircuitOpen, Error, IntoError, Refusal, Rejection};
+use crate::error::{CircuitOpen, Error, IntoError, OpenReason, Refusal, Rejection};
 use crate::util::accessors::inner_service;
+use crate::util::time::{self, Tick};
 
 /// Guards services with a [`CircuitBreaker`].
 ///
@@ -29,6 +31,7 @@ pub struct CircuitBreakerLayer<L, C = ErrorsAreFailures, A = AsError> {
     breaker: CircuitBreaker,
     classify: C,
     answer: A,
+    pending_while_open: bool,
     _leaf: PhantomData<fn() -> L>,
 }
 
@@ -73,7 +76,7 @@ impl CircuitBreaker {
         L: std::error::Error,
         C: Classify<T, L>,
     {
-        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
+        let mut permit = self.admit().map_err(Error::CircuitOpen)?;
         let call = permit.running(operation);
         CircuitBreakerFuture::admitted(call, permit, classify, AsError).await
     }
@@ -91,7 +94,7 @@ impl CircuitBreaker {
         E: IntoError<L>,
         L: std::error::Error,
     {
-        let mut permit = self.try_acquire().map_err(Error::CircuitOpen)?;
+        let mut permit = self.admit().map_err(Error::CircuitOpen)?;
         let result = permit.running(operation);
         let result = result.map_err(IntoError::into_error);
         let judged = Answer::<T, E, L>::judge(&AsError, &result, &ErrorsAreFailures);
@@ -108,6 +111,7 @@ impl<L> CircuitBreakerLayer<L> {
             breaker,
             classify: ErrorsAreFailures,
             answer: AsError,
+            pending_while_open: false,
             _leaf: PhantomData,
         }
     }
@@ -125,11 +129,25 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
             breaker: self.breaker,
             classify: wrap(self.classify),
             answer: self.answer,
+            pending_while_open: self.pending_while_open,
             _leaf: PhantomData,
         }
     }
 
-    /// Only errors that match are failures; the others are ignored: they neither heal nor hurt.
+    /// While the circuit refuses, `poll_ready` is pending instead of ready for a refusal: for balancers, which then
+    /// send calls to other replicas. The task is woken when the circuit admits calls again.
+    ///
+    /// Without a balancer this makes callers wait for as long as the circuit is open. Needs a tokio runtime with its
+    /// timer. A call is still refused if the circuit opens between `poll_ready` and `call`, or if another call has
+    /// taken the place of the probe.
+    #[must_use]
+    pub fn pending_while_open(mut self) -> Self {
+        self.pending_while_open = true;
+        self
+    }
+
+    /// Only errors that match are failures. An error that does not match is a success: the service has answered.
+    /// (Errors that say nothing about the service either way: [`ignore_if`](Self::ignore_if).)
     #[must_use]
     pub fn failure_if<F: Fn(&L) -> bool>(
         self,
@@ -182,6 +200,7 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
             breaker: self.breaker,
             classify: self.classify,
             answer: RejectWith(respond),
+            pending_while_open: self.pending_while_open,
             _leaf: PhantomData,
         }
     }
@@ -193,6 +212,7 @@ impl<L, C: Clone, A: Clone> Clone for CircuitBreakerLayer<L, C, A> {
             breaker: self.breaker.clone(),
             classify: self.classify.clone(),
             answer: self.answer.clone(),
+            pending_while_open: self.pending_while_open,
             _leaf: PhantomData,
         }
     }
@@ -215,7 +235,9 @@ impl<S, L, C: Clone, A: Clone> Layer<S> for CircuitBreakerLayer<L, C, A> {
             breaker: self.breaker.clone(),
             classify: self.classify.clone(),
             answer: self.answer.clone(),
-            readiness: Readiness::Unknown,
+            refused: None,
+            pending: Pending::default(),
+            while_open: WhileOpen::new(self.pending_while_open),
             _leaf: PhantomData,
         }
     }
@@ -227,18 +249,12 @@ pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
     breaker: CircuitBreaker,
     classify: C,
     answer: A,
-    readiness: Readiness,
+    /// The circuit refused when `poll_ready` asked: the inner service was not made ready, so the call that follows
+    /// is refused.
+    refused: Option<Refusal>,
+    pending: Pending,
+    while_open: WhileOpen,
     _leaf: PhantomData<fn() -> L>,
-}
-
-/// What `poll_ready` found; the next `call` goes by it.
-enum Readiness {
-    /// Nothing: admission is asked for when the call is made.
-    Unknown,
-    /// Admission, taken for the call that follows.
-    Admitted(Permit),
-    /// The call that follows is refused, and the inner service was not asked.
-    Refused(Refusal),
 }
 
 impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
@@ -250,47 +266,20 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
 
     inner_service!("guarded");
 
-    /// Admission comes before the inner service is asked whether it is ready: an open circuit never
-    /// touches it, and what it reserves is reserved for a call that follows.
-    #[inline]
-    fn admit(&mut self) {
-        let is_unknown = matches!(self.readiness, Readiness::Unknown);
-        if !(is_unknown && self.breaker.shared.lets_all_through()) {
-            self.reserve();
-        }
-    }
-
-    #[inline(never)]
-    fn reserve(&mut self) {
-        let shared = &self.breaker.shared;
-        match &self.readiness {
-            Readiness::Refused(_) => return,
-            Readiness::Admitted(permit) if permit.is_current() => return,
-            Readiness::Admitted(_) | Readiness::Unknown => {}
-        }
-        self.readiness = if shared.lets_all_through() {
-            Readiness::Unknown
-        } else {
-            match shared.reserve() {
-                Ok(admitted) => Readiness::Admitted(Permit::reserved(shared.mine(), admitted)),
-                Err(refusal) => Readiness::Refused(refusal),
-            }
-        };
-    }
-
     /// Admission for a call that follows at once.
-    pub(crate) fn take_reserved(&mut self) -> Result<Permit, CircuitOpen> {
-        match mem::replace(&mut self.readiness, Readiness::Unknown) {
-            Readiness::Refused(refusal) => Err(self.breaker.shared.rejected(refusal)),
-            Readiness::Admitted(mut permit) => match permit.restart() {
-                true => Ok(permit),
-                // The state has changed since the service became ready.
-                false => {
-                    drop(permit);
-                    self.breaker.try_acquire()
-                }
-            },
-            Readiness::Unknown => self.breaker.try_acquire(),
+    #[inline(never)]
+    pub(crate) fn take(&mut self) -> Result<Permit, CircuitOpen> {
+        self.pending.leave();
+        match self.refused.take() {
+            None => self.breaker.admit(),
+            Some(_) => {
+                let shared = &self.breaker.shared;
+                Err(shared.rejected(shared.peek().unwrap_or(Refusal {
+                    at: time::now(),
+                    until: time::now(),
+                    reason: OpenReason::NotMadeReady,
+                })))
+            }
         }
     }
 
@@ -298,15 +287,6 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
     #[cfg(feature = "http")]
     pub(crate) fn rules(&self) -> (&C, &A) {
         (&self.classify, &self.answer)
-    }
-
-    /// A probe's place may not wait here for a service that is not ready. Admission without a place is kept:
-    /// asking again and again would be throwing the dice of a ramp until it says no.
-    fn give_place_back(&mut self) {
-        match &self.readiness {
-            Readiness::Admitted(permit) if !permit.has_place() => {}
-            _ => self.readiness = Readiness::Unknown,
-        }
     }
 }
 
@@ -318,7 +298,9 @@ impl<S: Clone, L, C: Clone, A: Clone> Clone for CircuitBreakerService<S, L, C, A
             breaker: self.breaker.clone(),
             classify: self.classify.clone(),
             answer: self.answer.clone(),
-            readiness: Readiness::Unknown,
+            refused: None,
+            pending: Pending::default(),
+            while_open: WhileOpen::new(self.while_open.is_on),
             _leaf: PhantomData,
         }
     }
@@ -346,42 +328,102 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.admit();
-        if let Readiness::Refused(_) = self.readiness {
-            return Poll::Ready(Ok(()));
+        self.refused = self.breaker.shared.peek();
+        if let Some(refusal) = self.refused {
+            return self.refuse(refusal, cx);
         }
         match self.inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => {
-                self.readiness = Readiness::Unknown;
-                Poll::Ready(Err(self.answer.error(error)))
+            Poll::Ready(Ok(())) => {
+                self.pending.leave();
+                Poll::Ready(Ok(()))
             }
-            Poll::Pending => {
-                self.give_place_back();
-                Poll::Pending
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.answer.error(error))),
+            Poll::Pending => self.wait_for_inner(cx),
         }
     }
 
     #[inline(always)]
     fn call(&mut self, req: Req) -> Self::Future {
-        if let Readiness::Unknown = self.readiness
+        if self.refused.is_none()
             && let Some(permit) = self.breaker.try_acquire_plain()
         {
             return self.admitted(permit, req);
         }
-        self.call_as_reserved(req)
+        self.call_with_core(req)
+    }
+}
+
+impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
+    /// The circuit refuses. Ready, so that the call that follows can say so; with
+    /// [`pending_while_open`](CircuitBreakerLayer::pending_while_open) pending until that has changed.
+    #[cold]
+    fn refuse<E>(&mut self, mut refusal: Refusal, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if !self.while_open.is_on {
+            return Poll::Ready(Ok(()));
+        }
+        let shared = &self.breaker.shared;
+        loop {
+            // Registered first: what changes afterwards wakes.
+            self.pending.register(&shared.wakers, cx.waker());
+            ready!(self.while_open.poll_until(refusal.until, cx));
+            match shared.peek() {
+                Some(still) => refusal = still,
+                None => {
+                    // The inner service is asked when this is polled again, at once.
+                    self.refused = None;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// The inner service is not ready. If the circuit opens meanwhile, the task is woken to hear of that.
+    #[cold]
+    fn wait_for_inner<E>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        let shared = &self.breaker.shared;
+        self.pending.register(&shared.wakers, cx.waker());
+        self.refused = shared.peek();
+        match self.refused {
+            Some(refusal) => self.refuse(refusal, cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The wait of `poll_ready` while the circuit is open.
+struct WhileOpen {
+    is_on: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl WhileOpen {
+    const fn new(is_on: bool) -> Self {
+        Self { is_on, timer: None }
+    }
+
+    fn poll_until(&mut self, until: Tick, cx: &mut Context<'_>) -> Poll<()> {
+        let until = until.to_instant();
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.timer = None;
+        Poll::Ready(())
     }
 }
 
 impl<S, L, C: Clone, A: Clone> CircuitBreakerService<S, L, C, A> {
     /// Apart from the way of a healthy call, so that that one is short.
     #[inline(never)]
-    fn call_as_reserved<Req>(&mut self, req: Req) -> CircuitBreakerFuture<S::Future, L, C, A>
+    fn call_with_core<Req>(&mut self, req: Req) -> CircuitBreakerFuture<S::Future, L, C, A>
     where
         S: Service<Req>,
     {
-        match self.take_reserved() {
+        match self.take() {
             Ok(permit) => self.admitted(permit, req),
             Err(open) => CircuitBreakerFuture::refused(open, self.answer.clone()),
         }
@@ -474,7 +516,8 @@ where
                 }
                 let result = ready!(permit.poll(|| call.poll(cx)));
                 let result = result.map_err(|error| answer.error(error));
-                permit.settle_judged(answer.judge(&result, classify));
+                let judged = permit.running(|| answer.judge(&result, classify));
+                permit.settle_judged(judged);
                 Poll::Ready(result)
             }
             StateProj::Refused { open, answer } => match open.take() {

@@ -5,142 +5,108 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+
 use super::admitted::{Admitted, Kind};
-use super::config::{CircuitBreakerConfig, Window};
+use super::config::{CircuitBreakerConfig, Window, WindowCounts};
+use super::fast::{Fast, Route};
 use super::in_flight::InFlight;
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
-use super::{CircuitBreakerEvent, CircuitState};
+use super::wakers::Wakers;
 use crate::call::context::Frame;
 use crate::call::outcome::Outcome;
-use crate::error::{CircuitOpen, OpenReason, Refusal, Trip};
-use crate::event::{Event, Funnel, Observer, guarded};
+use crate::error::{
+    Cause, CircuitOpen, ConfigChange, ConfigError, Judgement, OpenReason, Refusal, Trip,
+};
+use crate::event::{CircuitBreakerEvent, Event, Funnel, Observer, guarded};
 use crate::util::random::Random;
-use crate::util::sharded::ShardedSlot;
-use crate::util::sharded::{Added, ShardedCounter, TaggedCounter};
+use crate::util::sharded::{Added, ShardedCounter, ShardedSlot};
 use crate::util::time::{self, Tick};
 
 pub(super) type OnRejected = Arc<dyn Fn(&CircuitOpen) + Send + Sync>;
+pub(super) type TripWhen = Arc<dyn Fn(&WindowCounts) -> bool + Send + Sync>;
+
+/// What a breaker is made with, beside its config.
+#[derive(Clone, Default)]
+pub(super) struct Callbacks {
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) on_rejected: Vec<OnRejected>,
+    pub(super) trip_when: Option<TripWhen>,
+    pub(super) seed: Option<u64>,
+}
 
 pub(super) struct Shared {
-    pub(super) policy: CircuitBreakerConfig,
     funnel: Funnel,
     on_rejected: Vec<OnRejected>,
+    trip_when: Option<TripWhen>,
     random: Random,
-    /// What the core would answer: its epoch and a [`Lane`].
-    word: AtomicU64,
+    /// Changed under the lock of the core only.
+    config: ArcSwap<CircuitBreakerConfig>,
+    fast: Fast,
     open_until: AtomicU64,
     trip: ShardedSlot<Trip>,
-    successes: TaggedCounter,
-    /// Whether a call that starts, or succeeds, in a closed circuit needs a reading of the clock.
-    timed: bool,
-    /// The length of a slice in nanoseconds, 0 if the window is not one of time.
-    slice: u64,
     rejected: ShardedCounter,
-    in_flight: Option<Box<InFlight>>,
+    in_flight: ArcSwapOption<InFlight>,
+    pub(super) wakers: Arc<Wakers>,
     core: Mutex<State>,
 }
 
-/// Which way a call takes without asking the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    /// Admit; a success changes nothing but its count.
-    Closed,
-    /// Admit; a success ends a streak of failures, so the core must know.
-    Wary,
-    /// Refuse until the open time is over.
-    Open,
-    ForcedOpen,
-    /// Admit and count nothing.
-    Disabled,
-    /// Every call is the core's decision.
-    AskCore,
-    /// Metrics only: the core is asked, and every call goes through.
-    Watch,
+fn route(state: &State) -> Route {
+    match (state.mode, &state.phase) {
+        (Mode::ForcedOpen, _) => Route::ForcedOpen,
+        (Mode::Disabled, _) => Route::Disabled,
+        (Mode::Normal | Mode::MetricsOnly, Phase::Closed { ramp_since: None }) => {
+            match state.consecutive {
+                0 => Route::Closed,
+                _ => Route::Wary,
+            }
+        }
+        (Mode::Normal, Phase::Open { .. }) => Route::Open,
+        (Mode::Normal, Phase::Closed { .. } | Phase::HalfOpen { .. }) => Route::AskCore,
+        (Mode::MetricsOnly, _) => Route::Watch,
+    }
 }
 
-impl Lane {
-    const ALL: [Self; 7] = [
-        Self::Closed,
-        Self::Wary,
-        Self::Open,
-        Self::ForcedOpen,
-        Self::Disabled,
-        Self::AskCore,
-        Self::Watch,
-    ];
-
-    fn of(state: &State) -> Self {
-        match (state.mode, &state.phase) {
-            (Mode::ForcedOpen, _) => Self::ForcedOpen,
-            (Mode::Disabled, _) => Self::Disabled,
-            (Mode::Normal | Mode::MetricsOnly, Phase::Closed { ramp_since: None }) => {
-                match state.streak {
-                    0 => Self::Closed,
-                    _ => Self::Wary,
-                }
-            }
-            (Mode::Normal, Phase::Open { .. }) => Self::Open,
-            (Mode::Normal, Phase::Closed { .. } | Phase::HalfOpen { .. }) => Self::AskCore,
-            (Mode::MetricsOnly, _) => Self::Watch,
+fn slice_length(config: &CircuitBreakerConfig) -> u64 {
+    match config.window {
+        Window::LastTime(length) if config.uses_window() => {
+            (time::nanos(length) / crate::util::window::SLICES).max(1)
         }
+        Window::LastTime(_) | Window::LastCalls(_) => 0,
     }
+}
 
-    /// Whether a word is of one of these shards.
-    #[inline]
-    fn is_one_of(word: u64, shards: &[Self]) -> bool {
-        let set = shards
-            .iter()
-            .fold(0_u64, |set, shard| set | 1 << *shard as u64);
-        set >> (word & 7) & 1 == 1
-    }
-
-    const fn word(self, epoch: u32) -> u64 {
-        (epoch as u64) << 8 | self as u64
-    }
-
-    #[inline]
-    fn read(word: u64) -> (Self, u32) {
-        (
-            Self::ALL[(word & 0xff) as usize % Self::ALL.len()],
-            (word >> 8) as u32,
-        )
-    }
+fn in_flight(config: &CircuitBreakerConfig) -> Option<Arc<InFlight>> {
+    let slow = config.slow_calls?;
+    Some(Arc::new(InFlight::new(slow.threshold)))
 }
 
 impl Shared {
-    pub(super) fn new(
-        name: Arc<str>,
-        policy: CircuitBreakerConfig,
-        observers: Vec<Arc<dyn Observer>>,
-        on_rejected: Vec<OnRejected>,
-        seed: Option<u64>,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, config: CircuitBreakerConfig, callbacks: Callbacks) -> Self {
         let now = time::now();
-        let state = State::new(&policy, now);
+        let state = State::new(&config, now);
         Self {
-            funnel: Funnel::new(Arc::clone(&name), observers),
-            on_rejected,
-            random: Random::new(seed),
-            word: AtomicU64::new(Lane::of(&state).word(state.epoch)),
+            funnel: Funnel::new(name, callbacks.observers),
+            on_rejected: callbacks.on_rejected,
+            trip_when: callbacks.trip_when,
+            random: Random::new(callbacks.seed),
+            fast: Fast::new(state.epoch, config.times_calls(), slice_length(&config)),
             open_until: AtomicU64::new(0),
             trip: ShardedSlot::empty(),
-            successes: TaggedCounter::new(),
-            timed: policy.times_calls(),
-            slice: match policy.window {
-                Window::LastTime(length) if policy.uses_rates() => slice_length(length),
-                Window::LastTime(_) | Window::LastCalls(_) => 0,
-            },
             rejected: ShardedCounter::new(),
-            in_flight: policy
-                .slow_calls
-                .map(|slow| Box::new(InFlight::new(slow.threshold))),
+            in_flight: ArcSwapOption::new(in_flight(&config)),
+            wakers: Arc::default(),
             core: Mutex::new(state),
-            policy,
+            config: ArcSwap::from_pointee(config),
         }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
         self.funnel.name()
+    }
+
+    pub(super) fn config(&self) -> Arc<CircuitBreakerConfig> {
+        self.config.load_full()
     }
 
     pub(super) fn publish(&self, event: &Event) {
@@ -155,75 +121,101 @@ impl Shared {
         self.rejected.reset();
     }
 
-    fn core(&self) -> MutexGuard<'_, State> {
+    pub(super) fn core(&self) -> MutexGuard<'_, State> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unit(&self) -> f64 {
-        match self.policy.is_random() {
+    /// A random number, if the config asks for any. Drawn only for decisions that may need it, so that a seed gives
+    /// the same ones whoever looks.
+    pub(super) fn unit(&self) -> f64 {
+        match self.config.load().is_random() {
             true => self.random.unit(),
             false => 0.0,
         }
     }
 
-    /// Admits a call of a closed circuit that is not timed, by its epoch: two readings of shared words.
+    /// Admits a call of a closed circuit that is not timed, by its epoch: a reading of a shared word.
     #[inline]
     pub(super) fn acquire_plain(&self) -> Option<u32> {
-        let word = self.word.load(Ordering::Acquire);
-        let plain = Lane::is_one_of(word, &[Lane::Closed, Lane::Wary]) && !self.timed;
-        plain.then_some((word >> 8) as u32)
+        let word = self.fast.read();
+        word.admits_plainly().then(|| word.epoch())
     }
 
     /// Counts a fast success of a call that was not timed, if that is all there is to it.
     #[inline]
     pub(super) fn settle_plain(&self, admitted: &Admitted) -> bool {
-        let plain = !self.timed && admitted.kind() == Kind::Counted;
+        let plain = admitted.kind() == Kind::Counted && admitted.started().is_none();
         plain && self.add_success(admitted.epoch(), time::now)
     }
 
+    /// Whether a call would be refused that asked for admission now. Takes nothing and changes nothing.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<Refusal> {
+        match self.fast.read().route() {
+            Route::Closed | Route::Wary | Route::Disabled | Route::Watch => None,
+            Route::Open | Route::ForcedOpen | Route::AskCore => self.peek_core(),
+        }
+    }
+
+    #[cold]
+    fn peek_core(&self) -> Option<Refusal> {
+        let now = time::now();
+        match self.fast.read().route() {
+            Route::Open => self.refuse_open(now).err(),
+            _ => self.core().peek(&self.config.load(), now),
+        }
+    }
+
+    /// While the circuit is plainly open.
+    fn refuse_open(&self, now: Tick) -> Result<(), Refusal> {
+        let until = Tick(self.open_until.load(Ordering::Acquire));
+        if now >= until {
+            return Ok(());
+        }
+        Err(Refusal {
+            at: now,
+            until,
+            reason: OpenReason::Open,
+        })
+    }
+
     pub(super) fn acquire(&self) -> Result<Admitted, Refusal> {
-        let word = self.word.load(Ordering::Acquire);
-        let (shard, epoch) = Lane::read(word);
-        match shard {
-            Lane::Closed | Lane::Wary => self.admit_closed(epoch),
-            Lane::Open => {
+        let word = self.fast.read();
+        match word.route() {
+            Route::Closed | Route::Wary if !word.is_timed() => Ok(Admitted::plain(word.epoch())),
+            Route::Closed | Route::Wary => self.admit_timed(word.epoch()),
+            Route::Open => {
                 let now = time::now();
-                let until = Tick(self.open_until.load(Ordering::Acquire));
-                if now >= until {
-                    return self.ask_core(now);
-                }
-                Err(Refusal {
-                    at: now,
-                    until,
-                    reason: OpenReason::Open,
-                })
+                self.refuse_open(now)?;
+                self.ask_core(now)
             }
-            Lane::ForcedOpen => Err(Refusal {
+            Route::ForcedOpen => Err(Refusal {
                 at: time::now(),
                 until: Tick::NEVER,
                 reason: OpenReason::ForcedOpen,
             }),
-            Lane::Disabled => {
-                let ticket = Ticket { epoch, lease: 0 };
+            Route::Disabled => {
+                let ticket = Ticket {
+                    epoch: word.epoch(),
+                    lease: 0,
+                };
                 Ok(Admitted::new(ticket, Kind::Uncounted))
             }
-            Lane::AskCore | Lane::Watch => self.ask_core(time::now()),
+            Route::AskCore | Route::Watch => self.ask_core(time::now()),
         }
     }
 
-    fn admit_closed(&self, epoch: u32) -> Result<Admitted, Refusal> {
+    fn admit_timed(&self, epoch: u32) -> Result<Admitted, Refusal> {
+        let now = time::now();
         let mut admitted = Admitted::plain(epoch);
-        if self.timed {
-            let now = time::now();
-            admitted.start(now);
-            if let Some(in_flight) = &self.in_flight {
-                if in_flight.is_due(now) {
-                    return self.ask_core(now);
-                }
-                match in_flight.enter(epoch, now) {
-                    Some(seat) => admitted.sit(Some(seat)),
-                    None => return self.ask_core(now),
-                }
+        admitted.start(now);
+        if let Some(in_flight) = &*self.in_flight.load() {
+            if in_flight.is_due(now) {
+                return self.ask_core(now);
+            }
+            match in_flight.enter(epoch, now) {
+                Some(entry) => admitted.enter(Some(entry)),
+                None => return self.ask_core(now),
             }
         }
         Ok(admitted)
@@ -232,87 +224,91 @@ impl Shared {
     #[cold]
     fn ask_core(&self, now: Tick) -> Result<Admitted, Refusal> {
         let unit = self.unit();
-        let ((admission, effect), mut effects) = self.with_core(now, |state, shared| {
-            let (admission, effect) = state.admit(&shared.policy, now, unit);
-            (admission, effect)
-        });
-        effects.push(effect);
-        let answer = match admission {
-            Admission::Refuse(reason, retry_after) => Err(Refusal {
-                at: now,
-                until: retry_after.map_or(Tick::NEVER, |delay| now.after(delay)),
-                reason,
-            }),
-            Admission::Go(ticket) => Ok((ticket, Kind::Counted)),
-            Admission::GoAnyway(ticket) => Ok((ticket, Kind::Anyway)),
-            Admission::GoUncounted(ticket) => Ok((ticket, Kind::Uncounted)),
+        let admission = self.with_core(now, |state, config| state.admit(config, now, unit));
+        let (ticket, kind) = match admission {
+            Admission::Refuse(reason, retry_after) => {
+                return Err(Refusal {
+                    at: now,
+                    until: retry_after.map_or(Tick::NEVER, |delay| now.after(delay)),
+                    reason,
+                });
+            }
+            Admission::Go(ticket) => (ticket, Kind::Counted),
+            Admission::GoAnyway(ticket) => (ticket, Kind::Anyway),
+            Admission::GoUncounted(ticket) => (ticket, Kind::Uncounted),
         };
-        self.tell(effects);
-        let (ticket, kind) = answer?;
         let mut admitted = Admitted::new(ticket, kind);
-        self.start(&mut admitted, now);
+        if kind != Kind::Uncounted && self.config.load().times_calls() {
+            admitted.start(now);
+            self.enter_in_flight(&mut admitted, now);
+        }
         Ok(admitted)
     }
 
-    /// The call begins at `now`.
-    fn start(&self, admitted: &mut Admitted, now: Tick) {
-        if !self.timed || admitted.kind() == Kind::Uncounted {
+    /// From `began` on it is a call that may become overdue. A probe has its lease instead, and what metrics-only mode
+    /// let through decides nothing.
+    fn enter_in_flight(&self, admitted: &mut Admitted, began: Tick) {
+        if admitted.kind() == Kind::Counted
+            && let Some(in_flight) = &*self.in_flight.load()
+        {
+            let entry = in_flight.enter(admitted.epoch(), began);
+            admitted.enter(entry);
+        }
+    }
+
+    /// The call begins to wait for something of this crate, or goes on at the service.
+    #[cold]
+    pub(super) fn waits(&self, admitted: &mut Admitted, frame: &Frame) {
+        let (waits, now) = (frame.is_waiting(), time::now());
+        if admitted.is_probe() {
+            let config = self.config.load();
+            self.core().pause(&config, admitted.ticket(), waits, now);
+        }
+        let Some(started) = admitted.started() else {
             return;
-        }
-        admitted.start(now);
-        // A probe that hangs has its lease, and what metrics-only mode let through decides nothing.
-        if admitted.kind() == Kind::Counted {
-            let epoch = admitted.epoch();
-            let in_flight = self.in_flight.as_deref();
-            admitted.sit(in_flight.and_then(|it| it.enter(epoch, now)));
-        }
-    }
-
-    /// Asks for admission ahead of a call, which is not counted as running yet.
-    pub(super) fn reserve(&self) -> Result<Admitted, Refusal> {
-        let mut admitted = self.acquire()?;
-        self.leave(&mut admitted);
-        Ok(admitted)
-    }
-
-    /// The call that was admitted earlier begins now. `false` if the circuit has changed since.
-    pub(super) fn restart(&self, admitted: &mut Admitted) -> bool {
-        let now = time::now();
-        let good = match admitted.is_probe() {
-            false => self.is_current(admitted),
-            true => self.core().renew(&self.policy, admitted.ticket(), now),
         };
-        if good {
-            self.start(admitted, now);
+        match (waits, admitted.entry()) {
+            (true, Some(entry)) => {
+                // One that is overdue already stays that.
+                let in_flight = self.in_flight.load();
+                if in_flight.as_ref().is_some_and(|it| it.exit(entry)) {
+                    admitted.leave();
+                }
+            }
+            (false, None) => {
+                if self
+                    .in_flight
+                    .load()
+                    .as_ref()
+                    .is_some_and(|it| it.is_due(now))
+                {
+                    self.with_core(now, |_, _| ((), Effects::default()));
+                }
+                let began = Tick(now.0.saturating_sub(time::nanos(frame.spent(started, now))));
+                self.enter_in_flight(admitted, began);
+            }
+            (true, None) | (false, Some(_)) => {}
         }
-        good
     }
 
-    /// Whether nothing has changed since `admitted` was given out.
-    pub(super) fn is_current(&self, admitted: &Admitted) -> bool {
-        let (_, epoch) = Lane::read(self.word.load(Ordering::Acquire));
-        epoch == admitted.epoch()
-    }
-
-    /// The call runs no longer. `true` if it was swept while it ran: it has been counted as slow, as far as
-    /// its epoch still goes on.
+    /// The call runs no longer. `true` if it was found overdue while it ran.
     fn leave(&self, admitted: &mut Admitted) -> bool {
-        match (&self.in_flight, admitted.rise()) {
-            (Some(in_flight), Some(seat)) => !in_flight.exit(seat),
-            _ => false,
-        }
+        let Some(entry) = admitted.leave() else {
+            return false;
+        };
+        let in_flight = self.in_flight.load();
+        in_flight.as_ref().is_some_and(|it| !it.exit(entry))
     }
 
     /// From here on the call can become no slower; if it is slow already, it stays that.
     #[cfg(feature = "http")]
-    pub(super) fn stop_timing(&self, admitted: &mut Admitted) {
+    pub(super) fn stop_timing(&self, admitted: &mut Admitted, frame: &Frame) {
         let Some(started) = admitted.started() else {
             return;
         };
-        let ran = time::now().since(started);
-        let slow = self.policy.slow_calls;
-        if slow.is_none_or(|slow| ran < slow.threshold) {
-            self.leave(admitted);
+        let ran = frame.spent(started, time::now());
+        let slow = self.config.load().slow_calls;
+        if slow.is_none_or(|slow| ran < slow.threshold) && !self.leave(admitted) {
             admitted.stop();
         }
     }
@@ -323,6 +319,7 @@ impl Shared {
             Arc::new(Trip {
                 name: Arc::clone(self.name()),
                 opened: time::now(),
+                cause: Cause::Operator,
                 failures: 0,
                 last_failure: None,
             })
@@ -350,96 +347,42 @@ impl Shared {
         open
     }
 
-    /// Whether every call goes through, as it looks now.
-    #[inline]
-    pub(super) fn lets_all_through(&self) -> bool {
-        let through = [Lane::Closed, Lane::Wary, Lane::Disabled, Lane::Watch];
-        Lane::is_one_of(self.word.load(Ordering::Acquire), &through)
-    }
-
-    /// A permit that no call was made with.
-    pub(super) fn forgo(&self, admitted: &mut Admitted) {
-        self.leave(admitted);
-        if admitted.is_probe() {
-            self.core().forgo(admitted.ticket());
-        }
-    }
-
     /// The call of a permit ended.
-    pub(super) fn settle(
-        &self,
-        admitted: &mut Admitted,
-        frame: &Frame,
-        outcome: Outcome,
-        message: Option<String>,
-    ) {
-        let counted = self.leave(admitted);
+    pub(super) fn settle(&self, admitted: &mut Admitted, frame: &Frame, judged: Judgement) {
+        let overdue = self.leave(admitted);
         if admitted.kind() == Kind::Uncounted {
             return;
         }
-        let needs_now = self.slice > 0 || admitted.started().is_some();
+        let needs_now = self.fast.has_slices() || admitted.started().is_some();
         let now = if needs_now { time::now() } else { Tick(0) };
         let ran = admitted.started().map(|started| frame.spent(started, now));
-        let slow = self
-            .policy
-            .slow_calls
-            .zip(ran)
-            .is_some_and(|(slow, ran)| ran >= slow.threshold);
-        let (outcome, message) = match frame.is_waiting() {
-            true => (outcome, message),
-            false => self.judge_cancelled(outcome, message, ran),
+        let config = self.config.load();
+        let slow = config.slow_calls.zip(ran);
+        let slow = slow.is_some_and(|(slow, ran)| ran >= slow.threshold);
+        let judged = match frame.is_waiting() {
+            true => judged,
+            false => judge_cancelled(&config, judged, ran),
         };
-        if outcome == Outcome::Success
-            && !slow
-            && admitted.kind() == Kind::Counted
-            && self.add_success(admitted.epoch(), || now)
+        drop(config);
+        let plain = !slow && !overdue && admitted.kind() == Kind::Counted;
+        if judged.outcome == Outcome::Success && plain && self.add_success(admitted.epoch(), || now)
         {
             return;
         }
         let ended = Ended {
-            outcome,
+            outcome: judged.outcome,
             slow,
-            counted,
-            message: message.map(Arc::from),
+            overdue,
+            message: judged.message.map(Arc::from),
+            retry_after: judged.retry_after,
         };
         self.settle_in_core(admitted, &ended);
-    }
-
-    /// A call that was dropped because it took too long says something about the service.
-    fn judge_cancelled(
-        &self,
-        outcome: Outcome,
-        message: Option<String>,
-        ran: Option<Duration>,
-    ) -> (Outcome, Option<String>) {
-        let limit = self.policy.cancelled_is_failure_after;
-        match (outcome, limit.zip(ran)) {
-            (Outcome::Cancelled, Some((limit, ran))) if ran >= limit => {
-                (Outcome::Failure, Some(format!("dropped after {ran:.3?}")))
-            }
-            _ => (outcome, message),
-        }
     }
 
     /// The healthy way: one word of this thread's own.
     #[inline]
     fn add_success(&self, epoch: u32, now: impl FnOnce() -> Tick) -> bool {
-        self.word.load(Ordering::Acquire) == Lane::Closed.word(epoch)
-            && match self.slice {
-                0 => self.add(epoch),
-                _ => self.add(self.tag(epoch, now())),
-            }
-    }
-
-    /// Whether threads have been seen to collide.
-    #[inline]
-    pub(super) fn is_crowded(&self) -> bool {
-        self.successes.words.has_grown()
-    }
-
-    #[inline]
-    fn add(&self, tag: u32) -> bool {
-        match self.successes.add(tag) {
+        match self.fast.add_success(epoch, now) {
             Added::Yes => true,
             Added::Crowded => {
                 self.grow();
@@ -447,6 +390,12 @@ impl Shared {
             }
             Added::No => false,
         }
+    }
+
+    /// Whether threads have been seen to collide.
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.fast.is_crowded()
     }
 
     /// Many threads succeed at once. If the core is busy there is another time.
@@ -457,147 +406,172 @@ impl Shared {
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        self.successes.grow(self.tag(state.epoch, time::now()));
-    }
-
-    /// Under which tag successes are counted: the epoch, and with a window of time the slice.
-    fn tag(&self, epoch: u32, now: Tick) -> u32 {
-        match now.0.checked_div(self.slice) {
-            Some(slice) => epoch << SLICE_BITS | slice as u32 & SLICE_MASK,
-            None => epoch,
-        }
+        self.fast.grow(state.epoch);
     }
 
     #[cold]
     fn settle_in_core(&self, admitted: &Admitted, ended: &Ended) {
         let unit = self.unit();
         let now = time::now();
-        let (effect, mut effects) = self.with_core(now, |state, shared| match admitted.kind() {
-            Kind::Anyway => {
-                state.settle_anyway(ended);
-                Effects::default()
-            }
-            Kind::Counted | Kind::Probe | Kind::Uncounted => {
-                state.settle(&shared.policy, admitted.ticket(), ended, now, unit)
-            }
+        let is_bad = matches!(ended.outcome, Outcome::Failure | Outcome::Overload) || ended.slow;
+        let rule = self.trip_when.as_ref().filter(|_| is_bad);
+        let counts = self.with_core(now, |state, config| {
+            let effects = match admitted.kind() {
+                Kind::Anyway => {
+                    state.settle_anyway(ended);
+                    Effects::default()
+                }
+                Kind::Counted | Kind::Probe | Kind::Uncounted => {
+                    state.settle(config, admitted.ticket(), ended, now, unit)
+                }
+            };
+            let counts = rule.map(|_| (state.epoch, state.window_counts(now)));
+            (counts, effects)
         });
-        effects.push(effect);
-        self.tell(effects);
+        if admitted.is_probe() {
+            self.wakers.wake_all(); // There is room for another.
+        }
+        // A rule of the user's own is asked when no lock is held.
+        if let Some((rule, (epoch, counts))) = rule.zip(counts) {
+            let mut trips = false;
+            guarded(self.funnel.name(), || trips = rule(&counts));
+            if trips {
+                self.with_core(now, |state, config| {
+                    let change = state.trip_by_custom(config, epoch, now, unit);
+                    ((), change.into())
+                });
+            }
+        }
     }
 
-    /// Runs one step of the core on all that is known, and publishes what it would answer next. What
-    /// there is to tell is told by the caller, once the lock is gone.
+    /// Runs one step of the core on all that is known, and publishes what it would answer next. What there is to tell
+    /// is numbered under the lock, and told when it is gone.
     pub(super) fn with_core<T>(
         &self,
         now: Tick,
-        step: impl FnOnce(&mut State, &Self) -> T,
-    ) -> (T, Vec<Effects>) {
-        let unit = self.unit();
+        step: impl FnOnce(&mut State, &CircuitBreakerConfig) -> (T, Effects),
+    ) -> T {
         let mut state = self.core();
+        let config = self.config.load();
         let before = state.epoch;
-        self.drain(&mut state, now);
-        let mut effects = Vec::new();
-        if let Some(in_flight) = &self.in_flight {
+        let (n, slice) = self.fast.drain(state.epoch, now);
+        state.add_successes(n, slice);
+        let mut changes = Vec::new();
+        if let Some(in_flight) = &*self.in_flight.load() {
             let overdue = in_flight.sweep(state.epoch, now);
-            let change = state.add_overdue(&self.policy, overdue, now, unit);
-            effects.extend(change.map(Effects::from));
+            if overdue > 0 {
+                let unit = self.unit();
+                changes.extend(state.add_overdue(&config, overdue, now, unit));
+            }
         }
-        let answer = step(&mut state, self);
+        let (answer, effects) = step(&mut state, &config);
+        changes.extend(effects.changes);
         if state.epoch != before {
             // What came in meanwhile belongs to the old epoch: counted, but not in the new window.
-            let mut late = 0;
-            self.successes
-                .drain(self.tag(state.epoch, now), |_, n| late += u64::from(n));
+            let (late, _) = self.fast.drain(state.epoch, now);
             state.totals.successes += late;
             self.announce(&state);
         }
-        self.word
-            .store(Lane::of(&state).word(state.epoch), Ordering::Release);
-        (answer, effects)
+        self.fast
+            .publish(route(&state), state.epoch, config.times_calls());
+        let told = effects.lost_probes > 0 || !changes.is_empty();
+        for _ in 0..effects.lost_probes {
+            let lease = config.probe_timeout;
+            let lost = CircuitBreakerEvent::ProbeLost { lease };
+            self.funnel.enqueue(Event::CircuitBreaker(lost));
+        }
+        for change in changes {
+            self.funnel.enqueue(Event::CircuitBreaker(describe(change)));
+        }
+        drop(state);
+        if told {
+            self.funnel.flush();
+            self.wakers.wake_all();
+        }
+        answer
     }
 
-    fn drain(&self, state: &mut State, now: Tick) {
-        let newest = state.slice(now);
-        self.successes.drain(self.tag(state.epoch, now), |tag, n| {
-            // The slice nearest to the newest that ends in these bits. It may be a later one: another thread
-            // can have read the clock after this one did.
-            let ahead = (tag.wrapping_sub(newest as u32) << EPOCH_BITS) as i32 >> EPOCH_BITS;
-            let slice = newest.saturating_add_signed(i64::from(ahead));
-            state.add_successes(u64::from(n), slice);
-        });
-    }
-
-    /// Puts where the refusing shards look what they need to know.
+    /// Puts where refusals look what they need to know.
     fn announce(&self, state: &State) {
         if let Phase::Open { until } = state.phase {
             self.open_until.store(until.0, Ordering::Release);
         }
         let refuses = state.mode == Mode::ForcedOpen || matches!(state.phase, Phase::Open { .. });
         if refuses {
+            let opening = state.opening.clone();
             self.trip.store(&Trip {
                 name: Arc::clone(self.funnel.name()),
                 opened: state.opened,
-                failures: state.tripped_by,
-                // An operator opens it whatever failed before.
-                last_failure: state.last_failure.clone().filter(|_| state.tripped_by > 0),
+                cause: opening.cause,
+                failures: opening.failures,
+                last_failure: opening.last_failure,
             });
         }
     }
 
-    /// Tells what changed. No lock is held here.
-    pub(super) fn tell(&self, effects: Vec<Effects>) {
-        for effect in effects {
-            if effect.lost_probe {
-                let lease = self.policy.probe_timeout;
-                let lost = CircuitBreakerEvent::ProbeLost { lease };
-                self.funnel.publish(&Event::CircuitBreaker(lost));
-            }
-            if let Some(change) = effect.change {
-                let event = self.describe(change);
-                self.funnel.publish(&Event::CircuitBreaker(event));
-            }
+    /// Goes by another config from now on. The state, the window as far as it stays the same, and the permits in use
+    /// are kept.
+    pub(super) fn update(&self, config: CircuitBreakerConfig) -> Result<ConfigChange, ConfigError> {
+        config.check()?;
+        let now = time::now();
+        let mut state = self.core();
+        let old = self.config.load_full();
+        let (n, slice) = self.fast.drain(state.epoch, now);
+        state.add_successes(n, slice);
+        state.adapt(&old, &config);
+        self.fast.slice_by(slice_length(&config), state.epoch, now);
+        if old.slow_calls != config.slow_calls {
+            self.in_flight.store(in_flight(&config));
         }
+        self.fast
+            .publish(route(&state), state.epoch, config.times_calls());
+        let change = old.difference(&config);
+        self.config.store(Arc::new(config));
+        Ok(change)
     }
+}
 
-    fn describe(&self, change: Change) -> CircuitBreakerEvent {
-        let Change {
-            from,
-            to,
-            cause,
-            open_for,
-            shadow,
-        } = change;
-        if shadow {
-            return CircuitBreakerEvent::WouldChange { from, to, cause };
+/// A call that was dropped because it took too long says something about the service.
+fn judge_cancelled(
+    config: &CircuitBreakerConfig,
+    judged: Judgement,
+    ran: Option<Duration>,
+) -> Judgement {
+    let limit = config.cancelled_is_failure_after;
+    match (judged.outcome, limit.zip(ran)) {
+        (Outcome::Cancelled, Some((limit, ran))) if ran >= limit => {
+            Judgement::failure(format!("dropped after {ran:.3?}"))
         }
-        let last_failure = match to {
-            CircuitState::Open => self.trip().last_failure.clone(),
-            _ => None,
-        };
-        CircuitBreakerEvent::StateChanged {
+        _ => judged,
+    }
+}
+
+fn describe(change: Change) -> CircuitBreakerEvent {
+    let Change {
+        from,
+        to,
+        cause,
+        open_for,
+        last_failure,
+        shadow,
+    } = change;
+    match shadow {
+        true => CircuitBreakerEvent::WouldChange { from, to, cause },
+        false => CircuitBreakerEvent::StateChanged {
             from,
             to,
             cause,
             open_for,
             last_failure,
-        }
+        },
     }
 }
 
-/// With a window of time, this many bits of a tag are the slice's, the others the epoch's.
-const SLICE_BITS: u32 = 24;
-const SLICE_MASK: u32 = (1 << SLICE_BITS) - 1;
-const EPOCH_BITS: u32 = 32 - SLICE_BITS;
-
-fn slice_length(window: Duration) -> u64 {
-    (time::nanos(window) / crate::util::window::SLICES).max(1)
-}
-
-impl From<Change> for Effects {
-    fn from(change: Change) -> Self {
+impl From<Option<Change>> for Effects {
+    fn from(change: Option<Change>) -> Self {
         Self {
-            change: Some(change),
-            lost_probe: false,
+            changes: change.into_iter().collect(),
+            lost_probes: 0,
         }
     }
 }

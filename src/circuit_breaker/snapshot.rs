@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CircuitState;
 use super::config::CircuitBreakerConfig;
 use super::state::{Mode, Phase, State, ramp_share};
+use crate::error::{Cause, CircuitState};
 use crate::util::time::Tick;
 
 /// A circuit breaker at one moment.
@@ -17,11 +17,11 @@ pub struct CircuitBreakerSnapshot {
     pub state: CircuitState,
     /// In metrics-only mode: the state the breaker would have.
     pub would_be: Option<CircuitState>,
-    /// Failures in a row, up to now.
+    /// Consecutive failures, up to now.
     pub failure_count: u32,
     /// Probes that succeeded since the circuit became half-open.
     pub success_count: u32,
-    /// So many failures in a row open it.
+    /// So many consecutive failures open it.
     pub failure_threshold: Option<u32>,
     /// So many successful probes close it.
     pub success_threshold: u32,
@@ -29,23 +29,27 @@ pub struct CircuitBreakerSnapshot {
     pub window_calls: u64,
     /// Failures in the window.
     pub window_failures: u64,
-    /// Slow calls in the window, those still running included.
+    /// Slow calls in the window.
     pub window_slow: u64,
+    /// Calls that still run past the slow threshold.
+    pub overdue: u64,
     /// The share of failures in the window, once it holds `minimum_calls`.
     pub failure_rate: Option<f64>,
-    /// The share of slow calls in the window, once it holds `minimum_calls`.
+    /// The share of slow and overdue calls among those of the window and the overdue, once they are `minimum_calls`.
     pub slow_call_rate: Option<f64>,
     /// How long ago the state last changed (or the breaker was made).
     pub since_state_change: Duration,
     /// How long it will stay open.
     pub remaining_open: Option<Duration>,
-    /// How often it opened since it was last closed.
+    /// How often it opened without having stayed closed for as long as it last was open.
     pub openings: u32,
     /// Probes on their way.
     pub probes: usize,
     /// The share of calls that is let in, while traffic is let in gradually.
     pub ramp: Option<f64>,
-    /// The message of the last failure.
+    /// While it is open or half-open: why it opened last, with the numbers.
+    pub cause: Option<Cause>,
+    /// The message of the last failure, if it had one; while the circuit is open, of the failure that opened it.
     pub last_failure: Option<Arc<str>>,
     /// What has been counted since the breaker was made or reset.
     pub totals: CircuitBreakerTotals,
@@ -86,25 +90,35 @@ impl CircuitBreakerSnapshot {
         now: Tick,
     ) -> Self {
         let counts = state.counts(now);
-        let enough = counts.calls > 0 && counts.calls >= u64::from(policy.minimum_calls);
-        let rate = |part: u64| enough.then(|| part as f64 / counts.calls as f64);
+        let minimum = u64::from(policy.minimum_calls);
+        let rate = |part: u64, of: u64| {
+            let enough = of > 0 && of >= minimum;
+            enough.then(|| part as f64 / of as f64)
+        };
+        let overdue = state.overdue;
+        let is_open = !matches!(state.phase, Phase::Closed { .. });
         let (success_count, probes) = match &state.phase {
-            Phase::HalfOpen { leases, succeeded } => (*succeeded, leases.len()),
+            Phase::HalfOpen {
+                leases, succeeded, ..
+            } => (*succeeded, leases.len()),
             Phase::Closed { .. } | Phase::Open { .. } => (0, 0),
         };
         Self {
             name: Arc::clone(name),
             state: state.effective(now),
             would_be: (state.mode == Mode::MetricsOnly).then(|| state.by_phase(now)),
-            failure_count: state.streak,
+            failure_count: state.consecutive,
             success_count,
             failure_threshold: policy.consecutive_failures,
             success_threshold: policy.success_threshold,
             window_calls: counts.calls,
             window_failures: counts.failures,
             window_slow: counts.slow,
-            failure_rate: rate(counts.failures),
-            slow_call_rate: policy.slow_calls.and_then(|_| rate(counts.slow)),
+            overdue,
+            failure_rate: rate(counts.failures, counts.calls),
+            slow_call_rate: policy
+                .slow_calls
+                .and_then(|_| rate(counts.slow + overdue, counts.calls + overdue)),
             since_state_change: now.since(state.since(now)),
             remaining_open: match state.phase {
                 Phase::Open { until } if now < until => Some(until.since(now)),
@@ -119,7 +133,11 @@ impl CircuitBreakerSnapshot {
                     .filter(|share| *share < 1.0),
                 Phase::Open { .. } | Phase::HalfOpen { .. } => None,
             },
-            last_failure: state.last_failure.clone(),
+            cause: is_open.then(|| state.opening.cause.clone()),
+            last_failure: match &state.phase {
+                Phase::Open { .. } => state.opening.last_failure.clone(),
+                Phase::Closed { .. } | Phase::HalfOpen { .. } => state.last_failure.clone(),
+            },
             totals: CircuitBreakerTotals {
                 successes: state.totals.successes,
                 failures: state.totals.failures,

@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CircuitState;
-use super::config::{CircuitBreakerConfig, Window};
+use super::config::{self, CircuitBreakerConfig, SlowCalls, Window};
 use crate::call::outcome::Outcome;
-use crate::error::OpenReason;
-use crate::event::Cause;
+use crate::error::{Cause, CircuitState, OpenReason, Refusal};
 use crate::util::time::Tick;
 use crate::util::window::{Call, Counts, LastCalls, LastSlices};
 
@@ -35,6 +33,7 @@ pub(super) enum Phase {
     HalfOpen {
         leases: Vec<Lease>,
         succeeded: u32,
+        failed: u32,
     },
 }
 
@@ -43,6 +42,8 @@ pub(super) enum Phase {
 pub(super) struct Lease {
     id: u64,
     until: Tick,
+    /// What is left of the lease while the probe waits for something of this crate.
+    paused: Option<Duration>,
 }
 
 /// Proof of admission. `lease` is the id of the probe's place, 0 if it is none.
@@ -69,17 +70,38 @@ pub(super) enum Admission {
 pub(super) struct Ended {
     pub(super) outcome: Outcome,
     pub(super) slow: bool,
-    /// It was counted as slow while it still ran.
-    pub(super) counted: bool,
+    /// It was found overdue while it still ran.
+    pub(super) overdue: bool,
     pub(super) message: Option<Arc<str>>,
+    /// When the service asked to be called again.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// What the shell has to tell.
 #[must_use]
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    pub(super) change: Option<Change>,
-    pub(super) lost_probe: bool,
+    pub(super) changes: Vec<Change>,
+    pub(super) lost_probes: u32,
+}
+
+/// What opened the circuit.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    pub(super) cause: Cause,
+    pub(super) failures: u64,
+    /// The message of the failure that did, if a failure did.
+    pub(super) last_failure: Option<Arc<str>>,
+}
+
+impl Opening {
+    fn by(cause: Cause) -> Self {
+        Self {
+            cause,
+            failures: 0,
+            last_failure: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -88,6 +110,7 @@ pub(super) struct Change {
     pub(super) to: CircuitState,
     pub(super) cause: Cause,
     pub(super) open_for: Option<Duration>,
+    pub(super) last_failure: Option<Arc<str>>,
     /// Nothing was refused or let through because of it: the breaker only watches.
     pub(super) shadow: bool,
 }
@@ -115,7 +138,7 @@ enum Recent {
 impl Recent {
     fn new(policy: &CircuitBreakerConfig) -> Self {
         match policy.window {
-            _ if !policy.uses_rates() => Self::Nothing,
+            _ if !policy.uses_window() => Self::Nothing,
             Window::LastCalls(size) => Self::Calls(LastCalls::new(size)),
             Window::LastTime(length) => Self::Slices(Box::new(LastSlices::new(length))),
         }
@@ -126,14 +149,6 @@ impl Recent {
             Self::Nothing => {}
             Self::Calls(calls) => calls.record(call),
             Self::Slices(slices) => slices.record(call, now),
-        }
-    }
-
-    fn fail_a_slow_one(&mut self, now: Tick) {
-        match self {
-            Self::Nothing => {}
-            Self::Calls(calls) => calls.fail_a_slow_one(),
-            Self::Slices(slices) => slices.fail_a_slow_one(now),
         }
     }
 
@@ -151,13 +166,20 @@ pub(super) struct State {
     pub(super) epoch: u32,
     pub(super) mode: Mode,
     pub(super) phase: Phase,
-    /// Failures in a row.
-    pub(super) streak: u32,
-    /// How often it opened since it was last closed.
+    /// Failures, one after the other.
+    pub(super) consecutive: u32,
+    /// Calls of this epoch that still run past the slow threshold.
+    pub(super) overdue: u64,
+    /// How often it opened without having stayed closed for as long as it last was open.
     pub(super) openings: u32,
-    /// The failures that opened it; what a rejection reports.
-    pub(super) tripped_by: u64,
+    /// What opened it last; what a rejection reports.
+    pub(super) opening: Opening,
     pub(super) opened: Tick,
+    /// How long the last opening was meant to last.
+    open_time: Duration,
+    closed: Tick,
+    /// When an operator's command began.
+    commanded: Tick,
     pub(super) changed: Tick,
     pub(super) totals: Totals,
     pub(super) last_failure: Option<Arc<str>>,
@@ -171,10 +193,14 @@ impl State {
             epoch: 1,
             mode: Mode::Normal,
             phase: Phase::Closed { ramp_since: None },
-            streak: 0,
+            consecutive: 0,
+            overdue: 0,
             openings: 0,
-            tripped_by: 0,
+            opening: Opening::by(Cause::Operator),
             opened: now,
+            open_time: Duration::ZERO,
+            closed: now,
+            commanded: now,
             changed: now,
             totals: Totals::default(),
             last_failure: None,
@@ -216,8 +242,14 @@ impl State {
             let probing = Phase::HalfOpen {
                 leases: Vec::new(),
                 succeeded: 0,
+                failed: 0,
             };
-            effects.change = Some(self.enter(probing, Cause::OpenTimeOver, now));
+            effects
+                .changes
+                .push(self.enter(probing, Cause::OpenTimeOver, now));
+        }
+        if let Some(change) = self.lose_probes(policy, now, unit, effects) {
+            effects.changes.push(change);
         }
         let ticket = self.ticket(self.next_lease);
         match &mut self.phase {
@@ -236,17 +268,14 @@ impl State {
             Phase::Open { until } => Admission::Refuse(OpenReason::Open, Some(until.since(now))),
             Phase::HalfOpen { leases, .. } => {
                 if leases.len() >= policy.max_probes as usize {
-                    // A probe that hangs may not keep its place for ever.
-                    let Some(lost) = leases.iter().position(|lease| now >= lease.until) else {
-                        return Admission::Refuse(OpenReason::ProbesBusy, None);
-                    };
-                    leases.swap_remove(lost);
-                    effects.lost_probe = true;
+                    let earliest = leases.iter().map(|lease| lease.until.since(now)).min();
+                    return Admission::Refuse(OpenReason::ProbesBusy, earliest);
                 }
                 let until = now.after(policy.probe_timeout);
                 leases.push(Lease {
                     id: ticket.lease,
                     until,
+                    paused: None,
                 });
                 self.next_lease += 1;
                 Admission::Go(ticket)
@@ -261,36 +290,90 @@ impl State {
         }
     }
 
-    /// Whether `ticket` may still start a call at `now`. The lease of a probe begins anew: it was
-    /// taken when the service became ready, which may be long ago.
-    pub(super) fn renew(
+    /// Whether a call that asked for admission at `now` would certainly be refused. Changes nothing.
+    pub(super) fn peek(&self, policy: &CircuitBreakerConfig, now: Tick) -> Option<Refusal> {
+        let refusal = |reason, until| {
+            Some(Refusal {
+                at: now,
+                until,
+                reason,
+            })
+        };
+        match (self.mode, &self.phase) {
+            (Mode::ForcedOpen, _) => refusal(OpenReason::ForcedOpen, Tick::NEVER),
+            (Mode::Normal, Phase::Open { until }) if now < *until => {
+                refusal(OpenReason::Open, *until)
+            }
+            (Mode::Normal, Phase::HalfOpen { leases, .. }) => {
+                let busy = leases.iter().filter(|lease| now < lease.until);
+                if busy.clone().count() < policy.max_probes as usize {
+                    return None;
+                }
+                let earliest = busy.map(|lease| lease.until).min();
+                refusal(OpenReason::ProbesBusy, earliest.unwrap_or(now))
+            }
+            (Mode::Normal | Mode::Disabled | Mode::MetricsOnly, _) => None,
+        }
+    }
+
+    /// The probe of `ticket` begins to wait for something of this crate, or goes on: what is left of its lease
+    /// stands still for the wait, at most for the length of a lease, so that a probe that is lost in a wait does not
+    /// keep its place for ever.
+    pub(super) fn pause(
         &mut self,
         policy: &CircuitBreakerConfig,
         ticket: Ticket,
+        waits: bool,
         now: Tick,
-    ) -> bool {
+    ) {
         if ticket.epoch != self.epoch {
-            return false;
+            return;
         }
-        match &mut self.phase {
-            Phase::HalfOpen { leases, .. } => {
-                match leases.iter_mut().find(|lease| lease.id == ticket.lease) {
-                    Some(lease) => lease.until = now.after(policy.probe_timeout),
-                    None => return false,
-                }
+        let Phase::HalfOpen { leases, .. } = &mut self.phase else {
+            return;
+        };
+        let Some(lease) = leases.iter_mut().find(|lease| lease.id == ticket.lease) else {
+            return;
+        };
+        match (waits, lease.paused) {
+            (true, None) => {
+                let left = lease.until.since(now);
+                lease.paused = Some(left);
+                lease.until = now.after(left).after(policy.probe_timeout);
             }
-            Phase::Closed { .. } | Phase::Open { .. } => {}
+            (false, Some(left)) => {
+                lease.paused = None;
+                lease.until = now.after(left);
+            }
+            (true, Some(_)) | (false, None) => {}
         }
-        true
     }
 
-    /// Takes back a ticket that no call was made with.
-    pub(super) fn forgo(&mut self, ticket: Ticket) {
-        if ticket.epoch == self.epoch
-            && let Phase::HalfOpen { leases, .. } = &mut self.phase
-        {
-            leases.retain(|lease| lease.id != ticket.lease);
-        }
+    /// Probes whose leases are over have failed.
+    fn lose_probes(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        now: Tick,
+        unit: f64,
+        effects: &mut Effects,
+    ) -> Option<Change> {
+        let Phase::HalfOpen { leases, failed, .. } = &mut self.phase else {
+            return None;
+        };
+        let before = leases.len();
+        leases.retain(|lease| now < lease.until);
+        let lost = u32::try_from(before - leases.len()).unwrap_or(u32::MAX);
+        effects.lost_probes = lost;
+        *failed = failed.saturating_add(lost);
+        let too_many = lost > 0 && *failed > policy.probes_that_may_fail();
+        let failures = u64::from(*failed);
+        too_many.then(|| {
+            self.opening = Opening {
+                failures,
+                ..Opening::by(Cause::ProbeLost)
+            };
+            self.open(policy, None, now, unit)
+        })
     }
 
     /// Fast successes that were counted elsewhere, in slice `slice` of the window.
@@ -300,14 +383,6 @@ impl State {
             Recent::Nothing => {}
             Recent::Calls(calls) => calls.record_successes(n),
             Recent::Slices(slices) => slices.record_successes(n, slice),
-        }
-    }
-
-    /// The slice of the window that `now` lies in; 0 if the window is not one of time.
-    pub(super) fn slice(&self, now: Tick) -> u64 {
-        match &self.recent {
-            Recent::Slices(slices) => slices.number(now),
-            Recent::Nothing | Recent::Calls(_) => 0,
         }
     }
 
@@ -324,17 +399,18 @@ impl State {
         if ticket.epoch != self.epoch {
             return Effects::default(); // A late answer says nothing about this epoch.
         }
-        if let Some(message) = ended.message.clone() {
-            self.last_failure = Some(message);
+        if matches!(ended.outcome, Outcome::Failure | Outcome::Overload) {
+            self.last_failure.clone_from(&ended.message);
         }
+        self.overdue = self.overdue.saturating_sub(u64::from(ended.overdue));
         let change = match self.phase {
             Phase::Closed { .. } => self.settle_closed(policy, ended, now, unit),
             Phase::HalfOpen { .. } => self.settle_probe(policy, ticket, ended, now, unit),
             Phase::Open { .. } => None, // An open circuit gives out no tickets.
         };
         Effects {
-            change,
-            lost_probe: false,
+            changes: change.into_iter().collect(),
+            lost_probes: 0,
         }
     }
 
@@ -365,29 +441,21 @@ impl State {
     ) -> Option<Change> {
         let failed = matches!(ended.outcome, Outcome::Failure | Outcome::Overload);
         match ended.outcome {
-            Outcome::Success => self.streak = 0,
-            Outcome::Failure => self.streak = self.streak.saturating_add(1),
+            Outcome::Success => self.consecutive = 0,
+            Outcome::Failure => self.consecutive = self.consecutive.saturating_add(1),
             Outcome::Overload if policy.overload_is_failure => {
-                self.streak = self.streak.saturating_add(1);
+                self.consecutive = self.consecutive.saturating_add(1);
             }
             // It answers, so this is no outage; it refuses, so it is no recovery either.
             Outcome::Overload => {}
             Outcome::Cancelled if ended.slow => {}
             Outcome::Ignored | Outcome::Cancelled => return None,
         }
-        match (ended.counted, failed) {
-            (false, _) => self.recent.record(
-                Call {
-                    failed,
-                    slow: ended.slow,
-                },
-                now,
-            ),
-            (true, true) => self.recent.fail_a_slow_one(now),
-            (true, false) => {}
-        }
+        let slow = ended.slow;
+        self.recent.record(Call { failed, slow }, now);
         // Only bad news can open a circuit: never a success that makes an old one leave the window.
-        (failed || ended.slow).then(|| self.trip(policy, now, unit))?
+        let retry_after = ended.retry_after;
+        (failed || slow).then(|| self.trip(policy, retry_after, now, unit))?
     }
 
     /// `n` calls of this epoch have been running for longer than the slow threshold.
@@ -401,52 +469,91 @@ impl State {
         if !matches!(self.phase, Phase::Closed { .. }) || n == 0 {
             return None;
         }
-        for _ in 0..n {
-            self.recent.record(
-                Call {
-                    failed: false,
-                    slow: true,
-                },
-                now,
-            );
-        }
-        self.trip(policy, now, unit)
+        self.overdue += n;
+        self.trip(policy, None, now, unit)
     }
 
-    fn trip(&mut self, policy: &CircuitBreakerConfig, now: Tick, unit: f64) -> Option<Change> {
-        let counts = self.recent.counts(now);
+    fn trip(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        retry_after: Option<Duration>,
+        now: Tick,
+        unit: f64,
+    ) -> Option<Change> {
+        let counts = self.counts(now);
         let cause = self.cause_to_trip(policy, counts)?;
-        self.tripped_by = match &cause {
-            Cause::ConsecutiveFailures(streak) => u64::from(*streak),
+        self.open_because(policy, cause, counts, retry_after, now, unit)
+    }
+
+    /// A rule outside of the core says that these calls are too bad.
+    pub(super) fn trip_by_custom(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        epoch: u32,
+        now: Tick,
+        unit: f64,
+    ) -> Option<Change> {
+        if epoch != self.epoch || !matches!(self.phase, Phase::Closed { .. }) {
+            return None;
+        }
+        let counts = self.counts(now);
+        self.open_because(policy, Cause::Custom, counts, None, now, unit)
+    }
+
+    fn open_because(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        cause: Cause,
+        counts: Counts,
+        retry_after: Option<Duration>,
+        now: Tick,
+        unit: f64,
+    ) -> Option<Change> {
+        let failures = match &cause {
+            Cause::ConsecutiveFailures(n) => u64::from(*n),
+            Cause::SlowCallRate { .. } => 0,
             _ => counts.failures,
         };
-        Some(self.open(policy, cause, now, unit))
+        self.opening = Opening {
+            // Slow calls are nobody's message.
+            last_failure: self.last_failure.clone().filter(|_| failures > 0),
+            cause,
+            failures,
+        };
+        Some(self.open(policy, retry_after, now, unit))
     }
 
     fn cause_to_trip(&self, policy: &CircuitBreakerConfig, counts: Counts) -> Option<Cause> {
         if policy
             .consecutive_failures
-            .is_some_and(|n| self.streak >= n)
+            .is_some_and(|n| self.consecutive >= n)
         {
-            return Some(Cause::ConsecutiveFailures(self.streak));
+            return Some(Cause::ConsecutiveFailures(self.consecutive));
         }
         let Counts {
             calls,
             failures,
             slow,
         } = counts;
-        if calls == 0 || calls < u64::from(policy.minimum_calls) {
-            return None;
-        }
+        let minimum = u64::from(policy.minimum_calls);
         // Divided, not multiplied: 7 of 100 is 0.07, but 0.07 * 100 is more than 7.
-        let reached = |part: u64, rate: f64| part as f64 / calls as f64 >= rate;
-        if policy
-            .failure_rate
-            .is_some_and(|rate| reached(failures, rate))
-        {
+        let reached = |part: u64, of: u64, rate: f64| {
+            of > 0 && of >= minimum && part as f64 / of as f64 >= rate
+        };
+        let failed = |rate| reached(failures, calls, rate);
+        if policy.failure_rate.is_some_and(failed) {
             return Some(Cause::FailureRate { failures, calls });
         }
-        if policy.slow_calls.is_some_and(|it| reached(slow, it.rate)) {
+        if policy
+            .failure_count
+            .is_some_and(|n| failures >= u64::from(n))
+        {
+            return Some(Cause::FailureCount { failures, calls });
+        }
+        // A call that hangs is slow for as long as it hangs.
+        let (slow, calls) = (slow + self.overdue, calls + self.overdue);
+        let too_slow = |it: SlowCalls| reached(slow, calls, it.rate);
+        if policy.slow_calls.is_some_and(too_slow) {
             return Some(Cause::SlowCallRate { slow, calls });
         }
         None
@@ -460,24 +567,37 @@ impl State {
         now: Tick,
         unit: f64,
     ) -> Option<Change> {
-        let Phase::HalfOpen { leases, succeeded } = &mut self.phase else {
+        let Phase::HalfOpen {
+            leases,
+            succeeded,
+            failed,
+        } = &mut self.phase
+        else {
             return None;
         };
-        // The place may be another's by now; what the probe found out is of this epoch all the same.
         leases.retain(|lease| lease.id != ticket.lease);
-        let failed = match ended.outcome {
+        let has_failed = match ended.outcome {
             Outcome::Failure => true,
             Outcome::Overload if policy.overload_is_failure => true,
             // Where rates are watched, work refused is work not done; else the next probe will tell.
             Outcome::Overload if policy.failure_rate.is_some() => true,
             Outcome::Overload => return None,
-            // By the user's own message a service this slow is not well.
+            // The user has said that a service this slow is not well.
             Outcome::Success => ended.slow && policy.slow_calls.is_some(),
             Outcome::Ignored | Outcome::Cancelled => return None,
         };
-        if failed {
-            self.tripped_by = self.tripped_by.saturating_add(1);
-            return Some(self.open(policy, Cause::ProbeFailed, now, unit));
+        if has_failed {
+            *failed = failed.saturating_add(1);
+            if *failed <= policy.probes_that_may_fail() {
+                return None;
+            }
+            let failures = u64::from(*failed);
+            self.opening = Opening {
+                cause: Cause::ProbeFailed,
+                failures,
+                last_failure: ended.message.clone(),
+            };
+            return Some(self.open(policy, ended.retry_after, now, unit));
         }
         *succeeded += 1;
         let succeeded = *succeeded;
@@ -486,26 +606,39 @@ impl State {
                 ramp_since: policy.ramp.map(|_| now),
             };
             let change = self.enter(closed, Cause::ProbesSucceeded(succeeded), now);
-            self.openings = 0;
+            self.closed = now;
             self.forget_recent(policy);
             change
         })
     }
 
+    /// Opens for the time that the policy gives, or for the longer one that the service asked for.
     fn open(
         &mut self,
         policy: &CircuitBreakerConfig,
-        cause: Cause,
+        retry_after: Option<Duration>,
         now: Tick,
         unit: f64,
     ) -> Change {
-        let delay = policy.recovery.delay(self.openings, unit);
+        // A host that fails as soon as it is used again rests longer each time.
+        if matches!(self.phase, Phase::Closed { .. }) && now.since(self.closed) >= self.open_time {
+            self.openings = 0;
+        }
+        let opening = config::Opening {
+            reopened: self.openings,
+            failures: self.opening.failures,
+            calls: self.counts(now).calls,
+        };
+        let delay = policy.recovery.delay(&opening, unit);
+        let asked = retry_after.map(|it| it.min(policy.max_retry_after));
+        let delay = delay.max(asked.unwrap_or_default());
         self.openings = self.openings.saturating_add(1);
-        self.open_until(now.after(delay), cause, now)
+        self.open_until(now.after(delay), self.opening.cause.clone(), now)
     }
 
     fn open_until(&mut self, until: Tick, cause: Cause, now: Tick) -> Change {
         self.opened = now;
+        self.open_time = until.since(now);
         let change = self.enter(Phase::Open { until }, cause, now);
         Change {
             open_for: Some(until.since(now)),
@@ -522,6 +655,10 @@ impl State {
         Change {
             from,
             to: self.shown(),
+            last_failure: match self.phase {
+                Phase::Open { .. } => self.opening.last_failure.clone(),
+                _ => None,
+            },
             cause,
             open_for: None,
             shadow: self.mode == Mode::MetricsOnly,
@@ -530,10 +667,11 @@ impl State {
 
     fn begin_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.overdue = 0;
     }
 
     fn forget_recent(&mut self, policy: &CircuitBreakerConfig) {
-        self.streak = 0;
+        self.consecutive = 0;
         self.recent = Recent::new(policy);
     }
 
@@ -568,12 +706,39 @@ impl State {
     pub(super) fn since(&self, now: Tick) -> Tick {
         match (self.mode, &self.phase) {
             (Mode::Normal, Phase::Open { until }) if now >= *until => *until,
-            _ => self.changed,
+            (Mode::Normal, _) => self.changed,
+            (Mode::ForcedOpen | Mode::Disabled | Mode::MetricsOnly, _) => self.commanded,
         }
     }
 
     pub(super) fn counts(&self, now: Tick) -> Counts {
         self.recent.counts(now)
+    }
+
+    /// What a rule of the user's own looks at.
+    pub(super) fn window_counts(&self, now: Tick) -> config::WindowCounts {
+        let Counts {
+            calls,
+            failures,
+            slow,
+        } = self.counts(now);
+        config::WindowCounts {
+            calls,
+            failures,
+            slow,
+            overdue: self.overdue,
+            consecutive_failures: self.consecutive,
+        }
+    }
+
+    /// The rules have changed: what the new window can hold of the old one is kept.
+    pub(super) fn adapt(&mut self, old: &CircuitBreakerConfig, new: &CircuitBreakerConfig) {
+        if old.window != new.window || old.uses_window() != new.uses_window() {
+            self.recent = Recent::new(new);
+        }
+        if old.slow_calls != new.slow_calls {
+            self.begin_epoch();
+        }
     }
 
     /// An operator's word. Returns what changed, if anything did.
@@ -589,13 +754,14 @@ impl State {
             Command::Disable => Mode::Disabled,
             Command::MetricsOnly => Mode::MetricsOnly,
             Command::OpenFor(delay) => return self.open_for(policy, delay, now),
+            Command::Trip(unit) => return self.trip_by_operator(policy, unit, now),
         };
         let from = self.effective(now);
         self.mode = mode;
         self.phase = Phase::Closed { ramp_since: None };
         self.openings = 0;
         self.opened = now;
-        self.tripped_by = 0;
+        self.opening = Opening::by(Cause::Operator);
         self.forget_recent(policy);
         self.begin_epoch();
         if command == Command::Reset {
@@ -607,13 +773,34 @@ impl State {
             return None;
         }
         self.changed = now;
+        self.commanded = now;
         Some(Change {
             from,
             to,
             cause: Cause::Operator,
             open_for: None,
+            last_failure: None,
             shadow: false,
         })
+    }
+
+    /// Opens as if a rule had said so, for the time that the policy gives.
+    fn trip_by_operator(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        unit: f64,
+        now: Tick,
+    ) -> Option<Change> {
+        match (self.mode, &self.phase) {
+            (Mode::ForcedOpen | Mode::Disabled, _) => return None,
+            (_, Phase::Open { until }) if now < *until => return None,
+            (Mode::Normal | Mode::MetricsOnly, _) => {}
+        }
+        let from = self.by_phase(now);
+        self.opening = Opening::by(Cause::Operator);
+        let change = self.open(policy, None, now, unit);
+        self.forget_recent(policy);
+        Some(Change { from, ..change })
     }
 
     /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
@@ -636,7 +823,7 @@ impl State {
         }
         let from = self.by_phase(now);
         self.openings = self.openings.max(1);
-        self.tripped_by = 0;
+        self.opening = Opening::by(Cause::Operator);
         self.forget_recent(policy);
         let change = self.open_until(now.after(delay), Cause::Operator, now);
         Some(Change { from, ..change })
@@ -644,7 +831,7 @@ impl State {
 }
 
 /// What an operator can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Command {
     Reset,
     ForceClose,
@@ -652,6 +839,8 @@ pub(super) enum Command {
     Disable,
     MetricsOnly,
     OpenFor(Duration),
+    /// With a random number in [0, 1).
+    Trip(f64),
 }
 
 /// The share of traffic that is let in `passed` after closing.

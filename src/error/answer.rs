@@ -38,6 +38,8 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
 pub struct Judgement {
     pub(crate) outcome: Outcome,
     pub(crate) message: Option<String>,
+    /// When the service asked to be called again.
+    pub(crate) retry_after: Option<std::time::Duration>,
 }
 
 impl Judgement {
@@ -47,6 +49,23 @@ impl Judgement {
         Self {
             outcome: verdict.outcome(),
             message: is_bad.then(|| Self::message(verdict, error)),
+            retry_after: if is_bad { verdict.retry_delay() } else { None },
+        }
+    }
+
+    pub(crate) const fn plain(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            message: None,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) const fn failure(message: String) -> Self {
+        Self {
+            outcome: Outcome::Failure,
+            message: Some(message),
+            retry_after: None,
         }
     }
 

@@ -5,6 +5,105 @@ use std::time::Duration;
 
 use crate::util::time::Tick;
 
+/// The state of a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls go through; failures are counted.
+    Closed,
+    /// Calls are refused until the open time is over.
+    Open,
+    /// A few calls go through to probe the service; the others are refused.
+    HalfOpen,
+    /// An operator opened it: calls are refused until further notice.
+    ForcedOpen,
+    /// An operator switched it off: calls go through, nothing is counted.
+    Disabled,
+    /// Calls go through; what the breaker would have done is counted and reported.
+    MetricsOnly,
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced open",
+            Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics only",
+        })
+    }
+}
+
+/// Why a breaker changed its state.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Cause {
+    /// So many failures came one after the other.
+    ConsecutiveFailures(u32),
+    /// So many calls in the window failed.
+    #[non_exhaustive]
+    FailureCount {
+        /// Failures in the window.
+        failures: u64,
+        /// Calls in the window.
+        calls: u64,
+    },
+    /// The share of failures in the window reached the threshold.
+    #[non_exhaustive]
+    FailureRate {
+        /// Failures in the window.
+        failures: u64,
+        /// Calls in the window.
+        calls: u64,
+    },
+    /// The share of slow calls in the window reached the threshold.
+    #[non_exhaustive]
+    SlowCallRate {
+        /// Slow calls in the window, and calls that still run past the threshold.
+        slow: u64,
+        /// Calls in the window, and calls that still run past the threshold.
+        calls: u64,
+    },
+    /// The open time was over, and a call came to probe the service.
+    OpenTimeOver,
+    /// So many probes succeeded.
+    ProbesSucceeded(u32),
+    /// Too many probes failed.
+    ProbeFailed,
+    /// A probe did not end within its lease.
+    ProbeLost,
+    /// The closure of `trip_when` said so.
+    Custom,
+    /// An operator said so.
+    Operator,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConsecutiveFailures(n) => write!(f, "{n} consecutive failures"),
+            Self::FailureRate { failures, calls } | Self::FailureCount { failures, calls } => {
+                write!(f, "{failures} of the last {calls} calls failed")
+            }
+            Self::SlowCallRate { slow, calls } => {
+                write!(f, "slow calls: {slow} of the last {calls}")
+            }
+            Self::OpenTimeOver => f.write_str("the open time is over"),
+            Self::ProbesSucceeded(n) => write!(f, "{n} probes succeeded"),
+            Self::ProbeFailed => f.write_str("a probe failed"),
+            Self::ProbeLost => f.write_str("a probe did not end in time"),
+            Self::Custom => f.write_str("the rule of its own said so"),
+            Self::Operator => f.write_str("opened by an operator"),
+        }
+    }
+}
+
 /// Why a circuit breaker refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -18,6 +117,9 @@ pub enum OpenReason {
     Ramping,
     /// An operator opened it, until further notice.
     ForcedOpen,
+    /// The circuit was open when the service was asked whether it is ready, so the service behind it was not made
+    /// ready. The circuit admits calls again: ask again.
+    NotMadeReady,
 }
 
 /// What is known of the moment a circuit opened. Shared by all rejections of that opening.
@@ -25,6 +127,7 @@ pub enum OpenReason {
 pub(crate) struct Trip {
     pub(crate) name: Arc<str>,
     pub(crate) opened: Tick,
+    pub(crate) cause: Cause,
     pub(crate) failures: u64,
     pub(crate) last_failure: Option<Arc<str>>,
 }
@@ -71,7 +174,14 @@ impl CircuitOpen {
         self.refusal.reason
     }
 
-    /// How many failures the breaker had counted when it opened.
+    /// Why the circuit opened, with the numbers. After a probe that failed it says that.
+    #[must_use]
+    pub fn cause(&self) -> &Cause {
+        &self.trip.cause
+    }
+
+    /// How many failures opened it: consecutive ones, those in the window, or probes. 0 if an operator or slow calls
+    /// did.
     #[must_use]
     pub fn failure_count(&self) -> u64 {
         self.trip.failures
@@ -89,8 +199,8 @@ impl CircuitOpen {
         self.trip.opened.to_instant()
     }
 
-    /// How long after the refusal the breaker will let a probe through. `None` when nobody can say:
-    /// an operator forced it open, or a probe is on its way.
+    /// How long after the refusal it is worth asking again: when the open time is over, or when the lease of the
+    /// earliest probe ends (a probe may end sooner). `None` when nobody can say: an operator forced it open.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.refusal.retry_after()
@@ -120,9 +230,15 @@ impl fmt::Display for CircuitOpen {
             OpenReason::ForcedOpen => {
                 write!(f, "circuit breaker `{name}` was forced open by an operator")?;
             }
+            OpenReason::NotMadeReady => {
+                write!(
+                    f,
+                    "circuit breaker `{name}` was open when asked for readiness"
+                )?;
+            }
         }
         if self.reason() == OpenReason::Open {
-            write!(f, " after {} failures", self.failure_count())?;
+            write!(f, ": {}", self.cause())?;
         }
         if let Some(delay) = self.retry_after() {
             write!(f, ", retry after {delay:.3?}")?;

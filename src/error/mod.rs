@@ -6,14 +6,17 @@
 
 mod answer;
 mod circuit_open;
+mod config_change;
 mod contended;
 mod exhausted;
 mod rejection;
 
 pub(crate) use answer::Judgement;
 pub use answer::{Answer, AsError, RejectWith};
-pub use circuit_open::{CircuitOpen, OpenReason};
+pub use circuit_open::{Cause, CircuitOpen, CircuitState, OpenReason};
 pub(crate) use circuit_open::{Refusal, Trip};
+pub(crate) use config_change::config_change;
+pub use config_change::{ConfigChange, SettingChange};
 pub use contended::{Contended, ContendedReason, CycleStep, HolderInfo};
 pub(crate) use contended::{ContentionFacts, write_more};
 pub(crate) use exhausted::Report;

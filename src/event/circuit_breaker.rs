@@ -2,92 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::OpenReason;
-
-/// The state of a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// Calls go through; failures are counted.
-    Closed,
-    /// Calls are refused until the open time is over.
-    Open,
-    /// A few calls go through to probe the service; the others are refused.
-    HalfOpen,
-    /// An operator opened it: calls are refused until further notice.
-    ForcedOpen,
-    /// An operator switched it off: calls go through, nothing is counted.
-    Disabled,
-    /// Calls go through; what the breaker would have done is counted and reported.
-    MetricsOnly,
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-            Self::ForcedOpen => "forced open",
-            Self::Disabled => "disabled",
-            Self::MetricsOnly => "metrics only",
-        })
-    }
-}
-
-/// Why a breaker changed its state.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum Cause {
-    /// So many failures came in a row.
-    ConsecutiveFailures(u32),
-    /// The share of failures in the window reached the threshold.
-    #[non_exhaustive]
-    FailureRate {
-        /// Failures in the window.
-        failures: u64,
-        /// Calls in the window.
-        calls: u64,
-    },
-    /// The share of slow calls in the window reached the threshold.
-    #[non_exhaustive]
-    SlowCallRate {
-        /// Slow calls in the window; a call still running past the threshold is one.
-        slow: u64,
-        /// Calls in the window.
-        calls: u64,
-    },
-    /// The open time was over, and a call came to probe the service.
-    OpenTimeOver,
-    /// So many probes succeeded.
-    ProbesSucceeded(u32),
-    /// A probe failed.
-    ProbeFailed,
-    /// An operator said so.
-    Operator,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConsecutiveFailures(n) => write!(f, "{n} failures in a row"),
-            Self::FailureRate { failures, calls } => {
-                write!(f, "{failures} of the last {calls} calls failed")
-            }
-            Self::SlowCallRate { slow, calls } => {
-                write!(f, "{slow} of the last {calls} calls were slow")
-            }
-            Self::OpenTimeOver => f.write_str("the open time is over"),
-            Self::ProbesSucceeded(n) => write!(f, "{n} probes succeeded"),
-            Self::ProbeFailed => f.write_str("a probe failed"),
-            Self::Operator => f.write_str("an operator said so"),
-        }
-    }
-}
+use crate::error::{Cause, CircuitState, OpenReason};
 
 /// What a circuit breaker tells observers.
 #[derive(Clone, Debug)]
@@ -127,7 +42,7 @@ pub enum CircuitBreakerEvent {
         /// When a probe will be let through, if that is known.
         retry_after: Option<Duration>,
     },
-    /// A probe did not end within `probe_timeout`; its place was given to another call. (`WARN`)
+    /// A probe did not end within `probe_timeout`: it counts as a failed one. (`WARN`)
     #[non_exhaustive]
     ProbeLost {
         /// How long its lease was.

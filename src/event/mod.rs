@@ -21,7 +21,8 @@ mod funnel;
 mod log;
 mod retry;
 
-pub use circuit_breaker::{Cause, CircuitBreakerEvent, CircuitState};
+pub use crate::error::{Cause, CircuitState};
+pub use circuit_breaker::CircuitBreakerEvent;
 pub use contention::ContentionEvent;
 pub use feed::{Entry, Feed};
 pub(crate) use funnel::{Funnel, guarded};

@@ -175,7 +175,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = self.service.take_reserved();
+        let admission = self.service.take();
         let (classify, answer) = self.service.rules();
         let (classify, answer) = (classify.clone(), answer.clone());
         let state = match admission {
@@ -245,7 +245,7 @@ where
         };
         let result = ready!(permit.poll(|| call.poll(cx)));
         let result = result.map_err(|error| this.answer.error(error));
-        let judged = this.answer.judge(&result, this.classify);
+        let judged = permit.running(|| this.answer.judge(&result, this.classify));
         let Some((mut permit, mut end)) = held.take() else {
             unreachable!("it was there a moment ago");
         };

@@ -46,9 +46,9 @@ pub struct Registry {
 }
 
 struct Shared {
-    retries: Shelf<RetryPolicy>,
-    circuit_breakers: Shelf<CircuitBreaker>,
-    resource_locks: Shelf<ResourceLock>,
+    retries: Handles<RetryPolicy>,
+    circuit_breakers: Handles<CircuitBreaker>,
+    resource_locks: Handles<ResourceLock>,
     feed: Feed,
 }
 
@@ -64,9 +64,9 @@ impl Registry {
     pub fn with_feed(feed: Feed) -> Self {
         Self {
             shared: Arc::new(Shared {
-                retries: Shelf::new(),
-                circuit_breakers: Shelf::new(),
-                resource_locks: Shelf::new(),
+                retries: Handles::new(),
+                circuit_breakers: Handles::new(),
+                resource_locks: Handles::new(),
                 feed,
             }),
         }
@@ -268,9 +268,9 @@ impl From<ConfigError> for RegistryError {
 }
 
 /// Handles of one kind, by name.
-struct Shelf<H>(Mutex<BTreeMap<Arc<str>, H>>);
+struct Handles<H>(Mutex<BTreeMap<Arc<str>, H>>);
 
-impl<H: Clone> Shelf<H> {
+impl<H: Clone> Handles<H> {
     fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
@@ -280,8 +280,8 @@ impl<H: Clone> Shelf<H> {
     }
 
     fn get_or(&self, name: &Arc<str>, make: impl FnOnce() -> H) -> H {
-        let mut shelf = self.lock();
-        shelf.entry(Arc::clone(name)).or_insert_with(make).clone()
+        let mut map = self.lock();
+        map.entry(Arc::clone(name)).or_insert_with(make).clone()
     }
 
     fn all(&self) -> Vec<H> {
@@ -302,12 +302,12 @@ impl<H: Clone> Shelf<H> {
         kind: &'static str,
         name: &Arc<str>,
         rules: &R,
-        rules_of: impl Fn(&H) -> &R,
+        rules_of: impl Fn(&H) -> R,
         make: impl FnOnce() -> Result<H, ConfigError>,
     ) -> Result<H, RegistryError> {
-        let mut shelf = self.lock();
-        match shelf.get(name) {
-            Some(handle) if rules_of(handle) == rules => Ok(handle.clone()),
+        let mut map = self.lock();
+        match map.get(name) {
+            Some(handle) if rules_of(handle) == *rules => Ok(handle.clone()),
             Some(handle) => Err(RegistryError::Conflict {
                 kind,
                 name: Arc::clone(name),
@@ -316,7 +316,7 @@ impl<H: Clone> Shelf<H> {
             }),
             None => {
                 let handle = make()?;
-                shelf.insert(Arc::clone(name), handle.clone());
+                map.insert(Arc::clone(name), handle.clone());
                 Ok(handle)
             }
         }
@@ -324,7 +324,7 @@ impl<H: Clone> Shelf<H> {
 }
 
 macro_rules! build_in {
-    ($builder:ty, $handle:ty, $rules:ty, $kind:literal, $shelf:ident, $rules_of:path) => {
+    ($builder:ty, $handle:ty, $rules:ty, $kind:literal, $map:ident) => {
         impl $builder {
             /// Registers the handle under its name, or gives the one that is registered with the same
             /// rules. Callbacks and observers of a builder that finds a registered handle are dropped
@@ -338,10 +338,13 @@ macro_rules! build_in {
                 let rules: $rules = self.checked_config()?;
                 let name = Arc::clone(self.name_ref());
                 let make = || self.build_with(registry.observer());
-                registry
-                    .shared
-                    .$shelf
-                    .build($kind, &name, &rules, $rules_of, make)
+                registry.shared.$map.build(
+                    $kind,
+                    &name,
+                    &rules,
+                    |it| <$rules>::clone(&it.config()),
+                    make,
+                )
             }
         }
     };
@@ -352,24 +355,21 @@ build_in!(
     CircuitBreaker,
     CircuitBreakerConfig,
     "circuit breaker",
-    circuit_breakers,
-    CircuitBreaker::config
+    circuit_breakers
 );
 build_in!(
     ResourceLockBuilder,
     ResourceLock,
     ContentionConfig,
     "resource lock",
-    resource_locks,
-    ResourceLock::config
+    resource_locks
 );
 build_in!(
     RetryPolicyBuilder,
     RetryPolicy,
     RetryConfig,
     "retry policy",
-    retries,
-    RetryPolicy::config
+    retries
 );
 
 #[cfg(test)]

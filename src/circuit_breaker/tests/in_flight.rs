@@ -15,18 +15,18 @@ fn in_flight() -> InFlight {
 #[test]
 fn a_call_that_ended_is_never_swept() {
     let calls = in_flight();
-    let seat = calls.enter(1, Tick(10_000)).unwrap();
-    assert!(calls.exit(seat));
+    let entry = calls.enter(1, Tick(10_000)).unwrap();
+    assert!(calls.exit(entry));
     assert_eq!(calls.sweep(1, Tick(90_000)), 0);
 }
 
 #[test]
 fn a_call_that_was_swept_knows_that_it_was_counted() {
     let calls = in_flight();
-    let seat = calls.enter(1, Tick(10_000)).unwrap();
+    let entry = calls.enter(1, Tick(10_000)).unwrap();
     assert_eq!(calls.sweep(1, Tick(10_000 + 2 * THRESHOLD)), 1);
     assert_eq!(calls.sweep(1, Tick(10_000 + 3 * THRESHOLD)), 0);
-    assert!(!calls.exit(seat));
+    assert!(!calls.exit(entry));
 }
 
 #[test]
@@ -56,9 +56,23 @@ fn a_call_of_an_old_epoch_does_not_leave_in_place_of_a_new_one() {
 fn a_call_that_starts_after_the_sweeper_read_the_clock_is_not_slow() {
     let calls = in_flight();
     let width = THRESHOLD / TO_THRESHOLD;
-    let seat = calls.enter(1, Tick(10_000 + width)).unwrap();
+    // Who finds a sweep due does that first.
+    assert!(calls.is_due(Tick(10_000 + width)));
+    assert_eq!(calls.sweep(1, Tick(10_000 + width)), 0);
+    let entry = calls.enter(1, Tick(10_000 + width)).unwrap();
     assert_eq!(calls.sweep(1, Tick(10_000)), 0);
-    assert!(calls.exit(seat));
+    assert!(calls.exit(entry));
+}
+
+#[test]
+fn after_any_pause_a_call_that_hangs_is_overdue() {
+    for pause in [1u64 << 10, 1 << 20, 1 << 30, 1 << 40, 1 << 50, 1 << 60] {
+        let calls = in_flight();
+        calls.sweep(1, Tick(10_000));
+        let entry = calls.enter(1, Tick(10_000)).unwrap();
+        assert_eq!(calls.sweep(1, Tick(10_000 + pause)), 1, "{pause}");
+        assert!(!calls.exit(entry));
+    }
 }
 
 proptest! {
@@ -72,6 +86,11 @@ proptest! {
         let mut waiting = Vec::new();
         for wait in starts {
             now += wait / 8;
+            if calls.is_due(Tick(now)) {
+                let swept = calls.sweep(1, Tick(now)) as usize;
+                prop_assert!(waiting[..swept].iter().all(|s| now - *s >= THRESHOLD));
+                waiting.drain(..swept);
+            }
             prop_assert!(calls.enter(1, Tick(now)).is_some());
             waiting.push(now);
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::CircuitState;
-use super::config::{CircuitBreakerConfig, Recovery, SlowCalls, Window};
-use super::state::{Admission, Command, Effects, Ended, State, Ticket};
+use super::config::{CircuitBreakerConfig, Opening, Recovery, SlowCalls, Window};
+use super::state::{Admission, Change, Command, Effects, Ended, State, Ticket};
 use crate::call::outcome::Outcome;
 use crate::error::OpenReason;
 use crate::event::Cause;
@@ -26,8 +26,24 @@ fn ended(outcome: Outcome) -> Ended {
     Ended {
         outcome,
         slow: false,
-        counted: false,
+        overdue: false,
         message: None,
+        retry_after: None,
+    }
+}
+
+impl Effects {
+    /// The change that comes last, if anything has changed.
+    fn change(self) -> Option<Change> {
+        self.changes.into_iter().last()
+    }
+}
+
+fn opening(reopened: u32) -> Opening {
+    Opening {
+        reopened,
+        failures: 5,
+        calls: 0,
     }
 }
 
@@ -101,7 +117,7 @@ fn five_failures_in_a_row_open_it_and_four_do_not() {
     let mut core = Core::default();
     core.fail(4);
     assert_eq!(core.effective(), CircuitState::Closed);
-    let opened = core.call(Outcome::Failure).change.unwrap();
+    let opened = core.call(Outcome::Failure).change().unwrap();
     assert_eq!(opened.cause, Cause::ConsecutiveFailures(5));
     assert_eq!(opened.open_for, Some(secs(60)));
     assert_eq!(core.admit(), Err(OpenReason::Open));
@@ -113,7 +129,7 @@ fn a_success_ends_a_row_and_an_ignored_result_does_not() {
     core.fail(4);
     let _ = core.call(Outcome::Ignored);
     let _ = core.call(Outcome::Cancelled);
-    assert_eq!(core.state.streak, 4);
+    assert_eq!(core.state.consecutive, 4);
     let _ = core.call(Outcome::Success);
     core.fail(4);
     assert_eq!(core.effective(), CircuitState::Closed);
@@ -124,9 +140,12 @@ fn an_overload_neither_ends_a_row_nor_is_part_of_it_unless_asked() {
     let mut core = Core::default();
     core.fail(4);
     for _ in 0..100 {
-        assert!(core.call(Outcome::Overload).change.is_none());
+        assert!(core.call(Outcome::Overload).change().is_none());
     }
-    assert!(core.call(Outcome::Failure).change.is_some(), "still a row");
+    assert!(
+        core.call(Outcome::Failure).change().is_some(),
+        "still a row"
+    );
     assert_eq!(core.state.totals.overloads, 100);
 
     let mut asked = Core::new(CircuitBreakerConfig {
@@ -134,9 +153,9 @@ fn an_overload_neither_ends_a_row_nor_is_part_of_it_unless_asked() {
         ..CircuitBreakerConfig::default()
     });
     for _ in 0..4 {
-        assert!(asked.call(Outcome::Overload).change.is_none());
+        assert!(asked.call(Outcome::Overload).change().is_none());
     }
-    assert!(asked.call(Outcome::Overload).change.is_some());
+    assert!(asked.call(Outcome::Overload).change().is_some());
 }
 
 #[test]
@@ -151,15 +170,15 @@ fn to_a_failure_rate_an_overload_is_a_failure_and_a_probe_that_met_one_has_faile
         let _ = core.call(Outcome::Success);
         let _ = core.call(Outcome::Ignored);
     }
-    assert!(core.call(Outcome::Overload).change.is_none());
-    let opened = core.call(Outcome::Overload).change.unwrap();
+    assert!(core.call(Outcome::Overload).change().is_none());
+    let opened = core.call(Outcome::Overload).change().unwrap();
     let half = Cause::FailureRate {
         failures: 2,
         calls: 4,
     };
     assert_eq!(opened.cause, half);
     core.wait(secs(60));
-    let again = core.call(Outcome::Overload).change.unwrap();
+    let again = core.call(Outcome::Overload).change().unwrap();
     assert_eq!(again.cause, Cause::ProbeFailed);
 }
 
@@ -169,11 +188,11 @@ fn a_probe_that_met_an_overload_says_nothing_where_only_rows_are_watched() {
     core.fail(5);
     core.wait(secs(60));
     for _ in 0..3 {
-        assert!(core.call(Outcome::Overload).change.is_none());
+        assert!(core.call(Outcome::Overload).change().is_none());
         assert_eq!(core.effective(), CircuitState::HalfOpen);
     }
     let _ = core.call(Outcome::Success);
-    assert!(core.call(Outcome::Success).change.is_some(), "closed");
+    assert!(core.call(Outcome::Success).change().is_some(), "closed");
 }
 
 #[test]
@@ -188,9 +207,9 @@ fn seven_failures_of_a_hundred_reach_a_rate_of_seven_hundredths() {
         let _ = core.call(Outcome::Success);
     }
     for _ in 0..6 {
-        assert!(core.call(Outcome::Failure).change.is_none());
+        assert!(core.call(Outcome::Failure).change().is_none());
     }
-    assert!(core.call(Outcome::Failure).change.is_some());
+    assert!(core.call(Outcome::Failure).change().is_some());
 }
 
 #[test]
@@ -220,7 +239,10 @@ fn open_for_does_not_end_an_operators_word_nor_say_that_somebody_else_opened_it(
     assert_eq!(command(&mut core, open_for), None);
     core.wait(secs(4));
     assert_eq!(core.effective(), CircuitState::Open, "five more seconds");
-    assert_eq!((core.state.opened, core.state.tripped_by), (opened, 5));
+    assert_eq!(
+        (core.state.opened, core.state.opening.failures),
+        (opened, 5)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,9 +257,9 @@ async fn successes_counted_after_a_look_read_the_clock_stay_in_the_window() {
     for _ in 0..5 {
         breaker.try_acquire().unwrap().success();
     }
-    let (counts, _) = breaker
-        .shared
-        .with_core(earlier, |state, _| state.counts(earlier));
+    let counts = breaker.shared.with_core(earlier, |state, _| {
+        (state.counts(earlier), Effects::default())
+    });
     assert_eq!(counts.calls, 0, "not yet, as of then");
     assert_eq!(breaker.snapshot().window_calls, 6);
 }
@@ -269,20 +291,20 @@ fn two_good_probes_close_it_and_one_bad_one_opens_it_again() {
     let mut core = Core::default();
     core.fail(5);
     core.wait(secs(60));
-    assert!(core.call(Outcome::Success).change.is_none());
-    let opened = core.call(Outcome::Failure).change.unwrap();
+    assert!(core.call(Outcome::Success).change().is_none());
+    let opened = core.call(Outcome::Failure).change().unwrap();
     assert_eq!(
         (opened.to, opened.cause),
         (CircuitState::Open, Cause::ProbeFailed)
     );
     core.wait(secs(60));
-    assert!(core.call(Outcome::Success).change.is_none());
-    let closed = core.call(Outcome::Success).change.unwrap();
+    assert!(core.call(Outcome::Success).change().is_none());
+    let closed = core.call(Outcome::Success).change().unwrap();
     assert_eq!(
         (closed.to, closed.cause),
         (CircuitState::Closed, Cause::ProbesSucceeded(2))
     );
-    assert_eq!(core.state.streak, 0);
+    assert_eq!(core.state.consecutive, 0);
     core.fail(4);
     assert_eq!(
         core.effective(),
@@ -297,17 +319,18 @@ fn a_probe_that_is_dropped_or_says_nothing_gives_its_place_back() {
     core.fail(5);
     core.wait(secs(60));
     for outcome in [Outcome::Cancelled, Outcome::Ignored] {
-        assert!(core.call(outcome).change.is_none());
+        assert!(core.call(outcome).change().is_none());
         assert_eq!(core.effective(), CircuitState::HalfOpen);
     }
-    let ticket = core.admit().unwrap();
-    core.state.forgo(ticket);
     assert!(core.admit().is_ok());
 }
 
 #[test]
-fn the_place_of_a_probe_that_hangs_is_given_to_another() {
-    let mut core = Core::default();
+fn a_probe_that_hangs_has_failed_when_its_lease_is_over_and_the_open_time_grows() {
+    let mut core = Core::new(CircuitBreakerConfig {
+        recovery: Recovery::exponential(secs(60), 2.0, secs(600)),
+        ..CircuitBreakerConfig::default()
+    });
     core.fail(5);
     core.wait(secs(60));
     let hung = core.admit().unwrap();
@@ -315,33 +338,207 @@ fn the_place_of_a_probe_that_hangs_is_given_to_another() {
     assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
     core.wait(Duration::from_nanos(1));
     let (admission, effects) = core.state.admit(&core.policy, Tick(core.now), 0.0);
-    assert!(matches!(admission, Admission::Go(_)) && effects.lost_probe);
-    assert_eq!(
-        core.admit(),
-        Err(OpenReason::ProbesBusy),
-        "one place, one probe"
-    );
-    // What the hung one finds out in the end is of this epoch, and counts; the place is not its own.
+    assert!(matches!(
+        admission,
+        Admission::Refuse(OpenReason::Open, Some(left)) if left == secs(120)
+    ));
+    assert_eq!(effects.lost_probes, 1);
+    assert_eq!(effects.change().unwrap().cause, Cause::ProbeLost);
+    // What the hung one finds out in the end is of an earlier epoch.
     let _ = core.settle(hung, Outcome::Success);
-    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
+    assert_eq!(core.effective(), CircuitState::Open);
 }
 
 #[test]
-fn a_lease_begins_anew_when_the_call_does() {
-    let mut core = Core::default();
+fn of_three_probes_two_must_succeed_where_it_was_asked_so() {
+    let core = || {
+        let mut core = Core::new(CircuitBreakerConfig {
+            success_threshold: 2,
+            success_out_of: Some(3),
+            ..CircuitBreakerConfig::default()
+        });
+        core.fail(5);
+        core.wait(secs(60));
+        core
+    };
+    let mut closes = core();
+    assert!(closes.call(Outcome::Failure).change().is_none());
+    assert!(closes.call(Outcome::Success).change().is_none());
+    let change = closes.call(Outcome::Success).change().unwrap();
+    assert_eq!(change.to, CircuitState::Closed);
+
+    let mut opens = core();
+    assert!(opens.call(Outcome::Failure).change().is_none());
+    assert!(opens.call(Outcome::Success).change().is_none());
+    let change = opens.call(Outcome::Failure).change().unwrap();
+    assert_eq!(change.to, CircuitState::Open);
+    assert_eq!(opens.state.opening.failures, 2);
+}
+
+#[test]
+fn a_refusal_in_half_open_says_when_the_earliest_lease_ends() {
+    let mut core = Core::new(CircuitBreakerConfig {
+        max_probes: 2,
+        ..CircuitBreakerConfig::default()
+    });
     core.fail(5);
     core.wait(secs(60));
-    let ticket = core.admit().unwrap();
-    core.wait(secs(29));
-    assert!(core.state.renew(&core.policy, ticket, Tick(core.now)));
-    core.wait(secs(29));
-    assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
-    core.wait(secs(1));
-    assert!(core.admit().is_ok());
-    assert!(
-        !core.state.renew(&core.policy, ticket, Tick(core.now)),
-        "it is another's"
+    let _first = core.admit().unwrap();
+    core.wait(secs(10));
+    let _second = core.admit().unwrap();
+    let (admission, _) = core.state.admit(&core.policy, Tick(core.now), 0.0);
+    assert!(matches!(
+        admission,
+        Admission::Refuse(OpenReason::ProbesBusy, Some(left)) if left == secs(20)
+    ));
+    let peeked = core.state.peek(&core.policy, Tick(core.now)).unwrap();
+    assert_eq!(peeked.retry_after(), Some(secs(20)));
+}
+
+#[test]
+fn a_lease_stands_still_in_a_wait_and_no_longer_than_its_own_length() {
+    let core = || {
+        let mut core = Core::default();
+        core.fail(5);
+        core.wait(secs(60));
+        let ticket = core.admit().unwrap();
+        core.wait(secs(20));
+        core.state.pause(&core.policy, ticket, true, Tick(core.now));
+        (core, ticket)
+    };
+    let (mut goes_on, ticket) = core();
+    goes_on.wait(secs(25));
+    goes_on
+        .state
+        .pause(&goes_on.policy, ticket, false, Tick(goes_on.now));
+    goes_on.wait(secs(10) - Duration::from_nanos(1));
+    assert_eq!(goes_on.admit(), Err(OpenReason::ProbesBusy));
+    goes_on.wait(Duration::from_nanos(1));
+    assert_eq!(
+        goes_on.admit(),
+        Err(OpenReason::Open),
+        "ten seconds were left"
     );
+
+    let (mut is_lost, _) = core();
+    is_lost.wait(secs(40) - Duration::from_nanos(1));
+    assert_eq!(is_lost.admit(), Err(OpenReason::ProbesBusy));
+    is_lost.wait(Duration::from_nanos(1));
+    assert_eq!(is_lost.admit(), Err(OpenReason::Open));
+}
+
+#[test]
+fn a_look_at_an_open_or_half_open_circuit_takes_no_place() {
+    let mut core = Core::default();
+    core.fail(5);
+    let now = Tick(core.now);
+    let refusal = core.state.peek(&core.policy, now).unwrap();
+    assert_eq!(refusal.retry_after(), Some(secs(60)));
+    core.wait(secs(60));
+    for _ in 0..10 {
+        assert!(core.state.peek(&core.policy, Tick(core.now)).is_none());
+    }
+    assert!(core.admit().is_ok());
+}
+
+#[test]
+fn failures_of_the_last_calls_open_it_before_there_are_as_many_calls() {
+    for window in [Window::LastCalls(10), Window::LastTime(secs(60))] {
+        let mut core = Core::new(CircuitBreakerConfig {
+            consecutive_failures: None,
+            failure_count: Some(3),
+            window,
+            ..CircuitBreakerConfig::default()
+        });
+        for _ in 0..2 {
+            assert!(core.call(Outcome::Failure).change().is_none());
+            assert!(core.call(Outcome::Success).change().is_none());
+        }
+        let cause = core.call(Outcome::Failure).change().unwrap().cause;
+        let counted = Cause::FailureCount {
+            failures: 3,
+            calls: 5,
+        };
+        assert_eq!(cause, counted);
+    }
+}
+
+#[test]
+fn the_failure_that_opens_it_can_ask_it_to_stay_open_for_longer_within_a_bound() {
+    let asks = |seconds| {
+        let mut core = Core::default();
+        core.fail(4);
+        let ticket = core.admit().unwrap();
+        let failure = Ended {
+            retry_after: Some(secs(seconds)),
+            ..ended(Outcome::Failure)
+        };
+        let change = core.settle_as(ticket, &failure).change().unwrap();
+        change.open_for.unwrap().as_secs()
+    };
+    assert_eq!([asks(1), asks(90), asks(100_000)], [60, 90, 300]);
+}
+
+#[test]
+fn the_message_is_that_of_the_failure_that_opened_it_also_if_it_had_none() {
+    let mut core = Core::default();
+    core.fail(3);
+    let ticket = core.admit().unwrap();
+    let with_message = Ended {
+        message: Some("no route to host".into()),
+        ..ended(Outcome::Failure)
+    };
+    let _ = core.settle_as(ticket, &with_message);
+    let change = core.call(Outcome::Failure).change().unwrap();
+    assert_eq!(change.last_failure, None, "that was an earlier one's");
+}
+
+#[test]
+fn a_call_that_hangs_is_counted_for_as_long_as_it_hangs_and_as_one_call_when_it_ends() {
+    let mut core = Core::new(slow_policy());
+    let tickets: Vec<Ticket> = (0..4).map(|_| core.admit().unwrap()).collect();
+    let now = Tick(core.now);
+    assert!(core.state.add_overdue(&core.policy, 4, now, 0.0).is_none());
+    core.state.add_successes(10_000, 0);
+    assert_eq!(core.state.overdue, 4, "no number of successes hides it");
+    let failed = Ended {
+        slow: true,
+        overdue: true,
+        ..ended(Outcome::Failure)
+    };
+    for ticket in tickets {
+        let _ = core.settle_as(ticket, &failed);
+    }
+    let counts = core.state.counts(now);
+    assert_eq!(
+        (core.state.overdue, counts.failures, counts.slow),
+        (0, 4, 4)
+    );
+}
+
+#[test]
+fn idle_for_ten_years_and_then_an_outage_it_opens_after_as_many_failures() {
+    for window in [Window::LastCalls(20), Window::LastTime(secs(10))] {
+        let failures_to_open = |idle: Duration| {
+            let mut core = Core::new(CircuitBreakerConfig {
+                consecutive_failures: None,
+                failure_rate: Some(0.5),
+                minimum_calls: 8,
+                window,
+                ..CircuitBreakerConfig::default()
+            });
+            let slice = core.now / SECOND;
+            core.state.add_successes(100, slice);
+            core.wait(secs(11));
+            core.wait(idle);
+            (1..1_000).find(|_| core.call(Outcome::Failure).change().is_some())
+        };
+        let at_once = failures_to_open(Duration::ZERO);
+        for years in [1, 10] {
+            let idle = secs(years * 365 * 86_400);
+            assert_eq!(failures_to_open(idle), at_once, "{window:?}");
+        }
+    }
 }
 
 #[test]
@@ -352,33 +549,33 @@ fn late_answers_of_an_earlier_epoch_change_nothing() {
     // While open: no success heals it, no failure lengthens it.
     assert!(
         core.settle(stragglers[0], Outcome::Success)
-            .change
+            .change()
             .is_none()
     );
     assert!(
         core.settle(stragglers[1], Outcome::Failure)
-            .change
+            .change()
             .is_none()
     );
-    assert_eq!(core.state.tripped_by, 5);
+    assert_eq!(core.state.opening.failures, 5);
     core.wait(secs(60));
     // While half-open: none closes it, none opens it, none takes or gives a place.
     let probe = core.admit().unwrap();
     for straggler in &stragglers[2..6] {
-        assert!(core.settle(*straggler, Outcome::Success).change.is_none());
+        assert!(core.settle(*straggler, Outcome::Success).change().is_none());
     }
     assert!(
         core.settle(stragglers[6], Outcome::Failure)
-            .change
+            .change()
             .is_none()
     );
     let _ = core.settle(stragglers[7], Outcome::Ignored);
     assert_eq!(core.admit(), Err(OpenReason::ProbesBusy));
-    assert!(core.settle(probe, Outcome::Success).change.is_none());
-    assert!(core.call(Outcome::Success).change.is_some());
+    assert!(core.settle(probe, Outcome::Success).change().is_none());
+    assert!(core.call(Outcome::Success).change().is_some());
     // Closed again: a failure from before starts no row.
     let _ = core.settle(stragglers[8], Outcome::Failure);
-    assert_eq!(core.state.streak, 0);
+    assert_eq!(core.state.consecutive, 0);
     // All of them are counted all the same.
     assert_eq!(core.state.totals.failures, 5 + 3);
 }
@@ -396,7 +593,7 @@ fn a_service_that_fails_four_times_in_five_opens_a_failure_rate() {
         } else {
             Outcome::Failure
         };
-        core.call(outcome).change.is_some()
+        core.call(outcome).change().is_some()
     });
     assert_eq!(
         opened,
@@ -414,7 +611,7 @@ fn an_outage_after_a_million_healthy_calls_is_seen_as_fast_as_after_a_hundred() 
             ..CircuitBreakerConfig::default()
         });
         core.state.add_successes(healthy, 0);
-        (1..=1_000).find(|_| core.call(Outcome::Failure).change.is_some())
+        (1..=1_000).find(|_| core.call(Outcome::Failure).change().is_some())
     };
     assert_eq!(failures_to_open(100), Some(50));
     assert_eq!(failures_to_open(1_000_000), Some(50));
@@ -437,8 +634,8 @@ fn a_success_never_opens_it_even_if_the_rate_is_over_the_threshold() {
     assert_eq!(core.effective(), CircuitState::Closed);
     core.wait(secs(2));
     // The successes have left the window: four failures of five calls.
-    assert!(core.call(Outcome::Success).change.is_none());
-    assert!(core.call(Outcome::Failure).change.is_some());
+    assert!(core.call(Outcome::Success).change().is_none());
+    assert!(core.call(Outcome::Failure).change().is_some());
 }
 
 fn slow_policy() -> CircuitBreakerConfig {
@@ -465,18 +662,19 @@ fn slow_calls_open_it_and_count_once_even_if_they_were_counted_while_they_ran() 
     );
     let counted = Ended {
         slow: true,
-        counted: true,
+        overdue: true,
         ..ended(Outcome::Success)
     };
     for ticket in &tickets[..9] {
-        assert!(core.settle_as(*ticket, &counted).change.is_none());
+        assert!(core.settle_as(*ticket, &counted).change().is_none());
     }
     assert_eq!(core.state.counts(Tick(core.now)).slow, 9);
+    assert_eq!(core.state.overdue, 0);
     let last = Ended {
-        counted: false,
+        overdue: false,
         ..counted
     };
-    let cause = core.settle_as(tickets[9], &last).change.unwrap().cause;
+    let cause = core.settle_as(tickets[9], &last).change().unwrap().cause;
     assert_eq!(
         cause,
         Cause::SlowCallRate {
@@ -509,7 +707,7 @@ fn a_slow_call_that_fails_in_the_end_is_one_call_in_the_window() {
     let _ = core.state.add_overdue(&core.policy, 1, Tick(core.now), 0.0);
     let failed = Ended {
         slow: true,
-        counted: true,
+        overdue: true,
         ..ended(Outcome::Failure)
     };
     let _ = core.settle_as(ticket, &failed);
@@ -529,12 +727,12 @@ fn a_probe_slower_than_the_threshold_is_a_failed_probe() {
         slow: true,
         ..ended(Outcome::Success)
     };
-    let cause = core.settle_as(probe, &slow).change.unwrap().cause;
+    let cause = core.settle_as(probe, &slow).change().unwrap().cause;
     assert_eq!(cause, Cause::ProbeFailed);
 }
 
 #[test]
-fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
+fn open_times_grow_until_it_has_stayed_closed_for_as_long_as_it_was_open() {
     let mut core = Core::new(CircuitBreakerConfig {
         recovery: Recovery::exponential(secs(1), 2.0, secs(5)),
         success_threshold: 1,
@@ -543,23 +741,34 @@ fn open_times_grow_from_opening_to_opening_and_start_again_after_closing() {
     let ticket = |core: &mut Core| core.admit().unwrap();
     let mut open_for = Vec::new();
     for _ in 0..4 {
-        let opened = core.call(Outcome::Failure).change;
+        let opened = core.call(Outcome::Failure).change();
         core.fail(if opened.is_some() || core.state.openings > 0 {
             0
         } else {
             3
         });
         let opened = opened
-            .or_else(|| core.call(Outcome::Failure).change)
+            .or_else(|| core.call(Outcome::Failure).change())
             .unwrap();
         open_for.push(opened.open_for.unwrap().as_secs());
         core.wait(opened.open_for.unwrap());
     }
     assert_eq!(open_for, [1, 2, 4, 5]);
     let probe = ticket(&mut core);
-    assert!(core.settle(probe, Outcome::Success).change.is_some());
+    assert!(core.settle(probe, Outcome::Success).change().is_some());
+    core.wait(secs(5) - Duration::from_nanos(1));
     core.fail(4);
-    let reopened = core.call(Outcome::Failure).change.unwrap();
+    let flaps = core.call(Outcome::Failure).change().unwrap();
+    assert_eq!(
+        flaps.open_for,
+        Some(secs(5)),
+        "a host that flaps rests longer"
+    );
+    core.wait(secs(5));
+    let _ = core.call(Outcome::Success);
+    core.wait(secs(5));
+    core.fail(4);
+    let reopened = core.call(Outcome::Failure).change().unwrap();
     assert_eq!(reopened.open_for, Some(secs(1)));
 }
 
@@ -623,10 +832,10 @@ fn metrics_only_lets_everything_through_and_counts_what_it_would_have_refused() 
         .command(&core.policy, Command::MetricsOnly, Tick(core.now));
     for _ in 0..4 {
         let ticket = core.admit().unwrap();
-        assert!(core.settle(ticket, Outcome::Failure).change.is_none());
+        assert!(core.settle(ticket, Outcome::Failure).change().is_none());
     }
     let ticket = core.admit().unwrap();
-    let opened = core.settle(ticket, Outcome::Failure).change.unwrap();
+    let opened = core.settle(ticket, Outcome::Failure).change().unwrap();
     assert!(opened.shadow);
     for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure] {
         let (admission, _) = core.state.admit(&core.policy, Tick(core.now), 0.0);
@@ -699,7 +908,7 @@ fn what_cannot_work_is_refused_with_the_name_of_the_setting() {
     );
     for multiplier in [0.0, 0.9, f64::NAN, f64::INFINITY] {
         let recovery = Recovery::exponential(secs(1), multiplier, secs(9));
-        assert_eq!(wrong(&|p| p.recovery = recovery), "recovery");
+        assert_eq!(wrong(&|p| p.recovery = recovery.clone()), "recovery");
     }
     assert_eq!(
         wrong(&|p| p.recovery = Recovery::exponential(secs(9), 2.0, secs(1))),
@@ -740,7 +949,7 @@ proptest! {
     ) {
         let (first, max) = (Duration::from_millis(first), Duration::from_millis(first + more));
         let recovery = Recovery::exponential(first, multiplier, max).jitter(jitter);
-        let delay = recovery.delay(reopened, unit);
+        let delay = recovery.delay(&opening(reopened), unit);
         prop_assert!(delay <= max);
         prop_assert!(delay.as_secs_f64() >= first.as_secs_f64() * (1.0 - jitter) - 1e-6);
     }
@@ -756,6 +965,9 @@ struct Model {
     /// Calls of this epoch that ended, with the slice they ended in: `None` is neither good nor bad.
     calls: VecDeque<(u64, Outcome)>,
     openings: u32,
+    open_time: u64,
+    closed: u64,
+    may_fail: u32,
 }
 
 enum Shape {
@@ -763,21 +975,26 @@ enum Shape {
     Open {
         until: u64,
     },
-    /// Probes on their way with the end of their leases, and how many succeeded.
+    /// Probes on their way with the end of their leases, and how many succeeded and failed.
     HalfOpen {
         probes: Vec<(u64, u64)>,
         succeeded: u32,
+        failed: u32,
     },
 }
 
 impl Model {
     fn new(policy: CircuitBreakerConfig) -> Self {
+        let out_of = policy.success_out_of.unwrap_or(policy.success_threshold);
         Self {
+            may_fail: out_of - policy.success_threshold,
             policy,
             epoch: 1,
             phase: Shape::Closed,
             calls: VecDeque::new(),
             openings: 0,
+            open_time: 0,
+            closed: 0,
         }
     }
 
@@ -788,10 +1005,14 @@ impl Model {
     }
 
     fn open(&mut self, now: u64) {
-        let delay = self.policy.recovery.delay(self.openings, 0.0);
+        if matches!(self.phase, Shape::Closed) && now - self.closed >= self.open_time {
+            self.openings = 0;
+        }
+        let delay = self.policy.recovery.delay(&opening(self.openings), 0.0);
         self.openings += 1;
+        self.open_time = crate::util::time::nanos(delay);
         self.enter(Shape::Open {
-            until: now + crate::util::time::nanos(delay),
+            until: now + self.open_time,
         });
     }
 
@@ -802,27 +1023,28 @@ impl Model {
             self.enter(Shape::HalfOpen {
                 probes: Vec::new(),
                 succeeded: 0,
+                failed: 0,
             });
+        }
+        if let Shape::HalfOpen { probes, failed, .. } = &mut self.phase {
+            let before = probes.len();
+            probes.retain(|(_, until)| now < *until);
+            let lost = (before - probes.len()) as u32;
+            *failed += lost;
+            if lost > 0 && *failed > self.may_fail {
+                self.open(now);
+            }
         }
         match &mut self.phase {
             Shape::Closed => true,
             Shape::Open { .. } => false,
-            Shape::HalfOpen { probes, .. } => {
-                let live = probes.iter().filter(|(_, until)| now < *until).count();
-                // A place is free if there are fewer probes than places, or one of them is lost.
-                probes.len() < self.policy.max_probes as usize || live < probes.len()
-            }
+            Shape::HalfOpen { probes, .. } => probes.len() < self.policy.max_probes as usize,
         }
     }
 
     fn admitted(&mut self, ticket: Ticket, now: u64) {
         let lease = crate::util::time::nanos(self.policy.probe_timeout);
         if let Shape::HalfOpen { probes, .. } = &mut self.phase {
-            if probes.len() >= self.policy.max_probes as usize
-                && let Some(lost) = probes.iter().position(|(_, until)| now >= *until)
-            {
-                probes.swap_remove(lost);
-            }
             probes.push((ticket.lease, now + lease));
         }
     }
@@ -884,25 +1106,30 @@ impl Model {
                 Outcome::Ignored | Outcome::Cancelled => {}
             },
             Shape::Open { .. } => unreachable!("an open circuit gives out no tickets"),
-            Shape::HalfOpen { probes, succeeded } => {
+            Shape::HalfOpen {
+                probes,
+                succeeded,
+                failed,
+            } => {
                 probes.retain(|(lease, _)| *lease != ticket.lease);
-                match outcome {
-                    Outcome::Success => {
-                        *succeeded += 1;
-                        if *succeeded >= needed {
-                            self.openings = 0;
-                            self.enter(Shape::Closed);
-                        }
+                let fails = match outcome {
+                    Outcome::Failure => true,
+                    Outcome::Overload => {
+                        self.policy.overload_is_failure || self.policy.failure_rate.is_some()
                     }
-                    Outcome::Failure => self.open(now),
-                    Outcome::Overload
-                        if self.policy.overload_is_failure
-                            || self.policy.failure_rate.is_some() =>
-                    {
+                    _ => false,
+                };
+                if fails {
+                    *failed += 1;
+                    if *failed > self.may_fail {
                         self.open(now);
                     }
-                    Outcome::Overload => {}
-                    Outcome::Ignored | Outcome::Cancelled => {}
+                } else if outcome == Outcome::Success {
+                    *succeeded += 1;
+                    if *succeeded >= needed {
+                        self.closed = now;
+                        self.enter(Shape::Closed);
+                    }
                 }
             }
         }
@@ -950,7 +1177,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerConfig> {
         (10u64..100).prop_map(|s| Window::LastTime(secs(s))),
     ];
     let trip = (prop::option::of(1u32..6), prop::option::of(0.1f64..=1.0));
-    let probes = (1u32..4, 1u32..4);
+    let probes = (1u32..4, 1u32..4, prop::option::of(0u32..3));
     (
         trip,
         window,
@@ -961,7 +1188,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerConfig> {
         any::<bool>(),
     )
         .prop_map(
-            |((row, rate), window, minimum, (probes, needed), open, lease, overload)| {
+            |((row, rate), window, minimum, (probes, needed, more), open, lease, overload)| {
                 CircuitBreakerConfig {
                     overload_is_failure: overload,
                     consecutive_failures: row.or_else(|| rate.is_none().then_some(3)),
@@ -973,6 +1200,7 @@ fn policy() -> impl Strategy<Value = CircuitBreakerConfig> {
                     },
                     max_probes: probes,
                     success_threshold: needed,
+                    success_out_of: more.map(|more| needed + more),
                     probe_timeout: secs(lease),
                     recovery: Recovery::exponential(secs(open), 1.5, secs(open * 4)),
                     ..CircuitBreakerConfig::default()
@@ -1013,9 +1241,9 @@ proptest! {
                 // Many healthy calls, counted at once, as the fast path counts them.
                 Step::Successes(n) => {
                     if let (Shape::Closed, CircuitState::Closed) = (&model.phase, core.effective()) {
-                        let slice = core.state.slice(Tick(core.now));
+                        let slice = model.slice(core.now);
                         core.state.add_successes(n.into(), slice);
-                        core.state.streak = 0;
+                        core.state.consecutive = 0;
                         let slice = model.slice(core.now);
                         model.calls.extend((0..n).map(|_| (slice, Outcome::Success)));
                     }
@@ -1045,10 +1273,15 @@ proptest! {
             }
         }
         // Nothing that is out comes back. The longest open time or lease, and then enough good calls.
-        core.wait(core.policy.recovery.longest().max(core.policy.probe_timeout));
-        for _ in 0..core.policy.success_threshold {
+        let longest = core.policy.recovery.longest().max(core.policy.probe_timeout);
+        core.wait(longest);
+        // The first to ask may hear that lost probes have opened it again.
+        for _ in 0..=core.policy.success_threshold {
             if core.effective() != CircuitState::Closed {
-                let _ = core.call(Outcome::Success);
+                match core.admit() {
+                    Ok(ticket) => drop(core.settle(ticket, Outcome::Success)),
+                    Err(_) => core.wait(longest),
+                }
             }
         }
         prop_assert_eq!(core.effective(), CircuitState::Closed);

@@ -1,0 +1,60 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// Those who are pending in `poll_ready`, to be woken when the circuit changes.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    next: AtomicU64,
+    waiting: Mutex<BTreeMap<u64, Waker>>,
+}
+
+impl Wakers {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never call this with a lock in hand: a waker is somebody else's code.
+    pub(super) fn wake_all(&self) {
+        let woken = std::mem::take(&mut *self.waiting());
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.waiting().len()
+    }
+}
+
+/// The place of one service among the [`Wakers`]. It leaves when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Option<(Arc<Wakers>, u64)>);
+
+impl Pending {
+    /// Once for each time that it is woken.
+    pub(super) fn register(&mut self, wakers: &Arc<Wakers>, waker: &Waker) {
+        let (wakers, id) = self.0.get_or_insert_with(|| {
+            let id = wakers.next.fetch_add(1, Ordering::Relaxed);
+            (Arc::clone(wakers), id)
+        });
+        // Cloned before and dropped after the lock.
+        let waker = waker.clone();
+        let old = wakers.waiting().insert(*id, waker);
+        drop(old);
+    }
+
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        if let Some((wakers, id)) = self.0.take() {
+            let old = wakers.waiting().remove(&id);
+            drop(old);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
