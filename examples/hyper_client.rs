@@ -26,9 +26,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let retry = RetryPolicy::builder()
         .backoff(Backoff::exponential(Duration::from_millis(20), 2.0))
         .jitter(Jitter::Full)
-        .budget(RetryBudget::new(20.0)?)
+        .budget(RetryBudget::new(0.2)?)
         .total_timeout(Duration::from_secs(5))
-        .on_retry(|attempt, delay, _| println!("  attempt {attempt} failed, again in {delay:.0?}"))
+        .on_retry(|failed| {
+            println!(
+                "  attempt {} failed, again in {:.0?}",
+                failed.attempt, failed.delay
+            )
+        })
         .build()?;
     let breaker = CircuitBreaker::new("upstream");
     let connections = ResourceLock::builder("upstream-connections")

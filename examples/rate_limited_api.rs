@@ -26,7 +26,7 @@ fn policy() -> Result<RetryPolicy, ConfigError> {
         .max_retries(5)
         .backoff(Backoff::fixed(10 * MS))
         .max_retry_after(Duration::from_secs(10))
-        .on_retry(|_, delay, _| println!("  throttled: again in {delay:.0?}"))
+        .on_retry(|failed| println!("  throttled: again in {:.0?}", failed.delay))
         .build()
 }
 

@@ -59,8 +59,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
     let retry = RetryPolicy::builder()
         .backoff(Backoff::exponential(Duration::from_millis(50), 2.0))
-        .on_retry(|attempt, delay, _| {
-            println!("  attempt {attempt} was not good, again in {delay:.0?}")
+        .on_retry(|failed| {
+            println!(
+                "  attempt {} was not good, again in {:.0?}",
+                failed.attempt, failed.delay
+            )
         })
         .build()?;
     let breaker = CircuitBreaker::new("upstream");

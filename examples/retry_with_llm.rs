@@ -86,14 +86,17 @@ async fn main() -> Result<(), BoxError> {
         // A service may ask for more time than the backoff would give it, but not for ever.
         .max_retry_after(Duration::from_secs(5))
         // All callers together may add half of the traffic in retries.
-        .budget(RetryBudget::new(50.0)?)
+        .budget(RetryBudget::new(0.5)?)
         .total_timeout(Duration::from_secs(10))
-        .on_retry(|attempt, delay, outcome| {
-            let end = match outcome {
+        .on_retry(|failed| {
+            let end = match failed.outcome {
                 AttemptOutcome::Error(error) => error.to_string(),
                 other => format!("{other:?}"),
             };
-            println!("  attempt {attempt}: {end}; again in {delay:.1?}");
+            println!(
+                "  attempt {}: {end}; again in {:.1?}",
+                failed.attempt, failed.delay
+            );
         })
         .build()?;
     let url = server.base_url() + "/chat/completions";

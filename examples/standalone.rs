@@ -26,8 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let retry = RetryPolicy::builder()
         .name("sensor")
         .backoff(Backoff::linear(10 * MS))
-        .on_retry(|attempt, delay, outcome| {
-            println!("  attempt {attempt}: {outcome:?}, again in {delay:.0?}")
+        .on_retry(|failed| {
+            println!(
+                "  attempt {}: {:?}, again in {:.0?}",
+                failed.attempt, failed.outcome, failed.delay
+            )
         })
         .build_in(registry)?;
     let breaker = CircuitBreaker::builder("sensor").build_in(registry)?;

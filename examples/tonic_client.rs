@@ -107,7 +107,12 @@ async fn main() -> Result<(), BoxError> {
 
     let retry = RetryPolicy::builder()
         .backoff(Backoff::fixed(Duration::from_millis(20)))
-        .on_retry(|attempt, delay, _| println!("  attempt {attempt} failed, again in {delay:.0?}"))
+        .on_retry(|failed| {
+            println!(
+                "  attempt {} failed, again in {:.0?}",
+                failed.attempt, failed.delay
+            )
+        })
         .build()?;
     let breaker = CircuitBreaker::new("model");
     let slots = ResourceLock::builder("model-slots")

@@ -16,10 +16,11 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::error::AttemptEnd;
 use tower_bulwark::observe::Feed;
+use tower_bulwark::outcome::AttemptContext;
 use tower_bulwark::retry::{AttemptOutcome, RetryPolicyBuilder, RetryQuota, RetryService};
 use tower_bulwark::{
-    Backoff, CircuitBreaker, Error, Idempotency, Jitter, LastFailure, RetryBudget, RetryLayer,
-    RetryPolicy, RetrySafety, StopReason, Verdict,
+    Backoff, CircuitBreaker, Error, Idempotency, Jitter, LastFailure, Rejection, ResourceLock,
+    RetryBudget, RetryLayer, RetryPolicy, RetrySafety, StopReason, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -167,6 +168,7 @@ async fn the_last_bad_response_is_the_callers_and_giving_up_is_told() {
 async fn a_delay_in_the_result_replaces_the_backoff() {
     let (_, next) = scripted(&[Ok(429), Err(ApiError::Busy), Ok(200)]);
     let service = each_second()
+        .retry_after_jitter(0.0)
         .build()
         .unwrap()
         .layer()
@@ -230,20 +232,14 @@ async fn a_request_is_copied_only_while_another_attempt_is_possible() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_says_so() {
+async fn a_request_that_cannot_be_copied_is_sent_once_and_the_error_is_the_services_own() {
     let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
     let service = RetryPolicy::new()
         .layer()
         .copy_request(|_: &Counted| None)
         .layer(service_fn(move |_: Counted| ready(next())));
-    let Error::Exhausted(gave_up) = service.oneshot(Counted(Arc::default())).await.unwrap_err()
-    else {
-        panic!("not exhausted");
-    };
-    assert_eq!(
-        (gave_up.attempts(), gave_up.reason()),
-        (1, StopReason::NotCloneable)
-    );
+    let error = service.oneshot(Counted(Arc::default())).await.unwrap_err();
+    assert!(matches!(error, Error::Inner(ApiError::Busy)), "{error:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
@@ -268,15 +264,17 @@ async fn a_request_that_may_not_be_done_twice_is_sent_again_only_if_it_was_not_d
             })
             .idempotency_from(move |_: &()| request)
             .layer(service_fn(move |(): ()| ready(next())));
-        let Error::Exhausted(gave_up) = service.oneshot(()).await.unwrap_err() else {
-            panic!("not exhausted");
-        };
+        let error = service.oneshot(()).await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), attempts);
-        let reason = match attempts {
-            1 => StopReason::NotIdempotent,
-            _ => StopReason::MaxRetries,
-        };
-        assert_eq!((gave_up.attempts(), gave_up.reason()), (attempts, reason));
+        match error {
+            // No retry was allowed at all.
+            Error::Inner(_) => assert_eq!(attempts, 1),
+            Error::Exhausted(gave_up) => assert_eq!(
+                (gave_up.attempts(), gave_up.reason()),
+                (attempts, StopReason::MaxRetries)
+            ),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -654,6 +652,7 @@ async fn what_the_service_asks_to_wait_is_waited_or_not_at_all() {
             .max_retries(1)
             .backoff(Backoff::fixed(millis("backoff_ms").unwrap()))
             .jitter(Jitter::None)
+            .retry_after_jitter(0.0)
             .max_retry_after(millis("max_retry_after_ms").unwrap())
             .build()
             .unwrap();
@@ -744,7 +743,8 @@ async fn the_deadline_can_come_from_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn layers_below_see_the_time_that_is_left_for_the_attempt() {
+async fn layers_below_see_the_time_that_is_left_for_the_call_and_an_attempt_timeout_is_none_of_it()
+{
     let policy = each_second()
         .total_timeout(10 * SECOND)
         .attempt_timeout(4 * SECOND);
@@ -762,8 +762,291 @@ async fn layers_below_see_the_time_that_is_left_for_the_attempt() {
     assert_eq!(seen, (Some(2 * SECOND), Some(SECOND)));
     assert_eq!(
         service.oneshot(()).await.unwrap(),
-        (Some(4 * SECOND), Some(3 * SECOND))
+        (Some(10 * SECOND), Some(9 * SECOND))
     );
+}
+
+// ---- Waits, deadlines, refusals ---------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_timeout_bounds_the_time_at_the_service_and_not_the_queue_of_a_lock() {
+    let lock = ResourceLock::new("slot");
+    let policy = each_second().max_retries(0).attempt_timeout(2 * SECOND);
+    let service = ServiceBuilder::new()
+        .layer(policy.build().unwrap().layer())
+        .layer(lock.layer())
+        .service(service_fn(|(): ()| async {
+            sleep(SECOND).await;
+            Ok::<_, ApiError>(())
+        }));
+    let held = lock.acquire_owned("batch").await.unwrap();
+    let call = tokio::spawn(service.oneshot(()));
+    sleep(10 * SECOND).await;
+    drop(held);
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_cut_at_the_service_after_a_queue_had_its_whole_time_there() {
+    let lock = ResourceLock::new("slot");
+    let policy = each_second().max_retries(0).attempt_timeout(2 * SECOND);
+    let service = ServiceBuilder::new()
+        .layer(policy.build().unwrap().layer())
+        .layer(lock.layer())
+        .service(service_fn(|(): ()| pending::<Result<(), ApiError>>()));
+    let held = lock.acquire_owned("batch").await.unwrap();
+    let start = Instant::now();
+    let call = tokio::spawn(service.oneshot(()));
+    sleep(10 * SECOND).await;
+    drop(held);
+    call.await.unwrap().unwrap_err();
+    assert_eq!(start.elapsed(), 12 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_callers_in_a_hurry_open_no_circuit_and_five_whose_time_is_the_policys_do() {
+    for (caller, policy_total, failures) in [(MS, 10 * SECOND, 0), (20 * SECOND, 10 * SECOND, 5)] {
+        let breaker = CircuitBreaker::new("api");
+        let policy = each_second().max_retries(0).total_timeout(policy_total);
+        let service = ServiceBuilder::new()
+            .layer(
+                policy
+                    .build()
+                    .unwrap()
+                    .layer()
+                    .deadline_from(move |(): &()| Some(Deadline::after(caller))),
+            )
+            .layer(breaker.layer())
+            .service(service_fn(|(): ()| pending::<Result<(), ApiError>>()));
+        for _ in 0..5 {
+            service.clone().oneshot(()).await.unwrap_err();
+        }
+        let totals = breaker.snapshot().totals;
+        assert_eq!(
+            (totals.failures, totals.cancelled),
+            (failures, 5 - failures)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_made_and_then_refused_is_exhausted_with_its_last_failure() {
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let policy = each_second().build().unwrap();
+    let breaker = CircuitBreaker::builder("api").consecutive_failures(1);
+    let breaker = breaker.build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(policy.layer())
+        .layer(breaker.layer())
+        .service(service_fn(move |(): ()| ready(next())));
+    let Error::Exhausted(gave_up) = service.clone().oneshot(()).await.unwrap_err() else {
+        panic!("not exhausted");
+    };
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(gave_up.reason(), StopReason::Refused);
+    assert!(matches!(gave_up.refusal(), Some(Rejection::CircuitOpen(_))));
+    assert!(matches!(gave_up.last(), LastFailure::Inner(ApiError::Busy)));
+    assert_eq!(gave_up.history().len(), 2);
+    // One that never reached it is the bare refusal; both are counted as given up.
+    let refused = service.oneshot(()).await.unwrap_err();
+    assert!(refused.is_rejection());
+    assert_eq!(policy.snapshot().gave_up, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_inside_of_an_error_of_the_users_own_is_a_refusal_to_every_layer_above() {
+    let (inner, outer) = (CircuitBreaker::new("inner"), CircuitBreaker::new("outer"));
+    inner.force_open();
+    let service = ServiceBuilder::new()
+        .layer(each_second().build().unwrap().layer())
+        .layer(outer.layer())
+        .map_err(|e: Error<ApiError>| std::io::Error::other(e))
+        .layer(inner.layer())
+        .service(service_fn(|(): ()| ready(Ok::<_, ApiError>(()))));
+    service.oneshot(()).await.unwrap_err();
+    assert_eq!(inner.snapshot().totals.rejected, 1, "and not retried");
+    assert_eq!(outer.snapshot().totals.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nested_retries_do_not_multiply_through_any_box_unless_they_are_told_to() {
+    for (told, expected) in [(false, 4), (true, 16)] {
+        let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+        let outer = each_second().retry_exhausted(told).build().unwrap();
+        let service = ServiceBuilder::new()
+            .layer(outer.layer())
+            .timeout(600 * SECOND)
+            .layer(each_second().build().unwrap().layer())
+            .service(service_fn(move |(): ()| ready(next())));
+        service.oneshot(()).await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_says_how_long_the_attempt_ran_and_not_the_call() {
+    let attempts = Arc::new(AtomicU32::new(0));
+    let policy = each_second().total_timeout(10 * SECOND).build().unwrap();
+    let result = policy
+        .run(|| {
+            let hangs = attempts.fetch_add(1, Ordering::SeqCst) > 0;
+            async move {
+                if hangs {
+                    pending::<()>().await;
+                }
+                Err::<(), _>(ApiError::Busy)
+            }
+        })
+        .await;
+    let Err(Error::Exhausted(gave_up)) = result else {
+        panic!("{result:?}");
+    };
+    assert!(matches!(gave_up.last(), LastFailure::TimedOut(it) if it.after() == 9 * SECOND));
+}
+
+#[tokio::test]
+async fn a_backoff_of_zero_lets_others_run() {
+    let policy = each_second()
+        .max_retries(u32::MAX)
+        .backoff(Backoff::fixed(Duration::ZERO))
+        .no_budget()
+        .build()
+        .unwrap();
+    let endless = policy.run(|| ready(Err::<(), _>(ApiError::Busy)));
+    let others = async {
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = endless => unreachable!("it never ends"),
+        () = others => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_is_cut_all_the_same() {
+    let policy = each_second().max_retries(0).attempt_timeout(SECOND);
+    let policy = policy.build().unwrap();
+    let result = policy
+        .run(|| async {
+            loop {
+                // Takes the whole budget, and a bit of time, at each poll.
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                sleep(100 * MS).await;
+            }
+            #[expect(unreachable_code, reason = "names the type")]
+            Ok::<(), ApiError>(())
+        })
+        .await;
+    assert!(matches!(result, Err(Error::Exhausted(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_were_told_the_same_time_do_not_come_back_in_one_instant() {
+    let mut waits = std::collections::BTreeSet::new();
+    for seed in 0..10 {
+        let policy = RetryPolicy::builder().max_retries(1).seed(seed);
+        let start = Instant::now();
+        let runner = policy.build().unwrap();
+        let told = runner.delay_from(|_: Result<&(), &ApiError>| Some(10 * SECOND));
+        told.run(|| ready(Err::<(), _>(ApiError::Busy)))
+            .await
+            .unwrap_err();
+        let waited = start.elapsed();
+        assert!((10 * SECOND..=11 * SECOND).contains(&waited), "{waited:?}");
+        waits.insert(waited);
+    }
+    assert!(waits.len() > 5, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_before_a_retry_is_awaited_with_the_number_of_the_attempt() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let policy = each_second()
+        .before_retry(move |attempt| {
+            let told = Arc::clone(&told);
+            async move {
+                sleep(SECOND).await;
+                told.lock().unwrap().push(attempt);
+            }
+        })
+        .build()
+        .unwrap();
+    let (_, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Busy), Ok(7)]);
+    let start = Instant::now();
+    assert_eq!(policy.run(move || ready(next())).await.unwrap(), 7);
+    assert_eq!(*seen.lock().unwrap(), [2, 3]);
+    assert_eq!(start.elapsed(), 4 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_predicate_can_see_which_attempt_has_ended() {
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    let wanted = |it: &AttemptContext, _: Result<&(), &ApiError>| it.attempt < 2;
+    let policy = each_second().build().unwrap();
+    let result = policy
+        .retry_if_with(wanted)
+        .run(move || ready(next()))
+        .await;
+    assert!(matches!(result, Err(Error::Inner(ApiError::Busy))));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_announced_as_retried_ends_with_one_ending_event() {
+    for (answers, ending) in [
+        (vec![Err(ApiError::Busy), Ok(())], "recovered"),
+        (vec![Err(ApiError::Busy)], "gave_up"),
+        (vec![Err(ApiError::Busy), Err(ApiError::Wrong)], "gave_up"),
+    ] {
+        let feed = Feed::default();
+        let policy = each_second().observer(feed.clone()).build().unwrap();
+        let (_, next) = scripted(&answers);
+        let runner = policy.retry_if(|e: &ApiError| *e == ApiError::Busy);
+        let _ = runner.run(move || ready(next())).await;
+        let kinds: Vec<_> = feed.recent().iter().map(|it| it.event.kind()).collect();
+        let (last, before) = kinds.split_last().unwrap();
+        assert_eq!(*last, ending);
+        assert!(before.iter().all(|kind| *kind == "scheduled"), "{kinds:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_attempts_and_successes_are_counted() {
+    let policy = each_second().build().unwrap();
+    for answers in [
+        vec![Ok(())],
+        vec![Err(ApiError::Busy), Ok(())],
+        vec![Err(ApiError::Busy)],
+    ] {
+        let (_, next) = scripted(&answers);
+        let _ = policy.run(move || ready(next())).await;
+    }
+    let counts = policy.snapshot();
+    assert_eq!(
+        (counts.calls, counts.attempts, counts.successes),
+        (3, 1 + 2 + 4, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_being_asked_a_policy_has_a_budget_and_it_bounds_an_outage() {
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(MS))
+        .build()
+        .unwrap();
+    let (calls, next) = scripted(&[Err::<(), _>(ApiError::Busy)]);
+    for _ in 0..1_000 {
+        let next = next.clone();
+        let _ = policy.run(move || ready(next())).await;
+    }
+    // A burst of 100, a fifth of the traffic, and ten a second for the time it took.
+    let attempts = calls.load(Ordering::SeqCst);
+    assert!((1_200..1_400).contains(&attempts), "{attempts}");
 }
 
 // ---- Budget -------------------------------------------------------------------------------------------
@@ -771,7 +1054,7 @@ async fn layers_below_see_the_time_that_is_left_for_the_attempt() {
 #[tokio::test(start_paused = true)]
 async fn one_budget_bounds_the_retries_of_several_policies() {
     let budget = RetryBudget::builder()
-        .percent(10.0)
+        .ratio(0.1)
         .floor_per_second(0.0)
         .burst(5)
         .build()
@@ -803,7 +1086,7 @@ async fn one_budget_bounds_the_retries_of_several_policies() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_neither_earns_nor_spends() {
     let budget = RetryBudget::builder()
-        .percent(100.0)
+        .ratio(1.0)
         .floor_per_second(0.0)
         .burst(10)
         .build();
@@ -857,12 +1140,14 @@ async fn on_retry_sees_the_attempt_the_wait_and_the_typed_error() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&seen);
     let policy = each_second()
-        .on_retry(move |attempt, delay, outcome| {
-            let AttemptOutcome::Error(error) = outcome else {
-                panic!("{outcome:?}");
+        .on_retry(move |failed| {
+            let AttemptOutcome::Error(error) = failed.outcome else {
+                panic!("{failed:?}");
             };
             let typed = error.downcast_ref::<ApiError>().cloned();
-            told.lock().unwrap().push((attempt, delay, typed));
+            told.lock()
+                .unwrap()
+                .push((failed.attempt, failed.delay, typed));
         })
         .build()
         .unwrap();
@@ -881,7 +1166,7 @@ async fn on_retry_sees_the_attempt_the_wait_and_the_typed_error() {
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_panics_changes_nothing() {
     let policy = each_second()
-        .on_retry(|_, _, _| panic!("in on_retry"))
+        .on_retry(|_| panic!("in on_retry"))
         .observer(|_: &str, _: &tower_bulwark::Event| panic!("in an observer"))
         .build()
         .unwrap();
@@ -1032,6 +1317,7 @@ async fn a_runner_takes_the_same_rules_as_the_layer() {
     let start = Instant::now();
     let result = each_second()
         .max_retries(5)
+        .retry_after_jitter(0.0)
         .build()
         .unwrap()
         .retry_if(|e: &ApiError| *e == ApiError::Busy)

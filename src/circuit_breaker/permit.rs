@@ -107,6 +107,12 @@ impl Permit {
         self.settle_in_place(judged);
     }
 
+    /// Whether it waits to be settled, with no code of the call running.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.admitted.stage(), Stage::Started | Stage::Waiting)
+    }
+
     /// Runs a part of the call. If it panics, the permit that is dropped on the way out knows.
     #[inline]
     pub(crate) fn running<T>(&mut self, part: impl FnOnce() -> T) -> T {

@@ -55,7 +55,7 @@ impl CircuitBreaker {
     where
         Fut: Future<Output = Result<T, E>>,
         E: IntoError<L>,
-        L: std::error::Error,
+        L: std::error::Error + 'static,
     {
         self.call_with(ErrorsAreFailures, operation).await
     }
@@ -73,7 +73,7 @@ impl CircuitBreaker {
     where
         Fut: Future<Output = Result<T, E>>,
         E: IntoError<L>,
-        L: std::error::Error,
+        L: std::error::Error + 'static,
         C: Classify<T, L>,
     {
         let mut permit = self.admit().map_err(Error::CircuitOpen)?;
@@ -92,7 +92,7 @@ impl CircuitBreaker {
     ) -> Result<T, Error<L>>
     where
         E: IntoError<L>,
-        L: std::error::Error,
+        L: std::error::Error + 'static,
     {
         let mut permit = self.admit().map_err(Error::CircuitOpen)?;
         let result = permit.running(operation);
@@ -318,7 +318,7 @@ impl<S: fmt::Debug, L, C, A> fmt::Debug for CircuitBreakerService<S, L, C, A> {
 impl<S, L, C, A, Req> Service<Req> for CircuitBreakerService<S, L, C, A>
 where
     S: Service<Req>,
-    L: StdError,
+    L: StdError + 'static,
     C: Classify<S::Response, L> + Clone,
     A: Answer<S::Response, S::Error, L> + Clone,
 {
@@ -496,7 +496,7 @@ impl<F, L, C, A> CircuitBreakerFuture<F, L, C, A> {
 impl<F, Res, E, L, C, A> Future for CircuitBreakerFuture<F, L, C, A>
 where
     F: Future<Output = Result<Res, E>>,
-    L: StdError,
+    L: StdError + 'static,
     C: Classify<Res, L>,
     A: Answer<Res, E, L>,
 {

@@ -190,7 +190,7 @@ impl<S: fmt::Debug, L, H, A> fmt::Debug for ContentionService<S, L, H, A> {
 impl<S, L, H, A, Req> Service<Req> for ContentionService<S, L, H, A>
 where
     S: Service<Req> + Clone,
-    L: StdError,
+    L: StdError + 'static,
     H: RequestHolder<Req>,
     A: Answer<S::Response, S::Error, L> + Clone,
 {
@@ -319,7 +319,7 @@ impl CallPermit {
 impl<S, Req, L, A> Future for ContentionFuture<S, Req, L, A>
 where
     S: Service<Req>,
-    L: StdError,
+    L: StdError + 'static,
     A: Answer<S::Response, S::Error, L>,
 {
     type Output = Result<S::Response, A::Error>;
@@ -335,7 +335,7 @@ where
 impl<S, Req, L, A> ContentionFuture<S, Req, L, A>
 where
     S: Service<Req>,
-    L: StdError,
+    L: StdError + 'static,
     A: Answer<S::Response, S::Error, L>,
 {
     /// Like `poll`, and hands out the permit with the result: whoever asks in this way decides how long it

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::call::outcome::{Classify, Outcome, Verdict, message_of_chain};
-use crate::error::{AsLeaf, Error, IntoError, Rejection, View};
+use crate::error::{AsLeaf, Error, Found, IntoError, Rejection, View};
 
 /// How a layer answers when it refuses a call. Sealed; see [`AsError`] and [`RejectWith`].
 pub trait Answer<Res, E, L>: sealed::Sealed {
@@ -30,7 +30,7 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
 
 /// An outcome, with the message of the failure if it is one.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(
     unnameable_types,
     reason = "only passes between the layers of this crate"
@@ -80,14 +80,19 @@ impl Judgement {
 
     /// What a reference to a result says of the service.
     #[inline]
-    pub(crate) fn of<Res, L: StdError, C: Classify<Res, L>>(
+    pub(crate) fn of<Res, L: StdError + 'static, C: Classify<Res, L>>(
         result: &Result<&Res, View<'_, L>>,
         classify: &C,
     ) -> Self {
         match result {
             Ok(response) => Self::new(&classify.classify(Ok(response)), None),
+            // A refusal of a layer below, in an error type of the user's own.
+            Err(View::Leaf(error)) if matches!(Found::look(*error), Found::Rejection(_)) => {
+                Self::plain(Outcome::Ignored)
+            }
             Err(View::Leaf(error)) => Self::new(&classify.classify(Err(error)), Some(*error)),
             Err(View::TimedOut) => Self::new(&Verdict::failure().because("timed out"), None),
+            Err(View::FailedResponse) => Self::new(&Verdict::failure(), None),
             Err(View::Rejected) => Self::new(&Verdict::ignored(), None),
         }
     }
@@ -100,7 +105,7 @@ pub struct AsError;
 impl<Res, E, L> Answer<Res, E, L> for AsError
 where
     E: IntoError<L>,
-    L: StdError,
+    L: StdError + 'static,
 {
     type Error = Error<L>;
 
@@ -138,7 +143,7 @@ impl<Res, E, L, F> Answer<Res, E, L> for RejectWith<F>
 where
     F: Fn(Rejection) -> Res,
     E: AsLeaf<L>,
-    L: StdError,
+    L: StdError + 'static,
 {
     type Error = E;
 

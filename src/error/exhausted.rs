@@ -2,6 +2,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use super::find::met_exhausted;
+use super::rejection::Rejection;
+
 /// Why a retry stopped although the last attempt was worth another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -16,10 +19,14 @@ pub enum StopReason {
     BudgetExhausted,
     /// The service asked to come back later than `max_retry_after` allows to wait.
     RetryAfterTooLong,
-    /// The request could not be cloned, so it could be sent only once.
+    /// The request could not be copied, so it could be sent only once.
     NotCloneable,
     /// The service may have done the request, and doing it twice may do harm.
     NotIdempotent,
+    /// A layer below refused the next attempt: an open circuit, a busy lock.
+    Refused,
+    /// An attempt ended in a way that is not worth another one.
+    NotWorthRetrying,
 }
 
 impl fmt::Display for StopReason {
@@ -29,8 +36,10 @@ impl fmt::Display for StopReason {
             Self::Deadline => "the next attempt would not fit the deadline",
             Self::BudgetExhausted => "the retry budget is empty",
             Self::RetryAfterTooLong => "the service asked to come back too late",
-            Self::NotCloneable => "the request could not be cloned",
+            Self::NotCloneable => "the request could not be copied",
             Self::NotIdempotent => "the request may have been done, and may not be done twice",
+            Self::Refused => "the next attempt was refused",
+            Self::NotWorthRetrying => "the result is not worth another attempt",
         })
     }
 }
@@ -65,6 +74,8 @@ pub enum LastFailure<E> {
     Inner(E),
     /// The attempt was given up because it took too long.
     TimedOut(TimedOut),
+    /// A response that was judged a failure, for this reason if one was given. The response itself is gone.
+    Response(Option<String>),
 }
 
 impl<E> LastFailure<E> {
@@ -72,7 +83,7 @@ impl<E> LastFailure<E> {
     pub fn as_inner(&self) -> Option<&E> {
         match self {
             Self::Inner(error) => Some(error),
-            Self::TimedOut(_) => None,
+            Self::TimedOut(_) | Self::Response(_) => None,
         }
     }
 
@@ -80,6 +91,7 @@ impl<E> LastFailure<E> {
         match self {
             Self::Inner(error) => LastFailure::Inner(f(error)),
             Self::TimedOut(timed_out) => LastFailure::TimedOut(timed_out),
+            Self::Response(reason) => LastFailure::Response(reason),
         }
     }
 }
@@ -89,6 +101,8 @@ impl<E: fmt::Display> fmt::Display for LastFailure<E> {
         match self {
             Self::Inner(error) => error.fmt(f),
             Self::TimedOut(timed_out) => timed_out.fmt(f),
+            Self::Response(Some(reason)) => f.write_str(reason),
+            Self::Response(None) => f.write_str("a response that is worth a retry"),
         }
     }
 }
@@ -146,6 +160,8 @@ pub(crate) struct Report {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) reason: StopReason,
+    /// What refused the last attempt.
+    pub(crate) refusal: Option<Rejection>,
     pub(crate) history: Vec<AttemptRecord>,
 }
 
@@ -180,7 +196,13 @@ impl<E> Exhausted<E> {
         self.report.reason
     }
 
-    /// What the last attempt ended with.
+    /// What refused the attempt that would have come next, if that is why there was no other:
+    /// [`StopReason::Refused`].
+    pub fn refusal(&self) -> Option<&Rejection> {
+        self.report.refusal.as_ref()
+    }
+
+    /// What the last attempt that reached the service ended with.
     pub fn last(&self) -> &LastFailure<E> {
         &self.last
     }
@@ -194,12 +216,16 @@ impl<E> Exhausted<E> {
     ///
     /// # Errors
     ///
-    /// `self`, if the last attempt timed out.
+    /// `self`, if the last attempt timed out, or ended with a response.
     pub fn into_inner(self) -> Result<E, Self> {
         match self.last {
             LastFailure::Inner(error) => Ok(error),
             LastFailure::TimedOut(timed_out) => Err(Self {
                 last: LastFailure::TimedOut(timed_out),
+                report: self.report,
+            }),
+            LastFailure::Response(reason) => Err(Self {
+                last: LastFailure::Response(reason),
                 report: self.report,
             }),
         }
@@ -228,15 +254,21 @@ impl<E: fmt::Display> fmt::Display for Exhausted<E> {
             f,
             "gave up after {attempts} attempt{s}, because {reason}: {}",
             self.last
-        )
+        )?;
+        match &self.report.refusal {
+            Some(refusal) => write!(f, " ({refusal})"),
+            None => Ok(()),
+        }
     }
 }
 
 impl<E: StdError + 'static> StdError for Exhausted<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(match &self.last {
-            LastFailure::Inner(error) => error,
-            LastFailure::TimedOut(timed_out) => timed_out,
-        })
+        met_exhausted();
+        match &self.last {
+            LastFailure::Inner(error) => Some(error),
+            LastFailure::TimedOut(timed_out) => Some(timed_out),
+            LastFailure::Response(_) => None,
+        }
     }
 }

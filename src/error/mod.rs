@@ -9,6 +9,7 @@ mod circuit_open;
 mod config_change;
 mod contended;
 mod exhausted;
+mod find;
 mod rejection;
 
 pub(crate) use answer::Judgement;
@@ -21,6 +22,7 @@ pub use contended::{Contended, ContendedReason, CycleStep, HolderInfo};
 pub(crate) use contended::{ContentionFacts, write_more};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
+pub(crate) use find::Found;
 pub use rejection::Rejection;
 
 use std::error::Error as StdError;
@@ -35,7 +37,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// - `Inner` is the service's own error, untouched.
 /// - `Exhausted` is what [`RetryLayer`](crate::RetryLayer) answers when it wanted to try again and
-///   could not: it carries the last failure, typed, and why it stopped.
+///   could not: it carries the last failure, typed, and why it stopped. The service was called. Where the policy or
+///   the request allows no retry at all, the service's own error comes as `Inner`.
 /// - The others are *rejections*: the service was never called.
 ///
 /// `Error<E>` displays as what it holds and gives it as [`source`](StdError::source), so a
@@ -46,7 +49,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// `Error<E>` is deliberately `!Unpin`: that is how rustc tells it from a leaf error when layers are
 /// stacked. Your own error enum may hold one; if that enum is to be the leaf of *another* stack of
 /// these layers, add `impl Unpin for MyError {}` (safe, one line).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error<E> {
     /// The service's own error.
@@ -70,7 +73,7 @@ pub enum Never {}
 /// Named in compiler messages when an error that embeds [`Error`] by value is used as the leaf error
 /// of another stack. `impl Unpin for YourError {}` is the answer.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AlreadyAResilienceError(PhantomPinned);
 
 impl<E> Error<E> {
@@ -215,6 +218,8 @@ pub enum View<'a, L> {
     Leaf(&'a L),
     /// The service did not answer in time.
     TimedOut,
+    /// The service answered with a failure.
+    FailedResponse,
     /// One of this crate's layers refused: says nothing about the service.
     Rejected,
 }
@@ -226,6 +231,7 @@ impl<L> Error<L> {
             Self::Exhausted(exhausted) => match exhausted.last() {
                 LastFailure::Inner(error) => View::Leaf(error),
                 LastFailure::TimedOut(_) => View::TimedOut,
+                LastFailure::Response(_) => View::FailedResponse,
             },
             Self::CircuitOpen(_) | Self::Contended(_) => View::Rejected,
             Self::__Never(never, _) => match *never {},
@@ -263,9 +269,9 @@ impl<E> AsLeaf<E> for Error<E> {
 
 impl IntoError<Boxed> for BoxError {
     fn into_error(self) -> Error<Boxed> {
-        match Rejection::find(&*self) {
-            Some(rejection) => rejection.into(),
-            None => Error::Inner(Boxed(self)),
+        match Found::look(&*self) {
+            Found::Rejection(rejection) => rejection.into(),
+            Found::Exhausted | Found::Nothing => Error::Inner(Boxed(self)),
         }
     }
 }

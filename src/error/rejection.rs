@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::circuit_open::CircuitOpen;
 use super::contended::Contended;
+use super::find::Found;
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -18,7 +19,8 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The rejection in `error` or in what caused it, outermost first.
+    /// The rejection in `error` or in what caused it, outermost first. `None` also if a retry below has given up: then
+    /// the service was called.
     ///
     /// ```
     /// use tower_bulwark::{BoxError, CircuitBreaker, Rejection};
@@ -32,30 +34,10 @@ impl Rejection {
     /// ```
     #[must_use]
     pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
-        // A chain is as long as the program's layering; a cyclic one is nobody's intention.
-        const LONGEST_CHAIN: usize = 64;
-        let mut next = Some(error);
-        for _ in 0..LONGEST_CHAIN {
-            let error = next?;
-            if let Some(open) = error.downcast_ref::<CircuitOpen>() {
-                return Some(Self::CircuitOpen(open.clone()));
-            }
-            if let Some(contended) = error.downcast_ref::<Contended>() {
-                return Some(Self::Contended(contended.clone()));
-            }
-            if let Some(rejection) = error.downcast_ref::<Self>() {
-                return Some(rejection.clone());
-            }
-            // `io::Error::source` skips the very error it was made from.
-            next = match error
-                .downcast_ref::<std::io::Error>()
-                .and_then(|e| e.get_ref())
-            {
-                Some(inner) => Some(inner),
-                None => error.source(),
-            };
+        match Found::look(error) {
+            Found::Rejection(rejection) => Some(rejection),
+            Found::Exhausted | Found::Nothing => None,
         }
-        None
     }
 
     /// The name of the breaker or resource that refused.

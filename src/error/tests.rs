@@ -98,6 +98,7 @@ fn an_exhausted_error_gives_its_leaf() {
             attempts: 4,
             elapsed: std::time::Duration::from_secs(7),
             reason: StopReason::MaxRetries,
+            refusal: None,
             history: Vec::new(),
         },
     ));

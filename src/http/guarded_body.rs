@@ -12,7 +12,7 @@ use pin_project::pin_project;
 /// told, it learns that nobody wanted the rest.
 pub trait BodyGuard {
     /// Runs one poll of the body. A guard that is dropped meanwhile is dropped by a panic.
-    fn polls<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+    fn polls<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         poll()
     }
 

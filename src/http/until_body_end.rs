@@ -15,7 +15,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::guarded_body::{BodyGuard, GuardResponse};
-use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict};
+use crate::call::context::{Reason, reason};
+use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict, message};
 use crate::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerService, Permit};
 use crate::contention::{
     AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, RequestHolder,
@@ -160,7 +161,7 @@ impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyServ
 impl<S, L, C, A, E, Req> Service<Req> for CircuitBreakerBodyService<S, L, C, A, E>
 where
     S: Service<Req>,
-    L: StdError,
+    L: StdError + 'static,
     C: Classify<S::Response, L> + Clone,
     A: Answer<S::Response, S::Error, L> + Clone,
     E: ClassifyEnd + Clone,
@@ -220,7 +221,7 @@ enum State<F, E> {
 impl<F, Res, Err, L, C, A, E> Future for CircuitBreakerBodyFuture<F, L, C, A, E>
 where
     F: Future<Output = Result<Res, Err>>,
-    L: StdError,
+    L: StdError + 'static,
     C: Classify<Res, L>,
     A: Answer<Res, Err, L>,
     E: ClassifyEnd,
@@ -256,7 +257,7 @@ where
                 end.at_head(status, headers);
                 Ok(response.guard_body(Some(BreakerGuard {
                     permit,
-                    end,
+                    end: Some(end),
                     head: judged,
                 })))
             }
@@ -268,28 +269,40 @@ where
     }
 }
 
-/// The permit of a call whose response has begun: settled with how its body ends.
+/// The permit of a call whose response has begun: settled with how its body ends. A body that is dropped before its
+/// end is settled as its head: the caller has read what it wanted.
 pub struct BreakerGuard<E> {
     permit: Permit,
-    end: E,
+    end: Option<E>,
     head: Judgement,
 }
 
 impl<E: ClassifyEnd> BodyGuard for BreakerGuard<E> {
-    fn polls<T>(&mut self, poll: impl FnOnce() -> T) -> T {
-        self.permit.running(poll)
+    fn polls<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        self.permit.poll(poll)
     }
 
     fn ended(mut self, trailers: Option<&HeaderMap>) {
-        let judged = match (self.head.outcome, self.end.classify_end(trailers)) {
+        let verdict = self.end.take().and_then(|end| end.classify_end(trailers));
+        let judged = match (self.head.outcome, verdict) {
             (Outcome::Success, Some(verdict)) => Judgement::new(&verdict, None),
-            _ => self.head,
+            _ => self.head.clone(),
         };
         self.permit.settle_judged(judged);
     }
 
-    fn failed(self, error: &dyn fmt::Display) {
-        self.permit.failure_because(error);
+    fn failed(mut self, error: &dyn fmt::Display) {
+        self.permit
+            .settle_judged(Judgement::failure(message(error)));
+    }
+}
+
+impl<E> Drop for BreakerGuard<E> {
+    fn drop(&mut self) {
+        // A body that timed out, or panicked, has failed: the permit knows.
+        if self.permit.is_at_rest() && reason() != Reason::TimedOut {
+            self.permit.settle_judged(self.head.clone());
+        }
     }
 }
 
@@ -351,7 +364,7 @@ impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionBodyService<S, L, H, A
 impl<S, L, H, A, Req> Service<Req> for ContentionBodyService<S, L, H, A>
 where
     S: Service<Req> + Clone,
-    L: StdError,
+    L: StdError + 'static,
     H: RequestHolder<Req>,
     A: Answer<S::Response, S::Error, L> + Clone,
     S::Response: GuardResponse<PermitGuard>,
@@ -383,7 +396,7 @@ pub struct ContentionBodyFuture<S: Service<Req>, Req, L, A = AsError> {
 impl<S, Req, L, A> Future for ContentionBodyFuture<S, Req, L, A>
 where
     S: Service<Req>,
-    L: StdError,
+    L: StdError + 'static,
     A: Answer<S::Response, S::Error, L>,
     S::Response: GuardResponse<PermitGuard>,
 {

@@ -475,7 +475,7 @@ mod tests {
         assert_eq!(heard.len(), 1);
         assert_eq!(
             heard[0].event.to_string(),
-            "closed -> open: an operator said so; open for 1.000s"
+            "closed -> open: opened by an operator; open for 1.000s"
         );
     }
 

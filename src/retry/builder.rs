@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
 use super::budget::RetryBudget;
-use super::config::RetryConfig;
-use super::handle::{AttemptOutcome, OnRetry, RetryPolicy};
+use super::config::{Budget, RetryConfig};
+use super::handle::{Callbacks, FailedAttempt, RetryPolicy};
 use crate::error::ConfigError;
 use crate::event::Observer;
 
@@ -15,19 +15,15 @@ use crate::event::Observer;
 pub struct RetryPolicyBuilder {
     pub(super) name: Arc<str>,
     pub(super) config: RetryConfig,
-    pub(super) on_retry: Vec<OnRetry>,
-    observers: Vec<Arc<dyn Observer>>,
-    pub(super) seed: Option<u64>,
+    callbacks: Callbacks,
 }
 
 impl RetryPolicy {
     /// The default policy, under the name `retry`: 3 retries after 1, 2 and 4 seconds, give or take 10 %.
     #[must_use]
     pub fn new() -> Self {
-        let RetryPolicyBuilder {
-            name, config, seed, ..
-        } = RetryPolicyBuilder::new();
-        Self::from_parts(name, config, Vec::new(), Vec::new(), seed)
+        let RetryPolicyBuilder { name, config, .. } = RetryPolicyBuilder::new();
+        Self::from_parts(name, config, Callbacks::default())
     }
 
     /// Starts with the default policy; see [`RetryPolicyBuilder`].
@@ -47,9 +43,7 @@ impl RetryPolicyBuilder {
         Self {
             name: "retry".into(),
             config: RetryConfig::default(),
-            on_retry: Vec::new(),
-            observers: Vec::new(),
-            seed: None,
+            callbacks: Callbacks::default(),
         }
     }
 
@@ -60,7 +54,7 @@ impl RetryPolicyBuilder {
     }
 
     /// How many attempts may follow the first. Default: 3. With 0 a call is made once, and the request is
-    /// never cloned.
+    /// never copied.
     pub fn max_retries(mut self, n: u32) -> Self {
         self.config.max_retries = n;
         self
@@ -93,9 +87,26 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Bounds the retries of all callers together. Default: none.
+    /// By how much more than a service asks for is waited at most, as a share of it in \[0, 1\]. Default: 0.1, so that a
+    /// thousand clients that were told the same do not come back in one instant. What gRPC calls pushback is waited
+    /// for to the letter.
+    pub fn retry_after_jitter(mut self, share: f64) -> Self {
+        self.config.retry_after_jitter = share;
+        self
+    }
+
+    /// What pays for the retries of all callers together. Default: a budget of the policy's own, of a fifth of the
+    /// traffic and a floor of 10 retries a second; see [`RetryBudget`].
+    ///
+    /// Without one, an outage multiplies the load by the number of attempts just when the service can bear it least.
     pub fn budget(mut self, budget: RetryBudget) -> Self {
-        self.config.budget = Some(budget);
+        self.config.budget = Budget::Shared(budget);
+        self
+    }
+
+    /// Bounds retries by the other rules only: for a job that alone decides how often it calls.
+    pub fn no_budget(mut self) -> Self {
+        self.config.budget = Budget::Unlimited;
         self
     }
 
@@ -106,9 +117,11 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How long one attempt may take, up to the response (not the end of its body). Default: as long as it
-    /// takes. An attempt that takes longer is dropped, counts as a failure in a breaker below, and is
-    /// tried again.
+    /// How long one attempt may be at the service, up to the response (not the end of its body). Default: as long as it
+    /// takes. An attempt that takes longer is dropped, counts as a failure in a breaker below, and is tried again.
+    ///
+    /// Time that the attempt waits for something of this crate, such as a permit of a lock below, does not count: such
+    /// waits have bounds of their own. So does the time that the service below takes to be ready, up to as much again.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.config.attempt_timeout = Some(timeout);
         self
@@ -129,33 +142,71 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Whether a refusal of a layer below is tried again: after its own `retry_after` if it names one that
-    /// is within `max_retry_after` and the deadline, else after the backoff. Default: no, because the
-    /// refusal was made to keep calls away. A deadlock is never tried again; the budget is not touched.
+    /// Whether a refusal of a layer below is tried again: after its own `retry_after` if that is shorter than
+    /// `max_retry_after` and fits the deadline, else after the backoff. Default: no, because the refusal was made to
+    /// keep calls away. The budget is not touched. A deadlock is none of these: see
+    /// [`retry_deadlocks`](Self::retry_deadlocks).
     pub fn retry_rejections(mut self, yes: bool) -> Self {
         self.config.retry_rejections = yes;
         self
     }
 
-    /// Is called before each wait: with the number of the attempt that failed (the first is 1), the wait,
-    /// and what the attempt ended with. A panic in it changes nothing.
+    /// Whether a call that was refused as part of a deadlock is tried once more, after the backoff. Default: no. For a
+    /// retry around a whole job, which gives back all it holds with the failed attempt; a retry inside of something
+    /// that holds a permit would only wait again.
+    pub fn retry_deadlocks(mut self, yes: bool) -> Self {
+        self.config.retry_deadlocks = yes;
+        self
+    }
+
+    /// Whether a call that a retry below has given up is tried again. Default: no, because the attempts of nested
+    /// retries multiply.
+    pub fn retry_exhausted(mut self, yes: bool) -> Self {
+        self.config.retry_exhausted = yes;
+        self
+    }
+
+    /// Is called before each wait. A panic in it changes nothing.
+    ///
+    /// ```
+    /// use tower_bulwark::RetryPolicy;
+    /// use tower_bulwark::retry::FailedAttempt;
+    ///
+    /// let policy = RetryPolicy::builder()
+    ///     .on_retry(|failed: &FailedAttempt<'_>| {
+    ///         println!("attempt {} failed ({:?}), next in {:?}", failed.attempt, failed.outcome, failed.delay);
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
     pub fn on_retry(
         mut self,
-        callback: impl Fn(u32, Duration, &AttemptOutcome<'_>) + Send + Sync + 'static,
+        callback: impl Fn(&FailedAttempt<'_>) + Send + Sync + 'static,
     ) -> Self {
-        self.on_retry.push(Arc::new(callback));
+        self.callbacks.on_retry.push(Arc::new(callback));
+        self
+    }
+
+    /// Is awaited after the wait and before the next attempt, with the number of that: to fetch a new token, say. The
+    /// deadline of the call bounds it; a panic in it is the call's. Blocking retries do not call it.
+    pub fn before_retry<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(u32) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.callbacks.before_retry = Some(Arc::new(move |attempt| Box::pin(hook(attempt))));
         self
     }
 
     /// Is told of every event of this policy.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.callbacks.observers.push(Arc::new(observer));
         self
     }
 
     /// Makes the jitter repeatable. Default: random numbers of the system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.callbacks.seed = Some(seed);
         self
     }
 
@@ -173,14 +224,11 @@ impl RetryPolicyBuilder {
         extra: Option<Arc<dyn Observer>>,
     ) -> Result<RetryPolicy, ConfigError> {
         self.config.check()?;
-        let mut observers = std::mem::take(&mut self.observers);
-        observers.extend(extra);
+        self.callbacks.observers.extend(extra);
         Ok(RetryPolicy::from_parts(
             self.name,
             self.config,
-            self.on_retry,
-            observers,
-            self.seed,
+            self.callbacks,
         ))
     }
 

@@ -15,10 +15,23 @@ pub struct RetryConfig {
     pub(super) attempt_timeout: Option<Duration>,
     pub(super) min_attempt: Duration,
     pub(super) total_timeout: Option<Duration>,
+    pub(super) retry_after_jitter: f64,
     pub(super) retry_rejections: bool,
+    pub(super) retry_deadlocks: bool,
+    pub(super) retry_exhausted: bool,
     /// Whether a request that was certainly not done is sent again although no retries are wanted.
     pub(super) free_retry: bool,
-    pub(super) budget: Option<RetryBudget>,
+    pub(super) budget: Budget,
+}
+
+/// What pays for retries.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Budget {
+    /// One of the policy's own: a fifth of the traffic, and the floor of [`RetryBudget::builder`].
+    Own,
+    Shared(RetryBudget),
+    /// Nothing: as many as the other rules allow.
+    Unlimited,
 }
 
 impl Default for RetryConfig {
@@ -32,9 +45,12 @@ impl Default for RetryConfig {
             attempt_timeout: None,
             min_attempt: Duration::ZERO,
             total_timeout: None,
+            retry_after_jitter: 0.1,
             retry_rejections: false,
+            retry_deadlocks: false,
+            retry_exhausted: false,
             free_retry: false,
-            budget: None,
+            budget: Budget::Own,
         }
     }
 }
@@ -88,16 +104,34 @@ impl RetryConfig {
         self.total_timeout
     }
 
+    /// By how much more than the service asked for is waited at most, as a share of it.
+    #[must_use]
+    pub fn retry_after_jitter(&self) -> f64 {
+        self.retry_after_jitter
+    }
+
+    /// Whether a deadlock below is worth one more try.
+    #[must_use]
+    pub fn retries_deadlocks(&self) -> bool {
+        self.retry_deadlocks
+    }
+
+    /// Whether calls that a retry below has given up are tried again.
+    #[must_use]
+    pub fn retries_exhausted(&self) -> bool {
+        self.retry_exhausted
+    }
+
     /// Whether refusals of layers below are tried again.
     #[must_use]
     pub fn retries_rejections(&self) -> bool {
         self.retry_rejections
     }
 
-    /// The budget, if there is one.
+    /// Whether a budget bounds the retries.
     #[must_use]
-    pub fn budget(&self) -> Option<&RetryBudget> {
-        self.budget.as_ref()
+    pub fn has_budget(&self) -> bool {
+        self.budget != Budget::Unlimited
     }
 
     /// All waits of the backoff together, each as long as it can be. What a service may ask for instead is
@@ -123,6 +157,14 @@ impl RetryConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.backoff.check()?;
         self.jitter.check()?;
+        if !(0.0..=1.0).contains(&self.retry_after_jitter) {
+            let advice = "it is a share of the delay: give a number from 0 to 1, such as 0.1";
+            return Err(ConfigError::new(
+                "retry_after_jitter",
+                self.retry_after_jitter,
+                advice,
+            ));
+        }
         for (setting, timeout) in [
             ("attempt_timeout", self.attempt_timeout),
             ("total_timeout", self.total_timeout),

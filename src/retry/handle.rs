@@ -1,15 +1,16 @@
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::budget::RetryBudget;
-use super::config::RetryConfig;
+use super::config::{Budget, RetryConfig};
 use crate::error::Rejection;
 use crate::event::RetryEvent;
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::util::random::Random;
-use crate::util::sharded::ShardedArc;
+use crate::util::sharded::{ShardedArc, ShardedCounter};
 
 /// What an attempt ended with, as `on_retry` sees it.
 #[derive(Clone, Copy, Debug)]
@@ -18,14 +19,41 @@ pub enum AttemptOutcome<'a> {
     /// The service's own error: `error.downcast_ref::<MyError>()` gives it back typed.
     Error(&'a (dyn std::error::Error + 'static)),
     /// A response that was judged a failure.
-    Response,
+    #[non_exhaustive]
+    Response {
+        /// Why, if the classifier said so: `HTTP 503`, say.
+        reason: Option<&'a str>,
+    },
     /// The attempt took too long.
     TimedOut,
     /// A layer below refused the call.
     Rejected(&'a Rejection),
 }
 
-pub(super) type OnRetry = Arc<dyn Fn(u32, Duration, &AttemptOutcome<'_>) + Send + Sync>;
+/// An attempt that has failed, and that another follows: what `on_retry` is called with.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailedAttempt<'a> {
+    /// The number of the attempt that failed; the first is 1.
+    pub attempt: u32,
+    /// How long is waited before the next one.
+    pub delay: Duration,
+    /// What it ended with.
+    pub outcome: AttemptOutcome<'a>,
+}
+
+pub(super) type OnRetry = Arc<dyn Fn(&FailedAttempt<'_>) + Send + Sync>;
+pub(super) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type BeforeRetry = Arc<dyn Fn(u32) -> Hook + Send + Sync>;
+
+/// What a policy is made with, beside its config.
+#[derive(Clone, Default)]
+pub(super) struct Callbacks {
+    pub(super) on_retry: Vec<OnRetry>,
+    pub(super) before_retry: Option<BeforeRetry>,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) seed: Option<u64>,
+}
 
 /// When, how often, and after which waits a call is tried again: a cheap clone of shared, named rules.
 ///
@@ -37,31 +65,50 @@ pub struct RetryPolicy {
 
 pub(super) struct Shared {
     pub(super) config: RetryConfig,
+    pub(super) budget: Option<RetryBudget>,
     pub(super) random: Random,
+    pub(super) before_retry: Option<BeforeRetry>,
     funnel: Funnel,
     on_retry: Vec<OnRetry>,
+    counts: Counts,
+}
+
+/// What has happened so far.
+struct Counts {
+    /// Calls whose first attempt succeeded: most, so they are counted in shards.
+    plain: ShardedCounter,
+    calls: AtomicU64,
+    attempts: AtomicU64,
+    successes: AtomicU64,
     retries: AtomicU64,
     recovered: AtomicU64,
     gave_up: AtomicU64,
 }
 
 impl RetryPolicy {
-    pub(super) fn from_parts(
-        name: Arc<str>,
-        config: RetryConfig,
-        on_retry: Vec<OnRetry>,
-        observers: Vec<Arc<dyn Observer>>,
-        seed: Option<u64>,
-    ) -> Self {
+    pub(super) fn from_parts(name: Arc<str>, config: RetryConfig, callbacks: Callbacks) -> Self {
+        let budget = match &config.budget {
+            Budget::Own => Some(RetryBudget::own()),
+            Budget::Shared(budget) => Some(budget.clone()),
+            Budget::Unlimited => None,
+        };
         Self {
             shared: ShardedArc::new(Shared {
                 config,
-                random: Random::new(seed),
-                funnel: Funnel::new(name, observers),
-                on_retry,
-                retries: AtomicU64::new(0),
-                recovered: AtomicU64::new(0),
-                gave_up: AtomicU64::new(0),
+                budget,
+                random: Random::new(callbacks.seed),
+                before_retry: callbacks.before_retry,
+                funnel: Funnel::new(name, callbacks.observers),
+                on_retry: callbacks.on_retry,
+                counts: Counts {
+                    plain: ShardedCounter::new(),
+                    calls: AtomicU64::new(0),
+                    attempts: AtomicU64::new(0),
+                    successes: AtomicU64::new(0),
+                    retries: AtomicU64::new(0),
+                    recovered: AtomicU64::new(0),
+                    gave_up: AtomicU64::new(0),
+                },
             }),
         }
     }
@@ -82,17 +129,25 @@ impl RetryPolicy {
     #[must_use]
     pub fn snapshot(&self) -> RetrySnapshot {
         let shared = &self.shared;
+        let counts = &shared.counts;
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let plain = counts.plain.sum();
         RetrySnapshot {
             name: Arc::clone(shared.funnel.name()),
-            retries: shared.retries.load(Ordering::Relaxed),
-            recovered: shared.recovered.load(Ordering::Relaxed),
-            gave_up: shared.gave_up.load(Ordering::Relaxed),
-            budget_available: shared
-                .config
-                .budget
-                .as_ref()
-                .and_then(RetryBudget::available),
+            calls: plain + of(&counts.calls),
+            attempts: plain + of(&counts.attempts),
+            successes: plain + of(&counts.successes),
+            retries: of(&counts.retries),
+            recovered: of(&counts.recovered),
+            gave_up: of(&counts.gave_up),
+            budget_available: shared.budget.as_ref().and_then(RetryBudget::available),
         }
+    }
+
+    /// What pays for the retries, if anything does.
+    #[must_use]
+    pub fn budget(&self) -> Option<&RetryBudget> {
+        self.shared.budget.as_ref()
     }
 }
 
@@ -107,17 +162,48 @@ impl Shared {
         self.funnel.name()
     }
 
+    /// A call has succeeded at its first attempt.
+    #[inline]
+    pub(super) fn count_plain(&self) {
+        self.counts.plain.add_one();
+    }
+
+    /// Any other call has ended.
+    pub(super) fn count_ended(&self, attempts: u32, good: bool) {
+        let counts = &self.counts;
+        counts.calls.fetch_add(1, Ordering::Relaxed);
+        counts
+            .attempts
+            .fetch_add(attempts.into(), Ordering::Relaxed);
+        counts.successes.fetch_add(good.into(), Ordering::Relaxed);
+    }
+
+    /// A call was given up, and nobody listens.
+    pub(super) fn count_gave_up(&self) {
+        self.counts.gave_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether anybody listens to what happens call by call.
+    pub(super) fn hears_details(&self) -> bool {
+        self.funnel.hears_details()
+    }
+
     /// Counts an event, tells of it, and, if a retry follows, calls back.
     pub(super) fn tell(&self, event: RetryEvent, outcome: Option<&AttemptOutcome<'_>>) {
         let count = match &event {
-            RetryEvent::Scheduled { .. } => &self.retries,
-            RetryEvent::Recovered { .. } => &self.recovered,
-            RetryEvent::GaveUp { .. } => &self.gave_up,
+            RetryEvent::Scheduled { .. } => &self.counts.retries,
+            RetryEvent::Recovered { .. } => &self.counts.recovered,
+            RetryEvent::GaveUp { .. } => &self.counts.gave_up,
         };
         count.fetch_add(1, Ordering::Relaxed);
         if let (RetryEvent::Scheduled { attempt, delay, .. }, Some(outcome)) = (&event, outcome) {
+            let failed = FailedAttempt {
+                attempt: *attempt,
+                delay: *delay,
+                outcome: *outcome,
+            };
             for callback in &self.on_retry {
-                guarded(self.funnel.name(), || callback(*attempt, *delay, outcome));
+                guarded(self.funnel.name(), || callback(&failed));
             }
         }
         self.funnel.publish(&Event::Retry(event));
@@ -140,11 +226,17 @@ impl fmt::Debug for RetryPolicy {
 pub struct RetrySnapshot {
     /// The name.
     pub name: Arc<str>,
+    /// Calls that have ended. A call that was dropped is not among them.
+    pub calls: u64,
+    /// Their attempts, the first ones included.
+    pub attempts: u64,
+    /// Those of the calls that ended well.
+    pub successes: u64,
     /// Retries that were scheduled.
     pub retries: u64,
     /// Calls that succeeded after at least one retry.
     pub recovered: u64,
-    /// Calls that failed although another attempt was wanted.
+    /// Calls that failed although another attempt was wanted, and calls that a layer below refused.
     pub gave_up: u64,
     /// How many retries the budget would pay for, if there is one that says.
     pub budget_available: Option<u64>,

@@ -80,53 +80,77 @@ impl<S: Clone> Kits<S> {
 
     /// What the call that follows takes along.
     #[inline]
-    pub(super) fn take(&mut self, policy: &RetryPolicy, service: &S) -> Again<S> {
+    pub(super) fn take(&mut self, policy: &RetryPolicy, service: &S) -> Spare<S> {
         match &self.kit {
-            Some(kit) if self.own => Again::Kit(Arc::clone(kit)),
+            Some(kit) if self.own => Spare::of(Arc::clone(kit)),
             _ => self.take_anew(policy, service),
         }
     }
 
     #[inline(never)]
-    fn take_anew(&mut self, policy: &RetryPolicy, service: &S) -> Again<S> {
+    fn take_anew(&mut self, policy: &RetryPolicy, service: &S) -> Spare<S> {
         if !std::mem::replace(&mut self.called, true) {
             return match self.kit.take() {
-                Some(kit) => Again::Kit(kit),
-                None => Again::Own(policy.shared.mine(), Some(service.clone())),
+                Some(kit) => Spare::of(kit),
+                None => Spare::of(Kit::new(policy, service.clone())),
             };
         }
         let kit = Kit::new(policy, service.clone());
         self.kit = Some(Arc::clone(&kit));
         self.own = true;
-        Again::Kit(kit)
+        Spare::of(kit)
     }
 }
 
 /// What a call needs for later attempts: the rules, and an instance of the service.
-pub(super) enum Again<S> {
-    Kit(Arc<Kit<S>>),
-    Own(ArcShard<Shared>, Option<S>),
+pub(super) struct Spare<S> {
+    source: Source<S>,
+    /// The instance that makes the attempts after the first.
+    service: Option<S>,
 }
 
-impl<S> Again<S> {
-    #[inline]
-    pub(super) fn policy(&self) -> &Shared {
-        match self {
-            Self::Kit(kit) => &kit.policy,
-            Self::Own(policy, _) => policy,
+enum Source<S> {
+    Kit(Arc<Kit<S>>),
+    Policy(ArcShard<Shared>),
+}
+
+impl<S> Spare<S> {
+    /// Of a call that cannot be repeated, or that brings its own service.
+    pub(super) fn own(policy: ArcShard<Shared>, service: Option<S>) -> Self {
+        Self {
+            source: Source::Policy(policy),
+            service,
         }
     }
-}
 
-impl<S> Again<S> {
+    fn of(kit: Arc<Kit<S>>) -> Self {
+        Self {
+            source: Source::Kit(kit),
+            service: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn policy(&self) -> &Shared {
+        match &self.source {
+            Source::Kit(kit) => &kit.policy,
+            Source::Policy(policy) => policy,
+        }
+    }
+
     /// The instance that makes later attempts.
     pub(super) fn service(&mut self) -> Option<&mut S> {
-        if let Self::Kit(kit) = self {
-            *self = Self::Own(kit.policy.clone(), Some(kit.spare()));
+        if let (None, Source::Kit(kit)) = (&self.service, &self.source) {
+            self.service = Some(kit.spare());
         }
-        match self {
-            Self::Own(_, service) => service.as_mut(),
-            Self::Kit(_) => None,
+        self.service.as_mut()
+    }
+
+    /// Forgets an instance that has not become ready in time, and with it what it holds. Another is made when it is
+    /// needed, if there is something to make it from.
+    pub(super) fn forget_unready(&mut self) {
+        if let Source::Kit(_) = self.source {
+            self.service = None;
         }
     }
 }

@@ -38,7 +38,7 @@
 //!     .max_retries(4)
 //!     .backoff(Backoff::exponential(Duration::from_millis(100), 2.0))
 //!     .jitter(Jitter::Full)
-//!     .budget(RetryBudget::new(20.0)?)
+//!     .budget(RetryBudget::new(0.2)?)
 //!     .attempt_timeout(Duration::from_secs(10))
 //!     .total_timeout(Duration::from_secs(30))
 //!     .build()?;
@@ -118,7 +118,7 @@ pub use backoff::{Backoff, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryQuota};
 pub use builder::RetryPolicyBuilder;
 pub use config::RetryConfig;
-pub use handle::{AttemptOutcome, RetryPolicy, RetrySnapshot};
+pub use handle::{AttemptOutcome, FailedAttempt, RetryPolicy, RetrySnapshot};
 pub use prepare::{
     BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
     MaxRetriesWith, RequestConfig,

@@ -8,12 +8,13 @@ use super::budget::{RetryBudget, Spend};
 use super::config::RetryConfig;
 use super::handle::{AttemptOutcome, Shared};
 use super::state::{Ended, Next, Session};
+use crate::call::context::{Frame, Reason};
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::{
     Classify, Idempotency, Outcome, RetryDelay, RetrySafety, Verdict, message, message_of_chain,
 };
 use crate::error::{
-    AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
+    AttemptEnd, Error, Exhausted, Found, LastFailure, Rejection, Report, StopReason, TimedOut,
 };
 use crate::event::RetryEvent;
 use crate::util::time::{self, Tick};
@@ -29,35 +30,35 @@ pub(super) struct Run {
 struct Clock {
     started: Tick,
     attempt_began: Tick,
-    /// When the running attempt is cut off by the attempt timeout.
-    attempt_ends: Tick,
-    /// When all of it is cut off: the total timeout, or the request's own deadline.
-    ends: Tick,
+    /// When the policy's own total timeout is over.
+    total_ends: Tick,
+    /// When the caller can use no answer any more: the request's own deadline.
+    caller_ends: Tick,
 }
 
 const UNREAD: Tick = Tick(0);
 
 impl Clock {
     #[inline]
-    fn unread(ends: Tick) -> Self {
+    fn unread(caller_ends: Tick) -> Self {
         Self {
             started: UNREAD,
             attempt_began: UNREAD,
-            attempt_ends: Tick::NEVER,
-            ends,
+            total_ends: Tick::NEVER,
+            caller_ends,
         }
     }
 
     /// The clock of a call that has a timeout, and whose first attempt begins.
     #[inline(never)]
-    fn begun(rules: &RetryConfig, ends: Tick) -> Self {
+    fn begun(rules: &RetryConfig, caller_ends: Tick) -> Self {
         let now = time::now();
-        let after = |timeout: Option<Duration>| timeout.map_or(Tick::NEVER, |it| now.after(it));
+        let total = rules.total_timeout;
         Self {
             started: now,
             attempt_began: now,
-            attempt_ends: after(rules.attempt_timeout),
-            ends: after(rules.total_timeout).min(ends),
+            total_ends: total.map_or(Tick::NEVER, |it| now.after(it)),
+            caller_ends,
         }
     }
 
@@ -67,10 +68,37 @@ impl Clock {
         }
     }
 
+    /// When all of it ends.
+    #[inline]
+    fn ends(&self) -> Tick {
+        self.total_ends.min(self.caller_ends)
+    }
+
     fn deadline(&self) -> Option<Deadline> {
-        (self.ends != Tick::NEVER).then_some(Deadline(self.ends))
+        let ends = self.ends();
+        (ends != Tick::NEVER).then_some(Deadline(ends))
     }
 }
+
+/// How an attempt ended, and who says so.
+pub(super) enum Ending {
+    /// The service's own doing, as the classifier sees it.
+    Judged(Verdict),
+    /// A layer below refused it.
+    Refused(Rejection),
+    /// A retry below has given up: nested retries must not multiply.
+    GivenUpBelow,
+}
+
+/// Whether there is a request for another attempt, and the claim on it.
+pub(super) struct Copy<F> {
+    pub(super) is_there: bool,
+    /// Asked last: to say yes may mean to give the ended attempt up for good.
+    pub(super) claim: F,
+}
+
+/// The last failure of the service itself.
+pub(super) type Last<L> = Option<Box<LastFailure<L>>>;
 
 /// What a result asks for, as far as this request may have it.
 #[derive(Clone, Copy)]
@@ -100,7 +128,15 @@ impl Wanted {
 #[must_use]
 pub(super) enum Step<Res, L> {
     Done(Result<Res, Error<L>>),
-    Again(Duration),
+    Again(Again),
+}
+
+/// When another attempt begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Again {
+    After(Duration),
+    /// Now, and without letting others run first.
+    AtOnce,
 }
 
 impl Run {
@@ -115,7 +151,7 @@ impl Run {
         let ends = ends.map_or(Tick::NEVER, |deadline| deadline.0);
         Self {
             session: Session::begun(limit, idempotency),
-            clock: match policy.config.is_timed() {
+            clock: match policy.config.is_timed() || ends != Tick::NEVER {
                 false => Clock::unread(ends),
                 true => Clock::begun(&policy.config, ends),
             },
@@ -131,11 +167,10 @@ impl Run {
     /// Another attempt begins.
     pub(super) fn begin_attempt(&mut self, policy: &Shared) {
         self.session.begin_attempt();
-        if let Some(timeout) = policy.config.attempt_timeout {
+        if self.can_be_cut(policy) {
             let now = time::now();
             self.clock.starts(|| now);
             self.clock.attempt_began = now;
-            self.clock.attempt_ends = now.after(timeout);
         }
     }
 
@@ -149,106 +184,222 @@ impl Run {
         self.clock.starts(time::now);
     }
 
-    /// When the running attempt is to be dropped.
+    /// Whether anything can cut the running attempt off.
     #[inline]
-    pub(super) fn cut(&self) -> Option<Tick> {
-        let cut = self.clock.attempt_ends.min(self.clock.ends);
-        (cut != Tick::NEVER).then_some(cut)
+    pub(super) fn can_be_cut(&self, policy: &Shared) -> bool {
+        self.clock.ends() != Tick::NEVER || policy.config.attempt_timeout.is_some()
+    }
+
+    /// When the running attempt is to be looked at again, or why it is to be dropped now.
+    ///
+    /// An attempt timeout bounds the time at the service: while the attempt waits for something of this crate it stands
+    /// still. Who waits is cut by the end of all of it only, and by the waits' own bounds.
+    pub(super) fn cut(&self, policy: &Shared, frame: &Frame, now: Tick) -> Result<Tick, Reason> {
+        let limit = policy.config.attempt_timeout.unwrap_or(Duration::MAX);
+        let spent = frame.spent(self.clock.attempt_began, now);
+        let waits = frame.is_waiting();
+        if spent >= limit && !waits {
+            return Err(Reason::TimedOut);
+        }
+        if now >= self.clock.ends() {
+            return Err(match waits {
+                true => Reason::Deadline,
+                // The policy's own time is over: this is what it grants.
+                false if self.clock.total_ends <= self.clock.caller_ends => Reason::TimedOut,
+                // The caller was in a hurry. It says something only if the service had an attempt's time.
+                false => {
+                    let total = policy.config.total_timeout.unwrap_or(Duration::MAX);
+                    match spent >= limit.min(total) {
+                        true => Reason::TimedOut,
+                        false => Reason::Deadline,
+                    }
+                }
+            });
+        }
+        // The end of a wait polls the attempt. One that was taken elsewhere is looked for ever more rarely.
+        let left = match waits {
+            true => limit.max(frame.waited(now)),
+            false => limit - spent,
+        };
+        Ok(now.after(left).min(self.clock.ends()))
+    }
+
+    /// The service is ready, and the attempt is sent: from here on it is at the service.
+    pub(super) fn sends(&mut self) {
+        if self.clock.attempt_began != UNREAD {
+            self.clock.attempt_began = time::now();
+        }
     }
 
     /// The deadline that the layers below shall see; `None` if this call adds none to the one around it.
     #[inline]
     pub(super) fn ambient(&self) -> Option<Deadline> {
-        let own = self.cut().map(Deadline);
-        own?;
-        deadline::earlier(own, deadline::current())
+        self.clock.deadline()
     }
 
-    /// Judges how an attempt ended; `None` if it is not the service's own doing.
+    /// Judges how an attempt ended.
     #[inline]
-    pub(super) fn judge<Res, L, C: Classify<Res, L>>(
+    pub(super) fn judge<Res, L: StdError + 'static, C: Classify<Res, L>>(
+        &self,
+        policy: &Shared,
         result: &Result<Res, Error<L>>,
         classify: &C,
-    ) -> Option<Verdict> {
+    ) -> Ending {
+        let attempt = self.session.attempts();
         match result {
-            Ok(response) => Some(classify.classify(Ok(response))),
-            Err(Error::Inner(error)) => Some(classify.classify(Err(error))),
-            Err(_) => None,
+            Ok(response) => Ending::Judged(classify.classify_attempt(attempt, Ok(response))),
+            Err(error) => Self::judge_error(policy, attempt, error, classify),
         }
     }
 
-    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but
-    /// the budget, which is.
+    fn judge_error<Res, L: StdError + 'static, C: Classify<Res, L>>(
+        policy: &Shared,
+        attempt: u32,
+        error: &Error<L>,
+        classify: &C,
+    ) -> Ending {
+        if let Some(rejection) = error.rejection() {
+            return Ending::Refused(rejection);
+        }
+        let inner = match error {
+            Error::Inner(inner) => match Found::look(inner) {
+                Found::Rejection(rejection) => return Ending::Refused(rejection),
+                Found::Exhausted if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
+                Found::Exhausted | Found::Nothing => inner,
+            },
+            _ if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
+            other => match other.as_inner() {
+                Some(inner) => inner,
+                None => return Ending::Judged(Verdict::failure()),
+            },
+        };
+        Ending::Judged(classify.classify_attempt(attempt, Err(inner)))
+    }
+
+    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but the counts and
+    /// the budget, which are.
     #[inline]
-    pub(super) fn is_plain(&self, policy: &Shared, verdict: Option<&Verdict>) -> bool {
-        let plain = verdict.is_some_and(Verdict::is_plain_success) && self.session.attempts() == 1;
-        if plain && let Some(budget) = &policy.config.budget {
-            budget.deposit();
-            budget.succeeded(0);
+    pub(super) fn is_plain(&self, policy: &Shared, ending: &Ending) -> bool {
+        let Ending::Judged(verdict) = ending else {
+            return false;
+        };
+        let plain = verdict.is_plain_success() && self.session.attempts() == 1;
+        if plain {
+            policy.count_plain();
+            if let Some(budget) = &policy.budget {
+                budget.deposit();
+                budget.succeeded(0);
+            }
         }
         plain
     }
 
-    /// An attempt has ended with `result`, judged as `verdict`.
+    /// An attempt has ended with `result`, judged as `ending`.
     pub(super) fn settle<Res, L>(
         &mut self,
         policy: &Shared,
         result: Result<Res, Error<L>>,
-        verdict: Option<&Verdict>,
-        cloneable: impl FnOnce() -> bool,
+        ending: &Ending,
+        last: &mut Last<L>,
+        copy: Copy<impl FnOnce() -> bool>,
     ) -> Step<Res, L>
     where
         L: StdError + 'static,
     {
-        let rules = &policy.config;
-        let Some(verdict) = verdict else {
-            return match &result {
-                Err(error @ (Error::CircuitOpen(_) | Error::Contended(_))) => {
-                    match error.rejection() {
-                        Some(rejection) if rules.retry_rejections && !is_deadlock(&rejection) => {
-                            self.settle_rejection(policy, result, &rejection, cloneable)
-                        }
-                        _ => Step::Done(result),
-                    }
+        match ending {
+            Ending::Judged(verdict) => self.settle_judged(policy, result, verdict, last, copy),
+            Ending::Refused(rejection) => {
+                self.settle_rejection(policy, result, rejection, last, copy)
+            }
+            Ending::GivenUpBelow => {
+                policy.count_ended(self.session.attempts(), false);
+                if self.session.attempts() > 1 {
+                    let end = AttemptEnd::Error("a retry below gave up".to_owned());
+                    self.give_up(policy, end, StopReason::NotWorthRetrying);
                 }
-                // A retry below has tried already: nested retries must not multiply.
-                _ => Step::Done(result),
-            };
-        };
+                Step::Done(result)
+            }
+        }
+    }
+
+    fn settle_judged<Res, L>(
+        &mut self,
+        policy: &Shared,
+        result: Result<Res, Error<L>>,
+        verdict: &Verdict,
+        last: &mut Last<L>,
+        copy: Copy<impl FnOnce() -> bool>,
+    ) -> Step<Res, L>
+    where
+        L: StdError + 'static,
+    {
         let bad = verdict.is_failure() || verdict.is_overload();
         let wanted = Wanted::by(verdict, self.session.idempotency());
-        if let Some(budget) = &rules.budget {
+        if let Some(budget) = &policy.budget {
             self.account(policy, budget, verdict, wanted.repeatable);
         }
         // What is no failure is not given up for a request's sake, and what may never be repeated is no loss.
         if verdict.retry_safety() == RetrySafety::Never || !(bad || wanted.repeatable) {
-            if result.is_ok() && !bad && self.session.attempts() > 1 {
-                let attempts = self.session.attempts();
-                policy.tell(RetryEvent::Recovered { attempts }, None);
-            }
+            self.end_unwanted(policy, result.is_ok() && !bad, || end_of(&result, verdict));
             return Step::Done(result);
         }
-        let (end, outcome) = match &result {
-            Err(Error::Inner(error)) => (
-                AttemptEnd::Error(message_of_chain(error)),
-                AttemptOutcome::Error(error),
-            ),
-            _ => {
-                let reason = verdict.reason().map(ToOwned::to_owned);
-                (AttemptEnd::Response(reason), AttemptOutcome::Response)
+        let end = end_of(&result, verdict);
+        let next = {
+            let outcome = match &result {
+                Err(Error::Inner(error)) => AttemptOutcome::Error(error),
+                Err(error) => AttemptOutcome::Error(error),
+                Ok(_) => AttemptOutcome::Response {
+                    reason: verdict.reason(),
+                },
+            };
+            match self.decide(policy, wanted, copy) {
+                Next::After(delay) => self.again(policy, end, &outcome, Again::After(delay)),
+                Next::AtOnce => self.again(policy, end, &outcome, Again::AtOnce),
+                Next::Stop(reason) => {
+                    let elapsed = self.give_up(policy, end, reason);
+                    policy.count_ended(self.session.attempts(), false);
+                    return Step::Done(match result {
+                        Err(error) if !self.never_allowed(reason) => match error {
+                            Error::Inner(error) => {
+                                let last = LastFailure::Inner(error);
+                                Err(self.exhausted(policy, last, reason, None, elapsed))
+                            }
+                            other => Err(other),
+                        },
+                        other => other,
+                    });
+                }
             }
         };
-        match self.decide(policy, wanted, cloneable) {
-            Next::After(delay) => self.again(policy, end, &outcome, delay),
-            Next::AtOnce => self.again(policy, end, &outcome, Duration::ZERO),
-            Next::Stop(reason) => {
-                let elapsed = self.give_up(policy, end, reason);
-                Step::Done(match result {
-                    Err(Error::Inner(error)) => {
-                        Err(self.exhausted(policy, LastFailure::Inner(error), reason, elapsed))
-                    }
-                    other => other,
-                })
+        *last = Some(Box::new(match result {
+            Err(Error::Inner(error)) => LastFailure::Inner(error),
+            Err(Error::Exhausted(exhausted)) => exhausted.into_last(),
+            _ => LastFailure::Response(verdict.reason().map(ToOwned::to_owned)),
+        }));
+        Step::Again(next)
+    }
+
+    /// No retry was ever possible for this call, so none was given up.
+    fn never_allowed(&self, reason: StopReason) -> bool {
+        let first = self.session.attempts() == 1;
+        match reason {
+            StopReason::MaxRetries => first,
+            StopReason::NotCloneable | StopReason::NotIdempotent => first,
+            _ => false,
+        }
+    }
+
+    /// A result that asks for no other attempt: a call that was retried has come to its end.
+    fn end_unwanted(&mut self, policy: &Shared, good: bool, end: impl FnOnce() -> AttemptEnd) {
+        let attempts = self.session.attempts();
+        policy.count_ended(attempts, good);
+        if attempts == 1 {
+            return;
+        }
+        match good {
+            true => policy.tell(RetryEvent::Recovered { attempts }, None),
+            false => {
+                self.give_up(policy, end(), StopReason::NotWorthRetrying);
             }
         }
     }
@@ -258,79 +409,105 @@ impl Run {
         policy: &Shared,
         result: Result<Res, Error<L>>,
         rejection: &Rejection,
-        cloneable: impl FnOnce() -> bool,
+        last: &mut Last<L>,
+        copy: Copy<impl FnOnce() -> bool>,
     ) -> Step<Res, L> {
-        let end = AttemptEnd::Rejected(message(rejection));
-        let wanted = Wanted {
-            delay: rejection.retry_after().map(RetryDelay::After),
-            at_once: false,
-            repeatable: true, // It was refused before it left.
-            spend: None,
+        let rules = &policy.config;
+        let wants = match is_deadlock(rejection) {
+            // Once: what the attempt held is gone with it, and the others may go on meanwhile.
+            true => rules.retry_deadlocks && self.session.take_deadlock(),
+            false => rules.retry_rejections,
         };
-        match self.decide(policy, wanted, cloneable) {
-            Next::After(delay) => {
-                self.again(policy, end, &AttemptOutcome::Rejected(rejection), delay)
+        let reason = if wants {
+            // A time that is not worth waiting for is no reason not to try elsewhere: then it backs off.
+            let delay = rejection.retry_after();
+            let wanted = Wanted {
+                delay: delay
+                    .filter(|it| *it < rules.max_retry_after)
+                    .map(RetryDelay::After),
+                at_once: false,
+                repeatable: true, // It was refused before it left.
+                spend: None,
+            };
+            let outcome = AttemptOutcome::Rejected(rejection);
+            match self.decide(policy, wanted, copy) {
+                Next::After(delay) => {
+                    let end = AttemptEnd::Rejected(message(rejection));
+                    let again = self.again(policy, end, &outcome, Again::After(delay));
+                    return Step::Again(again);
+                }
+                Next::AtOnce => {
+                    let end = AttemptEnd::Rejected(message(rejection));
+                    let again = self.again(policy, end, &outcome, Again::AtOnce);
+                    return Step::Again(again);
+                }
+                Next::Stop(reason) => reason,
             }
-            Next::AtOnce => self.again(
-                policy,
-                end,
-                &AttemptOutcome::Rejected(rejection),
-                Duration::ZERO,
-            ),
-            Next::Stop(reason) => {
-                self.give_up(policy, end, reason);
+        } else {
+            StopReason::Refused
+        };
+        policy.count_ended(self.session.attempts(), false);
+        let end = || AttemptEnd::Rejected(message(rejection));
+        match last.take() {
+            // The service was never reached: the refusal is the answer.
+            None => {
+                if self.session.attempts() > 1 || policy.hears_details() {
+                    self.give_up(policy, end(), reason);
+                } else {
+                    policy.count_gave_up();
+                }
                 Step::Done(result)
+            }
+            Some(last) => {
+                let elapsed = self.give_up(policy, end(), reason);
+                let refusal = Some(rejection.clone());
+                Step::Done(Err(self.exhausted(policy, *last, reason, refusal, elapsed)))
             }
         }
     }
 
-    /// The running attempt was dropped because its time was over.
+    /// The running attempt was dropped because its time was over. `sent` is whether it ever left.
     pub(super) fn timed_out<Res, L>(
         &mut self,
         policy: &Shared,
-        cloneable: impl FnOnce() -> bool,
+        sent: bool,
+        last: &mut Last<L>,
+        copy: Copy<impl FnOnce() -> bool>,
     ) -> Step<Res, L> {
         let now = time::now();
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
-        let last = TimedOut {
+        let timed_out = TimedOut {
             after: now.since(began),
         };
         let verdict = Verdict::failure();
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             spend: Some(Spend::TimedOut),
             ..Wanted::by(&verdict, self.session.idempotency())
         };
-        if let Some(budget) = &policy.config.budget {
+        wanted.repeatable |= !sent;
+        if let Some(budget) = &policy.budget {
             self.account(policy, budget, &verdict, wanted.repeatable);
         }
-        let next = match now >= self.clock.ends {
+        let next = match now >= self.clock.ends() {
             true => Next::Stop(StopReason::Deadline),
-            false => self.decide(policy, wanted, cloneable),
+            false => self.decide(policy, wanted, copy),
         };
-        match next {
-            Next::AtOnce => self.again(
-                policy,
-                AttemptEnd::TimedOut,
-                &AttemptOutcome::TimedOut,
-                Duration::ZERO,
-            ),
-            Next::After(delay) => self.again(
-                policy,
-                AttemptEnd::TimedOut,
-                &AttemptOutcome::TimedOut,
-                delay,
-            ),
+        let again = match next {
+            Next::AtOnce => Again::AtOnce,
+            Next::After(delay) => Again::After(delay),
             Next::Stop(reason) => {
+                policy.count_ended(self.session.attempts(), false);
                 let elapsed = self.give_up(policy, AttemptEnd::TimedOut, reason);
-                Step::Done(Err(self.exhausted(
-                    policy,
-                    LastFailure::TimedOut(last),
-                    reason,
-                    elapsed,
-                )))
+                let last = LastFailure::TimedOut(timed_out);
+                return Step::Done(Err(self.exhausted(policy, last, reason, None, elapsed)));
             }
+        };
+        if sent {
+            *last = Some(Box::new(LastFailure::TimedOut(timed_out)));
         }
+        let end = AttemptEnd::TimedOut;
+        Step::Again(self.again(policy, end, &AttemptOutcome::TimedOut, again))
     }
 
     /// Tells the budget how an attempt ended.
@@ -349,50 +526,60 @@ impl Run {
         }
     }
 
-    /// Asks the session, and then, if it costs something, the budget.
+    /// Asks the session, then, if it costs something, the budget, and last for the request.
     fn decide(
         &mut self,
         policy: &Shared,
         wanted: Wanted,
-        cloneable: impl FnOnce() -> bool,
+        copy: Copy<impl FnOnce() -> bool>,
     ) -> Next {
-        let shared = policy;
-        let rules = &shared.config;
+        let rules = &policy.config;
         let now = time::now();
         let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
+        let is_random =
+            rules.jitter.is_random() || wanted.delay.is_some() && rules.retry_after_jitter > 0.0;
         let ended = Ended {
             hint: wanted.delay,
             at_once: wanted.at_once,
             repeatable: wanted.repeatable,
-            // Asked last: to say yes may mean to give the ended attempt up for good.
-            cloneable: wanted.repeatable && cloneable(),
+            cloneable: wanted.repeatable && copy.is_there,
             deadline: deadline.map(|deadline| deadline.0),
             now,
-            unit: if rules.jitter.is_random() {
-                shared.random.unit()
-            } else {
-                0.0
-            },
+            unit: if is_random { policy.random.unit() } else { 0.0 },
         };
         let next = self.session.next(rules, ended);
-        if let (Next::After(_), Some(budget), Some(spend)) = (next, &rules.budget, wanted.spend) {
+        let mut paid = None;
+        if let (Next::After(_), Some(budget), Some(spend)) = (next, &policy.budget, wanted.spend) {
             match budget.withdraw(now, spend) {
-                Some(paid) => self.session.pay(paid),
+                Some(cost) => paid = Some((budget, cost)),
                 None => return Next::Stop(StopReason::BudgetExhausted),
             }
+        }
+        if !matches!(next, Next::Stop(_)) && !(copy.claim)() {
+            if let Some((budget, cost)) = paid {
+                budget.give_back(cost);
+            }
+            return Next::Stop(StopReason::NotCloneable);
+        }
+        if let Some((_, cost)) = paid {
+            self.session.pay(cost);
         }
         next
     }
 
-    fn again<Res, L>(
+    fn again(
         &mut self,
         policy: &Shared,
         end: AttemptEnd,
         outcome: &AttemptOutcome<'_>,
-        delay: Duration,
-    ) -> Step<Res, L> {
+        again: Again,
+    ) -> Again {
         // From here on there is time to be measured, also if the attempt took none.
         self.waits();
+        let delay = match again {
+            Again::After(delay) => delay,
+            Again::AtOnce => Duration::ZERO,
+        };
         self.session.remember(end.clone(), Some(delay));
         let scheduled = RetryEvent::Scheduled {
             attempt: self.session.attempts(),
@@ -400,9 +587,8 @@ impl Run {
             end,
         };
         policy.tell(scheduled, Some(outcome));
-        self.clock.attempt_ends = Tick::NEVER;
         self.clock.attempt_began = UNREAD;
-        Step::Again(delay)
+        again
     }
 
     fn give_up(&mut self, policy: &Shared, end: AttemptEnd, reason: StopReason) -> Duration {
@@ -426,6 +612,7 @@ impl Run {
         policy: &Shared,
         last: LastFailure<L>,
         reason: StopReason,
+        refusal: Option<Rejection>,
         elapsed: Duration,
     ) -> Error<L> {
         let report = Report {
@@ -433,9 +620,21 @@ impl Run {
             attempts: self.session.attempts(),
             elapsed,
             reason,
+            refusal,
             history: self.session.take_history(),
         };
         Error::Exhausted(Exhausted::new(last, report))
+    }
+}
+
+/// What an attempt ended with, in words.
+fn end_of<Res, L: StdError>(result: &Result<Res, Error<L>>, verdict: &Verdict) -> AttemptEnd {
+    match result {
+        Err(error) => AttemptEnd::Error(match error {
+            Error::Inner(error) => message_of_chain(error),
+            other => message(other),
+        }),
+        Ok(_) => AttemptEnd::Response(verdict.reason().map(ToOwned::to_owned)),
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 use tower_service::Service;
 
 use super::handle::RetryPolicy;
-use super::run::{Run, Step};
+use super::run::{Again, Copy, Run, Step};
 use super::service::RetryFuture;
+use crate::call::context::Wait;
 use crate::call::deadline;
 use crate::call::outcome::{
-    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
-    Verdict,
+    AttemptContext, Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency,
+    ResponseFailureIf, RetryIfWith, Verdict,
 };
 use crate::error::{Error, IntoError};
 use crate::util::time;
@@ -80,7 +81,7 @@ impl RetryPolicy {
     /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.
     ///
     /// An `attempt_timeout` cannot end code that blocks, and is not looked at; a `total_timeout` ends the
-    /// attempts.
+    /// attempts. The waits are of real time, also where tokio's clock is paused: nothing could wake the thread.
     ///
     /// # Errors
     ///
@@ -102,6 +103,14 @@ impl RetryPolicy {
         matches: F,
     ) -> Retry<FailureIf<F, ErrorsAreFailures>> {
         Retry::new(self.clone(), ErrorsAreFailures).retry_if(matches)
+    }
+
+    /// A runner that retries what `wanted` says yes to; it sees which attempt ended, and the whole result.
+    pub fn retry_if_with<T, L, F: Fn(&AttemptContext, Result<&T, &L>) -> bool>(
+        &self,
+        wanted: F,
+    ) -> Retry<RetryIfWith<F>> {
+        Retry::new(self.clone(), RetryIfWith(wanted))
     }
 
     /// A runner that also retries values that match.
@@ -147,6 +156,14 @@ impl<C> Retry<C> {
     ) -> Retry<ResponseFailureIf<F, C>> {
         let inner = self.classify;
         Retry::new(self.policy, ResponseFailureIf { matches, inner })
+    }
+
+    /// Retries what `wanted` says yes to, instead of all rules so far. It sees which attempt ended, and the whole result.
+    pub fn retry_if_with<T, L, F: Fn(&AttemptContext, Result<&T, &L>) -> bool>(
+        self,
+        wanted: F,
+    ) -> Retry<RetryIfWith<F>> {
+        Retry::new(self.policy, RetryIfWith(wanted))
     }
 
     /// Takes the wait from the result, instead of the backoff, up to `max_retry_after`.
@@ -195,7 +212,7 @@ impl<C> Retry<C> {
     /// Like [`run`](Self::run), for code that blocks. The thread is parked between attempts.
     ///
     /// An `attempt_timeout` cannot end code that blocks, and is not looked at; a `total_timeout` ends the
-    /// attempts.
+    /// attempts. The waits are of real time, also where tokio's clock is paused: nothing could wake the thread.
     ///
     /// # Errors
     ///
@@ -213,14 +230,24 @@ impl<C> Retry<C> {
         let policy = &*self.policy.shared;
         let mut run = Run::new(policy, limit, None, Idempotency::Idempotent);
         run.waits();
+        let (mut last, mut wait) = (None, Wait::new(0));
         loop {
             let result = deadline::with(run.ambient(), &mut operation);
             let result = result.map_err(IntoError::into_error);
-            let verdict = Run::judge(&result, &self.classify);
-            match run.settle(policy, result, verdict.as_ref(), || true) {
+            let ending = run.judge(policy, &result, &self.classify);
+            if run.is_plain(policy, &ending) {
+                return result;
+            }
+            let copy = Copy {
+                is_there: true,
+                claim: || true,
+            };
+            match run.settle(policy, result, &ending, &mut last, copy) {
                 Step::Done(result) => return result,
-                Step::Again(delay) => {
-                    time::park_for(delay);
+                Step::Again(again) => {
+                    if let Again::After(delay) = again {
+                        wait.block(|| time::park_for(delay));
+                    }
                     run.begin_attempt(policy);
                 }
             }

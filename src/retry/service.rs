@@ -4,27 +4,28 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
+use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::handle::{RetryPolicy, Shared};
-use super::kit::{Again, Kits};
+use super::handle::{Hook, RetryPolicy, Shared};
+use super::kit::{Kits, Spare};
 use super::prepare::{
     BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
     MaxRetriesWith, RequestConfig,
 };
-use super::run::{Run, Step};
-use crate::call::context::{Reason, drop_because};
+use super::run::{Again, Copy, Ending, Last, Run, Step};
+use crate::call::context::{Frame, Reason, Wait, drop_because};
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::{
-    Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency, ResponseFailureIf,
-    Verdict,
+    AttemptContext, Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency,
+    ResponseFailureIf, RetryIfWith, Verdict,
 };
 use crate::error::{Error, IntoError};
 use crate::util::sharded::ArcShard;
@@ -100,8 +101,17 @@ impl<L, C, R> RetryLayer<L, C, R> {
         self.with(|inner, requests| (ResponseFailureIf { matches, inner }, requests))
     }
 
-    /// Takes the wait from the result, instead of the backoff: a `Retry-After`, say. It is waited as it is,
-    /// without jitter, unless it is longer than `max_retry_after`; zero, or `None`, means the backoff.
+    /// Retries what `wanted` says yes to, instead of all rules so far. It sees which attempt ended, and the whole result.
+    #[must_use]
+    pub fn retry_if_with<Res, F: Fn(&AttemptContext, Result<&Res, &L>) -> bool>(
+        self,
+        wanted: F,
+    ) -> RetryLayer<L, RetryIfWith<F>, R> {
+        self.with(|_, requests| (RetryIfWith(wanted), requests))
+    }
+
+    /// Takes the wait from the result, instead of the backoff: a `Retry-After`, say. It is waited with up to a tenth more
+    /// (`retry_after_jitter`), unless it is longer than `max_retry_after`; zero, or `None`, means the backoff.
     #[must_use]
     pub fn delay_from<Res, F: Fn(Result<&Res, &L>) -> Option<Duration>>(
         self,
@@ -307,19 +317,25 @@ where
         let copy = again.then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
         // Later attempts are made by a clone that is made ready first. The instance that is ready makes this call.
-        let again = match copy {
+        let spare = match copy {
             Some(_) => self.kits.take(&self.policy, &self.inner),
-            None => Again::Own(self.policy.shared.mine(), None),
+            None => Spare::own(self.policy.shared.mine(), None),
         };
-        let run = Run::new(again.policy(), limit, ends, idempotency);
-        let call = deadline::with(run.ambient(), || {
-            self.requests.before_attempt(&mut request, run.attempt());
-            self.inner.call(request)
+        let run = Run::new(spare.policy(), limit, ends, idempotency);
+        let mut frame = Frame::default();
+        let call = frame.enter(0, || {
+            deadline::with(run.ambient(), || {
+                self.requests.before_attempt(&mut request, run.attempt());
+                self.inner.call(request)
+            })
         });
         RetryFuture {
             state: State::Calling { call },
+            frame,
+            wait: Wait::new(0),
             timer: None,
-            again,
+            last: None,
+            spare,
             request: copy,
             run,
             classify: self.classify.clone(),
@@ -336,12 +352,18 @@ where
 pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CopyByClone> {
     #[pin]
     state: State<S::Future>,
+    /// Where the running attempt is.
+    frame: Frame,
+    /// The backoff, and the readiness of the service below, as the calls around know them.
+    wait: Wait,
     /// The end of a wait, or of an attempt that may take only so long.
     timer: Option<Pin<Box<Sleep>>>,
-    again: Again<S>,
+    spare: Spare<S>,
     /// The request of the next attempt, while there may be one.
     request: Option<Req>,
     run: Run,
+    /// The last failure of the service itself, for a call that ends with a refusal.
+    last: Last<L>,
     classify: C,
     requests: R,
     _leaf: PhantomData<fn() -> L>,
@@ -356,6 +378,10 @@ enum State<F> {
     },
     /// The attempt has failed and is gone; the timer runs.
     Sleeping,
+    /// The hook before a retry runs.
+    Hooking {
+        hook: Hook,
+    },
     /// The service is made ready for the next attempt.
     Readying,
     Done,
@@ -373,13 +399,19 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
     where
         Req: Clone,
     {
-        let call = deadline::with(run.ambient(), || service.call(request.clone()));
+        let mut frame = Frame::default();
+        let call = frame.enter(0, || {
+            deadline::with(run.ambient(), || service.call(request.clone()))
+        });
         Self {
             state: State::Calling { call },
+            frame,
+            wait: Wait::new(0),
             timer: None,
-            again: Again::Own(policy, Some(service)),
+            spare: Spare::own(policy, Some(service)),
             request: Some(request),
             run,
+            last: None,
             classify,
             requests: CopyByClone,
             _leaf: PhantomData,
@@ -387,8 +419,8 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
     }
 }
 
-/// What an attempt ended with, and what its classifier said of it.
-type Judged<Res, L> = (Result<Res, Error<L>>, Option<Verdict>);
+/// What an attempt ended with, and what that means.
+type Ended<Res, L> = (Result<Res, Error<L>>, Ending);
 
 impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
 where
@@ -405,7 +437,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let mut state = this.state;
-        if this.run.cut().is_none()
+        if !this.run.can_be_cut(this.spare.policy())
             && let StateProj::Calling { call } = state.as_mut().project()
         {
             let Poll::Ready(result) = call.poll(cx) else {
@@ -413,12 +445,12 @@ where
                 return Poll::Pending;
             };
             let result = result.map_err(IntoError::into_error);
-            let verdict = Run::judge(&result, this.classify);
-            if this.run.is_plain(this.again.policy(), verdict.as_ref()) {
+            let ending = this.run.judge(this.spare.policy(), &result, this.classify);
+            if this.run.is_plain(this.spare.policy(), &ending) {
                 state.set(State::Done);
                 return Poll::Ready(result);
             }
-            return self.go_on(cx, Some((result, verdict)));
+            return self.go_on(cx, Some((result, ending)));
         }
         self.go_on(cx, None)
     }
@@ -437,120 +469,222 @@ where
     fn go_on(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut ended: Option<Judged<S::Response, L>>,
+        mut ended: Option<Ended<S::Response, L>>,
     ) -> Poll<Result<S::Response, Error<L>>> {
         loop {
-            let this = self.as_mut().project();
-            let mut state = this.state;
-            let step = if let Some((result, verdict)) = ended.take() {
-                let copy = || is_good(this.requests, this.request);
-                let step = this
-                    .run
-                    .settle(this.again.policy(), result, verdict.as_ref(), copy);
-                // Before the wait: with the attempt goes everything it holds.
-                state.set(State::Sleeping);
-                step
-            } else {
-                match state.as_mut().project() {
-                    StateProj::Calling { call } => {
-                        match deadline::with(this.run.ambient(), || call.poll(cx)) {
-                            Poll::Ready(result) => {
-                                let result = result.map_err(IntoError::into_error);
-                                let verdict = Run::judge(&result, this.classify);
-                                ended = Some((result, verdict));
-                                continue;
-                            }
-                            Poll::Pending => {
-                                ready!(poll_cut(this.run, this.timer, cx));
-                                drop_because(Reason::TimedOut, || state.set(State::Sleeping));
-                                this.run.timed_out(this.again.policy(), || {
-                                    is_good(this.requests, this.request)
-                                })
-                            }
+            let step = match ended.take() {
+                Some((result, ending)) => self.as_mut().settle(result, &ending),
+                None => match self.as_mut().project().state.project() {
+                    StateProj::Calling { .. } => match ready!(self.as_mut().poll_attempt(cx)) {
+                        Ok(it) => {
+                            ended = Some(it);
+                            continue;
                         }
-                    }
-                    StateProj::Sleeping => {
-                        if let Some(sleep) = this.timer {
-                            ready!(sleep.as_mut().poll(cx));
-                        }
-                        *this.timer = None;
-                        this.run.begin_attempt(this.again.policy());
-                        state.set(State::Readying);
+                        Err(step) => step,
+                    },
+                    StateProj::Sleeping | StateProj::Hooking { .. } => {
+                        ready!(self.as_mut().poll_backoff(cx));
                         continue;
                     }
-                    StateProj::Readying => {
-                        let ambient = this.run.ambient();
-                        let Some(service) = this.again.service() else {
-                            unreachable!("no retry is scheduled without a service to call");
-                        };
-                        match deadline::with(ambient, || service.poll_ready(cx)) {
-                            Poll::Ready(Ok(())) => {
-                                let Some(mut request) = this.request.take() else {
-                                    unreachable!("no retry is scheduled without a request to send");
-                                };
-                                if this.run.may_retry() {
-                                    *this.request = this.requests.copy(&request);
-                                }
-                                let call = deadline::with(ambient, || {
-                                    this.requests
-                                        .before_attempt(&mut request, this.run.attempt());
-                                    service.call(request)
-                                });
-                                state.set(State::Calling { call });
-                                continue;
-                            }
-                            Poll::Ready(Err(error)) => Step::Done(Err(error.into_error())),
-                            Poll::Pending => {
-                                ready!(poll_cut(this.run, this.timer, cx));
-                                this.run.timed_out(this.again.policy(), || {
-                                    is_good(this.requests, this.request)
-                                })
-                            }
-                        }
-                    }
+                    StateProj::Readying => match ready!(self.as_mut().poll_service(cx)) {
+                        Some(step) => step,
+                        None => continue,
+                    },
                     StateProj::Done => panic!("`RetryFuture` polled after completion"),
-                }
+                },
             };
             let mut this = self.as_mut().project();
+            // Also without a wait: the timer that is there is the ended attempt's.
+            *this.timer = None;
             match step {
-                Step::Again(delay) => {
-                    // Also without a wait: the timer that is there is the ended attempt's.
-                    *this.timer = (!delay.is_zero()).then(|| {
-                        let wakes = time::now().after(delay).to_instant();
-                        Box::pin(sleep_until(wakes))
-                    });
+                Step::Again(again) => {
                     this.state.set(State::Sleeping);
+                    match again {
+                        Again::AtOnce => {}
+                        Again::After(Duration::ZERO) => {
+                            // Others run first: no loop of failures keeps the thread to itself.
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Again::After(delay) => {
+                            let wakes = time::now().after(delay).to_instant();
+                            *this.timer = Some(Box::pin(sleep_until(wakes)));
+                        }
+                    }
                 }
                 Step::Done(result) => {
-                    *this.timer = None;
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
             }
         }
     }
+
+    fn settle(
+        self: Pin<&mut Self>,
+        result: Result<S::Response, Error<L>>,
+        ending: &Ending,
+    ) -> Step<S::Response, L> {
+        let mut this = self.project();
+        let copy = copy_of(this.requests, this.request);
+        let policy = this.spare.policy();
+        let step = this.run.settle(policy, result, ending, this.last, copy);
+        // Before the wait: with the attempt goes everything it holds.
+        this.state.set(State::Sleeping);
+        step
+    }
+
+    /// The running attempt: what it ended with, or what follows because its time was over.
+    fn poll_attempt(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Ended<S::Response, L>, Step<S::Response, L>>> {
+        let mut this = self.project();
+        let StateProj::Calling { call } = this.state.as_mut().project() else {
+            return Poll::Pending;
+        };
+        let waited = this.frame.is_waiting();
+        let polled = deadline::with(this.run.ambient(), || this.frame.poll(0, || call.poll(cx)));
+        let policy = this.spare.policy();
+        if let Poll::Ready(result) = polled {
+            let result = result.map_err(IntoError::into_error);
+            let ending = this.run.judge(policy, &result, this.classify);
+            return Poll::Ready(Ok((result, ending)));
+        }
+        let goes_on = waited && !this.frame.is_waiting();
+        let reason = ready!(poll_cut(
+            policy, this.run, this.frame, goes_on, this.timer, cx
+        ));
+        drop_because(reason, || this.state.set(State::Sleeping));
+        let copy = copy_of(this.requests, this.request);
+        Poll::Ready(Err(this.run.timed_out(policy, true, this.last, copy)))
+    }
+
+    /// The wait before an attempt, and the hook behind it.
+    fn poll_backoff(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if let StateProj::Hooking { hook } = this.state.as_mut().project() {
+            let wait = this.wait;
+            ready!(wait.poll(cx.waker(), || hook.as_mut().poll(cx)));
+        } else {
+            if let Some(sleep) = this.timer {
+                let wait = this.wait;
+                ready!(wait.poll(cx.waker(), || sleep.as_mut().poll(cx)));
+            }
+            *this.timer = None;
+            let policy = this.spare.policy();
+            this.run.begin_attempt(policy);
+            if let Some(before) = &policy.before_retry {
+                let hook = before(this.run.attempt());
+                this.state.set(State::Hooking { hook });
+                return Poll::Ready(());
+            }
+        }
+        this.state.set(State::Readying);
+        Poll::Ready(())
+    }
+
+    /// Makes the service ready and sends the next attempt; a step, if there is none.
+    fn poll_service(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Step<S::Response, L>>> {
+        let mut this = self.project();
+        let ambient = this.run.ambient();
+        let Some(service) = this.spare.service() else {
+            unreachable!("no retry is scheduled without a service to call");
+        };
+        let wait = this.wait;
+        let ready = wait.poll(cx.waker(), || {
+            deadline::with(ambient, || service.poll_ready(cx))
+        });
+        match ready {
+            Poll::Ready(Ok(())) => {
+                let Some(mut request) = this.request.take() else {
+                    unreachable!("no retry is scheduled without a request to send");
+                };
+                if this.run.may_retry() {
+                    *this.request = this.requests.copy(&request);
+                }
+                *this.timer = None;
+                *this.frame = Frame::default();
+                this.run.sends();
+                let (requests, attempt) = (this.requests, this.run.attempt());
+                let call = this.frame.enter(0, || {
+                    deadline::with(ambient, || {
+                        requests.before_attempt(&mut request, attempt);
+                        service.call(request)
+                    })
+                });
+                this.state.set(State::Calling { call });
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Step::Done(Err(error.into_error())))),
+            Poll::Pending => {
+                // It is nowhere yet: what bounds it is the time of an attempt, or the end of all.
+                let nowhere = Frame::default();
+                let policy = this.spare.policy();
+                ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
+                this.spare.forget_unready();
+                let copy = copy_of(this.requests, this.request);
+                let policy = this.spare.policy();
+                Poll::Ready(Some(this.run.timed_out(policy, false, this.last, copy)))
+            }
+        }
+    }
 }
 
-/// Whether there is a request for another attempt.
-fn is_good<Req>(requests: &impl CopyRequest<Req>, copy: &Option<Req>) -> bool {
-    copy.as_ref().is_some_and(|copy| requests.claim(copy))
+/// The request of another attempt, and the claim on it.
+fn copy_of<'a, Req, R: CopyRequest<Req>>(
+    requests: &'a R,
+    request: &'a Option<Req>,
+) -> Copy<impl FnOnce() -> bool + use<'a, Req, R>> {
+    Copy {
+        is_there: request.is_some(),
+        claim: move || request.as_ref().is_some_and(|copy| requests.claim(copy)),
+    }
 }
 
-/// Ready when the running attempt has had its time. The timer is made when an attempt first waits.
-fn poll_cut(run: &mut Run, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+/// Ready when the running attempt has had its time. The timer is made when an attempt first waits, and set anew when a
+/// wait of the attempt is over (`goes_on`), or when it fires too early.
+fn poll_cut(
+    policy: &Shared,
+    run: &mut Run,
+    frame: &Frame,
+    goes_on: bool,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Reason> {
     run.waits();
-    let Some(cut) = run.cut() else {
+    if !run.can_be_cut(policy) {
         return Poll::Pending;
-    };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(cut.to_instant())));
-    timer.as_mut().poll(cx)
+    }
+    let mut look = goes_on || timer.is_none();
+    loop {
+        if look {
+            let at = match run.cut(policy, frame, time::now()) {
+                Ok(at) => at.to_instant(),
+                Err(reason) => return Poll::Ready(reason),
+            };
+            match timer {
+                Some(timer) => timer.as_mut().reset(at),
+                None => *timer = Some(Box::pin(sleep_until(at))),
+            }
+        }
+        let Some(sleep) = timer else {
+            return Poll::Pending;
+        };
+        // Unconstrained: an attempt that uses up the task's budget at each poll is cut all the same.
+        ready!(pin!(unconstrained(sleep.as_mut())).poll(cx));
+        look = true;
+    }
 }
 
 impl<S: Service<Req>, Req, L, C, R> fmt::Debug for RetryFuture<S, Req, L, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Calling { .. } => "calling",
-            State::Sleeping => "sleeping",
+            State::Sleeping | State::Hooking { .. } => "sleeping",
             State::Readying => "readying",
             State::Done => "done",
         };

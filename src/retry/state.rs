@@ -27,6 +27,8 @@ struct Trouble {
     /// What the last retry cost the budget.
     paid: u32,
     previous: Option<Duration>,
+    /// The one try that a deadlock is worth has been taken.
+    deadlock: bool,
     history: Vec<AttemptRecord>,
 }
 
@@ -108,6 +110,12 @@ impl Session {
         self.attempts == 1 && (self.limit() > 0 || rules.free_retry)
     }
 
+    /// Whether this is the first deadlock of the call.
+    pub(super) fn take_deadlock(&mut self) -> bool {
+        let trouble = self.trouble.get_or_insert_default();
+        !std::mem::replace(&mut trouble.deadlock, true)
+    }
+
     /// What the last retry cost the budget.
     pub(super) fn paid(&self) -> u32 {
         self.trouble.as_ref().map_or(0, |trouble| trouble.paid)
@@ -153,8 +161,17 @@ impl Session {
                 trouble.previous = None;
                 hint
             }
-            // "Now" from a service that has just failed is no reason to hammer it.
-            Some(RetryDelay::After(hint)) if !hint.is_zero() => hint,
+            // Upwards: so that all who were told the same do not come back in one instant. "Now" from a service that
+            // has just failed is no reason to hammer it.
+            Some(RetryDelay::After(hint)) if !hint.is_zero() => {
+                let later = hint.mul_f64(1.0 + rules.retry_after_jitter * ended.unit);
+                let later = later.min(rules.max_retry_after);
+                let left = ended.deadline.map(|it| it.since(ended.now));
+                match left {
+                    Some(left) if later >= left => hint,
+                    _ => later,
+                }
+            }
             Some(_) | None => {
                 let own = rules.jitter.delay(
                     &rules.backoff,

@@ -282,7 +282,7 @@ proptest! {
 #[test]
 fn threads_together_never_get_more_than_the_budget_allows() {
     let budget = RetryBudget::builder()
-        .percent(25.0)
+        .ratio(0.25)
         .floor_per_second(0.0)
         .burst(7)
         .build()
@@ -311,7 +311,7 @@ fn threads_together_never_get_more_than_the_budget_allows() {
 #[test]
 fn what_a_budget_has_left_is_what_it_would_pay_for() {
     let budget = RetryBudget::builder()
-        .percent(50.0)
+        .ratio(0.5)
         .floor_per_second(0.0)
         .burst(7)
         .build()
@@ -329,9 +329,9 @@ fn what_a_budget_has_left_is_what_it_would_pay_for() {
 
 #[test]
 fn a_budget_that_cannot_work_names_its_setting() {
-    let wrong = |percent| RetryBudget::new(percent).unwrap_err().setting();
-    for percent in [f64::NAN, -0.1, 1_000.1, f64::INFINITY] {
-        assert_eq!(wrong(percent), "percent");
+    let wrong = |ratio| RetryBudget::new(ratio).unwrap_err().setting();
+    for ratio in [f64::NAN, -0.1, 1.1, 20.0, f64::INFINITY] {
+        assert_eq!(wrong(ratio), "ratio");
     }
     for floor in [f64::NAN, -1.0, f64::INFINITY] {
         let wrong = RetryBudget::builder()

@@ -395,7 +395,7 @@ fn client(variant: Variant, number: usize, seed: u64, server: &Arc<Server>) -> C
 
 fn retry(seed: u64) -> RetryPolicy {
     let budget = RetryBudget::builder()
-        .percent(BUDGET * 100.0)
+        .ratio(BUDGET)
         .floor_per_second(BUDGET_FLOOR)
         .burst(BUDGET_BURST)
         .build();

@@ -108,7 +108,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
         "bulwark",
         retry.layer().layer(bare())
     );
-    let budget = RetryBudget::new(20.0).expect("valid");
+    let budget = RetryBudget::new(0.2).expect("valid");
     let budgeted = RetryPolicy::builder()
         .budget(budget)
         .build()

@@ -116,7 +116,7 @@ impl Describe for RetryPolicy {
             worst_case_delay: self.config().worst_case_delay(),
             attempt_timeout: self.config().attempt_timeout(),
             total_timeout: self.config().total_timeout(),
-            has_budget: self.config().budget().is_some(),
+            has_budget: self.config().has_budget(),
         }
     }
 }

@@ -10,6 +10,17 @@ pub(in crate::retry) struct BudgetRules {
     pub(in crate::retry) burst: u64,
 }
 
+impl BudgetRules {
+    /// From what has been checked: a share, retries a second, retries.
+    pub(in crate::retry) fn new(ratio: f64, floor_per_second: f64, burst: u32) -> Self {
+        Self {
+            deposit: (ratio * TOKEN as f64).round() as u64,
+            floor_per_second: (floor_per_second * TOKEN as f64).round() as u64,
+            burst: u64::from(burst) * TOKEN,
+        }
+    }
+}
+
 pub(in crate::retry) const TOKEN: u64 = 1_000_000;
 
 /// The bucket itself: pure.
@@ -50,6 +61,11 @@ impl Bucket {
         }
         let paid_in = earned.saturating_add(accrued);
         self.tokens = self.tokens.saturating_add(paid_in).min(rules.burst);
+    }
+
+    /// A token that was taken is not needed.
+    pub(in crate::retry) fn give_back(&mut self, rules: BudgetRules) {
+        self.tokens = self.tokens.saturating_add(TOKEN).min(rules.burst);
     }
 
     /// Takes a token for a retry, if there is one.

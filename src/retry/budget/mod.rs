@@ -23,17 +23,17 @@ use crate::util::time::{self, Tick};
 /// what to take if you have no other reason; gRPC's retry [`throttle`](Self::throttle); and the
 /// [`quota`](Self::quota) of the AWS clients.
 ///
-/// A share is a token bucket: each first attempt puts `percent / 100` of a token in, a retry takes a whole one out,
+/// A share is a token bucket: each first attempt puts `ratio` of a token in, a retry takes a whole one out,
 /// and `floor_per_second` tokens come in as time goes by, so that a quiet service can still retry. The
-/// bucket holds `burst` tokens at most, and starts full. Tokens are counted in millionths, so 0.4 % is
-/// 0.4 %.
+/// bucket holds `burst` tokens at most, and starts full. Tokens are counted in millionths, so 0.004 is
+/// 0.004.
 ///
 /// A first attempt takes no lock and reads no clock. Rejections of layers below cost nothing.
 ///
 /// ```
 /// use tower_bulwark::{RetryBudget, RetryPolicy};
 ///
-/// let budget = RetryBudget::new(20.0)?;
+/// let budget = RetryBudget::new(0.2)?;
 /// // Shared: together these two retry at most a fifth of their traffic.
 /// let reads = RetryPolicy::builder().name("reads").budget(budget.clone()).build()?;
 /// let writes = RetryPolicy::builder().name("writes").budget(budget).max_retries(1).build()?;
@@ -60,20 +60,21 @@ struct Shared {
 }
 
 impl RetryBudget {
-    /// Retries may be `percent` of the traffic, plus the defaults of [`builder`](Self::builder).
+    /// Retries may be this share of the traffic, in \[0, 1\], plus the floor and the burst of
+    /// [`builder`](Self::builder).
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] unless `percent` is a number from 0 to 1000.
-    pub fn new(percent: f64) -> Result<Self, ConfigError> {
-        Self::builder().percent(percent).build()
+    /// [`ConfigError`] unless `ratio` is a number from 0 to 1.
+    pub fn new(ratio: f64) -> Result<Self, ConfigError> {
+        Self::builder().ratio(ratio).build()
     }
 
     /// Starts with 20 % of the traffic, a floor of 10 retries a second, and a burst of 100: what Finagle
     /// and linkerd have found to suit, give or take the burst.
     pub fn builder() -> RetryBudgetBuilder {
         RetryBudgetBuilder {
-            percent: 20.0,
+            ratio: 0.2,
             floor_per_second: 10.0,
             burst: 100,
         }
@@ -187,6 +188,39 @@ impl RetryBudget {
     }
 }
 
+impl RetryBudget {
+    /// What a policy has that asks for none: the defaults of [`builder`](Self::builder).
+    pub(super) fn own() -> Self {
+        let RetryBudgetBuilder {
+            ratio,
+            floor_per_second,
+            burst,
+        } = Self::builder();
+        Self::of_traffic(BudgetRules::new(ratio, floor_per_second, burst))
+    }
+
+    fn of_traffic(rules: BudgetRules) -> Self {
+        Self {
+            kind: Kind::Bucket(Arc::new(Shared {
+                rules,
+                first_attempts: ShardedCounter::new(),
+                bucket: Mutex::new(Bucket::full(rules, time::now())),
+            })),
+        }
+    }
+
+    /// A retry that was paid for does not take place.
+    pub(super) fn give_back(&self, cost: u32) {
+        match &self.kind {
+            Kind::Bucket(shared) => shared.bucket().give_back(shared.rules),
+            Kind::Quota(quota) => quota.succeeded(cost),
+            Kind::Throttle(_) => {}
+            #[cfg(feature = "tower")]
+            Kind::Tower(_) => {}
+        }
+    }
+}
+
 impl Shared {
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,7 +247,7 @@ impl fmt::Debug for RetryBudget {
             Kind::Bucket(shared) => {
                 let tokens = |millionths: u64| millionths as f64 / TOKEN as f64;
                 f.debug_struct("RetryBudget")
-                    .field("percent", &(tokens(shared.rules.deposit) * 100.0))
+                    .field("ratio", &tokens(shared.rules.deposit))
                     .field("floor_per_second", &tokens(shared.rules.floor_per_second))
                     .field("burst", &(shared.rules.burst / TOKEN))
                     .finish_non_exhaustive()
@@ -230,15 +264,15 @@ impl fmt::Debug for RetryBudget {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing is made before `build`"]
 pub struct RetryBudgetBuilder {
-    percent: f64,
+    ratio: f64,
     floor_per_second: f64,
     burst: u32,
 }
 
 impl RetryBudgetBuilder {
-    /// Retries may be so many percent of first attempts. Default: 20.
-    pub fn percent(mut self, percent: f64) -> Self {
-        self.percent = percent;
+    /// Retries may be this share of first attempts, in \[0, 1\]. Default: 0.2.
+    pub fn ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
         self
     }
 
@@ -259,13 +293,12 @@ impl RetryBudgetBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a percentage outside 0 to 1000, a floor outside 0 to a million, a burst of
+    /// [`ConfigError`] for a ratio outside 0 to 1, a floor outside 0 to a million, a burst of
     /// zero, or anything that is not a number.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
-        if !(0.0..=1000.0).contains(&self.percent) {
-            let advice =
-                "give retries as a percentage of the traffic, from 0 to 1000, such as 20.0";
-            return Err(ConfigError::new("percent", self.percent, advice));
+        if !(0.0..=1.0).contains(&self.ratio) {
+            let advice = "give retries as a share of the traffic, from 0 to 1, such as 0.2";
+            return Err(ConfigError::new("ratio", self.ratio, advice));
         }
         if !(0.0..=1e6).contains(&self.floor_per_second) {
             let advice = "give a number of retries a second from 0 to 1000000";
@@ -279,17 +312,7 @@ impl RetryBudgetBuilder {
             let advice = "a bucket that holds nothing pays for nothing: give at least 1, or `max_retries(0)` for no retries";
             return Err(ConfigError::new("burst", self.burst, advice));
         }
-        let rules = BudgetRules {
-            deposit: (self.percent * (TOKEN / 100) as f64).round() as u64,
-            floor_per_second: (self.floor_per_second * TOKEN as f64).round() as u64,
-            burst: u64::from(self.burst) * TOKEN,
-        };
-        Ok(RetryBudget {
-            kind: Kind::Bucket(Arc::new(Shared {
-                rules,
-                first_attempts: ShardedCounter::new(),
-                bucket: Mutex::new(Bucket::full(rules, time::now())),
-            })),
-        })
+        let rules = BudgetRules::new(self.ratio, self.floor_per_second, self.burst);
+        Ok(RetryBudget::of_traffic(rules))
     }
 }
