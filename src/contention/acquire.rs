@@ -59,9 +59,9 @@ impl<B: Lends> Future for Waiting<B> {
     type Output = Result<Slot<B>, Contended>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let waits = self.as_mut().poll_permit(cx);
+        let polled = self.as_mut().poll_permit(cx);
         let wait = self.project().wait;
-        wait.poll(cx.waker(), || waits)
+        wait.poll(cx.waker(), || polled)
     }
 }
 
@@ -82,10 +82,20 @@ impl<B: Lends> Waiting<B> {
                     };
                     match ask(lock, holder, asker, patience)? {
                         Asked::Got(slot) => return Poll::Ready(Ok(slot)),
-                        Asked::Queued(queued) => *this.stage = Stage::Queued(queued),
+                        Asked::Queued(queued) => {
+                            *this.wait = Wait::new(queued.resource());
+                            *this.stage = Stage::Queued(queued);
+                        }
                     }
                 }
                 Stage::Queued(queued) => {
+                    if this.wait.is_refused()
+                        && let Some(end) = queued.reenters(time::now())
+                    {
+                        *this.stage = Stage::Done;
+                        this.timer.set(None);
+                        return Poll::Ready(end);
+                    }
                     if let Some(slot) = queued.claim(cx.waker()) {
                         *this.stage = Stage::Done;
                         this.timer.set(None);
@@ -99,7 +109,7 @@ impl<B: Lends> Waiting<B> {
                         ready!(timer.poll(cx));
                     }
                     this.timer.set(None);
-                    if let Some(end) = queued.on_time(time::now()) {
+                    if let Some(end) = queued.on_time(|| this.wait.place(), time::now()) {
                         *this.stage = Stage::Done;
                         return Poll::Ready(end);
                     }
@@ -182,7 +192,7 @@ pub(super) fn wait_blocking<B: Lends>(
         if now < queued.wakes_at() {
             let time = queued.wakes_at().since(now);
             wait.block(|| thread::park_timeout(time));
-        } else if let Some(end) = queued.on_time(now) {
+        } else if let Some(end) = queued.on_time(|| wait.place(), now) {
             return end;
         }
     }

@@ -16,6 +16,21 @@ pub struct ContentionConfig {
     contention_threshold: Duration,
     hold_threshold: Option<Duration>,
     max_waiting: Option<usize>,
+    deadlock_timeout: Option<Duration>,
+    on_deadlock: OnDeadlock,
+}
+
+/// What becomes of the wait that has to give way in a deadlock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum OnDeadlock {
+    /// It is refused, with the cycle: the default.
+    #[default]
+    Refuse,
+    /// It is told of, once, and goes on waiting.
+    Report,
 }
 
 impl Default for ContentionConfig {
@@ -26,6 +41,8 @@ impl Default for ContentionConfig {
             contention_threshold: Duration::from_secs(5),
             hold_threshold: None,
             max_waiting: None,
+            deadlock_timeout: Some(Duration::from_secs(1)),
+            on_deadlock: OnDeadlock::Refuse,
         }
     }
 }
@@ -61,8 +78,24 @@ impl ContentionConfig {
         self.max_waiting
     }
 
+    /// After how long a wait looks for a deadlock, and again each time that this has passed; `None`: never.
+    #[must_use]
+    pub fn deadlock_timeout(&self) -> Option<Duration> {
+        self.deadlock_timeout
+    }
+
+    /// What becomes of the wait that has to give way in a deadlock.
+    #[must_use]
+    pub fn on_deadlock(&self) -> OnDeadlock {
+        self.on_deadlock
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         check_permits(self.max_concurrent)?;
+        if self.deadlock_timeout.is_some_and(|it| it.is_zero()) {
+            let advice = "every wait would look for ever: give a duration above zero, or `None`";
+            return Err(ConfigError::new("deadlock_timeout", Duration::ZERO, advice));
+        }
         if self.hold_threshold.is_some_and(|it| it.is_zero()) {
             let advice =
                 "every hold would be reported: give a duration above zero, or leave it out";
@@ -139,6 +172,22 @@ impl ResourceLockBuilder {
     /// bounded time. 0 means that nobody waits.
     pub fn max_waiting(mut self, n: usize) -> Self {
         self.policy.max_waiting = Some(n);
+        self
+    }
+
+    /// After how long a wait looks for a deadlock, and again each time that this has passed; `None`: never. Default: 1 s,
+    /// as PostgreSQL has it: most waits are over by then, and pay nothing for the search.
+    ///
+    /// A call that waits for a resource of which it holds every permit itself is refused at once, whatever is set here.
+    pub fn deadlock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.policy.deadlock_timeout = timeout.into();
+        self
+    }
+
+    /// What becomes of the wait that has to give way in a deadlock: of a cycle, the one that would give up first.
+    /// Default: [`OnDeadlock::Refuse`].
+    pub fn on_deadlock(mut self, what: OnDeadlock) -> Self {
+        self.policy.on_deadlock = what;
         self
     }
 

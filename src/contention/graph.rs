@@ -1,20 +1,20 @@
-//! Who waits for whom, over all locks of the process: a cycle that no release can break is found before
-//! anybody waits in it.
+//! Who waits for whom, over all locks of the process.
 //!
-//! A false alarm would break a healthy program, a miss only waits for the timeout. So an edge is drawn only
-//! where it is certain:
+//! A wait looks for a cycle when it has lasted `deadlock_timeout`, and again each time that this passes (as PostgreSQL
+//! does): short waits pay nothing. Of a cycle, the wait that would give up first is refused: it could only have ended
+//! in its timeout. A false alarm would break a healthy program, a miss only waits for the timeout, so an edge is drawn
+//! only where it is certain:
 //!
-//! - A permit that a *layer* (or `run`) holds cannot be released before the future inside has ended. What
-//!   waits inside that future blocks the permit, whatever the holder is called.
-//! - A permit of a *guard* belongs to a line of work: the holder's id together with the task (or thread) that
-//!   took it. An id that has two permits of one resource, or waits twice at once, is evidently several
-//!   lines of work, and proves nothing.
+//! - A permit that a *layer* (or `run`) holds cannot be released before the future inside has ended. What waits inside
+//!   that future blocks the permit, whatever the holder is called.
+//! - A permit of a *guard* belongs to a line of work: the holder's id together with the task (or thread) that took it.
+//!   An id that has two permits of one resource, or waits twice at once, is evidently several lines of work, and proves
+//!   nothing.
 //! - An owned guard may be anywhere, and proves nothing.
 //!
-//! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that
-//! is not, anywhere on the way, can end every wait that leads to it.
+//! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that is not,
+//! anywhere on the way, can end every wait that leads to it.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -23,32 +23,17 @@ use super::handle::Shared;
 use super::list::Key;
 use super::state::Owner;
 use crate::call::Holder;
+use crate::call::context::WaitPlace;
 use crate::error::CycleStep;
+use crate::util::time::Tick;
 
 /// Something that can be kept from releasing a permit by having to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Node {
-    /// A permit held by a layer.
-    Permit(PermitId),
+enum Node {
+    /// A permit held by a layer, by its number.
+    Permit(u64),
     /// A line of work that holds guards.
     Line(Holder, Line),
-}
-
-/// A permit among those of all locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PermitId {
-    lock: usize,
-    permit: u64,
-}
-
-impl PermitId {
-    /// A lock that is waited for, or has permits in use, is alive: its address is its own.
-    pub(super) fn new(lock: &Arc<Shared>, permit: Key) -> Self {
-        Self {
-            lock: Arc::as_ptr(lock) as usize,
-            permit: permit.id,
-        }
-    }
 }
 
 /// What runs one thing at a time.
@@ -67,80 +52,42 @@ impl Line {
     }
 }
 
-/// What is being polled right now, on this thread, on behalf of a permit.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inside {
-    permit: PermitId,
-    /// The task that is being polled. A `LocalSet` polls other tasks on the way, which are no part of it.
-    task: Option<tokio::task::Id>,
-}
-
-/// So many are kept without a vector, which a thread has to look for each time.
-const AT_HAND: usize = 8;
-
-thread_local! {
-    /// How many permits there are that cannot be released before what is being polled has ended.
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The outermost of them.
-    static OUTER: [Cell<Option<Inside>>; AT_HAND] = const { [const { Cell::new(None) }; AT_HAND] };
-    /// The others; the innermost last.
-    static INNER: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Inside {
-    /// Runs `f`, one poll, as what `permit` is held for.
-    #[inline(always)]
-    pub(super) fn run<T>(permit: PermitId, f: impl FnOnce() -> T) -> T {
-        struct Leave(usize);
-        impl Drop for Leave {
-            #[inline(always)]
-            fn drop(&mut self) {
-                DEPTH.set(self.0);
-                if self.0 >= AT_HAND {
-                    INNER.with_borrow_mut(Vec::pop);
-                }
-            }
-        }
-        let task = tokio::task::try_id();
-        let inside = Self { permit, task };
-        let depth = DEPTH.get();
-        let _leave = Leave(depth); // Also if `f` panics.
-        if depth < AT_HAND {
-            OUTER.with(|outer| outer[depth].set(Some(inside)));
-        } else {
-            INNER.with_borrow_mut(|inner| inner.push(inside));
-        }
-        DEPTH.set(depth + 1);
-        f()
-    }
-
-    /// Those of the task that is being polled, the innermost first.
-    fn nodes() -> Vec<Node> {
-        let task = tokio::task::try_id();
-        let mut inside = INNER.with_borrow(Vec::clone);
-        inside.reverse();
-        let outer = DEPTH.get().min(AT_HAND);
-        OUTER.with(|places| inside.extend(places[..outer].iter().rev().filter_map(Cell::get)));
-        let own = inside.iter().take_while(|it| it.task == task);
-        own.map(|it| Node::Permit(it.permit)).collect()
-    }
-}
-
-/// What a wait keeps from going on.
-pub(super) fn blocked_by_a_wait(owner: Owner, holder: &Holder) -> Vec<Node> {
-    let line = owner.line();
-    let line = line.map(|line| Node::Line(holder.clone(), line));
-    line.into_iter().chain(Inside::nodes()).collect()
-}
-
+/// A wait that has lasted long enough to look for a cycle.
 #[derive(Clone)]
-struct Wait {
+struct LongWait {
     lock: Arc<Shared>,
     waiter: Key,
     holder: Holder,
+    place: Option<WaitPlace>,
+    line: Option<Line>,
+    gives_up: Tick,
 }
 
-type Waits = HashMap<Node, Vec<Wait>>;
+impl LongWait {
+    /// What it keeps from going on, as of now.
+    fn nodes(&self) -> Vec<Node> {
+        let line = self.line.map(|line| Node::Line(self.holder.clone(), line));
+        let inside = self.place.as_ref().map_or_else(Vec::new, WaitPlace::inside);
+        line.into_iter()
+            .chain(inside.into_iter().map(Node::Permit))
+            .collect()
+    }
+
+    fn is(&self, lock: &Arc<Shared>, waiter: Key) -> bool {
+        self.waiter == waiter && Arc::ptr_eq(&self.lock, lock)
+    }
+
+    /// Of a cycle, the wait that is first in this order is refused.
+    fn order(&self) -> (Tick, usize, u64) {
+        (
+            self.gives_up,
+            Arc::as_ptr(&self.lock) as usize,
+            self.waiter.id,
+        )
+    }
+}
+
+type Waits = HashMap<Node, Vec<LongWait>>;
 
 /// Lock order: this one first, then one resource at a time.
 fn waits() -> MutexGuard<'static, Waits> {
@@ -155,39 +102,51 @@ pub(super) struct Registration {
     waiter: Key,
 }
 
+/// A cycle that no release can break.
+pub(super) struct Cycle {
+    pub(super) steps: Vec<CycleStep>,
+    /// Whether the wait that looked is the one to give way.
+    pub(super) is_victim: bool,
+}
+
+/// What a wait says of itself when it looks.
+pub(super) struct Looks<'a> {
+    pub(super) lock: &'a Arc<Shared>,
+    pub(super) waiter: Key,
+    pub(super) holder: &'a Holder,
+    pub(super) place: Option<WaitPlace>,
+    pub(super) line: Option<Line>,
+    pub(super) gives_up: Tick,
+}
+
 impl Registration {
-    /// Makes a wait known that has just joined its queue. Of two that close a cycle at the same moment the
-    /// second finds the first here.
-    ///
-    /// # Errors
-    ///
-    /// The cycle, if no release could end the wait.
-    pub(super) fn new(
-        nodes: Vec<Node>,
-        lock: &Arc<Shared>,
-        waiter: Key,
-        holder: &Holder,
-    ) -> Result<Option<Self>, Vec<CycleStep>> {
+    /// Makes a wait known as it is now, and looks for a cycle that it is part of. Of two that look at the same moment
+    /// the second finds the first here.
+    pub(super) fn look(it: Looks<'_>) -> (Option<Self>, Option<Cycle>) {
+        let wait = LongWait {
+            lock: Arc::clone(it.lock),
+            waiter: it.waiter,
+            holder: it.holder.clone(),
+            place: it.place,
+            line: it.line,
+            gives_up: it.gives_up,
+        };
+        let nodes = wait.nodes();
         if nodes.is_empty() {
-            return Ok(None); // It holds nothing that anybody could wait for.
+            return (None, None); // It holds nothing that anybody could wait for.
         }
         let mut waits = waits();
-        if let Some(cycle) = find_cycle(&waits, &nodes, lock, waiter, holder) {
-            return Err(cycle);
-        }
+        let cycle = find_cycle(&waits, &nodes, &wait);
         for node in &nodes {
-            waits.entry(node.clone()).or_default().push(Wait {
-                lock: Arc::clone(lock),
-                waiter,
-                holder: holder.clone(),
-            });
+            waits.entry(node.clone()).or_default().push(wait.clone());
         }
-        let lock = Arc::clone(lock);
-        Ok(Some(Self {
+        drop(waits);
+        let known = Self {
             nodes,
-            lock,
-            waiter,
-        }))
+            lock: wait.lock,
+            waiter: wait.waiter,
+        };
+        (Some(known), cycle)
     }
 }
 
@@ -199,9 +158,7 @@ impl Drop for Registration {
             let Some(here) = waits.get_mut(node) else {
                 continue;
             };
-            let is_this =
-                |wait: &Wait| wait.waiter == self.waiter && Arc::ptr_eq(&wait.lock, &self.lock);
-            if let Some(at) = here.iter().position(is_this) {
+            if let Some(at) = here.iter().position(|it| it.is(&self.lock, self.waiter)) {
                 forgotten.push(here.swap_remove(at));
             }
             if here.is_empty() {
@@ -216,43 +173,32 @@ impl Drop for Registration {
 
 /// Why a permit in use is not going to be released, as far as the table of waits can tell.
 enum Found<'a> {
-    /// It belongs to the very line of work that is about to wait.
+    /// It belongs to what the wait that looks keeps from going on.
     Itself,
     /// What it belongs to waits here.
-    Waits(&'a Wait),
+    Waits(&'a LongWait),
 }
 
-/// The cycle that `waiter` would close by waiting for `lock`, if everything that could end the wait waits
-/// itself, and `waiter`'s own permits are among it.
-fn find_cycle(
-    waits: &Waits,
-    own: &[Node],
-    lock: &Arc<Shared>,
-    waiter: Key,
-    holder: &Holder,
-) -> Option<Vec<CycleStep>> {
-    struct Visit {
-        lock: Arc<Shared>,
-        holder: Holder,
+/// The cycle that `own` is part of, if everything that could end the wait waits itself, and its own permits are among
+/// what it waits for.
+fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
+    struct Visit<'a> {
+        wait: &'a LongWait,
         from: Option<usize>,
     }
     // More locks than this in one chain of waits: not worth holding up everybody.
     const FARTHEST: usize = 64;
 
     let mut visits = vec![Visit {
-        lock: Arc::clone(lock),
-        holder: holder.clone(),
+        wait: own,
         from: None,
     }];
     let mut closed_at = None;
     let mut next = 0;
     while next < visits.len() {
-        for found in permits_of(
-            &visits[next].lock,
-            waits,
-            own,
-            (next == 0).then_some(waiter),
-        )? {
+        let lock = &visits[next].wait.lock;
+        let waiter = (next == 0).then_some(own.waiter);
+        for found in permits_of(lock, waits, nodes, waiter)? {
             let wait = match found {
                 Found::Itself => {
                     closed_at.get_or_insert(next);
@@ -263,13 +209,10 @@ fn find_cycle(
             if !wait.lock.is_queued(wait.waiter) {
                 return None; // Granted meanwhile: it goes on.
             }
-            if visits
-                .iter()
-                .all(|visit| !Arc::ptr_eq(&visit.lock, &wait.lock))
-            {
+            let is_known = |it: &Visit<'_>| Arc::ptr_eq(&it.wait.lock, &wait.lock);
+            if !visits.iter().any(is_known) {
                 visits.push(Visit {
-                    lock: Arc::clone(&wait.lock),
-                    holder: wait.holder.clone(),
+                    wait,
                     from: Some(next),
                 });
             }
@@ -279,17 +222,21 @@ fn find_cycle(
             return None;
         }
     }
-    let mut cycle = Vec::new();
+    let mut steps = Vec::new();
     let mut at = closed_at;
     while let Some(visit) = at.map(|at| &visits[at]) {
-        cycle.push(CycleStep::new(
-            visit.holder.clone(),
-            Arc::clone(visit.lock.name()),
+        steps.push(CycleStep::new(
+            visit.wait.holder.clone(),
+            Arc::clone(visit.wait.lock.name()),
         ));
         at = visit.from;
     }
-    cycle.reverse();
-    (!cycle.is_empty()).then_some(cycle)
+    steps.reverse();
+    let first = visits.iter().map(|it| it.wait.order()).min();
+    (!steps.is_empty()).then(|| Cycle {
+        steps,
+        is_victim: first == Some(own.order()),
+    })
 }
 
 /// What every permit of a lock is kept by. `None` as soon as one is found that nothing is known to keep:
@@ -310,7 +257,7 @@ fn permits_of<'a>(
     for (permit, held) in all.held() {
         let node = match held.owner {
             Owner::Anybody => return None,
-            Owner::ItsFuture => Node::Permit(PermitId::new(lock, permit)),
+            Owner::ItsFuture => Node::Permit(lock.number_of(permit)),
             // Several permits at once: several lines of work under one name.
             Owner::Line(line) if !lines.insert((&held.holder, line)) => return None,
             Owner::Line(line) => Node::Line(held.holder.clone(), line),
@@ -318,8 +265,12 @@ fn permits_of<'a>(
         let waits = waits.get(&node).map_or(&[][..], Vec::as_slice);
         found.push(match (own.contains(&node), &node, waits) {
             // What waits inside a call keeps it from ending, whatever else waits there.
-            (true, Node::Permit(_), _) | (true, Node::Line(..), []) => Found::Itself,
-            (false, _, [wait]) => Found::Waits(wait),
+            (true, Node::Permit(_), _) => Found::Itself,
+            (true, Node::Line(..), []) => Found::Itself,
+            // Itself, from an earlier look.
+            (true, Node::Line(..), [wait]) if wait.nodes() == own => Found::Itself,
+            // It may have moved since it looked.
+            (false, _, [wait]) if wait.nodes().contains(&node) => Found::Waits(wait),
             // It runs, or waits twice at once and so is several lines of work under one name.
             _ => return None,
         });

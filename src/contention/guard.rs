@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::graph::PermitId;
 use super::handle::{ResourceLock, Shared};
 use super::list::Key;
 use super::state::Held;
 use crate::call::Holder;
+use crate::call::context::Frame;
 use crate::util::sharded::ArcShard;
 use crate::util::time;
 
@@ -51,9 +51,18 @@ impl<B: Lends> Slot<B> {
         self.lock.shared()
     }
 
+    /// Its number among the permits of all locks.
     #[inline]
-    pub(super) fn id(&self) -> PermitId {
-        PermitId::new(self.shared(), self.permit)
+    pub(super) fn number(&self) -> u64 {
+        self.shared().number_of(self.permit)
+    }
+
+    /// What waits inside of the call that holds this permit, and for it, is refused.
+    #[inline]
+    pub(super) fn refuse_reentry(&self, frame: &Frame) {
+        if frame.is_waiting() {
+            self.shared().refuse_reentry(frame);
+        }
     }
 
     fn holder(&self) -> Holder {

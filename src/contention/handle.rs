@@ -4,21 +4,22 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireOwned, Waiting, wait_blocking};
 use super::alarm::HoldAlarm;
 use super::config::{ContentionConfig, ResourceLockBuilder, check_permits};
-use super::graph::Inside;
 use super::guard::{OwnedResourceGuard, ResourceGuard};
 use super::list::Key;
 use super::permits::Permits;
 use super::queue::{Asker, Patience, try_now};
 use super::service::ContentionLayer;
-use super::snapshot::ResourceSnapshot;
+use super::snapshot::{ResourceSnapshot, WaitEdge};
 use super::state::{EndedBy, GaveUp, Owner, Released};
 use crate::call::Holder;
+use crate::call::context::Frame;
 use crate::error::{
     ConfigError, Contended, ContendedReason, ContentionFacts, Error, HolderInfo, IntoError,
 };
@@ -36,6 +37,8 @@ pub struct ResourceLock {
 }
 
 pub(super) struct Shared {
+    /// Which lock of the process this is.
+    number: u32,
     pub(super) policy: ContentionConfig,
     funnel: Funnel,
     pub(super) permits: Permits<Waker>,
@@ -60,6 +63,7 @@ impl ResourceLock {
     ) -> Self {
         Self {
             shared: ShardedArc::new(Shared {
+                number: next_number(),
                 funnel: Funnel::new(name, observers),
                 permits: Permits::new(policy.max_concurrent()),
                 policy,
@@ -95,9 +99,9 @@ impl ResourceLock {
     /// Waits for a permit, at most for the lock's timeout and not past the ambient
     /// [deadline](crate::deadline).
     ///
-    /// `holder` says who asks. It is one line of work, which does one thing at a time: should it wait, in
-    /// the task that holds its guards, for something that cannot become free before it goes on, it is
-    /// refused at once with the cycle. Several things that run at once in a task under one name should use
+    /// `holder` says who asks. It is one line of work, which does one thing at a time: should it wait, in the task that
+    /// holds its guards, for something that cannot become free before it goes on, it is refused with the cycle once
+    /// it has waited for `deadlock_timeout`. Several things that run at once in a task under one name should use
     /// [`run`](Self::run), a layer, or [`acquire_owned`](Self::acquire_owned).
     ///
     /// # Errors
@@ -224,12 +228,14 @@ impl ResourceLock {
         let slot = Waiting::new(self, holder.into(), Asker::Call, patience)
             .await
             .map_err(Error::Contended)?;
-        let id = slot.id();
-        let mut running = pin!(Inside::run(id, operation));
+        let id = slot.number();
+        let mut frame = Frame::default();
+        let mut running = pin!(frame.enter(id, operation));
         let mut alarm = HoldAlarm::default();
         let result = std::future::poll_fn(|cx| {
-            let polled = Inside::run(id, || running.as_mut().poll(cx));
+            let polled = frame.poll(id, || running.as_mut().poll(cx));
             if polled.is_pending() {
+                slot.refuse_reentry(&frame);
                 alarm.watch(&slot, cx);
             }
             polled
@@ -245,6 +251,23 @@ impl ResourceLock {
         let now = time::now();
         self.shared.report_long_holds(now);
         ResourceSnapshot::new(self.shared.name(), self.shared.permits.all(), now)
+    }
+
+    /// Who waits for whom here: an edge from each of the first 100 waiters to each of the 16 longest holders.
+    #[must_use]
+    pub fn wait_edges(&self) -> Vec<WaitEdge> {
+        let now = time::now();
+        let all = self.shared.permits.all();
+        let holders = all.holders(HolderInfo::MOST_NAMED, now);
+        let waiters = all.queue().queue().take(100).map(|(holder, _)| holder);
+        let edges = waiters.flat_map(|waiter| {
+            holders.iter().map(|it| WaitEdge {
+                waiter: waiter.clone(),
+                resource: Arc::clone(self.shared.name()),
+                holder: it.holder.clone(),
+            })
+        });
+        edges.collect()
     }
 
     /// Starts all statistics again. Holders and waiters stay; what they end with is counted anew.
@@ -271,7 +294,35 @@ impl ResourceLock {
     }
 }
 
+/// From 1; after four thousand million locks it begins again, and two may have one number.
+fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)
+}
+
 impl Shared {
+    /// The number of this lock among those that are waited for.
+    pub(super) fn resource(&self) -> u64 {
+        self.number.into()
+    }
+
+    /// The number of a permit among those of all locks.
+    pub(super) fn number_of(&self, permit: Key) -> u64 {
+        u64::from(self.number) << 32 | permit.id & u64::from(u32::MAX)
+    }
+
+    /// Refuses what waits, inside of a call that holds a permit, for this very lock, if every permit is held by calls
+    /// around that wait: it could never end.
+    pub(super) fn refuse_reentry(&self, frame: &Frame) {
+        let mut capacity = None;
+        frame.refuse_if(|resource, inside| {
+            let is_own = |permit: &&u64| **permit >> 32 == self.resource();
+            resource == self.resource()
+                && inside.iter().filter(is_own).count()
+                    >= *capacity.get_or_insert_with(|| self.permits.all().capacity())
+        });
+    }
+
     pub(super) fn name(&self) -> &Arc<str> {
         self.funnel.name()
     }
@@ -282,6 +333,15 @@ impl Shared {
 
     pub(super) fn publish(&self, event: ContentionEvent) {
         self.funnel.publish(&Event::Contention(event));
+    }
+
+    /// Somebody did not want to wait.
+    pub(super) fn publish_refusal(&self, holder: &Holder) {
+        if self.funnel.hears_details() {
+            self.publish(ContentionEvent::Busy {
+                holder: holder.clone(),
+            });
+        }
     }
 
     /// A refusal, with what is to be seen right now.

@@ -137,13 +137,13 @@ mod tests;
 pub use crate::call::Holder;
 pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
-pub use config::{ContentionConfig, ResourceLockBuilder};
+pub use config::{ContentionConfig, OnDeadlock, ResourceLockBuilder};
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
 #[cfg(feature = "http")]
 pub(crate) use service::CallPermit;
 pub use service::{ContentionFuture, ContentionLayer, ContentionService};
-pub use snapshot::{ResourceSnapshot, ResourceStats, WaiterInfo};
+pub use snapshot::{ResourceSnapshot, ResourceStats, WaitEdge, WaiterInfo};
 
 pub use crate::util::histogram::DurationSummary;

@@ -1,16 +1,19 @@
 //! A place in the queue: what a wait does when it is woken, when its time comes, and when it is dropped.
 //! Used by the future and by the blocking twin alike.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::graph::{self, Line, Registration};
+use super::config::OnDeadlock;
+use super::graph::{Line, Looks, Registration};
 use super::guard::{Lends, Slot};
 use super::list::Key;
 use super::state::{EndedBy, GaveUp, Owner};
 use crate::call::Holder;
+use crate::call::context::WaitPlace;
 use crate::call::deadline::{self, Deadline};
-use crate::error::{Contended, ContendedReason, HolderInfo};
+use crate::error::{Contended, ContendedReason, CycleStep, HolderInfo};
 use crate::event::ContentionEvent;
 use crate::util::time::{self, Tick};
 
@@ -61,6 +64,10 @@ pub(super) struct Queued<B: Lends> {
     by_deadline: bool,
     /// When the wait is to be reported; `None` once it has been.
     reports: Option<Tick>,
+    /// When it looks for a deadlock next.
+    looks: Tick,
+    /// A deadlock has been reported.
+    reported: bool,
     /// The line of work it is part of, as far as anybody knows.
     line: Option<Line>,
     known: Option<Registration>,
@@ -79,6 +86,7 @@ pub(super) fn try_now<B: Lends>(
     if let Ok(permit) = taken.map_err(|mut desk| desk.state.refuse()) {
         return Ok(Slot::new(lock, permit));
     }
+    shared.publish_refusal(&holder);
     Err(shared.contended(holder, ContendedReason::Busy, Duration::ZERO, now))
 }
 
@@ -118,38 +126,9 @@ pub(super) fn ask<B: Lends>(
             return Err(shared.contended(holder, reason, Duration::ZERO, now));
         }
     };
-    let line = owner.line();
-    let blocked = graph::blocked_by_a_wait(owner, &holder);
-    match Registration::new(blocked, shared, key, &holder) {
-        Ok(known) => {
-            let mut queued = Queued::new(lock, key, holder, now, patience);
-            (queued.line, queued.known) = (line, known);
-            Ok(Asked::Queued(queued))
-        }
-        Err(cycle) => refuse_deadlock(lock, key, holder, cycle, now),
-    }
-}
-
-fn refuse_deadlock<B: Lends>(
-    lock: B,
-    key: Key,
-    holder: Holder,
-    cycle: Vec<crate::error::CycleStep>,
-    now: Tick,
-) -> Result<Asked<B>, Contended> {
-    let shared = lock.shared();
-    if let Some(permit) = shared
-        .give_up(key, EndedBy::Deadlock, now)
-        .and_then(GaveUp::permit)
-    {
-        return Ok(Asked::Got(Slot::new(lock, permit)));
-    }
-    shared.publish(ContentionEvent::Deadlock {
-        holder: holder.clone(),
-        cycle: cycle.clone(),
-    });
-    let reason = ContendedReason::Deadlock(cycle);
-    Err(shared.contended(holder, reason, Duration::ZERO, now))
+    let mut queued = Queued::new(lock, key, holder, now, patience);
+    queued.line = owner.line();
+    Ok(Asked::Queued(queued))
 }
 
 impl<W> GaveUp<W> {
@@ -169,6 +148,7 @@ impl<B: Lends> Queued<B> {
         let ambient = deadline::earlier(patience.deadline, deadline::current());
         let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
         let threshold = lock.shared().policy.contention_threshold();
+        let deadlock_timeout = lock.shared().policy.deadlock_timeout();
         Self {
             lock: Some(lock),
             key,
@@ -177,6 +157,8 @@ impl<B: Lends> Queued<B> {
             gives_up: own.min(deadline),
             by_deadline: deadline < own,
             reports: Some(now.after(threshold)),
+            looks: deadlock_timeout.map_or(Tick::NEVER, |it| now.after(it)),
+            reported: false,
             line: None,
             known: None,
         }
@@ -206,13 +188,76 @@ impl<B: Lends> Queued<B> {
 
     /// When this wait has to be looked at, woken or not.
     pub(super) fn wakes_at(&self) -> Tick {
-        self.reports.unwrap_or(Tick::NEVER).min(self.gives_up)
+        let reports = self.reports.unwrap_or(Tick::NEVER);
+        reports.min(self.gives_up).min(self.looks)
+    }
+
+    /// The number of the lock.
+    pub(super) fn resource(&self) -> u64 {
+        self.lock
+            .as_ref()
+            .map_or(0, |lock| lock.shared().resource())
+    }
+
+    /// A wait inside of a call that holds all that it waits for: nothing could end it.
+    pub(super) fn reenters(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+        let name = Arc::clone(self.lock.as_ref()?.shared().name());
+        let step = CycleStep::new(self.holder.clone(), name);
+        self.end_as(EndedBy::Deadlock, Some(vec![step]), now)
+    }
+
+    /// Looks for a cycle that no release can break, and ends this wait if it is the one to give way.
+    pub(super) fn look(
+        &mut self,
+        place: Option<WaitPlace>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
+        let lock = self.lock.as_ref()?;
+        let shared = lock.shared();
+        let every = shared.policy.deadlock_timeout()?;
+        self.looks = now.after(every);
+        self.known = None;
+        let (known, cycle) = Registration::look(Looks {
+            lock: shared,
+            waiter: self.key,
+            holder: &self.holder,
+            place,
+            line: self.line,
+            gives_up: self.gives_up,
+        });
+        self.known = known;
+        if self.known.is_none() {
+            // It holds nothing: whatever it waits for, it keeps nobody waiting.
+            self.looks = Tick::NEVER;
+        }
+        let cycle = cycle.filter(|cycle| cycle.is_victim)?;
+        match shared.policy.on_deadlock() {
+            OnDeadlock::Refuse => self.end_as(EndedBy::Deadlock, Some(cycle.steps), now),
+            OnDeadlock::Report => {
+                if !std::mem::replace(&mut self.reported, true) {
+                    shared.publish(ContentionEvent::Deadlock {
+                        holder: self.holder.clone(),
+                        cycle: cycle.steps,
+                    });
+                }
+                None
+            }
+        }
     }
 
     /// Does what is due at `now`: reports the wait, or ends it.
-    pub(super) fn on_time(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+    pub(super) fn on_time(
+        &mut self,
+        place: impl FnOnce() -> Option<WaitPlace>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
         if now >= self.gives_up {
-            return self.end(now);
+            return self.end_as(EndedBy::Timeout, None, now);
+        }
+        if now >= self.looks
+            && let Some(end) = self.look(place(), now)
+        {
+            return Some(end);
         }
         if self.reports.is_some_and(|at| now >= at) {
             self.reports = None;
@@ -243,29 +288,43 @@ impl<B: Lends> Queued<B> {
         shared.report_long_holds(now);
     }
 
-    fn end(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+    fn end_as(
+        &mut self,
+        by: EndedBy,
+        cycle: Option<Vec<CycleStep>>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
         let lock = self.lock.take()?;
+        self.known = None;
         let shared = lock.shared();
         // Granted at the last moment is granted.
-        if let Some(permit) = shared
-            .give_up(self.key, EndedBy::Timeout, now)
-            .and_then(GaveUp::permit)
-        {
+        if let Some(permit) = shared.give_up(self.key, by, now).and_then(GaveUp::permit) {
             return Some(Ok(Slot::new(lock, permit)));
         }
         let waited = now.since(self.since);
-        let reason = match self.by_deadline {
-            true => ContendedReason::DeadlineExceeded,
-            false => ContendedReason::TimedOut,
+        let holder = self.holder.clone();
+        let Some(cycle) = cycle else {
+            let reason = match self.by_deadline {
+                true => ContendedReason::DeadlineExceeded,
+                false => ContendedReason::TimedOut,
+            };
+            let contended = shared.contended(holder, reason, waited, now);
+            shared.publish(ContentionEvent::TimedOut {
+                holder: self.holder.clone(),
+                waited,
+                holders: contended.holders().to_vec(),
+                deadline: self.by_deadline,
+            });
+            return Some(Err(contended));
         };
-        let contended = shared.contended(self.holder.clone(), reason, waited, now);
-        shared.publish(ContentionEvent::TimedOut {
-            holder: self.holder.clone(),
-            waited,
-            holders: contended.holders().to_vec(),
-            deadline: self.by_deadline,
-        });
-        Some(Err(contended))
+        if !self.reported {
+            shared.publish(ContentionEvent::Deadlock {
+                holder: holder.clone(),
+                cycle: cycle.clone(),
+            });
+        }
+        let reason = ContendedReason::Deadlock(cycle);
+        Some(Err(shared.contended(holder, reason, waited, now)))
     }
 }
 

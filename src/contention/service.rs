@@ -13,12 +13,12 @@ use tower_service::Service;
 
 use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
-use super::graph::Inside;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
 use super::queue::{Asker, Patience};
 use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
 use crate::call::Holder;
+use crate::call::context::Frame;
 use crate::call::deadline::Deadline;
 use crate::call::workflow;
 use crate::error::Rejection;
@@ -214,8 +214,9 @@ where
         match self.lock.shared.take_free(&holder) {
             Some(permit) => {
                 let slot = Slot::new(self.lock.shared.mine(), permit);
-                let state = State::call(slot, || self.inner.call(request));
-                self.future(state)
+                let mut frame = Frame::default();
+                let state = State::call(slot, &mut frame, || self.inner.call(request));
+                self.future(state, frame)
             }
             None => self.queue(holder, request),
         }
@@ -224,12 +225,17 @@ where
 
 impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
     #[inline(always)]
-    fn future<Req>(&self, state: State<S, Req, S::Future>) -> ContentionFuture<S, Req, L, A>
+    fn future<Req>(
+        &self,
+        state: State<S, Req, S::Future>,
+        frame: Frame,
+    ) -> ContentionFuture<S, Req, L, A>
     where
         S: Service<Req>,
     {
         ContentionFuture {
             state,
+            frame,
             alarm: HoldAlarm::default(),
             answer: self.answer.clone(),
             _leaf: PhantomData,
@@ -251,10 +257,11 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
         // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
         // wait for in vain: it goes, and the place is free while the call waits.
         self.inner = self.inner.clone();
-        self.future(State::Waiting {
+        let state = State::Waiting {
             wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
             next: Some((self.inner.clone(), request)),
-        })
+        };
+        self.future(state, Frame::default())
     }
 }
 
@@ -265,6 +272,8 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
 pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
     #[pin]
     state: State<S, Req, S::Future>,
+    /// Where the call is that holds the permit.
+    frame: Frame,
     alarm: HoldAlarm,
     answer: A,
     _leaf: PhantomData<fn() -> L>,
@@ -293,9 +302,9 @@ enum State<S, Req, F> {
 
 impl<S, Req, F> State<S, Req, F> {
     #[inline(always)]
-    fn call(slot: Slot<ArcShard<Shared>>, call: impl FnOnce() -> F) -> Self {
+    fn call(slot: Slot<ArcShard<Shared>>, frame: &mut Frame, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
-            call: Inside::run(slot.id(), call),
+            call: frame.enter(slot.number(), call),
             slot: Some(slot),
         }
     }
@@ -385,8 +394,10 @@ where
                     let (Some((service, _)), Some(held)) = (next.as_mut(), slot.as_ref()) else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    match Inside::run(held.id(), || service.poll_ready(cx)) {
+                    let polled = this.frame.poll(held.number(), || service.poll_ready(cx));
+                    match polled {
                         Poll::Pending => {
+                            held.refuse_reentry(this.frame);
                             this.alarm.watch(held, cx);
                             return Poll::Pending;
                         }
@@ -397,14 +408,17 @@ where
                         Poll::Ready(Ok(())) => {}
                     }
                     if let (Some((mut service, request)), Some(slot)) = (next.take(), slot.take()) {
-                        this.state.set(State::call(slot, || service.call(request)));
+                        let state = State::call(slot, this.frame, || service.call(request));
+                        this.state.set(state);
                     }
                 }
                 StateProj::Calling { call, slot } => {
                     let Some(held) = slot.as_ref() else {
                         panic!("`ContentionFuture` polled after completion");
                     };
-                    let Poll::Ready(result) = Inside::run(held.id(), || call.poll(cx)) else {
+                    let polled = this.frame.poll(held.number(), || call.poll(cx));
+                    let Poll::Ready(result) = polled else {
+                        held.refuse_reentry(this.frame);
                         this.alarm.watch(held, cx);
                         return Poll::Pending;
                     };

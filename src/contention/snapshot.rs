@@ -113,3 +113,16 @@ impl ResourceSnapshot {
         }
     }
 }
+
+/// One edge of the graph of waits: who waits for what, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct WaitEdge {
+    /// Who waits.
+    pub waiter: Holder,
+    /// The resource it waits for.
+    pub resource: Arc<str>,
+    /// Who has a permit of it.
+    pub holder: Holder,
+}

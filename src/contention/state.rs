@@ -334,10 +334,7 @@ impl<W> State<W> {
         match by {
             EndedBy::Timeout => self.stats.timeouts += 1,
             EndedBy::Abandoned => self.stats.abandoned += 1,
-            EndedBy::Deadlock => {
-                self.stats.deadlocks += 1;
-                return; // It did not wait.
-            }
+            EndedBy::Deadlock => self.stats.deadlocks += 1,
         }
         self.stats.wait.record(waited);
     }

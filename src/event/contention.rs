@@ -58,10 +58,17 @@ pub enum ContentionEvent {
         /// How many wait.
         queue_length: usize,
     },
-    /// A wait that no release could have ended was refused. (`ERROR`)
+    /// There was no free permit, and the caller did not want to wait. (`DEBUG`)
+    #[non_exhaustive]
+    Busy {
+        /// Who was refused.
+        holder: Holder,
+    },
+    /// A cycle of waits that no release can break. The wait that would have given up first is refused, unless
+    /// deadlocks are only reported. (`ERROR`)
     #[non_exhaustive]
     Deadlock {
-        /// Who was refused.
+        /// Whose wait gives way.
         holder: Holder,
         /// From the refused caller round to itself.
         cycle: Vec<CycleStep>,
@@ -94,6 +101,7 @@ impl ContentionEvent {
             Self::TimedOut { .. } => "timed_out",
             Self::Abandoned { .. } => "abandoned",
             Self::QueueFull { .. } => "queue_full",
+            Self::Busy { .. } => "busy",
             Self::Deadlock { .. } => "deadlock",
             Self::LongHold { .. } => "long_hold",
             Self::CapacityChanged { .. } => "capacity_changed",
@@ -144,8 +152,9 @@ impl fmt::Display for ContentionEvent {
                 holder,
                 queue_length,
             } => write!(f, "`{holder}` was refused: {queue_length} are waiting"),
+            Self::Busy { holder } => write!(f, "`{holder}` was refused: it is busy"),
             Self::Deadlock { holder, cycle } => {
-                write!(f, "deadlock refused:")?;
+                write!(f, "deadlock:")?;
                 for step in cycle {
                     write!(
                         f,

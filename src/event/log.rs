@@ -107,6 +107,9 @@ fn contention(name: &str, event: &ContentionEvent) {
         } => {
             warn!(target: TARGET, resource = name, %holder, queue_length, "too many are waiting for a resource");
         }
+        ContentionEvent::Busy { holder } => {
+            debug!(target: TARGET, resource = name, %holder, "refused: busy");
+        }
         ContentionEvent::Deadlock { holder, cycle } => {
             error!(target: TARGET, resource = name, %holder, ?cycle, "deadlock refused");
         }

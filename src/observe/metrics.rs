@@ -115,6 +115,7 @@ impl Observer for Metrics {
             | Event::Contention(
                 ContentionEvent::Contended { .. }
                 | ContentionEvent::QueueFull { .. }
+                | ContentionEvent::Busy { .. }
                 | ContentionEvent::Deadlock { .. }
                 | ContentionEvent::LongHold { .. }
                 | ContentionEvent::CapacityChanged { .. },

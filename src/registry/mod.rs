@@ -12,7 +12,9 @@ pub mod explain;
 use crate::circuit_breaker::{
     CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerSnapshot,
 };
-use crate::contention::{ContentionConfig, ResourceLock, ResourceLockBuilder, ResourceSnapshot};
+use crate::contention::{
+    ContentionConfig, ResourceLock, ResourceLockBuilder, ResourceSnapshot, WaitEdge,
+};
 use crate::error::ConfigError;
 use crate::event::{Feed, Observer};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
@@ -161,6 +163,14 @@ impl Registry {
     #[must_use]
     pub fn feed(&self) -> &Feed {
         &self.shared.feed
+    }
+
+    /// Who waits for whom, over all locks that are registered here: what a deadlock, or a jam, looks like. Made anew
+    /// each time, and each lock at a moment of its own.
+    #[must_use]
+    pub fn wait_for_graph(&self) -> Vec<WaitEdge> {
+        let locks = self.resource_locks();
+        locks.iter().flat_map(ResourceLock::wait_edges).collect()
     }
 
     /// Everything that is registered here, each at one moment.

@@ -60,7 +60,6 @@ pub(crate) struct Frame {
     /// Whether this call is counted in `busy` by the frames around.
     told: bool,
     waiting: bool,
-    reached: bool,
     /// Made by the first wait.
     waits: Option<Box<Waits>>,
 }
@@ -102,7 +101,6 @@ impl Frame {
     pub(crate) fn poll<T>(&mut self, permit: u64, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let value = self.enter(permit, poll);
         let at_service = value.is_pending() && !self.waiting;
-        self.reached |= at_service;
         // The outermost frame has nobody to tell.
         if self.told != at_service && (self.told || HERE.with(|here| here.depth.get() > 0)) {
             self.tell(at_service);
@@ -154,11 +152,6 @@ impl Frame {
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting
-    }
-
-    /// Whether a poll ever left the call at the service.
-    pub(crate) fn has_reached(&self) -> bool {
-        self.reached
     }
 
     /// The time at the service, until `now`, of a call that started at `started`.
@@ -255,7 +248,6 @@ impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Frame")
             .field("waiting", &self.waiting)
-            .field("reached", &self.reached)
             .finish_non_exhaustive()
     }
 }
@@ -392,11 +384,9 @@ impl Wait {
         }
     }
 
-    /// The lock permits around it that cannot be released before it ends, as of its last poll, the innermost first.
-    pub(crate) fn inside(&self) -> Vec<u64> {
-        self.record
-            .as_ref()
-            .map_or_else(Vec::new, |record| record.place().inside.clone())
+    /// Leads to where the wait is, for as long as anybody wants to know.
+    pub(crate) fn place(&self) -> Option<WaitPlace> {
+        self.record.clone().map(WaitPlace)
     }
 
     /// Whether a frame around it [refused](Frame::refuse_if) it.
@@ -404,6 +394,21 @@ impl Wait {
         self.record
             .as_ref()
             .is_some_and(|record| record.place().refused)
+    }
+}
+
+/// Where a wait is.
+#[derive(Clone)]
+pub(crate) struct WaitPlace(Arc<Record>);
+
+impl WaitPlace {
+    /// The lock permits around the wait that cannot be released before it ends, as of its last poll, the innermost
+    /// first. None, once it has ended.
+    pub(crate) fn inside(&self) -> Vec<u64> {
+        match self.0.ended() {
+            None => self.0.place().inside.clone(),
+            Some(_) => Vec::new(),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::call::Holder;
-use crate::contention::graph::{Line, Node, Registration};
 use crate::contention::handle::ResourceLock;
 use crate::contention::list::Key;
 use crate::contention::queue::{Asked, Asker, Patience, Queued, ask};
@@ -349,57 +348,40 @@ fn who_is_granted_a_permit_at_the_threshold_is_not_told_to_wait_for_itself() {
     let mut wait = queued(&lock, "b");
     let threshold = wait.wakes_at();
     drop(held);
-    assert!(wait.on_time(threshold).is_none());
+    assert!(wait.on_time(|| None, threshold).is_none());
     assert_eq!(feed.recent().len(), 0);
     assert!(wait.claim(std::task::Waker::noop()).is_some());
 }
 
 #[test]
 fn a_wait_that_is_taken_to_another_line_of_work_proves_nothing_of_either() {
-    let lock = ResourceLock::new("db");
-    let other = ResourceLock::new("other");
-    let busy = other.try_acquire("x").unwrap();
-    let held = lock.try_acquire("job").unwrap();
+    let (lock, other) = (ResourceLock::new("db"), ResourceLock::new("other"));
+    let _busy = other.try_acquire("x").unwrap();
+    let _held = lock.try_acquire("job").unwrap();
     let mut wait = queued(&other, "job");
     std::thread::scope(|scope| {
         // Begun here, polled on another thread: `job` on this thread is no longer what waits.
         let there = scope.spawn(|| {
             assert!(wait.claim(std::task::Waker::noop()).is_none());
+            assert!(wait.look(None, Tick(1)).is_none());
             wait
         });
-        let mut wait = there.join().unwrap();
+        let _wait = there.join().unwrap();
         // So `x` may wait for what `job` holds here.
-        drop(queued(&lock, "x"));
-        let there = scope.spawn(move || {
-            drop(busy);
-            let slot = wait.claim(std::task::Waker::noop());
-            assert!(slot.is_some());
-            slot
-        });
-        let _slot = there.join().unwrap();
-        // And the permit it got is not taken for one of this thread's.
-        drop(queued(&other, "job"));
+        let mut x_waits = queued(&lock, "x");
+        assert!(x_waits.look(None, Tick(1)).is_none());
     });
-    drop(held);
 }
 
 #[test]
-fn a_wait_that_was_granted_before_it_was_looked_at_is_no_deadlock() {
-    let lock = std::sync::Arc::new(ResourceLock::new("db"));
+fn a_wait_that_has_been_granted_is_no_deadlock_when_it_looks() {
+    let lock = ResourceLock::new("db");
     let held = lock.try_acquire("a").unwrap();
-    let line = Node::Line(Holder::from("b"), Line::current());
-    let waiter = {
-        let owner = Owner::Line(Line::current());
-        lock.shared
-            .permits
-            .desk()
-            .state
-            .enqueue("b".into(), owner, Tick(1))
-    };
+    let mut wait = queued(&lock, "b");
     drop(held);
     // All permits are its own by now, which it is not to be blamed for.
-    let known = Registration::new(vec![line], lock.shared.whole(), waiter, &Holder::from("b"));
-    assert!(known.is_ok());
+    assert!(wait.look(None, Tick(1)).is_none());
+    assert!(wait.claim(std::task::Waker::noop()).is_some());
 }
 
 #[test]

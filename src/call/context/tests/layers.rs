@@ -107,7 +107,7 @@ async fn a_half_open_probe_that_queues_and_gives_up_proves_nothing_and_blocks_no
     assert_eq!(
         (
             breaker.counts().failure,
-            breaker.counts().never_reached,
+            breaker.counts().cancelled,
             breaker.counts().probes
         ),
         (0, 1, 0)
@@ -205,7 +205,7 @@ async fn a_wait_knows_the_permits_around_it_and_no_others() {
         })
     });
     assert!(polled.is_pending());
-    assert_eq!(wait.inside(), [2, 1]);
+    assert_eq!(wait.place().unwrap().inside(), [2, 1]);
     // Another task, polled by a `LocalSet` inside a call.
     let mut holds = Frame::default();
     let other = local.spawn_local(async {
@@ -216,7 +216,7 @@ async fn a_wait_knows_the_permits_around_it_and_no_others() {
             Poll::Ready(())
         })
         .await;
-        wait.inside()
+        wait.place().unwrap().inside()
     });
     let mut run = Box::pin(local.run_until(other));
     let inside = std::future::poll_fn(|cx| holds.poll(3, || run.as_mut().poll(cx)))

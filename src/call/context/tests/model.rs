@@ -123,7 +123,6 @@ pub(super) struct Counts {
     pub(super) success: u32,
     pub(super) failure: u32,
     pub(super) cancelled: u32,
-    pub(super) never_reached: u32,
     pub(super) slow: u32,
     pub(super) half_open: bool,
     pub(super) probes: u32,
@@ -258,12 +257,10 @@ impl Permit {
         let failed = self.running
             || !waiting
                 && (reason() == Reason::TimedOut || granted.is_some_and(|limit| ran >= limit));
-        let unreached = waiting && !self.frame.has_reached();
         self.end(|counts| match failed {
             true => counts.failure += 1,
             false => {
                 counts.cancelled += 1;
-                counts.never_reached += u32::from(unreached);
             }
         });
     }

@@ -124,12 +124,6 @@ fn calls_that_wander_between_threads_keep_their_account() {
                     (&mut call).await;
                     let ended = now();
                     assert!(!call.1.is_waiting(), "waiting at its end; took {took:?}");
-                    // A timer may be over at its first poll, on a busy machine.
-                    assert_eq!(
-                        call.1.has_reached(),
-                        pended.load(Relaxed),
-                        "took {took:?}, seed {seed}"
-                    );
                     assert!(call.1.spent(start, ended) >= took);
                     assert!(call.1.waited(ended) <= ended.since(start));
                 })
