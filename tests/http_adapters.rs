@@ -295,7 +295,13 @@ async fn a_post_that_broke_off_may_have_been_done_and_one_that_found_nobody_was_
     let service = quick().http_layer().layer(hyper());
     let post = request(Method::POST, server.uri().to_string());
     let result = service.clone().oneshot(post).await;
-    assert!(matches!(result, Err(Error::Inner(_))), "{result:?}");
+    let Err(Error::Exhausted(gave_up)) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(
+        (gave_up.attempts(), gave_up.reason()),
+        (1, StopReason::NotIdempotent)
+    );
     assert_eq!(server.requests(), 1);
     let result = service.oneshot(request(Method::POST, nobody().await)).await;
     let Err(Error::Exhausted(gave_up)) = result else {

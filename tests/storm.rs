@@ -207,6 +207,7 @@ fn a_million_healthy_calls_delay_no_detection() {
     let rate = |size| {
         builder()
             .failure_rate(0.5, Window::calls(size))
+            .consecutive_failures(None)
             .minimum_calls(10)
     };
     let both = rate(100).consecutive_failures(5);
@@ -230,6 +231,7 @@ async fn healthy_hours_delay_no_detection_in_a_window_of_time() {
     let failures_to_open = async |minutes: u32| {
         let breaker = CircuitBreaker::builder("api")
             .failure_rate(0.5, Window::time(Duration::from_secs(10)))
+            .consecutive_failures(None)
             .build()
             .expect("valid");
         for _ in 0..minutes * 600 {

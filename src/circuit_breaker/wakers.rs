@@ -20,11 +20,6 @@ impl Wakers {
         let woken = std::mem::take(&mut *self.waiting());
         woken.into_values().for_each(Waker::wake);
     }
-
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        self.waiting().len()
-    }
 }
 
 /// The place of one service among the [`Wakers`]. It leaves when it is dropped.

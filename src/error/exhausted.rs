@@ -1,8 +1,8 @@
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use super::find::met_exhausted;
 use super::rejection::Rejection;
 
 /// Why a retry stopped although the last attempt was worth another one.
@@ -147,6 +147,12 @@ pub struct AttemptRecord {
     pub delay: Option<Duration>,
 }
 
+thread_local! {
+    /// An [`Exhausted`] of any type was asked for its source: whoever walks a chain of errors learns so that one is in
+    /// it. It is generic over the service's error, so it cannot be recognised by its type.
+    pub(super) static MET_EXHAUSTED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The service kept failing, and no further attempt was possible.
 #[derive(Clone, Debug)]
 pub struct Exhausted<E> {
@@ -264,7 +270,7 @@ impl<E: fmt::Display> fmt::Display for Exhausted<E> {
 
 impl<E: StdError + 'static> StdError for Exhausted<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        met_exhausted();
+        MET_EXHAUSTED.set(true);
         match &self.last {
             LastFailure::Inner(error) => Some(error),
             LastFailure::TimedOut(timed_out) => Some(timed_out),

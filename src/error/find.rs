@@ -1,23 +1,12 @@
 //! What a chain of errors says that this crate has put into it.
 
-use std::cell::Cell;
 use std::error::Error as StdError;
 use std::io;
 
 use super::circuit_open::CircuitOpen;
 use super::contended::Contended;
+use super::exhausted::MET_EXHAUSTED;
 use super::rejection::Rejection;
-
-thread_local! {
-    /// An [`Exhausted`](super::Exhausted) of any type was asked for its source. It is generic over the service's
-    /// error, so it cannot be recognised by its type.
-    static MET_EXHAUSTED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Said by an `Exhausted` that is asked for its source.
-pub(super) fn met_exhausted() {
-    MET_EXHAUSTED.set(true);
-}
 
 /// What is in a chain.
 #[derive(Debug)]
@@ -56,6 +45,29 @@ impl Found {
             }
         }
         Self::Nothing
+    }
+}
+
+impl Rejection {
+    /// The rejection in `error` or in what caused it, outermost first. `None` also if a retry below has given up: then
+    /// the service was called.
+    ///
+    /// ```
+    /// use tower_bulwark::{BoxError, CircuitBreaker, Rejection};
+    ///
+    /// let breaker = CircuitBreaker::new("openai");
+    /// breaker.force_open();
+    /// let open = breaker.try_acquire().unwrap_err();
+    ///
+    /// let boxed: BoxError = std::io::Error::other(open).into();
+    /// assert_eq!(Rejection::find(&*boxed).unwrap().name(), "openai");
+    /// ```
+    #[must_use]
+    pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
+        match Found::look(error) {
+            Found::Rejection(rejection) => Some(rejection),
+            Found::Exhausted | Found::Nothing => None,
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::circuit_open::CircuitOpen;
 use super::contended::Contended;
-use super::find::Found;
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -19,27 +18,6 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The rejection in `error` or in what caused it, outermost first. `None` also if a retry below has given up: then
-    /// the service was called.
-    ///
-    /// ```
-    /// use tower_bulwark::{BoxError, CircuitBreaker, Rejection};
-    ///
-    /// let breaker = CircuitBreaker::new("openai");
-    /// breaker.force_open();
-    /// let open = breaker.try_acquire().unwrap_err();
-    ///
-    /// let boxed: BoxError = std::io::Error::other(open).into();
-    /// assert_eq!(Rejection::find(&*boxed).unwrap().name(), "openai");
-    /// ```
-    #[must_use]
-    pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
-        match Found::look(error) {
-            Found::Rejection(rejection) => Some(rejection),
-            Found::Exhausted | Found::Nothing => None,
-        }
-    }
-
     /// The name of the breaker or resource that refused.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -205,7 +205,12 @@ impl GrpcClassify {
                 .retry_immediately()
                 .retry(RetrySafety::IfIdempotent),
             failure::Failure::NotConnected => self.verdict(Code::Unavailable, None),
-            failure::Failure::Unknown => {
+            failure::Failure::TimedOut => {
+                let verdict = self.verdict(Code::DeadlineExceeded, None);
+                let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
+                verdict.retry(repeat)
+            }
+            failure::Failure::Broken => {
                 let verdict = self.verdict(Code::Unavailable, None);
                 let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
                 verdict.retry(repeat)

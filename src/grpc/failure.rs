@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use super::code::Code;
 use super::pushback::Pushback;
 use crate::error::Rejection;
-use crate::http::ErrorKind;
+use crate::http::{ErrorKind, chain};
 
 pub(super) enum Failure {
     /// A layer of this crate refused the call, or the request itself was wrong: nothing is known of the
@@ -18,80 +18,83 @@ pub(super) enum Failure {
     GoAway,
     /// There was no connection to send anything over.
     NotConnected,
-    Unknown,
+    /// This side waited too long.
+    TimedOut,
+    /// The connection broke: the call may have been done.
+    Broken,
 }
 
+/// A `tonic::Status` is what the server said only if nothing caused it: one that was made on this side says in its
+/// cause what happened, and its code is whatever the way there made of it.
 pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
-    // A chain is as long as the program's layering; a cyclic one is nobody's intention.
-    const LONGEST_CHAIN: usize = 64;
     if Rejection::find(error).is_some() {
         return Failure::Refused;
     }
-    let mut next = Some(error);
-    for _ in 0..LONGEST_CHAIN {
-        let Some(error) = next else { break };
-        if let Some(known) = link(error) {
-            return known;
+    #[cfg(feature = "tonic")]
+    {
+        let status = chain(error).find_map(|error| error.downcast_ref::<tonic::Status>());
+        if let Some(status) = status
+            && status.source().is_none()
+        {
+            let pushback = Pushback::from_headers(status.metadata().as_ref());
+            return Failure::Status(status.code().into(), pushback);
         }
-        // `io::Error::source` skips the very error it was made from.
-        let io = error.downcast_ref::<std::io::Error>();
-        next = match io.and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+        if chain(error).any(|error| error.is::<tonic::TimeoutExpired>()) {
+            return Failure::TimedOut;
+        }
+        if chain(error).any(|error| error.is::<tonic::ConnectError>()) {
+            return Failure::NotConnected;
+        }
+        // One that was made from what the body of an answer ended with.
+        let after_head = status.and_then(|status| status.source());
+        if after_head.is_some_and(is_of_a_body) {
+            return Failure::Broken;
+        }
+    }
+    let reset = chain(error).find_map(|error| error.downcast_ref::<h2::Error>());
+    if let Some(known) = reset.and_then(h2_failure) {
+        return known;
     }
     match ErrorKind::of(error) {
         ErrorKind::Unsent => Failure::NotBegun,
         ErrorKind::GoAway => Failure::GoAway,
         ErrorKind::Connect => Failure::NotConnected,
         ErrorKind::Request | ErrorKind::Local => Failure::Refused,
-        _ => Failure::Unknown,
+        ErrorKind::TimedOut => Failure::TimedOut,
+        _ => Failure::Broken,
     }
-}
-
-fn link(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    #[cfg(feature = "tonic")]
-    if let Some(known) = tonic_link(error) {
-        return Some(known);
-    }
-    if let Some(error) = error.downcast_ref::<h2::Error>() {
-        return Some(h2_failure(error));
-    }
-    error
-        .is::<tokio::time::error::Elapsed>()
-        .then_some(Failure::Status(Code::DeadlineExceeded, None))
 }
 
 /// gRFC A6, "Transparent Retries": what the server has certainly not begun. Of a GOAWAY that is not quite certain:
-/// see [`ErrorKind::GoAway`].
-fn h2_failure(error: &h2::Error) -> Failure {
-    let Some(reason) = error.reason() else {
-        return Failure::Unknown;
-    };
-    let refused = error.is_reset() && reason == h2::Reason::REFUSED_STREAM;
-    let goodbye = error.is_go_away() && reason == h2::Reason::NO_ERROR;
-    if error.is_remote() && refused {
-        return Failure::NotBegun;
+/// see [`ErrorKind::GoAway`]. A stream that the other side resets for another reason is broken: a handler that panics
+/// looks like a call that was cancelled.
+fn h2_failure(error: &h2::Error) -> Option<Failure> {
+    let reason = error.reason()?;
+    if !error.is_remote() {
+        // Reset on this side, and not by the library: the upload failed here.
+        let own = error.is_reset() && !error.is_library();
+        return Some(if own {
+            Failure::Refused
+        } else {
+            Failure::Broken
+        });
     }
-    if error.is_remote() && goodbye {
-        return Failure::GoAway;
-    }
-    match error.is_reset() {
-        true => Failure::Status(Code::from_reset(reason.into()), None),
-        false => Failure::Unknown,
-    }
+    Some(match reason {
+        h2::Reason::REFUSED_STREAM if error.is_reset() => Failure::NotBegun,
+        h2::Reason::NO_ERROR if error.is_go_away() => Failure::GoAway,
+        h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::INADEQUATE_SECURITY if error.is_reset() => {
+            Failure::Status(Code::from_reset(reason.into()), None)
+        }
+        _ => Failure::Broken,
+    })
 }
 
+/// A status that comes instead of an answer has the client's own error between itself and these.
 #[cfg(feature = "tonic")]
-fn tonic_link(error: &(dyn StdError + 'static)) -> Option<Failure> {
-    if let Some(status) = error.downcast_ref::<tonic::Status>() {
-        let pushback = Pushback::from_headers(status.metadata().as_ref());
-        return Some(Failure::Status(status.code().into(), pushback));
+fn is_of_a_body(source: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "hyper")]
+    if source.is::<hyper::Error>() {
+        return true;
     }
-    if error.is::<tonic::TimeoutExpired>() {
-        return Some(Failure::Status(Code::DeadlineExceeded, None));
-    }
-    error
-        .is::<tonic::ConnectError>()
-        .then_some(Failure::NotConnected)
+    source.is::<h2::Error>()
 }

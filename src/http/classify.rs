@@ -5,6 +5,8 @@ use std::time::Duration;
 use ::http::{HeaderMap, Response, StatusCode};
 
 use super::error_kind::ErrorKind;
+#[cfg(feature = "reqwest")]
+use super::error_kind::chain;
 use super::reject::Refused;
 use super::retry_after::DelayHeaders;
 use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
@@ -55,9 +57,9 @@ impl HttpClassify {
         Self::default()
     }
 
-    /// As the clients of OpenAI and Anthropic do: `x-should-retry` decides where it is sent, and every header
-    /// that is known to name a wait is believed. Not the default: a server that is not trusted must not make
-    /// a `POST` repeat.
+    /// As the clients of OpenAI and Anthropic do: `408`, `409`, `429` and every 5xx are worth another attempt whatever
+    /// the method, `x-should-retry` of such an answer decides where it is sent, and every header that is known to name
+    /// a wait is believed. Not the default: a server that is not trusted must not make a `POST` repeat.
     #[must_use]
     pub fn sdk(mut self) -> Self {
         self.profile = Profile::Sdk;
@@ -69,6 +71,9 @@ impl HttpClassify {
     /// of the service; what it has limited (`x-envoy-ratelimited`) is not sent again.
     #[must_use]
     pub fn envoy(mut self) -> Self {
+        if self.profile == Profile::Sdk {
+            self.delays = DelayHeaders::default();
+        }
         self.profile = Profile::Envoy;
         self
     }
@@ -109,7 +114,7 @@ impl HttpClassify {
     /// Judges a response by its head.
     pub fn head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let verdict = self.by_status(status, headers);
-        let verdict = self.by_profile(verdict, headers);
+        let verdict = self.by_profile(verdict, status, headers);
         let asks = verdict.retry_safety() != RetrySafety::Never && verdict.retry_delay().is_none();
         match self.delay(headers).filter(|_| asks) {
             Some(delay) => verdict.retry_after(delay),
@@ -118,8 +123,13 @@ impl HttpClassify {
     }
 
     /// Judges the error of a client.
+    ///
+    /// An error that stands for a status (of reqwest's `error_for_status`) is judged as the response with that status.
     pub fn error(&self, error: &(dyn StdError + 'static)) -> Verdict {
-        ErrorKind::of(error).verdict()
+        match status_of(error) {
+            Some(status) => self.head(status, &HeaderMap::new()),
+            None => ErrorKind::of(error).verdict(),
+        }
     }
 
     fn delay(&self, headers: &HeaderMap) -> Option<Duration> {
@@ -158,17 +168,36 @@ impl HttpClassify {
         }
     }
 
-    fn by_profile(&self, verdict: Verdict, headers: &HeaderMap) -> Verdict {
+    fn by_profile(&self, verdict: Verdict, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let says = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
         match self.profile {
+            // An answer that is good is good, whatever it says of another try.
+            Profile::Sdk if status.as_u16() < 400 => verdict,
             Profile::Sdk if says("x-should-retry", "false") => verdict.retry(RetrySafety::Never),
             Profile::Sdk if says("x-should-retry", "true") => verdict.retry(RetrySafety::Always),
+            Profile::Sdk if matches!(status.as_u16(), 408 | 409 | 429 | 500..) => {
+                verdict.retry(RetrySafety::Always)
+            }
             Profile::Envoy if headers.contains_key("x-envoy-overloaded") => Verdict::ignored(),
             Profile::Envoy if headers.contains_key("x-envoy-ratelimited") => {
                 verdict.retry(RetrySafety::Never)
             }
             Profile::Plain | Profile::Sdk | Profile::Envoy => verdict,
         }
+    }
+}
+
+/// The status that an error stands for.
+fn status_of(error: &(dyn StdError + 'static)) -> Option<StatusCode> {
+    #[cfg(feature = "reqwest")]
+    {
+        let found = chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>()?.status());
+        return found;
+    }
+    #[cfg(not(feature = "reqwest"))]
+    {
+        let _ = error;
+        None
     }
 }
 

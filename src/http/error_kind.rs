@@ -8,9 +8,9 @@ use crate::error::Rejection;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No connection: refused, not found, timed out, or the handshake failed. Nothing was sent.
+    /// No connection, as the client itself says: refused, not found, timed out. Nothing was sent.
     Connect,
-    /// The server's certificate was refused: another attempt meets the same one.
+    /// The handshake was refused as invalid, by a certificate that is not trusted, say: another attempt meets the same.
     Certificate,
     /// The request was certainly not processed: it was handed back before it started, or its stream was refused.
     Unsent,
@@ -18,9 +18,9 @@ pub enum ErrorKind {
     /// it stops. It has not begun this one, as a rule; but `hyper` says the same of a request that was on its way
     /// when the `GOAWAY` came, so it is no proof.
     GoAway,
-    /// The server asked to be left alone (HTTP/2's `ENHANCE_YOUR_CALM`).
+    /// The server asked to be left alone (HTTP/2's `ENHANCE_YOUR_CALM`, from the other side).
     EnhanceYourCalm,
-    /// The connection ended before there was an answer: the request may have been processed.
+    /// The connection ended before there was a whole answer: the request may have been processed.
     Broken,
     /// The client waited too long: the request may have been processed.
     TimedOut,
@@ -38,22 +38,25 @@ impl ErrorKind {
     /// Looks through an error and everything that caused it. Of several findings the one that proves most
     /// counts: a connection that is reset while it is made was never there.
     ///
-    /// Errors of `hyper`, `hyper-util` and `h2` are known with the feature `hyper`, those of `reqwest` with the
-    /// feature of that name, [`std::io::Error`] always.
+    /// That nothing was sent is believed only if the client itself says so: an error number such as "host
+    /// unreachable" proves nothing, because a route can be lost after the request. No text is looked at.
+    ///
+    /// Errors of `hyper`, `hyper-util` and `h2` are known with the feature `hyper`, those of `reqwest` and `tower`
+    /// (`timeout`, `load_shed`) with the features of those names, [`std::io::Error`] always.
     #[must_use]
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
-        // Chains are short; one that is not is somebody's mistake.
-        const LONGEST_CHAIN: usize = 32;
         if Rejection::find(error).is_some() {
             return Self::Local;
         }
-        let chain = std::iter::successors(Some(error), |error| causes(*error));
-        let found = chain.take(LONGEST_CHAIN).map(Self::of_one);
+        let found = chain(error).map(Self::of_one);
         let kind = found
             .min_by_key(|kind| kind.doubt())
             .unwrap_or(Self::Unknown);
         match kind {
-            Self::Connect if speaks_of_a_certificate(error) => Self::Certificate,
+            // A handshake that went wrong, not a connection that was refused: another attempt meets the same.
+            Self::Connect if chain(error).any(is_bad_handshake) => Self::Certificate,
+            // The answer had begun: what its stream ends with proves nothing any more.
+            Self::Unsent | Self::GoAway if chain(error).any(has_answer) => Self::Broken,
             kind => kind,
         }
     }
@@ -68,9 +71,9 @@ impl ErrorKind {
             Self::GoAway => 4,
             Self::EnhanceYourCalm => 5,
             Self::Connect => 6,
-            Self::Response => 7,
-            Self::TimedOut => 8,
-            Self::Broken => 9,
+            Self::TimedOut => 7,
+            Self::Broken => 8,
+            Self::Response => 9,
             Self::Unknown => 10,
         }
     }
@@ -81,6 +84,10 @@ impl ErrorKind {
         }
         if error.is::<tokio::time::error::Elapsed>() {
             return Self::TimedOut;
+        }
+        #[cfg(feature = "tower")]
+        if let Some(kind) = of_tower(error) {
+            return kind;
         }
         #[cfg(feature = "hyper")]
         if let Some(kind) = of_hyper(error) {
@@ -100,8 +107,8 @@ impl ErrorKind {
             | Io::HostUnreachable
             | Io::NetworkUnreachable
             | Io::NetworkDown
-            | Io::AddrNotAvailable => Self::Connect,
-            Io::ConnectionReset
+            | Io::AddrNotAvailable
+            | Io::ConnectionReset
             | Io::ConnectionAborted
             | Io::BrokenPipe
             | Io::NotConnected
@@ -129,40 +136,80 @@ impl ErrorKind {
     }
 }
 
+/// An error and what caused it. Chains are short; one that is not is somebody's mistake.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    const LONGEST_CHAIN: usize = 32;
+    std::iter::successors(Some(error), |error| causes(*error)).take(LONGEST_CHAIN)
+}
+
 /// What caused an error. An [`io::Error`] hides the error that it was made from: its `source` is that
 /// error's source.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    if let Some(inner) = error
+    let inside = error
         .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
+        .and_then(io::Error::get_ref);
+    if let Some(inside) = inside {
+        return Some(inside);
+    }
+    // What an HTTP/2 stream ended with is kept where `source` does not lead.
+    #[cfg(feature = "hyper")]
+    if let Some(inside) = error
+        .downcast_ref::<h2::Error>()
+        .and_then(h2::Error::get_io)
     {
-        return Some(inner);
+        return Some(inside);
     }
     error.source()
 }
 
-/// TLS libraries are many, and none is named here: all of them speak of the certificate.
-fn speaks_of_a_certificate(error: &(dyn StdError + 'static)) -> bool {
-    let chain = std::iter::successors(Some(error), |error| causes(*error));
-    let mut message = chain.take(32).map(ToString::to_string);
-    message.any(|message| message.to_ascii_lowercase().contains("certificate"))
+/// TLS libraries are many, and none is named here: what they refuse they call invalid data.
+fn is_bad_handshake(error: &(dyn StdError + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Whether an error came while the body of an answer was read.
+fn has_answer(error: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        return error.is_body() || error.is_decode();
+    }
+    let _ = error;
+    false
+}
+
+#[cfg(feature = "tower")]
+fn of_tower(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        return Some(ErrorKind::TimedOut);
+    }
+    let shed = error.is::<tower::load_shed::error::Overloaded>();
+    shed.then_some(ErrorKind::Local)
 }
 
 #[cfg(feature = "hyper")]
 fn of_hyper(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        return Some(match error.is_connect() {
-            true => ErrorKind::Connect,
-            false => ErrorKind::Unknown,
+        return Some(match error {
+            error if error.is_connect() => ErrorKind::Connect,
+            // No connection was there to send it on.
+            error if error.connect_info().is_none() && error.source().is_some() => {
+                ErrorKind::Unsent
+            }
+            error if error.source().is_none() => ErrorKind::Request,
+            _ => ErrorKind::Unknown,
         });
     }
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return Some(match error {
-            error if error.is_canceled() => ErrorKind::Unsent,
-            error if error.is_user() || error.is_body_write_aborted() => ErrorKind::Request,
+            error if error.is_canceled() || error.is_closed() => ErrorKind::Unsent,
+            error if error.is_body_write_aborted() => ErrorKind::Request,
+            error if error.is_user() => of_user(error),
             error if error.is_parse() => ErrorKind::Response,
             error if error.is_timeout() => ErrorKind::TimedOut,
-            error if error.is_incomplete_message() || error.is_closed() => ErrorKind::Broken,
+            error if error.is_incomplete_message() => ErrorKind::Broken,
             _ => ErrorKind::Unknown,
         });
     }
@@ -174,10 +221,25 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
         // h2 fails with this only those streams that the server has not seen. But hyper asks the connection once
         // more after it has sent a request, and gives that one the connection's error if it has one by then.
         Some(h2::Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => ErrorKind::GoAway,
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => ErrorKind::EnhanceYourCalm,
-        Some(_) => ErrorKind::Broken,
-        None => ErrorKind::Unknown,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) if error.is_remote() => ErrorKind::EnhanceYourCalm,
+        // Reset by this side, and not by the library: the upload failed here.
+        Some(_) if error.is_reset() && !error.is_remote() && !error.is_library() => {
+            ErrorKind::Request
+        }
+        None if error.get_io().is_none() => ErrorKind::Request,
+        Some(_) | None => ErrorKind::Broken,
     })
+}
+
+/// The caller's fault; or the task of the connection is gone, of which hyper says the same, and which only its message
+/// tells apart.
+#[cfg(feature = "hyper")]
+fn of_user(error: &hyper::Error) -> ErrorKind {
+    let message = error.to_string();
+    match message.contains("dispatch task is gone") && !message.contains("user code panicked") {
+        true => ErrorKind::Broken,
+        false => ErrorKind::Request,
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -186,8 +248,8 @@ fn of_reqwest(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     Some(match error {
         error if error.is_builder() || error.is_redirect() => ErrorKind::Request,
         error if error.is_connect() => ErrorKind::Connect,
-        error if error.is_body() || error.is_decode() => ErrorKind::Response,
         error if error.is_timeout() => ErrorKind::TimedOut,
+        error if error.is_body() || error.is_decode() => ErrorKind::Response,
         _ => ErrorKind::Unknown,
     })
 }

@@ -111,6 +111,8 @@ pub use deadline::{
     SendDeadlineService,
 };
 pub use error_kind::ErrorKind;
+#[cfg(feature = "grpc")]
+pub(crate) use error_kind::chain;
 pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,

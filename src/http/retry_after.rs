@@ -16,11 +16,11 @@ pub struct DelayHeaders {
     millis: bool,
     rate_limit: bool,
     vendor: bool,
-    fractions: bool,
 }
 
 /// The wait that a response asks for, by [`Retry-After`](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)
-/// alone: a number of seconds, or a date in any of the three forms of HTTP. A date is compared with the
+/// alone: a number of seconds, also one with a fraction as
+/// some servers send it, or a date in any of the three forms of HTTP. A date is compared with the
 /// response's own `Date`, so that a wrong clock on either side does not matter, and with the local clock only
 /// without one. A date that has passed is zero.
 ///
@@ -47,14 +47,13 @@ impl DelayHeaders {
             millis: false,
             rate_limit: false,
             vendor: false,
-            fractions: false,
         }
     }
 
     /// All that is known here.
     #[must_use]
     pub const fn all() -> Self {
-        Self::new().millis().rate_limit().vendor().fractions()
+        Self::new().millis().rate_limit().vendor()
     }
 
     /// Also `retry-after-ms` (OpenAI, Anthropic, Azure), `x-ms-retry-after-ms` (Azure) and
@@ -78,13 +77,6 @@ impl DelayHeaders {
     #[must_use]
     pub const fn vendor(mut self) -> Self {
         self.vendor = true;
-        self
-    }
-
-    /// Also fractions of a second in `Retry-After`, which the standard does not have.
-    #[must_use]
-    pub const fn fractions(mut self) -> Self {
-        self.fractions = true;
         self
     }
 
@@ -130,9 +122,7 @@ impl DelayHeaders {
         if let Some(seconds) = seconds(value) {
             return Some(Duration::from_secs(seconds));
         }
-        if self.fractions
-            && let Some(seconds) = decimal(value)
-        {
+        if let Some(seconds) = decimal(value) {
             return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
         }
         value.first().filter(|first| first.is_ascii_alphabetic())?;
@@ -180,9 +170,9 @@ impl DelayHeaders {
             return None;
         }
         let exhausted = QUOTAS.iter().filter_map(|(remaining, reset)| {
-            let left = seconds(trimmed(headers.get(*remaining)?))?;
+            let left = decimal(trimmed(headers.get(*remaining)?))?;
             let delay = reset_after(trimmed(headers.get(*reset)?), &now)?;
-            (left == 0).then_some((*reset, delay))
+            (left <= 0.0).then_some((*reset, delay))
         });
         exhausted.max_by_key(|(_, delay)| *delay)
     }
@@ -254,16 +244,19 @@ fn rate_limit(value: &HeaderValue) -> Option<Duration> {
 
 /// A number (seconds, or seconds since 1970), a duration as Go writes it, or a time as RFC 3339 has it.
 fn reset_after(text: &[u8], now: impl Fn() -> i64) -> Option<Duration> {
-    // Nobody's quota is renewed in thirty years: such a number counts from 1970.
-    const THIRTY_YEARS: u64 = 1_000_000_000;
-    match seconds(text) {
-        Some(number) if number >= THIRTY_YEARS => {
-            let until = i64::try_from(number)
-                .unwrap_or(i64::MAX)
-                .saturating_mul(1_000);
+    // Nobody's quota is renewed in thirty years: such a number counts from 1970, in seconds or in milliseconds.
+    const THIRTY_YEARS: f64 = 1e9;
+    const MILLIS: f64 = 1e12;
+    // A year: what is neither this nor a date is a number of something else, and a wrong wait is worse than none.
+    const LONGEST: f64 = 31_536_000.0;
+    match decimal(text) {
+        Some(number) if number >= MILLIS => {
+            let until = (number < MILLIS * 1e3).then_some(number as i64)?;
             Some(until_millis(until, now()))
         }
-        Some(number) => Some(Duration::from_secs(number)),
+        Some(number) if number >= THIRTY_YEARS => Some(until_millis((number * 1e3) as i64, now())),
+        Some(number) if number > LONGEST => None,
+        Some(number) => Duration::try_from_secs_f64(number).ok(),
         None => go_duration(text).or_else(|| Some(until_millis(rfc3339(text)?, now()))),
     }
 }

@@ -88,15 +88,16 @@ impl RetryPolicyBuilder {
     }
 
     /// By how much more than a service asks for is waited at most, as a share of it in \[0, 1\]. Default: 0.1, so that a
-    /// thousand clients that were told the same do not come back in one instant. What gRPC calls pushback is waited
-    /// for to the letter.
+    /// thousand clients that were told the same do not come back in one instant. With [`Jitter::None`] there is none,
+    /// and what gRPC calls pushback is waited for to the letter.
     pub fn retry_after_jitter(mut self, share: f64) -> Self {
         self.config.retry_after_jitter = share;
         self
     }
 
     /// What pays for the retries of all callers together. Default: a budget of the policy's own, of a fifth of the
-    /// traffic and a floor of 10 retries a second; see [`RetryBudget`].
+    /// traffic, a floor of 10 retries a second, and a burst of 100 or of all retries of one call, whichever is more;
+    /// see [`RetryBudget`].
     ///
     /// Without one, an outage multiplies the load by the number of attempts just when the service can bear it least.
     pub fn budget(mut self, budget: RetryBudget) -> Self {

@@ -88,7 +88,7 @@ struct Counts {
 impl RetryPolicy {
     pub(super) fn from_parts(name: Arc<str>, config: RetryConfig, callbacks: Callbacks) -> Self {
         let budget = match &config.budget {
-            Budget::Own => Some(RetryBudget::own()),
+            Budget::Own => Some(RetryBudget::own(config.max_retries)),
             Budget::Shared(budget) => Some(budget.clone()),
             Budget::Unlimited => None,
         };

@@ -344,6 +344,7 @@ impl Run {
             return Step::Done(result);
         }
         let end = end_of(&result, verdict);
+        let has_copy = copy.is_there;
         let next = {
             let outcome = match &result {
                 Err(Error::Inner(error)) => AttemptOutcome::Error(error),
@@ -359,7 +360,7 @@ impl Run {
                     let elapsed = self.give_up(policy, end, reason);
                     policy.count_ended(self.session.attempts(), false);
                     return Step::Done(match result {
-                        Err(error) if !self.never_allowed(reason) => match error {
+                        Err(error) if !self.never_allowed(reason, has_copy) => match error {
                             Error::Inner(error) => {
                                 let last = LastFailure::Inner(error);
                                 Err(self.exhausted(policy, last, reason, None, elapsed))
@@ -380,11 +381,11 @@ impl Run {
     }
 
     /// No retry was ever possible for this call, so none was given up.
-    fn never_allowed(&self, reason: StopReason) -> bool {
+    fn never_allowed(&self, reason: StopReason, has_copy: bool) -> bool {
         let first = self.session.attempts() == 1;
         match reason {
             StopReason::MaxRetries => first,
-            StopReason::NotCloneable | StopReason::NotIdempotent => first,
+            StopReason::NotCloneable => first && !has_copy,
             _ => false,
         }
     }
@@ -536,8 +537,7 @@ impl Run {
         let rules = &policy.config;
         let now = time::now();
         let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
-        let is_random =
-            rules.jitter.is_random() || wanted.delay.is_some() && rules.retry_after_jitter > 0.0;
+        let is_random = rules.jitter.is_random();
         let ended = Ended {
             hint: wanted.delay,
             at_once: wanted.at_once,

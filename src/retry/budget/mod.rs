@@ -189,13 +189,15 @@ impl RetryBudget {
 }
 
 impl RetryBudget {
-    /// What a policy has that asks for none: the defaults of [`builder`](Self::builder).
-    pub(super) fn own() -> Self {
+    /// What a policy has that asks for none: the defaults of [`builder`](Self::builder), and a burst that is enough for
+    /// all retries of one call, so that a lone caller is never kept from them.
+    pub(super) fn own(max_retries: u32) -> Self {
         let RetryBudgetBuilder {
             ratio,
             floor_per_second,
             burst,
         } = Self::builder();
+        let burst = burst.max(max_retries);
         Self::of_traffic(BudgetRules::new(ratio, floor_per_second, burst))
     }
 

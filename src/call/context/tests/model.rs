@@ -29,7 +29,7 @@ pub(super) struct Lock {
 pub(super) struct Deadlock;
 
 pub(super) struct Held {
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) _permit: OwnedSemaphorePermit,
     pub(super) id: u64,
 }
 
@@ -103,7 +103,10 @@ impl Future for Acquire {
         }
         let permit = ready!(this.wait.poll(cx.waker(), || this.places.as_mut().poll(cx)));
         let id = this.lock << 32 | PERMIT.fetch_add(1, Relaxed);
-        Poll::Ready(Ok(Held { permit, id }))
+        Poll::Ready(Ok(Held {
+            _permit: permit,
+            id,
+        }))
     }
 }
 
