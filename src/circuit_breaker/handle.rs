@@ -144,6 +144,16 @@ impl CircuitBreaker {
         snapshot.with_rejected(self.shared.rejections())
     }
 
+    /// Whether nobody else has a handle or a permit, and there is nothing to remember.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.is_sole() && {
+            let snapshot = self.snapshot();
+            snapshot.state == CircuitState::Closed
+                && snapshot.failure_count == 0
+                && snapshot.openings == 0
+        }
+    }
+
     /// Closes the circuit and forgets everything: windows, counts, the last failure, and an operator's
     /// earlier command.
     pub fn reset(&self) {

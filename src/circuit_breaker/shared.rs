@@ -334,13 +334,14 @@ impl Shared {
             self.trip.grow();
         }
         let open = CircuitOpen::new(self.trip(), refusal);
-        if self.funnel.hears_details() {
-            self.funnel
-                .publish(&Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
-                    reason: open.reason(),
-                    retry_after: open.retry_after(),
-                }));
-        }
+        let event = || {
+            Event::CircuitBreaker(CircuitBreakerEvent::Rejected {
+                reason: open.reason(),
+                retry_after: open.retry_after(),
+            })
+        };
+        self.funnel
+            .refused(refusal.at, || self.rejected.sum(), event);
         for callback in &self.on_rejected {
             guarded(self.funnel.name(), || callback(&open));
         }

@@ -253,6 +253,14 @@ impl ResourceLock {
         ResourceSnapshot::new(self.shared.name(), self.shared.permits.all(), now)
     }
 
+    /// Whether nobody else has a handle, a permit or a place in the queue.
+    pub(crate) fn is_idle(&self) -> bool {
+        let all = self.shared.permits.all();
+        let idle = all.in_use() == 0 && all.queue().waiting() == 0;
+        drop(all);
+        idle && self.shared.is_sole()
+    }
+
     /// Who waits for whom here: an edge from each of the first 100 waiters to each of the 16 longest holders.
     #[must_use]
     pub fn wait_edges(&self) -> Vec<WaitEdge> {
@@ -335,13 +343,11 @@ impl Shared {
         self.funnel.publish(&Event::Contention(event));
     }
 
-    /// Somebody did not want to wait.
-    pub(super) fn publish_refusal(&self, holder: &Holder) {
-        if self.funnel.hears_details() {
-            self.publish(ContentionEvent::Busy {
-                holder: holder.clone(),
-            });
-        }
+    /// Somebody was refused without a wait.
+    pub(super) fn refused(&self, now: Tick, event: impl FnOnce() -> ContentionEvent) {
+        let total = || self.permits.all().stats().rejected;
+        self.funnel
+            .refused(now, total, || Event::Contention(event()));
     }
 
     /// A refusal, with what is to be seen right now.

@@ -86,7 +86,9 @@ pub(super) fn try_now<B: Lends>(
     if let Ok(permit) = taken.map_err(|mut desk| desk.state.refuse()) {
         return Ok(Slot::new(lock, permit));
     }
-    shared.publish_refusal(&holder);
+    shared.refused(now, || ContentionEvent::Busy {
+        holder: holder.clone(),
+    });
     Err(shared.contended(holder, ContendedReason::Busy, Duration::ZERO, now))
 }
 
@@ -118,7 +120,7 @@ pub(super) fn ask<B: Lends>(
         Ok(permit) => return Ok(Asked::Got(Slot::new(lock, permit))),
         Err(Ok(key)) => key,
         Err(Err(queue_length)) => {
-            shared.publish(ContentionEvent::QueueFull {
+            shared.refused(now, || ContentionEvent::QueueFull {
                 holder: holder.clone(),
                 queue_length,
             });

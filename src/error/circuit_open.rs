@@ -122,6 +122,18 @@ pub enum OpenReason {
     NotMadeReady,
 }
 
+impl fmt::Display for OpenReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "the circuit is open",
+            Self::ProbesBusy => "all probes are on their way",
+            Self::Ramping => "traffic is let in gradually",
+            Self::ForcedOpen => "forced open by an operator",
+            Self::NotMadeReady => "open when asked for readiness",
+        })
+    }
+}
+
 /// What is known of the moment a circuit opened. Shared by all rejections of that opening.
 #[derive(Clone, Debug)]
 pub(crate) struct Trip {

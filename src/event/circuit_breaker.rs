@@ -34,7 +34,7 @@ pub enum CircuitBreakerEvent {
         /// Why.
         cause: Cause,
     },
-    /// A call was refused. (`DEBUG`)
+    /// A call was refused. (`INFO`, at most one a second)
     #[non_exhaustive]
     Rejected {
         /// Why.
@@ -90,7 +90,7 @@ impl fmt::Display for CircuitBreakerEvent {
                 reason,
                 retry_after,
             } => {
-                write!(f, "refused a call ({reason:?})")?;
+                write!(f, "refused a call: {reason}")?;
                 match retry_after {
                     Some(delay) => write!(f, ", retry after {delay:.3?}"),
                     None => Ok(()),

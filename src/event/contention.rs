@@ -50,7 +50,7 @@ pub enum ContentionEvent {
         /// For how long.
         waited: Duration,
     },
-    /// Nobody more may wait. (`WARN`)
+    /// Nobody more may wait. (`INFO`, at most one refusal a second)
     #[non_exhaustive]
     QueueFull {
         /// Who was refused.
@@ -58,7 +58,7 @@ pub enum ContentionEvent {
         /// How many wait.
         queue_length: usize,
     },
-    /// There was no free permit, and the caller did not want to wait. (`DEBUG`)
+    /// There was no free permit, and the caller did not want to wait. (`INFO`, at most one refusal a second)
     #[non_exhaustive]
     Busy {
         /// Who was refused.

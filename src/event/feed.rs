@@ -1,28 +1,41 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::CircuitBreakerEvent;
 use super::{Event, Observer};
 use crate::util::time::{self, Tick};
 
-/// A bounded ring of recent events: the flight recorder.
+/// Recent events, of a bounded number: the flight recorder.
 ///
-/// Single rejections of a breaker are left out (snapshots count them): in an outage they would push out
-/// everything that explains it.
+/// What explains an outage (state changes, deadlocks, long waits and holds, changes of capacity) is kept apart from what
+/// is frequent (retries, waits that ended, refusals of locks), each in a ring of its own: however much happens, it pushes
+/// out only its like. Single refusals of a breaker are left out: its opening is here, and snapshots count them.
 ///
-/// A cheap clone of one shared ring. Give it to a builder with `.observer(feed.clone())`, or use the
-/// one that every [`Registry`](crate::Registry) has.
+/// A cheap clone of shared rings. Give it to a builder with `.observer(feed.clone())`, or use the one that every
+/// [`Registry`](crate::Registry) has.
 #[derive(Clone)]
 pub struct Feed {
-    ring: Arc<Mutex<Ring>>,
+    rings: Arc<Mutex<Rings>>,
 }
 
-struct Ring {
+struct Rings {
+    /// Of each of the two.
     capacity: usize,
-    entries: VecDeque<(Tick, Arc<str>, Event)>,
+    important: VecDeque<Kept>,
+    frequent: VecDeque<Kept>,
     dropped: u64,
+    last: u64,
+}
+
+struct Kept {
+    position: u64,
+    number: u64,
+    at: Tick,
+    wall: SystemTime,
+    name: Arc<str>,
+    event: Event,
 }
 
 /// One event of a [`Feed`].
@@ -30,8 +43,14 @@ struct Ring {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Entry {
+    /// Its place among the events that this feed was told of; the first is 1. Gaps are events that fell out.
+    pub position: u64,
+    /// Its number among the events of its handle: they are numbered from 1 in the order in which they happened.
+    pub number: u64,
     /// How long ago it happened.
     pub age: Duration,
+    /// When it happened, by the wall clock.
+    pub at: SystemTime,
     /// The policy, breaker or resource it happened to.
     pub name: Arc<str>,
     /// What happened.
@@ -39,46 +58,70 @@ pub struct Entry {
 }
 
 impl Feed {
-    /// A ring of at most `capacity` events; with 0 nothing is kept.
+    /// Two rings of at most `capacity` events each; with 0 nothing is kept.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
-            ring: Arc::new(Mutex::new(Ring {
+            rings: Arc::new(Mutex::new(Rings {
                 capacity,
-                entries: VecDeque::new(),
+                important: VecDeque::new(),
+                frequent: VecDeque::new(),
                 dropped: 0,
+                last: 0,
             })),
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rings(&self) -> MutexGuard<'_, Rings> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events in the ring, oldest first.
+    /// All events that are kept, oldest first.
     #[must_use]
     pub fn recent(&self) -> Vec<Entry> {
         let now = time::now();
-        let ring = self.ring();
-        ring.entries
+        let rings = self.rings();
+        let mut entries: Vec<_> = rings
+            .important
             .iter()
-            .map(|(at, name, event)| Entry {
-                age: now.since(*at),
-                name: Arc::clone(name),
-                event: event.clone(),
-            })
-            .collect()
+            .chain(&rings.frequent)
+            .map(|kept| kept.entry(now))
+            .collect();
+        drop(rings);
+        entries.sort_by_key(|entry| entry.position);
+        entries
     }
 
-    /// How many events fell out of the ring so far.
+    /// The events that explain an outage, oldest first.
+    #[must_use]
+    pub fn important(&self) -> Vec<Entry> {
+        let now = time::now();
+        let rings = self.rings();
+        rings.important.iter().map(|kept| kept.entry(now)).collect()
+    }
+
+    /// How many events fell out so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.ring().dropped
+        self.rings().dropped
+    }
+}
+
+impl Kept {
+    fn entry(&self, now: Tick) -> Entry {
+        Entry {
+            position: self.position,
+            number: self.number,
+            age: now.since(self.at),
+            at: self.wall,
+            name: Arc::clone(&self.name),
+            event: self.event.clone(),
+        }
     }
 }
 
 impl Default for Feed {
-    /// A ring of 256 events: some minutes of an outage, in less than 100 KiB.
+    /// Twice 256 events: some minutes of an outage, in less than 200 KiB.
     fn default() -> Self {
         Self::new(256)
     }
@@ -86,29 +129,49 @@ impl Default for Feed {
 
 impl Observer for Feed {
     fn observe(&self, name: &str, event: &Event) {
+        self.observe_numbered(name, 0, event);
+    }
+
+    fn observe_numbered(&self, name: &str, number: u64, event: &Event) {
         if let Event::CircuitBreaker(CircuitBreakerEvent::Rejected { .. }) = event {
             return;
         }
-        let now = time::now();
-        let entry = (now, name.into(), event.clone());
-        let mut ring = self.ring();
-        if ring.entries.len() >= ring.capacity {
-            ring.dropped += 1;
-            if ring.entries.pop_front().is_none() {
-                return;
-            }
+        let kept = Kept {
+            position: 0,
+            number,
+            at: time::now(),
+            wall: time::wall_clock(),
+            name: name.into(),
+            event: event.clone(),
+        };
+        let mut rings = self.rings();
+        rings.last += 1;
+        let position = rings.last;
+        let capacity = rings.capacity;
+        let ring = match event.is_frequent() {
+            true => &mut rings.frequent,
+            false => &mut rings.important,
+        };
+        let is_full = ring.len() >= capacity;
+        // Dropped when the lock is gone.
+        let old = if is_full { ring.pop_front() } else { None };
+        if capacity > 0 {
+            ring.push_back(Kept { position, ..kept });
         }
-        ring.entries.push_back(entry);
+        rings.dropped += u64::from(is_full);
+        drop(rings);
+        drop(old);
     }
 }
 
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ring = self.ring();
+        let rings = self.rings();
         f.debug_struct("Feed")
-            .field("capacity", &ring.capacity)
-            .field("len", &ring.entries.len())
-            .field("dropped", &ring.dropped)
+            .field("capacity", &rings.capacity)
+            .field("important", &rings.important.len())
+            .field("frequent", &rings.frequent.len())
+            .field("dropped", &rings.dropped)
             .finish()
     }
 }
@@ -142,5 +205,20 @@ mod tests {
         feed.observe("api", &recovered(1));
         assert!(feed.recent().is_empty());
         assert_eq!(feed.dropped(), 1);
+    }
+
+    #[test]
+    fn what_is_frequent_pushes_out_only_what_is_frequent() {
+        let feed = Feed::new(4);
+        feed.observe_numbered("api", 7, &Event::CircuitBreaker(CircuitBreakerEvent::Reset));
+        for attempts in 0..1_000 {
+            feed.observe("api", &recovered(attempts));
+        }
+        let important = feed.important();
+        assert_eq!(important.len(), 1);
+        assert_eq!((important[0].position, important[0].number), (1, 7));
+        let positions: Vec<_> = feed.recent().iter().map(|it| it.position).collect();
+        assert_eq!(positions, [1, 998, 999, 1_000, 1_001]);
+        assert_eq!(feed.dropped(), 996);
     }
 }

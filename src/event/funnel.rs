@@ -5,8 +5,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Event, Observer, log};
+use crate::util::time::Tick;
 
 /// Tells the log and the observers of one handle what happens.
 pub(crate) struct Funnel {
@@ -14,6 +16,10 @@ pub(crate) struct Funnel {
     observers: Box<[Arc<dyn Observer>]>,
     /// The number of the last event.
     last: AtomicU64,
+    /// When the next refusal is written to the log.
+    next_log: AtomicU64,
+    /// How many refusals there were when one was last written.
+    logged: AtomicU64,
     ordered: Mutex<Ordered>,
 }
 
@@ -31,12 +37,53 @@ impl Funnel {
             name,
             observers: observers.into(),
             last: AtomicU64::new(0),
+            next_log: AtomicU64::new(0),
+            logged: AtomicU64::new(0),
             ordered: Mutex::default(),
         }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Tells of a refusal: to each observer, and once a second at most to the log, with the number of those that were
+    /// left out. `total` is how many there were so far, this one included. Costs a look at a word that is written once
+    /// a second, where no observer listens.
+    pub(crate) fn refused(
+        &self,
+        now: Tick,
+        total: impl FnOnce() -> u64,
+        event: impl FnOnce() -> Event,
+    ) {
+        let is_due = now.0 >= self.next_log.load(Ordering::Relaxed);
+        if !is_due && self.observers.is_empty() {
+            return;
+        }
+        let event = event();
+        if is_due {
+            self.log_refusal(now, total(), &event);
+        }
+        let number = self.number();
+        self.tell_observers(number, &event);
+    }
+
+    #[cold]
+    fn log_refusal(&self, now: Tick, total: u64, event: &Event) {
+        const EVERY: Duration = Duration::from_secs(1);
+        let seen = self.next_log.load(Ordering::Relaxed);
+        let next = now.after(EVERY).0;
+        let mine = self
+            .next_log
+            .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
+        if now.0 >= seen && mine.is_ok() {
+            let before = self.logged.swap(total, Ordering::Relaxed);
+            // After a reset the count begins again.
+            let left_out = total.saturating_sub(before).saturating_sub(1);
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                log::refused(&self.name, event, left_out)
+            }));
+        }
     }
 
     /// Whether anybody listens to what happens call by call.
@@ -85,6 +132,10 @@ impl Funnel {
     fn tell(&self, number: u64, event: &Event) {
         // A subscriber of `tracing` is somebody else's code too. If it panics there is no use in logging that.
         let _ = catch_unwind(AssertUnwindSafe(|| log::log(&self.name, event)));
+        self.tell_observers(number, event);
+    }
+
+    fn tell_observers(&self, number: u64, event: &Event) {
         for observer in &self.observers {
             guarded(&self.name, || {
                 observer.observe_numbered(&self.name, number, event);
@@ -205,5 +256,51 @@ mod tests {
         funnel.enqueue(Event::Retry(RetryEvent::Recovered { attempts: 2 }));
         funnel.flush();
         assert_eq!(*heard.lock().unwrap(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn refusals_are_written_once_a_second_with_the_number_of_those_left_out() {
+        use tracing_subscriber::fmt::MakeWriter;
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        impl<'a> MakeWriter<'a> for Lines {
+            type Writer = Self;
+            fn make_writer(&'a self) -> Self {
+                self.clone()
+            }
+        }
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines.clone())
+            .with_ansi(false)
+            .finish();
+        let funnel = Funnel::new("db".into(), Vec::new());
+        let refuse = |now: u64, total: u64| {
+            let busy = || {
+                Event::Contention(crate::event::ContentionEvent::Busy {
+                    holder: crate::call::Holder::from("b"),
+                })
+            };
+            funnel.refused(Tick(now), || total, busy);
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            for i in 1..=1_000 {
+                refuse(5_000 + i, i);
+            }
+            refuse(2_000_000_000, 1_001);
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let written: Vec<_> = text.lines().collect();
+        assert_eq!(written.len(), 2, "{text}");
+        assert!(written[1].contains("(and 999 more)"), "{text}");
     }
 }

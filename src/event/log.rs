@@ -22,6 +22,15 @@ pub(crate) fn log(name: &str, event: &Event) {
     }
 }
 
+/// One refusal of many: `left_out` others were not written since the last.
+pub(crate) fn refused(name: &str, event: &Event, left_out: u64) {
+    let pattern = event.pattern();
+    match left_out {
+        0 => info!(target: TARGET, pattern, name, "{event}"),
+        _ => info!(target: TARGET, pattern, name, left_out, "{event} (and {left_out} more)"),
+    }
+}
+
 fn retry(name: &str, event: &RetryEvent) {
     match event {
         RetryEvent::Scheduled {

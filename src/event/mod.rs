@@ -53,6 +53,36 @@ impl Event {
         }
     }
 
+    /// Whether it is of a kind that happens call by call. The others explain an outage.
+    #[must_use]
+    pub fn is_frequent(&self) -> bool {
+        match self {
+            Self::Retry(
+                RetryEvent::Scheduled { .. }
+                | RetryEvent::Recovered { .. }
+                | RetryEvent::GaveUp { .. },
+            ) => true,
+            Self::CircuitBreaker(event) => match event {
+                CircuitBreakerEvent::Rejected { .. } => true,
+                CircuitBreakerEvent::StateChanged { .. }
+                | CircuitBreakerEvent::WouldChange { .. }
+                | CircuitBreakerEvent::ProbeLost { .. }
+                | CircuitBreakerEvent::Reset => false,
+            },
+            Self::Contention(event) => match event {
+                ContentionEvent::Acquired { .. }
+                | ContentionEvent::TimedOut { .. }
+                | ContentionEvent::Abandoned { .. }
+                | ContentionEvent::QueueFull { .. }
+                | ContentionEvent::Busy { .. } => true,
+                ContentionEvent::Contended { .. }
+                | ContentionEvent::Deadlock { .. }
+                | ContentionEvent::LongHold { .. }
+                | ContentionEvent::CapacityChanged { .. } => false,
+            },
+        }
+    }
+
     /// A short name of what happened, the same for every event of its kind.
     #[must_use]
     pub fn kind(&self) -> &'static str {

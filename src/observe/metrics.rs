@@ -16,9 +16,15 @@ use crate::registry::RegistrySnapshot;
 /// | `bulwark_retry_delay_seconds` | histogram | `name` | backoffs before retries |
 /// | `bulwark_wait_seconds` | histogram | `name` | waits for a permit, however they ended |
 /// | `bulwark_circuit_state` | gauge | `name`, `state` | 1 for the state a breaker is in, 0 for the others |
-/// | `bulwark_circuit_calls_total` | counter | `name`, `outcome` | calls through a breaker, by how they ended |
+/// | `bulwark_circuit_calls_total` | counter | `name`, `outcome` | calls to a breaker, each once: `success`, `failure`, `overload`, `ignored`, `cancelled`, `rejected` |
+/// | `bulwark_circuit_slow_calls_total` | counter | `name` | those of them that were slow |
+/// | `bulwark_circuit_would_reject_total` | counter | `name` | in metrics-only mode: those that would have been refused |
 /// | `bulwark_circuit_failure_rate` | gauge | `name` | failures in the window, once it holds enough calls |
 /// | `bulwark_resource_in_use`, `_capacity`, `_waiting` | gauge | `name` | permits and waiters now |
+/// | `bulwark_resource_attempts_total` | counter | `name`, `outcome` | who asked for a permit, each once: `acquired`, `timed_out`, `abandoned`, `rejected`, `deadlock` |
+/// | `bulwark_retry_calls_total` | counter | `name`, `outcome` | calls that have ended: `success`, `failure` |
+/// | `bulwark_retry_attempts_total` | counter | `name` | their attempts, the first ones included |
+/// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
 ///
 /// The first three, and changes of `bulwark_circuit_state`, come from events, as they happen. The rest
 /// comes from [`Metrics::record`], which is to be called before each scrape: so that a breaker that
@@ -28,7 +34,9 @@ use crate::registry::RegistrySnapshot;
 /// use tower_bulwark::observe::Metrics;
 /// use tower_bulwark::{CircuitBreaker, Registry};
 ///
-/// let breaker = CircuitBreaker::builder("openai").observer(Metrics).build_in(Registry::global())?;
+/// // Once, for everything that is registered, now or later:
+/// Registry::global().observe(Metrics);
+/// let breaker = CircuitBreaker::builder("openai").build_in(Registry::global())?;
 /// // Before a scrape:
 /// Metrics::record(&Registry::global().snapshot());
 /// # Ok::<(), tower_bulwark::RegistryError>(())
@@ -63,6 +71,7 @@ impl Metrics {
             for (outcome, calls) in [
                 ("success", totals.successes),
                 ("failure", totals.failures),
+                ("overload", totals.overloads),
                 ("ignored", totals.ignored),
                 ("cancelled", totals.cancelled),
                 ("rejected", totals.rejected),
@@ -70,6 +79,10 @@ impl Metrics {
                 counter!("bulwark_circuit_calls_total", "name" => name(), "outcome" => outcome)
                     .absolute(calls);
             }
+            // These are among the others: how long a call took, and what would have been.
+            counter!("bulwark_circuit_slow_calls_total", "name" => name()).absolute(totals.slow);
+            counter!("bulwark_circuit_would_reject_total", "name" => name())
+                .absolute(totals.would_reject);
             if let Some(rate) = breaker.failure_rate {
                 gauge!("bulwark_circuit_failure_rate", "name" => name()).set(rate);
             }
@@ -79,6 +92,31 @@ impl Metrics {
             gauge!("bulwark_resource_in_use", "name" => name()).set(lock.in_use as f64);
             gauge!("bulwark_resource_capacity", "name" => name()).set(lock.capacity as f64);
             gauge!("bulwark_resource_waiting", "name" => name()).set(lock.waiting as f64);
+            let stats = &lock.stats;
+            for (outcome, attempts) in [
+                ("acquired", stats.acquisitions),
+                ("timed_out", stats.timeouts),
+                ("abandoned", stats.abandoned),
+                ("rejected", stats.rejected),
+                ("deadlock", stats.deadlocks),
+            ] {
+                counter!("bulwark_resource_attempts_total", "name" => name(), "outcome" => outcome)
+                    .absolute(attempts);
+            }
+        }
+        for retry in &snapshot.retries {
+            let name = || retry.name.to_string();
+            for (outcome, calls) in [
+                ("success", retry.successes),
+                ("failure", retry.calls.saturating_sub(retry.successes)),
+            ] {
+                counter!("bulwark_retry_calls_total", "name" => name(), "outcome" => outcome)
+                    .absolute(calls);
+            }
+            counter!("bulwark_retry_attempts_total", "name" => name()).absolute(retry.attempts);
+            if let Some(left) = retry.budget_available {
+                gauge!("bulwark_retry_budget", "name" => name()).set(left as f64);
+            }
         }
     }
 }

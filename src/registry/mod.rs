@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub mod explain;
 
+use arc_swap::ArcSwap;
+
 use crate::circuit_breaker::{
     CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerSnapshot,
 };
@@ -16,7 +18,7 @@ use crate::contention::{
     ContentionConfig, ResourceLock, ResourceLockBuilder, ResourceSnapshot, WaitEdge,
 };
 use crate::error::ConfigError;
-use crate::event::{Feed, Observer};
+use crate::event::{Event, Feed, Observer, guarded};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
@@ -52,6 +54,26 @@ struct Shared {
     circuit_breakers: Handles<CircuitBreaker>,
     resource_locks: Handles<ResourceLock>,
     feed: Feed,
+    observers: Arc<Observers>,
+}
+
+/// What everything in a registry is observed by, also what is made later.
+struct Observers {
+    feed: Feed,
+    added: ArcSwap<Vec<Arc<dyn Observer>>>,
+}
+
+impl Observer for Observers {
+    fn observe(&self, name: &str, event: &Event) {
+        self.observe_numbered(name, 0, event);
+    }
+
+    fn observe_numbered(&self, name: &str, number: u64, event: &Event) {
+        self.feed.observe_numbered(name, number, event);
+        for observer in self.added.load().iter() {
+            guarded(name, || observer.observe_numbered(name, number, event));
+        }
+    }
 }
 
 impl Registry {
@@ -69,6 +91,10 @@ impl Registry {
                 retries: Handles::new(),
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
+                observers: Arc::new(Observers {
+                    feed: feed.clone(),
+                    added: ArcSwap::default(),
+                }),
                 feed,
             }),
         }
@@ -192,7 +218,54 @@ impl Registry {
     }
 
     fn observer(&self) -> Option<Arc<dyn Observer>> {
-        Some(Arc::new(self.shared.feed.clone()))
+        Some(self.shared.observers.clone())
+    }
+
+    /// Tells `observer` of every event of everything that is registered here, now or later. It cannot be removed.
+    pub fn observe(&self, observer: impl Observer) {
+        let observer: Arc<dyn Observer> = Arc::new(observer);
+        self.shared.observers.added.rcu(|added| {
+            let mut added = Vec::clone(added);
+            added.push(Arc::clone(&observer));
+            added
+        });
+    }
+
+    /// The circuit breaker of that name, if there is one.
+    #[must_use]
+    pub fn get_circuit_breaker(&self, name: &str) -> Option<CircuitBreaker> {
+        self.shared.circuit_breakers.get(name)
+    }
+
+    /// The resource lock of that name, if there is one.
+    #[must_use]
+    pub fn get_resource_lock(&self, name: &str) -> Option<ResourceLock> {
+        self.shared.resource_locks.get(name)
+    }
+
+    /// The retry policy of that name, if there is one.
+    #[must_use]
+    pub fn get_retry(&self, name: &str) -> Option<RetryPolicy> {
+        self.shared.retries.get(name)
+    }
+
+    /// Forgets everything of that name that nobody has a handle of and that has nothing to remember: a lock without
+    /// holders and waiters, a breaker that is closed and has seen no failure since its last success. Says whether
+    /// something was forgotten.
+    ///
+    /// Two of one name never live side by side: what somebody still holds, or what a call is on its way through, stays.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_if_idle(&self, name: &str) -> bool {
+        let shared = &self.shared;
+        let breaker = |it: &CircuitBreaker| it.is_idle();
+        let lock = |it: &ResourceLock| it.is_idle();
+        let retry = |it: &RetryPolicy| it.is_idle();
+        let removed = [
+            shared.circuit_breakers.remove_if(name, breaker),
+            shared.resource_locks.remove_if(name, lock),
+            shared.retries.remove_if(name, retry),
+        ];
+        removed.contains(&true)
     }
 }
 
@@ -300,6 +373,18 @@ impl<H: Clone> Handles<H> {
 
     fn names(&self) -> Vec<Arc<str>> {
         self.lock().keys().cloned().collect()
+    }
+
+    fn get(&self, name: &str) -> Option<H> {
+        self.lock().get(name).cloned()
+    }
+
+    fn remove_if(&self, name: &str, is_idle: impl FnOnce(&H) -> bool) -> bool {
+        let mut map = self.lock();
+        let idle = map.get(name).is_some_and(is_idle);
+        let removed = if idle { map.remove(name) } else { None };
+        drop(map);
+        removed.is_some()
     }
 
     fn remove(&self, name: &str) -> Option<H> {
@@ -500,5 +585,53 @@ mod tests {
             CircuitState::Closed
         );
         assert_eq!(old.state(), CircuitState::ForcedOpen);
+    }
+
+    #[test]
+    fn an_observer_of_the_registry_hears_of_what_was_made_before_and_after_it() {
+        let registry = Registry::new();
+        let before = registry.circuit_breaker("before");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&heard);
+        registry.observe(move |name: &str, _: &Event| list.lock().unwrap().push(name.to_owned()));
+        before.force_open();
+        registry.circuit_breaker("after").force_open();
+        assert_eq!(*heard.lock().unwrap(), ["before", "after"]);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_nothing_is_none_and_makes_nothing() {
+        let registry = Registry::new();
+        assert!(registry.get_circuit_breaker("api").is_none());
+        assert!(registry.get_resource_lock("api").is_none());
+        assert!(registry.get_retry("api").is_none());
+        assert!(registry.circuit_breakers().is_empty());
+        let _ = registry.circuit_breaker("api");
+        assert!(registry.get_circuit_breaker("api").is_some());
+    }
+
+    #[test]
+    fn only_what_nobody_holds_and_what_has_nothing_to_remember_is_forgotten_as_idle() {
+        let registry = Registry::new();
+        let lock = registry.resource_lock("db");
+        assert!(!registry.remove_if_idle("db"), "a handle is out");
+        let permit = lock.try_acquire_owned("job").unwrap();
+        drop(lock);
+        assert!(!registry.remove_if_idle("db"), "a permit is out");
+        drop(permit);
+        assert!(registry.remove_if_idle("db"));
+        assert!(!registry.remove_if_idle("db"), "it is gone");
+
+        registry.circuit_breaker("api").force_open();
+        assert!(!registry.remove_if_idle("api"), "it is forced open");
+        registry.circuit_breaker("api").reset();
+        let permit = registry.circuit_breaker("api").try_acquire().unwrap();
+        assert!(!registry.remove_if_idle("api"), "a call is in flight");
+        permit.failure();
+        assert!(!registry.remove_if_idle("api"), "it remembers a failure");
+        registry.circuit_breaker("api").reset();
+        assert!(registry.remove_if_idle("api"));
+        let _ = registry.retry("calls");
+        assert!(registry.remove_if_idle("calls"));
     }
 }

@@ -144,6 +144,11 @@ impl RetryPolicy {
         }
     }
 
+    /// Whether nobody else has a handle, and no call is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.is_sole()
+    }
+
     /// What pays for the retries, if anything does.
     #[must_use]
     pub fn budget(&self) -> Option<&RetryBudget> {

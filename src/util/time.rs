@@ -42,6 +42,12 @@ pub(crate) fn unix_millis() -> i64 {
     }
 }
 
+/// What the wall clock says, for people.
+#[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+pub(crate) fn wall_clock() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// Parks this thread for `duration` of real time: a paused tokio clock cannot wake a thread.
 #[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
 pub(crate) fn park_for(duration: Duration) {

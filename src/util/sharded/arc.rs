@@ -104,6 +104,13 @@ impl<T> Hub<T> {
 }
 
 impl<T> ShardedArc<T> {
+    /// Whether nobody else holds it: no other handle, and no call in flight.
+    pub(crate) fn is_sole(&self) -> bool {
+        let shards = self.0.more.get().into_iter().flatten();
+        let free = |shard: &ArcShard<T>| Arc::strong_count(&shard.0) == 1;
+        Arc::strong_count(&self.0) == 1 && free(&self.0.first) && { shards }.all(free)
+    }
+
     /// What it is all about, for those who compare or keep it.
     pub(crate) fn whole(&self) -> &Arc<T> {
         &self.0.value
