@@ -274,7 +274,7 @@ impl<S, L, C, A> CircuitBreakerService<S, L, C, A> {
             None => self.breaker.admit(),
             Some(_) => {
                 let shared = &self.breaker.shared;
-                Err(shared.rejected(shared.peek().unwrap_or(Refusal {
+                Err(shared.rejected(shared.peek().unwrap_or_else(|| Refusal {
                     at: time::now(),
                     until: time::now(),
                     reason: OpenReason::NotMadeReady,

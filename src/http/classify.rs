@@ -191,8 +191,7 @@ impl HttpClassify {
 fn status_of(error: &(dyn StdError + 'static)) -> Option<StatusCode> {
     #[cfg(feature = "reqwest")]
     {
-        let found = chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>()?.status());
-        return found;
+        chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>()?.status())
     }
     #[cfg(not(feature = "reqwest"))]
     {

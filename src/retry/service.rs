@@ -422,6 +422,9 @@ impl<S: Service<Req>, Req, L, C> RetryFuture<S, Req, L, C, CopyByClone> {
 /// What an attempt ended with, and what that means.
 type Ended<Res, L> = (Result<Res, Error<L>>, Ending);
 
+/// What a poll of an attempt ends with: its end, or what follows because its time was over.
+type PollAttempt<Res, L> = Poll<Result<Ended<Res, L>, Step<Res, L>>>;
+
 impl<S, Req, L, C, R> Future for RetryFuture<S, Req, L, C, R>
 where
     S: Service<Req>,
@@ -535,10 +538,7 @@ where
     }
 
     /// The running attempt: what it ended with, or what follows because its time was over.
-    fn poll_attempt(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Ended<S::Response, L>, Step<S::Response, L>>> {
+    fn poll_attempt(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollAttempt<S::Response, L> {
         let mut this = self.project();
         let StateProj::Calling { call } = this.state.as_mut().project() else {
             return Poll::Pending;
