@@ -57,7 +57,8 @@ impl Pool {
     ) -> Result<T, Error<rusqlite::Error>> {
         let permit = self
             .lock
-            .acquire_owned(who)
+            .acquire(who)
+            .owned()
             .await
             .map_err(Error::Contended)?;
         let idle = Arc::clone(&self.idle);
@@ -149,7 +150,7 @@ async fn run(file: &PathBuf) -> Result<(), BoxError> {
         for _ in 0..3 {
             has_started.recv().await;
         }
-        let refused = pool.lock.acquire_timeout("checkout", 50 * MS).await;
+        let refused = pool.lock.acquire("checkout").timeout(50 * MS).await;
         drop(finish);
         refused.err()
     };

@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut tries = 0;
     let value = retry.run_blocking(|| {
         breaker.call_blocking(|| {
-            let _guard = bus.acquire_blocking("reader-1").map_err(|_| Flaky)?;
+            let _guard = bus.acquire("reader-1").blocking().map_err(|_| Flaky)?;
             tries += 1;
             if tries < 3 { Err(Flaky) } else { Ok(21) }
         })

@@ -520,7 +520,7 @@ async fn a_refusal_is_a_problem_with_a_status_and_a_time_to_come_back() {
     let late = deadline::scope(Deadline::after(MS), lock.acquire("b")).await;
     let late: Response<String> = problem(late.unwrap_err().into());
     assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
-    let waited = lock.acquire_timeout("b", MS).await.unwrap_err();
+    let waited = lock.acquire("b").timeout(MS).await.unwrap_err();
     let waited: Response<String> = problem(waited.into());
     assert_eq!(waited.status(), StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -1,7 +1,7 @@
 //! The permits of a lock in every order that threads can ask for them (with a bounded number of preemptions): no
 //! permit is lost, none is given twice, and nobody sleeps who was granted one. The very files of the crate are
-//! compiled here, with simulated mutexes; the shell around them does as `contention/handle.rs` and
-//! `contention/queue.rs` do, and wakes when it holds none. A wake that is lost is a deadlock, which loom reports.
+//! compiled here, with simulated atomics and mutexes; the shell around them does as `contention/wait.rs` does. A wake
+//! that is lost is a deadlock, which loom reports.
 
 #![allow(
     dead_code,
@@ -9,59 +9,56 @@
 )]
 #![allow(unreachable_pub)]
 
+use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, Thread};
 
 #[path = "../src/util/sharded/collisions.rs"]
 mod collisions;
-#[path = "../src/contention/list.rs"]
-mod list;
-#[path = "../src/contention/permits.rs"]
-mod permits;
-#[path = "../src/contention/state.rs"]
-mod state;
+#[path = "../src/contention/core.rs"]
+mod core;
+#[path = "../src/contention/owner.rs"]
+mod owner;
+#[path = "../src/contention/records.rs"]
+mod records;
+#[path = "../src/util/sharded/shards.rs"]
+mod shards;
+#[path = "../src/contention/word.rs"]
+mod word;
 
 #[allow(unused_imports, reason = "shared, and each of them needs its part")]
 #[path = "support/loom_sync.rs"]
 mod sync;
 
-/// Instead of the crate's own: names are no part of what is checked.
-mod holder {
+/// Instead of the crate's own: names and times are no part of what is checked.
+mod call {
     #[derive(Clone, Debug)]
     pub(crate) struct Holder;
-}
-
-mod call {
-    pub(crate) use crate::holder::Holder;
 }
 
 mod util {
     pub(crate) use crate::{histogram, sync, time};
     pub(crate) mod sharded {
-        pub(crate) use crate::collisions::Collisions;
+        pub(crate) use crate::shards::Sharded;
     }
-}
-
-mod graph {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Line;
 }
 
 mod error {
     use std::time::Duration;
 
-    use super::holder::Holder;
+    use super::call::Holder;
 
-    pub(crate) struct HolderInfo;
+    pub(crate) struct HolderInfo {
+        pub(crate) held_for: Duration,
+    }
 
     impl HolderInfo {
-        pub(crate) const MOST_NAMED: usize = 16;
-
-        pub(crate) fn new(_: Holder, _: Duration, _: bool) -> Self {
-            Self
+        pub(crate) fn new(_: Holder, held_for: Duration, _: bool, _: u32) -> Self {
+            Self { held_for }
         }
     }
 }
@@ -69,22 +66,26 @@ mod error {
 mod histogram {
     use std::time::Duration;
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, Default)]
     pub(crate) struct Histogram;
 
-    impl Histogram {
-        pub(crate) fn new() -> Self {
-            Self
-        }
+    pub(crate) struct Summary {
+        pub(crate) count: u64,
+        pub(crate) mean: Duration,
+    }
 
+    impl Histogram {
         pub(crate) fn record(&mut self, _: Duration) {}
 
         pub(crate) fn record_zero(&mut self) {}
 
         pub(crate) fn add(&mut self, _: &Self) {}
 
-        pub(crate) fn total(&self) -> (u64, u128) {
-            (0, 0)
+        pub(crate) fn summary(&self) -> Summary {
+            Summary {
+                count: 0,
+                mean: Duration::ZERO,
+            }
         }
     }
 }
@@ -92,7 +93,7 @@ mod histogram {
 mod time {
     use std::time::Duration;
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
     pub(crate) struct Tick(pub(crate) u64);
 
     impl Tick {
@@ -110,10 +111,10 @@ mod time {
     }
 }
 
-use holder::Holder;
-use list::Key;
-use permits::Permits;
-use state::{EndedBy, GaveUp, Owner};
+use call::Holder;
+use core::{Claimed, Core, Place, Why};
+use owner::Owner;
+use records::{EndedBy, GaveUp};
 use time::Tick;
 
 const NOW: Tick = Tick(0);
@@ -125,107 +126,85 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 struct Lock {
-    permits: Permits<Thread>,
+    core: Core,
     inside: AtomicUsize,
     /// How many may be inside, at most, in this model.
     most: usize,
 }
 
-impl Lock {
-    fn new(capacity: usize, most: usize) -> Arc<Self> {
-        Self::with_shelves(0, capacity, most)
-    }
+fn somebody() -> (Holder, Owner) {
+    (Holder, Owner::Anybody)
+}
 
-    fn with_shelves(shelves: usize, capacity: usize, most: usize) -> Arc<Self> {
+impl Lock {
+    fn new(sharded: bool, capacity: u32, most: usize) -> Arc<Self> {
+        let core = match sharded {
+            true => Core::with_shards(capacity),
+            false => Core::new(capacity),
+        };
         Arc::new(Self {
-            permits: Permits::with_shelves(capacity, shelves),
+            core,
             inside: AtomicUsize::new(0),
             most,
         })
     }
 
-    fn try_acquire(&self) -> Option<Key> {
-        self.permits.take(&Holder, Owner::Anybody, NOW).ok()
+    fn try_acquire(&self, n: u32) -> Option<Place> {
+        self.core.take(n, || NOW, somebody).ok()
     }
 
-    /// As `queue::ask`: one step under one lock.
-    fn ask(&self) -> Result<Key, Key> {
-        let taken = self.permits.take(&Holder, Owner::Anybody, NOW);
-        taken.map_err(|mut desk| desk.state.enqueue(Holder, Owner::Anybody, NOW))
+    fn enqueue(&self, n: u32, waker: &Waker) -> Result<(Place, Poll<()>), Why> {
+        match self.try_acquire(n) {
+            Some(place) => Ok((place, Poll::Ready(()))),
+            None => self.core.enqueue(n, somebody(), waker.clone(), None, NOW),
+        }
     }
 
-    fn claim(&self, waiter: Key) -> Option<Key> {
-        let mut waker = Some(thread::current());
-        let mut desk = self.permits.desk();
-        let claimed = desk.state.claim(waiter, &mut waker, THRESHOLD);
-        drop(desk);
-        claimed.map(|(permit, _)| permit)
-    }
-
-    /// As `acquire::wait_blocking`.
-    fn acquire(&self) -> Key {
-        let waiter = match self.ask() {
-            Ok(permit) => return permit,
-            Err(waiter) => waiter,
-        };
+    fn acquire(&self, n: u32) -> Result<Place, Why> {
+        let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+        let (place, polled) = self.enqueue(n, &waker)?;
+        if polled.is_ready() {
+            return Ok(place);
+        }
         loop {
-            if let Some(permit) = self.claim(waiter) {
-                return permit;
+            match self.core.claim(place, &waker, THRESHOLD, || NOW) {
+                Claimed::Permits(_) => return Ok(place),
+                Claimed::Refused(why, _) => return Err(why),
+                Claimed::Waits => thread::park(),
             }
-            thread::park();
         }
-    }
-
-    fn give_up(&self, waiter: Key, by: EndedBy) -> Option<Key> {
-        let mut desk = self.permits.desk();
-        let gave_up = desk.state.give_up(waiter, by, THRESHOLD, NOW);
-        drop(desk);
-        match gave_up.unwrap() {
-            GaveUp::HadPermit(permit) => Some(permit),
-            GaveUp::PassedOn { wake, .. } => {
-                wake.iter().for_each(Thread::unpark);
-                None
-            }
-            GaveUp::Left { .. } => None,
-        }
-    }
-
-    fn release(&self, permit: Key) {
-        let released = self.permits.release(permit, None, NOW);
-        let released = released.expect("a permit is given back once");
-        released.wake.iter().for_each(Thread::unpark);
-    }
-
-    fn set_capacity(&self, n: usize) {
-        let (_, wake) = self.permits.set_capacity(n, NOW);
-        wake.iter().for_each(Thread::unpark);
     }
 
     /// What a permit is for.
-    fn work(&self, permit: Key) {
-        assert!(
-            self.inside.fetch_add(1, Ordering::SeqCst) < self.most,
-            "too many inside"
-        );
-        self.inside.fetch_sub(1, Ordering::SeqCst);
-        self.release(permit);
+    fn work(&self, permit: Place) {
+        let n = permit.permits() as usize;
+        let before = self.inside.fetch_add(n, Ordering::SeqCst);
+        assert!(before + n <= self.most, "too many inside");
+        self.inside.fetch_sub(n, Ordering::SeqCst);
+        self.core.release(permit, None, NOW);
     }
 
     fn is_at_rest(&self) {
-        let all = self.permits.all();
-        assert_eq!((all.in_use(), all.queue().waiting()), (0, 0));
-        let stats = all.stats();
-        let ended = stats.acquisitions + stats.timeouts + stats.abandoned;
-        assert_eq!(stats.attempts, ended, "every wait ended, and once");
+        let seen = self.core.seen();
+        assert_eq!((seen.in_use(), seen.is_queued()), (0, false));
+        assert_eq!(self.core.waiting(), 0);
+        let counts = self.core.counts();
+        let ended = counts.granted + counts.timeouts + counts.abandoned + counts.closed;
+        assert_eq!(counts.queued, ended, "every wait ended, and once");
+        assert!(self.core.holders(9, NOW).is_empty());
     }
 }
 
-fn spawn(lock: &Arc<Lock>, f: impl FnOnce(&Lock) + 'static) -> thread::JoinHandle<()> {
-    spawn_in_group(0, lock, f)
-}
-
-fn spawn_in_group(
+fn spawn(
     group: usize,
     lock: &Arc<Lock>,
     f: impl FnOnce(&Lock) + 'static,
@@ -237,26 +216,20 @@ fn spawn_in_group(
     })
 }
 
-/// A lock with two shelves, which are open, and its permits: one on each, and one at the desk.
-fn with_open_shelves() -> Arc<Lock> {
-    let lock = Lock::with_shelves(2, 3, 3);
-    // The first opens them, and takes what is left at the desk.
-    let first = lock.try_acquire().unwrap();
-    lock.release(first);
-    lock
-}
-
+/// A release that comes just when a waiter marks the word is granted to it.
 #[test]
 fn a_permit_that_is_given_back_reaches_everybody_who_waits() {
-    check(|| {
-        let lock = Lock::new(1, 1);
-        let held = lock.try_acquire().unwrap();
-        let waits = || spawn(&lock, |lock| lock.work(lock.acquire()));
-        let waiters = [waits(), waits()];
-        lock.work(held);
-        waiters.into_iter().for_each(|it| it.join().unwrap());
-        lock.is_at_rest();
-    });
+    for sharded in [false, true] {
+        check(move || {
+            let lock = Lock::new(sharded, 1, 1);
+            let held = lock.try_acquire(1).unwrap();
+            let waits = |group| spawn(group, &lock, |lock| lock.work(lock.acquire(1).unwrap()));
+            let waiters = [waits(0), waits(1)];
+            lock.work(held);
+            waiters.into_iter().for_each(|it| it.join().unwrap());
+            lock.is_at_rest();
+        });
+    }
 }
 
 /// Dropped, or out of time: whenever that is, the permit reaches the next.
@@ -264,19 +237,20 @@ fn a_permit_that_is_given_back_reaches_everybody_who_waits() {
 fn a_waiter_that_gives_up_while_it_is_granted_a_permit_loses_none() {
     for by in [EndedBy::Abandoned, EndedBy::Timeout] {
         check(move || {
-            let lock = Lock::new(1, 1);
-            let held = lock.try_acquire().unwrap();
-            let leaves = spawn(&lock, move |lock| {
-                let kept = match lock.ask() {
-                    Ok(permit) => Some(permit),
-                    // Polled once, as a future is that is dropped later.
-                    Err(waiter) => lock.claim(waiter).or_else(|| lock.give_up(waiter, by)),
-                };
-                if let Some(permit) = kept {
-                    lock.work(permit);
+            let lock = Lock::new(true, 1, 1);
+            let held = lock.try_acquire(1).unwrap();
+            let leaves = spawn(0, &lock, move |lock| {
+                let (place, polled) = lock.enqueue(1, Waker::noop()).unwrap();
+                let kept = polled.is_ready()
+                    || matches!(
+                        lock.core.give_up(place, by, THRESHOLD, NOW),
+                        Some(GaveUp::HadPermits)
+                    );
+                if kept {
+                    lock.work(place);
                 }
             });
-            let stays = spawn(&lock, |lock| lock.work(lock.acquire()));
+            let stays = spawn(1, &lock, |lock| lock.work(lock.acquire(1).unwrap()));
             lock.work(held);
             leaves.join().unwrap();
             stays.join().unwrap();
@@ -286,13 +260,27 @@ fn a_waiter_that_gives_up_while_it_is_granted_a_permit_loses_none() {
 }
 
 #[test]
-fn a_permit_more_reaches_who_waits_and_is_one_more() {
+fn who_wants_two_gets_them_and_who_comes_later_does_not_starve_it() {
     check(|| {
-        let lock = Lock::new(1, 2);
-        let held = lock.try_acquire().unwrap();
-        let waits = || spawn(&lock, |lock| lock.work(lock.acquire()));
-        let waiters = [waits(), waits()];
-        lock.set_capacity(2);
+        let lock = Lock::new(true, 2, 2);
+        let held = lock.try_acquire(1).unwrap();
+        let heavy = spawn(0, &lock, |lock| lock.work(lock.acquire(2).unwrap()));
+        let light = spawn(1, &lock, |lock| lock.work(lock.acquire(1).unwrap()));
+        lock.work(held);
+        heavy.join().unwrap();
+        light.join().unwrap();
+        lock.is_at_rest();
+    });
+}
+
+#[test]
+fn permits_more_reach_those_who_wait() {
+    check(|| {
+        let lock = Lock::new(true, 1, 3);
+        let held = lock.try_acquire(1).unwrap();
+        let waits = |group| spawn(group, &lock, |lock| lock.work(lock.acquire(1).unwrap()));
+        let waiters = [waits(0), waits(1)];
+        lock.core.resize(3, NOW);
         waiters.into_iter().for_each(|it| it.join().unwrap());
         lock.work(held);
         lock.is_at_rest();
@@ -301,74 +289,107 @@ fn a_permit_more_reaches_who_waits_and_is_one_more() {
 
 #[test]
 fn with_a_permit_less_nobody_gets_the_one_that_is_too_many() {
-    check(|| {
-        let lock = Lock::new(2, 2);
-        let (first, second) = (lock.try_acquire().unwrap(), lock.try_acquire().unwrap());
-        lock.set_capacity(1);
-        let waits = spawn(&lock, |lock| {
-            let permit = lock.acquire();
-            // Whoever comes now is alone: the two before have both gone.
-            assert_eq!(lock.permits.all().in_use(), 1);
-            lock.work(permit);
-        });
-        let leaves = spawn(&lock, move |lock| lock.work(first));
-        lock.work(second);
-        waits.join().unwrap();
-        leaves.join().unwrap();
-        lock.is_at_rest();
-    });
-}
-
-/// Whoever finds nothing fetches what lies elsewhere, while others take it there or put it back.
-#[test]
-fn nobody_sleeps_while_there_is_a_permit_on_a_shelf() {
-    check(|| {
-        let lock = with_open_shelves();
-        let (first, second) = (lock.try_acquire().unwrap(), lock.try_acquire().unwrap());
-        let near = spawn_in_group(0, &lock, |lock| lock.work(lock.acquire()));
-        let far = spawn_in_group(1, &lock, |lock| lock.work(lock.acquire()));
-        lock.work(first);
-        near.join().unwrap();
-        far.join().unwrap();
-        lock.work(second);
-        lock.is_at_rest();
-    });
-}
-
-/// What comes back to a shelf that is being closed reaches who closed it and waits.
-#[test]
-fn a_permit_that_comes_back_to_a_closed_shelf_reaches_who_waits() {
-    check(|| {
-        let lock = with_open_shelves();
-        let held = [(); 3].map(|()| lock.try_acquire().unwrap());
-        let waits = || spawn_in_group(1, &lock, |lock| lock.work(lock.acquire()));
-        let waiters = [waits(), waits()];
-        held.into_iter().for_each(|permit| lock.work(permit));
-        waiters.into_iter().for_each(|it| it.join().unwrap());
-        lock.is_at_rest();
-        // All of them are there again.
-        let all = [(); 3].map(|()| lock.try_acquire().unwrap());
-        assert!(lock.try_acquire().is_none());
-        all.into_iter().for_each(|permit| lock.release(permit));
-    });
-}
-
-#[test]
-fn fewer_permits_are_fewer_wherever_they_are_just_then() {
-    check(|| {
-        let lock = with_open_shelves();
-        let held = lock.try_acquire().unwrap();
-        let takes = spawn_in_group(1, &lock, |lock| {
-            if let Some(permit) = lock.try_acquire() {
+    for sharded in [false, true] {
+        check(move || {
+            let lock = Lock::new(sharded, 2, 2);
+            let (first, second) = (lock.try_acquire(1).unwrap(), lock.try_acquire(1).unwrap());
+            lock.core.resize(1, NOW);
+            let waits = spawn(0, &lock, |lock| {
+                let permit = lock.acquire(1).unwrap();
+                // Whoever comes now is alone: the two before have both gone.
+                assert_eq!(lock.core.seen().in_use(), 1);
                 lock.work(permit);
-            }
+            });
+            let leaves = spawn(1, &lock, move |lock| lock.work(first));
+            lock.work(second);
+            waits.join().unwrap();
+            leaves.join().unwrap();
+            lock.is_at_rest();
+            let last = lock.try_acquire(1).unwrap();
+            assert!(lock.try_acquire(1).is_none(), "one too many");
+            lock.core.release(last, None, NOW);
         });
-        lock.set_capacity(1);
-        lock.work(held);
-        takes.join().unwrap();
-        let last = lock.try_acquire().unwrap();
-        assert!(lock.try_acquire().is_none(), "one too many");
-        lock.release(last);
+    }
+}
+
+/// After a cut to one, who is granted the permit is alone: what all before did under theirs comes before, also what
+/// one did who gave back without granting.
+#[test]
+fn who_is_granted_a_permit_after_a_cut_follows_all_who_gave_back() {
+    check(|| {
+        let lock = Lock::new(true, 2, 2);
+        let (first, other) = (lock.try_acquire(1).unwrap(), lock.try_acquire(1).unwrap());
+        let (second, polled) = lock.enqueue(1, Waker::noop()).unwrap();
+        assert!(polled.is_pending());
+        lock.core.release(other, None, NOW);
+        let claimed = lock.core.claim(second, Waker::noop(), THRESHOLD, || NOW);
+        assert!(matches!(claimed, Claimed::Permits(_)));
+        lock.core.resize(1, NOW);
+        let cells = Arc::new([UnsafeCell::new(0), UnsafeCell::new(0)]);
+        let waits = {
+            let cells = Arc::clone(&cells);
+            spawn(1, &lock, move |lock| {
+                let permit = lock.acquire(1).unwrap();
+                cells
+                    .iter()
+                    .for_each(|cell| cell.with_mut(|_: *mut i32| ()));
+                lock.core.release(permit, None, NOW);
+            })
+        };
+        let gives = {
+            let cells = Arc::clone(&cells);
+            spawn(1, &lock, move |lock| {
+                cells[0].with_mut(|_| ());
+                lock.core.release(first, None, NOW);
+            })
+        };
+        cells[1].with_mut(|_| ());
+        lock.core.release(second, None, NOW);
+        waits.join().unwrap();
+        gives.join().unwrap();
+        lock.is_at_rest();
+    });
+}
+
+#[test]
+fn who_waits_while_it_is_closed_is_told() {
+    for sharded in [false, true] {
+        check(move || {
+            let lock = Lock::new(sharded, 1, 1);
+            let held = lock.try_acquire(1).unwrap();
+            let waits = spawn(1, &lock, |lock| match lock.acquire(1) {
+                Ok(permit) => lock.work(permit),
+                Err(why) => assert_eq!(why, Why::Closed),
+            });
+            let closes = spawn(0, &lock, |lock| lock.core.close());
+            lock.work(held);
+            waits.join().unwrap();
+            closes.join().unwrap();
+            assert!(lock.try_acquire(1).is_none());
+            lock.is_at_rest();
+        });
+    }
+}
+
+/// If two were inside at once the peak says so, and never more than were.
+#[test]
+fn the_peak_is_exact() {
+    check(|| {
+        let lock = Lock::new(true, 3, 3);
+        let seen = Arc::new(AtomicUsize::new(0));
+        let enters = |group| {
+            let seen = Arc::clone(&seen);
+            spawn(group, &lock, move |lock| {
+                let permit = lock.try_acquire(1).expect("enough for all");
+                let now = lock.core.seen().in_use() as usize;
+                seen.fetch_max(now, Ordering::SeqCst);
+                lock.core.release(permit, None, NOW);
+            })
+        };
+        let threads = [enters(0), enters(1)];
+        threads.into_iter().for_each(|it| it.join().unwrap());
+        let peak = lock.core.peak_in_use() as usize;
+        assert!(peak >= seen.load(Ordering::SeqCst) && (1..=2).contains(&peak));
         lock.is_at_rest();
     });
 }

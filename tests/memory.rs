@@ -46,7 +46,7 @@ async fn holds(lock: &ResourceLock, n: u32) {
         let held = lock.acquire(u64::from(i)).await.expect("free");
         match i % 1_000 {
             // Somebody else waits in vain, or goes away.
-            0 => drop(lock.acquire_timeout("impatient", MS).await),
+            0 => drop(lock.acquire("impatient").timeout(MS).await),
             1 => drop(timeout(MS, lock.acquire("cancelled")).await),
             2 => drop(lock.try_acquire("busy")),
             _ => {}

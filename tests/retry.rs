@@ -778,7 +778,7 @@ async fn an_attempt_timeout_bounds_the_time_at_the_service_and_not_the_queue_of_
             sleep(SECOND).await;
             Ok::<_, ApiError>(())
         }));
-    let held = lock.acquire_owned("batch").await.unwrap();
+    let held = lock.acquire("batch").owned().await.unwrap();
     let call = tokio::spawn(service.oneshot(()));
     sleep(10 * SECOND).await;
     drop(held);
@@ -793,7 +793,7 @@ async fn a_call_cut_at_the_service_after_a_queue_had_its_whole_time_there() {
         .layer(policy.build().unwrap().layer())
         .layer(lock.layer())
         .service(service_fn(|(): ()| pending::<Result<(), ApiError>>()));
-    let held = lock.acquire_owned("batch").await.unwrap();
+    let held = lock.acquire("batch").owned().await.unwrap();
     let start = Instant::now();
     let call = tokio::spawn(service.oneshot(()));
     sleep(10 * SECOND).await;

@@ -408,7 +408,7 @@ impl World {
                 }
             }
             1 => {
-                if let Ok(guard) = lock.acquire_owned_timeout(holder, MS).await {
+                if let Ok(guard) = lock.acquire(holder).timeout(MS).owned().await {
                     hold.await;
                     drop(guard);
                 }

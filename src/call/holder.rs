@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,9 +16,37 @@ pub enum Holder {
     Number(u64),
     /// Nobody said; the number tells one call from another.
     Anonymous(u64),
+    /// Nobody said; the place in the source, and the task if there was one.
+    Here(Here),
+}
+
+/// A place in the source, and the task that was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Here {
+    location: &'static Location<'static>,
+    task: Option<tokio::task::Id>,
+}
+
+impl fmt::Display for Here {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(task) = self.task {
+            write!(f, "task {task} at ")?;
+        }
+        write!(f, "{}:{}", self.location.file(), self.location.line())
+    }
 }
 
 impl Holder {
+    /// The caller's place in the source, and the number of its task.
+    #[must_use]
+    #[track_caller]
+    pub fn here() -> Self {
+        Self::Here(Here {
+            location: Location::caller(),
+            task: tokio::task::try_id(),
+        })
+    }
+
     /// A holder that nobody else is.
     #[must_use]
     pub fn anonymous() -> Self {
@@ -43,6 +72,7 @@ impl fmt::Display for Holder {
             Self::Name(name) => f.write_str(name),
             Self::Number(number) => write!(f, "{number}"),
             Self::Anonymous(number) => write!(f, "call-{number}"),
+            Self::Here(here) => here.fmt(f),
         }
     }
 }
@@ -80,6 +110,13 @@ impl From<u64> for Holder {
 impl From<&Self> for Holder {
     fn from(holder: &Self) -> Self {
         holder.clone()
+    }
+}
+
+/// [`workflow::current()`](crate::workflow::current) may be none: then it is nobody in particular.
+impl From<Option<Self>> for Holder {
+    fn from(holder: Option<Self>) -> Self {
+        holder.unwrap_or_else(Self::anonymous)
     }
 }
 

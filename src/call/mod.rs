@@ -7,4 +7,4 @@ pub mod outcome;
 pub mod workflow;
 
 pub use context::{AtService, at_service};
-pub use holder::Holder;
+pub use holder::{Here, Holder};

@@ -6,17 +6,92 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
-use super::queue::{Asked, Asker, Patience, Queued, ask};
-use crate::call::Holder;
+use super::wait::{Ask, Asked, Asker, Patience, Timeout, WaitInQueue, ask, try_now};
 use crate::call::context::Wait;
+use crate::call::{Holder, workflow};
 use crate::error::Contended;
-use crate::util::time;
+use crate::util::time::{self, Tick};
+
+impl ResourceLock {
+    /// Waits for a permit: at most for the lock's timeout, and not past the ambient [deadline](crate::deadline).
+    ///
+    /// How many permits, for how long, and what guard: see [`Acquire`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tower_bulwark::ResourceLock;
+    ///
+    /// let pool = ResourceLock::builder("pool").max_concurrent(10).build()?;
+    /// let one = pool.acquire("report").await?;
+    /// let rest = pool.acquire("migration").permits(9).timeout(Duration::from_secs(5)).owned().await?;
+    /// assert!(pool.try_acquire("late").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `holder` says who asks. It is one line of work, which does one thing at a time: if it waits, in the task that
+    /// holds its guards, for something that cannot become free before it goes on, it is refused with the cycle once
+    /// it has waited for `deadlock_timeout`. Several things that run at once in a task under one name should use
+    /// [`run`](Self::run), a layer, or [`owned`](Acquire::owned) guards.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`], with the reason, the time waited, and the holders.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens before the future is first polled. Dropping it leaves the queue; if it had just been
+    /// granted a permit, the next in the queue gets that.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its timer, if it has to wait with a timeout, a threshold or a deadline. There,
+    /// [`blocking`](Acquire::blocking) is the right one.
+    pub fn acquire(&self, holder: impl Into<Holder>) -> Acquire<'_> {
+        Acquire(Waiting::new(
+            self,
+            Ask {
+                holder: holder.into(),
+                asker: Asker::Guard,
+                permits: 1,
+                patience: Patience::OF_THE_LOCK,
+            },
+        ))
+    }
+
+    /// Like [`acquire`](Self::acquire), where nobody has a name to give: the holder is the [workflow](crate::workflow) of
+    /// the task, else the place in the source that called this, with the number of the task.
+    #[track_caller]
+    pub fn acquire_here(&self) -> Acquire<'_> {
+        self.acquire(workflow::current().unwrap_or_else(Holder::here))
+    }
+
+    /// A permit if one is free and nobody waits. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`] for [`ContendedReason::Busy`](crate::ContendedReason::Busy), or because the lock is closed.
+    #[inline]
+    pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
+        try_now(self, holder.into(), Asker::Guard, 1).map(ResourceGuard)
+    }
+}
+
+impl Patience {
+    pub(super) const OF_THE_LOCK: Self = Self {
+        timeout: Timeout::OfTheLock,
+        deadline: None,
+    };
+}
 
 /// A wait for a permit. Dropping it leaves the queue, or passes on a permit that has just been granted.
 #[pin_project]
@@ -30,27 +105,35 @@ pub(super) struct Waiting<B: Lends> {
 }
 
 enum Stage<B: Lends> {
-    Fresh {
-        lock: B,
-        holder: Holder,
-        asker: Asker,
-        patience: Patience,
-    },
-    Queued(Queued<B>),
+    Fresh(B, Ask),
+    Queued(WaitInQueue<B>),
     Done,
 }
 
 impl<B: Lends> Waiting<B> {
-    pub(super) fn new(lock: B, holder: Holder, asker: Asker, patience: Patience) -> Self {
+    pub(super) fn new(lock: B, ask: Ask) -> Self {
         Self {
-            stage: Stage::Fresh {
-                lock,
-                holder,
-                asker,
-                patience,
-            },
+            stage: Stage::Fresh(lock, ask),
             wait: Wait::new(0),
             timer: None,
+        }
+    }
+
+    /// What it asks for, before it has asked.
+    fn ask(mut self, change: impl FnOnce(&mut Ask)) -> Self {
+        if let Stage::Fresh(_, ask) = &mut self.stage {
+            change(ask);
+        }
+        self
+    }
+
+    /// The lock and what it asks for, before it has asked.
+    fn fresh(self) -> (B, Ask) {
+        match self.stage {
+            Stage::Fresh(lock, ask) => (lock, ask),
+            Stage::Queued(_) | Stage::Done => {
+                panic!("a wait for a permit was changed after it was polled")
+            }
         }
     }
 }
@@ -68,65 +151,101 @@ impl<B: Lends> Future for Waiting<B> {
 impl<B: Lends> Waiting<B> {
     fn poll_permit(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Slot<B>, Contended>> {
         let mut this = self.project();
-        loop {
-            match this.stage {
-                Stage::Fresh { .. } => {
-                    let Stage::Fresh {
-                        lock,
-                        holder,
-                        asker,
-                        patience,
-                    } = std::mem::replace(this.stage, Stage::Done)
-                    else {
-                        continue;
-                    };
-                    match ask(lock, holder, asker, patience)? {
-                        Asked::Got(slot) => return Poll::Ready(Ok(slot)),
-                        Asked::Queued(queued) => {
-                            *this.wait = Wait::new(queued.resource());
-                            *this.stage = Stage::Queued(queued);
-                        }
-                    }
+        if let Stage::Fresh(..) = this.stage
+            && let Stage::Fresh(lock, fresh) = std::mem::replace(this.stage, Stage::Done)
+        {
+            match ask(lock, fresh, cx.waker())? {
+                Asked::Got(slot) => return Poll::Ready(Ok(slot)),
+                Asked::Waits(queued) => {
+                    *this.wait = Wait::new(queued.resource());
+                    *this.stage = Stage::Queued(queued);
                 }
-                Stage::Queued(queued) => {
-                    if this.wait.is_refused()
-                        && let Some(end) = queued.reenters(time::now())
-                    {
-                        *this.stage = Stage::Done;
-                        this.timer.set(None);
-                        return Poll::Ready(end);
-                    }
-                    if let Some(slot) = queued.claim(cx.waker()) {
-                        *this.stage = Stage::Done;
-                        this.timer.set(None);
-                        return Poll::Ready(Ok(slot));
-                    }
-                    let wakes_at = queued.wakes_at().to_instant();
-                    if this.timer.is_none() {
-                        this.timer.set(Some(sleep_until(wakes_at)));
-                    }
-                    if let Some(timer) = this.timer.as_mut().as_pin_mut() {
-                        ready!(timer.poll(cx));
-                    }
-                    this.timer.set(None);
-                    if let Some(end) = queued.on_time(|| this.wait.place(), time::now()) {
-                        *this.stage = Stage::Done;
-                        return Poll::Ready(end);
-                    }
-                }
-                Stage::Done => panic!("a wait for a permit was polled after completion"),
             }
         }
+        let Stage::Queued(queued) = this.stage else {
+            panic!("a wait for a permit was polled after completion");
+        };
+        let ended = loop {
+            if this.wait.is_refused()
+                && let Some(end) = queued.reenters(time::now())
+            {
+                break end;
+            }
+            if let Some(end) = queued.claim(cx.waker()) {
+                break end;
+            }
+            let wakes_at = queued.wakes_at();
+            if wakes_at == Tick::NEVER {
+                // Nothing is ever due: no timer, and so no runtime, is needed.
+                return Poll::Pending;
+            }
+            if this.timer.is_none() {
+                this.timer.set(Some(sleep_until(wakes_at.to_instant())));
+            }
+            if let Some(timer) = this.timer.as_mut().as_pin_mut() {
+                ready!(timer.poll(cx));
+            }
+            this.timer.set(None);
+            if let Some(end) = queued.on_time(|| this.wait.place(), time::now()) {
+                break end;
+            }
+        };
+        *this.stage = Stage::Done;
+        this.timer.set(None);
+        Poll::Ready(ended)
     }
 }
 
 /// Waits for a permit. Made by [`ResourceLock::acquire`].
 ///
 /// Nothing happens before it is first polled: then it takes a free permit or its place in the queue.
-/// Dropping it leaves the queue.
+/// Dropping it leaves the queue. What it asks for can be changed before it is first polled; afterwards that panics.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct Acquire<'a>(#[pin] pub(super) Waiting<&'a ResourceLock>);
+pub struct Acquire<'a>(#[pin] Waiting<&'a ResourceLock>);
+
+impl<'a> Acquire<'a> {
+    /// Asks for `n` permits at once, all or nothing, in one place of the queue: nobody who wants fewer overtakes. 0 is
+    /// taken for 1. More than the lock has is refused at once.
+    pub fn permits(self, n: usize) -> Self {
+        Self(self.0.ask(|ask| ask.permits = n.max(1)))
+    }
+
+    /// Waits at most for `timeout`, instead of the lock's own. Zero is a try.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self(
+            self.0
+                .ask(|ask| ask.patience.timeout = Timeout::Own(timeout)),
+        )
+    }
+
+    /// Waits without end, or until the ambient deadline.
+    pub fn no_timeout(self) -> Self {
+        Self(self.0.ask(|ask| ask.patience.timeout = Timeout::Never))
+    }
+
+    /// For a guard that borrows nothing: it can be sent to another task, or kept in a struct.
+    pub fn owned(self) -> AcquireOwned {
+        let (lock, mut ask) = self.0.fresh();
+        ask.asker = Asker::OwnedGuard;
+        AcquireOwned(Waiting::new(lock.clone(), ask))
+    }
+
+    /// Waits by parking this thread. Needs no runtime. The time runs on the real clock, whatever tokio's does.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](ResourceLock::acquire).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait on a thread that runs async tasks, as tokio's own blocking calls do: the thread could run what
+    /// the wait waits for. `spawn_blocking` is the place for it.
+    pub fn blocking(self) -> Result<ResourceGuard<'a>, Contended> {
+        let (lock, ask) = self.0.fresh();
+        wait_blocking(lock, ask).map(ResourceGuard)
+    }
+}
 
 impl<'a> Future for Acquire<'a> {
     type Output = Result<ResourceGuard<'a>, Contended>;
@@ -136,12 +255,50 @@ impl<'a> Future for Acquire<'a> {
     }
 }
 
-/// Waits for a permit that borrows nothing. Made by [`ResourceLock::acquire_owned`].
+/// Waits for a permit that borrows nothing. Made by [`Acquire::owned`].
 ///
 /// Nothing happens before it is first polled. Dropping it leaves the queue.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct AcquireOwned(#[pin] pub(super) Waiting<ResourceLock>);
+pub struct AcquireOwned(#[pin] Waiting<ResourceLock>);
+
+impl AcquireOwned {
+    /// As [`Acquire::blocking`].
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](ResourceLock::acquire).
+    ///
+    /// # Panics
+    ///
+    /// As [`Acquire::blocking`].
+    pub fn blocking(self) -> Result<OwnedResourceGuard, Contended> {
+        let (lock, ask) = self.0.fresh();
+        wait_blocking(lock, ask).map(OwnedResourceGuard)
+    }
+
+    /// The permit if it is free and nobody waits. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResourceLock::try_acquire`].
+    pub fn now(self) -> Result<OwnedResourceGuard, Contended> {
+        let (lock, ask) = self.0.fresh();
+        try_now(lock, ask.holder, ask.asker, ask.permits).map(OwnedResourceGuard)
+    }
+}
+
+impl<'a> Acquire<'a> {
+    /// The permits if they are free and nobody waits. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResourceLock::try_acquire`].
+    pub fn now(self) -> Result<ResourceGuard<'a>, Contended> {
+        let (lock, ask) = self.0.fresh();
+        try_now(lock, ask.holder, ask.asker, ask.permits).map(ResourceGuard)
+    }
+}
 
 impl Future for AcquireOwned {
     type Output = Result<OwnedResourceGuard, Contended>;
@@ -171,24 +328,21 @@ impl Wake for Unpark {
     }
 }
 
-/// The same wait, by parking this thread.
-pub(super) fn wait_blocking<B: Lends>(
-    lock: B,
-    holder: Holder,
-    asker: Asker,
-    patience: Patience,
-) -> Result<Slot<B>, Contended> {
-    let mut queued = match ask(lock, holder, asker, patience)? {
-        Asked::Got(slot) => return Ok(slot),
-        Asked::Queued(queued) => queued,
-    };
-    let mut wait = Wait::new(0);
+/// The same wait, by parking this thread. A paused clock would never come to its end, so the real one counts.
+fn wait_blocking<B: Lends>(lock: B, wanted: Ask) -> Result<Slot<B>, Contended> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut queued = match ask(lock, wanted, &waker)? {
+        Asked::Got(slot) => return Ok(slot),
+        Asked::Waits(queued) => queued,
+    };
+    assert_may_block();
+    let mut wait = Wait::new(queued.resource());
+    let clock = time::RealClock::from_now();
     loop {
-        if let Some(slot) = queued.claim(&waker) {
-            return Ok(slot);
+        if let Some(end) = queued.claim(&waker) {
+            return end;
         }
-        let now = time::now();
+        let now = clock.now();
         if now < queued.wakes_at() {
             let time = queued.wakes_at().since(now);
             wait.block(|| thread::park_timeout(time));
@@ -196,4 +350,10 @@ pub(super) fn wait_blocking<B: Lends>(
             return end;
         }
     }
+}
+
+/// tokio knows which threads run tasks, and says so itself.
+fn assert_may_block() {
+    static FREE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+    drop(FREE.blocking_read());
 }

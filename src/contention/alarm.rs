@@ -19,13 +19,13 @@ pub(super) struct HoldAlarm {
 impl HoldAlarm {
     /// Wakes the task when it is time, and tells of it then.
     pub(super) fn watch<B: Lends>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
-        let shared = slot.shared();
-        let Some(threshold) = shared.policy.hold_threshold() else {
-            return;
-        };
         if self.told {
             return;
         }
+        let shared = slot.shared();
+        let Some(threshold) = shared.hold_threshold() else {
+            return;
+        };
         let timer = self.timer.get_or_insert_with(|| {
             let left = threshold.saturating_sub(slot.held_for());
             Box::pin(sleep_until(time::now().after(left).to_instant()))

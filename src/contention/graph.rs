@@ -15,16 +15,15 @@
 //! A permit is stuck if what it belongs to waits for a resource of which *every* permit is stuck. One that is not,
 //! anywhere on the way, can end every wait that leads to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
+use super::core::Place;
 use super::handle::Shared;
-use super::list::Key;
-use super::state::Owner;
+use super::owner::{Line, Owner};
 use crate::call::Holder;
 use crate::call::context::WaitPlace;
-use crate::error::CycleStep;
+use crate::error::{CycleStep, Look};
 use crate::util::time::Tick;
 
 /// Something that can be kept from releasing a permit by having to wait.
@@ -36,29 +35,13 @@ enum Node {
     Line(Holder, Line),
 }
 
-/// What runs one thing at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Line {
-    Task(tokio::task::Id),
-    Thread(ThreadId),
-}
-
-impl Line {
-    pub(super) fn current() -> Self {
-        match tokio::task::try_id() {
-            Some(task) => Self::Task(task),
-            None => Self::Thread(std::thread::current().id()),
-        }
-    }
-}
-
 /// A wait that has lasted long enough to look for a cycle.
 #[derive(Clone)]
 struct LongWait {
     lock: Arc<Shared>,
-    waiter: Key,
+    place: Place,
     holder: Holder,
-    place: Option<WaitPlace>,
+    wait: Option<WaitPlace>,
     line: Option<Line>,
     gives_up: Tick,
 }
@@ -67,23 +50,19 @@ impl LongWait {
     /// What it keeps from going on, as of now.
     fn nodes(&self) -> Vec<Node> {
         let line = self.line.map(|line| Node::Line(self.holder.clone(), line));
-        let inside = self.place.as_ref().map_or_else(Vec::new, WaitPlace::inside);
+        let inside = self.wait.as_ref().map_or_else(Vec::new, WaitPlace::inside);
         line.into_iter()
             .chain(inside.into_iter().map(Node::Permit))
             .collect()
     }
 
-    fn is(&self, lock: &Arc<Shared>, waiter: Key) -> bool {
-        self.waiter == waiter && Arc::ptr_eq(&self.lock, lock)
+    fn is(&self, lock: &Arc<Shared>, place: Place) -> bool {
+        self.place == place && Arc::ptr_eq(&self.lock, lock)
     }
 
     /// Of a cycle, the wait that is first in this order is refused.
-    fn order(&self) -> (Tick, usize, u64) {
-        (
-            self.gives_up,
-            Arc::as_ptr(&self.lock) as usize,
-            self.waiter.id,
-        )
+    fn order(&self) -> (Tick, u64) {
+        (self.gives_up, self.lock.number_of(self.place))
     }
 }
 
@@ -99,7 +78,7 @@ fn waits() -> MutexGuard<'static, Waits> {
 pub(super) struct Registration {
     nodes: Vec<Node>,
     lock: Arc<Shared>,
-    waiter: Key,
+    place: Place,
 }
 
 /// A cycle that no release can break.
@@ -112,9 +91,9 @@ pub(super) struct Cycle {
 /// What a wait says of itself when it looks.
 pub(super) struct Looks<'a> {
     pub(super) lock: &'a Arc<Shared>,
-    pub(super) waiter: Key,
+    pub(super) place: Place,
     pub(super) holder: &'a Holder,
-    pub(super) place: Option<WaitPlace>,
+    pub(super) wait: Option<WaitPlace>,
     pub(super) line: Option<Line>,
     pub(super) gives_up: Tick,
 }
@@ -125,9 +104,9 @@ impl Registration {
     pub(super) fn look(it: Looks<'_>) -> (Option<Self>, Option<Cycle>) {
         let wait = LongWait {
             lock: Arc::clone(it.lock),
-            waiter: it.waiter,
-            holder: it.holder.clone(),
             place: it.place,
+            holder: it.holder.clone(),
+            wait: it.wait,
             line: it.line,
             gives_up: it.gives_up,
         };
@@ -144,7 +123,7 @@ impl Registration {
         let known = Self {
             nodes,
             lock: wait.lock,
-            waiter: wait.waiter,
+            place: wait.place,
         };
         (Some(known), cycle)
     }
@@ -158,7 +137,7 @@ impl Drop for Registration {
             let Some(here) = waits.get_mut(node) else {
                 continue;
             };
-            if let Some(at) = here.iter().position(|it| it.is(&self.lock, self.waiter)) {
+            if let Some(at) = here.iter().position(|it| it.is(&self.lock, self.place)) {
                 forgotten.push(here.swap_remove(at));
             }
             if here.is_empty() {
@@ -179,26 +158,30 @@ enum Found<'a> {
     Waits(&'a LongWait),
 }
 
+/// A wait that the search has come to, and the visit that led there.
+struct Visit<'a> {
+    wait: &'a LongWait,
+    /// How many permits have to be free for it to end.
+    needs: u32,
+    from: Option<usize>,
+}
+
 /// The cycle that `own` is part of, if everything that could end the wait waits itself, and its own permits are among
 /// what it waits for.
 fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
-    struct Visit<'a> {
-        wait: &'a LongWait,
-        from: Option<usize>,
-    }
     // More locks than this in one chain of waits: not worth holding up everybody.
     const FARTHEST: usize = 64;
 
     let mut visits = vec![Visit {
         wait: own,
+        needs: own.lock.core.needs(own.place)?,
         from: None,
     }];
     let mut closed_at = None;
     let mut next = 0;
     while next < visits.len() {
-        let lock = &visits[next].wait.lock;
-        let waiter = (next == 0).then_some(own.waiter);
-        for found in permits_of(lock, waits, nodes, waiter)? {
+        let Visit { wait, needs, .. } = visits[next];
+        for found in stuck_permits(&wait.lock, needs, waits, nodes)? {
             let wait = match found {
                 Found::Itself => {
                     closed_at.get_or_insert(next);
@@ -206,13 +189,14 @@ fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
                 }
                 Found::Waits(wait) => wait,
             };
-            if !wait.lock.is_queued(wait.waiter) {
-                return None; // Granted meanwhile: it goes on.
-            }
-            let is_known = |it: &Visit<'_>| Arc::ptr_eq(&it.wait.lock, &wait.lock);
+            // Granted meanwhile, it goes on.
+            let needs = wait.lock.core.needs(wait.place)?;
+            let is_known =
+                |it: &Visit<'_>| Arc::ptr_eq(&it.wait.lock, &wait.lock) && it.needs <= needs;
             if !visits.iter().any(is_known) {
                 visits.push(Visit {
                     wait,
+                    needs,
                     from: Some(next),
                 });
             }
@@ -222,8 +206,18 @@ fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
             return None;
         }
     }
+    let steps = steps_to(closed_at?, &visits);
+    let first = visits.iter().map(|it| it.wait.order()).min();
+    Some(Cycle {
+        steps,
+        is_victim: first == Some(own.order()),
+    })
+}
+
+/// The way from the wait that looks to this visit.
+fn steps_to(closed_at: usize, visits: &[Visit<'_>]) -> Vec<CycleStep> {
     let mut steps = Vec::new();
-    let mut at = closed_at;
+    let mut at = Some(closed_at);
     while let Some(visit) = at.map(|at| &visits[at]) {
         steps.push(CycleStep::new(
             visit.wait.holder.clone(),
@@ -232,36 +226,40 @@ fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
         at = visit.from;
     }
     steps.reverse();
-    let first = visits.iter().map(|it| it.wait.order()).min();
-    (!steps.is_empty()).then(|| Cycle {
-        steps,
-        is_victim: first == Some(own.order()),
-    })
+    steps
 }
 
-/// What every permit of a lock is kept by. `None` as soon as one is found that nothing is known to keep:
-/// as a rule that is the first, so that a wait for a large pool costs no more than one for a small one.
-fn permits_of<'a>(
+/// Whose progress a permit depends on, and how many permits those are.
+fn permits_by_node(lock: &Shared) -> Vec<(Node, u32)> {
+    let mut permits = Vec::new();
+    let mut lines: HashMap<Node, u32> = HashMap::new();
+    lock.core.for_each_holder(|place, held| match held.owner {
+        Owner::Anybody => {}
+        Owner::ItsFuture => permits.push((Node::Permit(lock.number_of(place)), held.n)),
+        // Several acquisitions at once are several lines of work under one name: 0 tells.
+        Owner::Line(line) => {
+            lines
+                .entry(Node::Line(held.holder.clone(), line))
+                .and_modify(|n| *n = 0)
+                .or_insert(held.n);
+        }
+    });
+    permits.extend(lines.into_iter().filter(|(_, n)| *n > 0));
+    permits
+}
+
+/// What the permits of a lock are kept by that are not going to be released, if without them there are fewer than
+/// `needs`. `None` if the others could end the wait.
+fn stuck_permits<'a>(
     lock: &Arc<Shared>,
+    needs: u32,
     waits: &'a Waits,
     own: &[Node],
-    waiter: Option<Key>,
 ) -> Option<Vec<Found<'a>>> {
-    let all = lock.permits.all();
-    let has_one = waiter.is_some_and(|waiter| !all.queue().is_queued(waiter));
-    if has_one || all.in_use() < all.capacity() {
-        return None;
-    }
-    let mut lines = HashSet::new();
+    let capacity = lock.core.seen().capacity();
+    let mut stuck = 0;
     let mut found = Vec::new();
-    for (permit, held) in all.held() {
-        let node = match held.owner {
-            Owner::Anybody => return None,
-            Owner::ItsFuture => Node::Permit(lock.number_of(permit)),
-            // Several permits at once: several lines of work under one name.
-            Owner::Line(line) if !lines.insert((&held.holder, line)) => return None,
-            Owner::Line(line) => Node::Line(held.holder.clone(), line),
-        };
+    for (node, n) in permits_by_node(lock) {
         let waits = waits.get(&node).map_or(&[][..], Vec::as_slice);
         found.push(match (own.contains(&node), &node, waits) {
             // What waits inside a call keeps it from ending, whatever else waits there.
@@ -272,8 +270,9 @@ fn permits_of<'a>(
             // It may have moved since it looked.
             (false, _, [wait]) if wait.nodes().contains(&node) => Found::Waits(wait),
             // It runs, or waits twice at once and so is several lines of work under one name.
-            _ => return None,
+            _ => continue,
         });
+        stuck += n;
     }
-    Some(found)
+    (u64::from(stuck) + u64::from(needs) > u64::from(capacity)).then_some(found)
 }

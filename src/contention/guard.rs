@@ -2,28 +2,40 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::Place;
 use super::handle::{ResourceLock, Shared};
-use super::list::Key;
-use super::state::Held;
+use super::records::Entry;
 use crate::call::Holder;
 use crate::call::context::Frame;
+use crate::error::Look;
 use crate::util::sharded::ArcShard;
 use crate::util::time;
 
 /// What leads to the lock that a permit is of.
 pub(super) trait Lends {
     fn shared(&self) -> &Arc<Shared>;
+
+    /// What a refusal keeps of it.
+    fn look(&self) -> Arc<dyn Look>;
 }
 
 impl Lends for ResourceLock {
     fn shared(&self) -> &Arc<Shared> {
         self.shared.whole()
     }
+
+    fn look(&self) -> Arc<dyn Look> {
+        self.shared.mine().into_hold()
+    }
 }
 
 impl Lends for &ResourceLock {
     fn shared(&self) -> &Arc<Shared> {
         self.shared.whole()
+    }
+
+    fn look(&self) -> Arc<dyn Look> {
+        self.shared.mine().into_hold()
     }
 }
 
@@ -32,17 +44,21 @@ impl Lends for ArcShard<Shared> {
     fn shared(&self) -> &Arc<Shared> {
         self.whole()
     }
+
+    fn look(&self) -> Arc<dyn Look> {
+        self.clone().into_hold()
+    }
 }
 
 /// A permit in hand; given back when dropped.
 pub(super) struct Slot<B: Lends> {
     lock: B,
-    permit: Key,
+    permit: Place,
 }
 
 impl<B: Lends> Slot<B> {
     #[inline]
-    pub(super) fn new(lock: B, permit: Key) -> Self {
+    pub(super) fn new(lock: B, permit: Place) -> Self {
         Self { lock, permit }
     }
 
@@ -65,18 +81,20 @@ impl<B: Lends> Slot<B> {
         }
     }
 
+    fn look_at<T>(&self, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.shared().core.look_at(self.permit, look)
+    }
+
     fn holder(&self) -> Holder {
-        let holder = |held: &Held| held.holder.clone();
-        let found = self.shared().permits.look_at(self.permit, holder);
-        // Never: the permit is ours until it is dropped.
-        found.unwrap_or_else(|| Holder::from(""))
+        let found = self.look_at(|held| held.holder.clone());
+        // Never: the record is there until the permit is given back.
+        found.unwrap_or(Holder::Anonymous(0))
     }
 
     pub(super) fn held_for(&self) -> Duration {
         let now = time::now();
-        let held_for = |held: &Held| now.since(held.since);
-        let found = self.shared().permits.look_at(self.permit, held_for);
-        found.unwrap_or_default()
+        self.look_at(|held| now.since(held.since))
+            .unwrap_or_default()
     }
 }
 
@@ -106,6 +124,12 @@ macro_rules! guard {
                 self.0.shared().name()
             }
 
+            /// How many permits these are.
+            #[must_use]
+            pub fn permits(&self) -> usize {
+                self.0.permit.permits() as usize
+            }
+
             /// For how long the permit has been held.
             #[must_use]
             pub fn held_for(&self) -> Duration {
@@ -127,8 +151,8 @@ macro_rules! guard {
 guard! {
     /// A permit of a [`ResourceLock`], given back when dropped.
     ///
-    /// It counts as held by the task that acquired it: should that task, under the same holder id, wait for
-    /// something that cannot become free before this guard is dropped, it is told so at once. A guard that
+    /// It counts as held by the task that acquired it: if that task, under the same holder id, waits for
+    /// something that cannot become free before this guard is dropped, that is a deadlock. A guard that
     /// is going to be handed to another task should be an [`OwnedResourceGuard`].
     ResourceGuard<'a> over &'a ResourceLock
 }

@@ -120,27 +120,32 @@
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod acquire;
 mod alarm;
+mod builder;
 mod config;
+mod core;
 mod graph;
 mod guard;
 mod handle;
-mod list;
-mod permits;
-mod queue;
+mod owner;
+mod poll_ready;
+mod records;
 mod request;
+mod run;
 mod service;
 mod snapshot;
-mod state;
 #[cfg(test)]
 mod tests;
+mod wait;
+mod word;
 
-pub use crate::call::Holder;
+pub use crate::call::{Here, Holder};
 pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
-pub use config::{ContentionConfig, OnDeadlock, ResourceLockBuilder};
+pub use builder::ResourceLockBuilder;
+pub use config::{ContentionConfig, OnDeadlock};
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
-pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
+pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil, WeighedBy};
 #[cfg(feature = "http")]
 pub(crate) use service::CallPermit;
 pub use service::{ContentionFuture, ContentionLayer, ContentionService};

@@ -12,6 +12,12 @@ pub trait RequestHolder<Req> {
 
     /// Until when the caller can use a permit.
     fn deadline(&self, request: &Req) -> Option<Deadline>;
+
+    /// How many permits the call takes.
+    fn weight(&self, request: &Req) -> usize {
+        let _ = request;
+        1
+    }
 }
 
 /// Takes the [workflow](crate::workflow) of the task as the holder: the default.
@@ -48,6 +54,10 @@ where
     fn deadline(&self, request: &Req) -> Option<Deadline> {
         self.rest.deadline(request)
     }
+
+    fn weight(&self, request: &Req) -> usize {
+        self.rest.weight(request)
+    }
 }
 
 /// Takes the deadline from the request. See `deadline_from` on the layer.
@@ -68,6 +78,41 @@ where
 
     fn deadline(&self, request: &Req) -> Option<Deadline> {
         (self.deadline)(request)
+    }
+
+    fn weight(&self, request: &Req) -> usize {
+        self.rest.weight(request)
+    }
+}
+
+/// Takes from the request how many permits its call needs. See `weight` on the layer.
+#[derive(Clone, Copy)]
+pub struct WeighedBy<F, H> {
+    pub(super) weight: F,
+    pub(super) rest: H,
+}
+
+impl<Req, F, H> RequestHolder<Req> for WeighedBy<F, H>
+where
+    F: Fn(&Req) -> usize,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        self.rest.holder(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+
+    fn weight(&self, request: &Req) -> usize {
+        (self.weight)(request).max(1)
+    }
+}
+
+impl<F, H> fmt::Debug for WeighedBy<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeighedBy")
     }
 }
 

@@ -15,14 +15,14 @@ use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
-use super::queue::{Asker, Patience};
-use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
+use super::poll_ready::InPollReady;
+use super::request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil, WeighedBy};
+use super::wait::{Ask, Asker, Patience, Timeout, refuse_at_once, take_free};
 use crate::call::Holder;
 use crate::call::context::Frame;
 use crate::call::deadline::Deadline;
 use crate::call::workflow;
-use crate::error::Rejection;
-use crate::error::{Answer, AsError, RejectWith};
+use crate::error::{Answer, AsError, Contended, RejectWith, Rejection};
 use crate::util::accessors::inner_service;
 use crate::util::sharded::ArcShard;
 
@@ -33,7 +33,16 @@ pub struct ContentionLayer<L, H = AmbientHolder, A = AsError> {
     lock: ResourceLock,
     requests: H,
     answer: A,
+    in_poll_ready: bool,
     _leaf: PhantomData<fn() -> L>,
+}
+
+impl ResourceLock {
+    /// A layer whose calls each take a permit. `L` is the service's own error, and inferred.
+    #[must_use]
+    pub fn layer<L>(&self) -> ContentionLayer<L> {
+        ContentionLayer::new(self.clone())
+    }
 }
 
 impl<L> ContentionLayer<L> {
@@ -44,6 +53,7 @@ impl<L> ContentionLayer<L> {
             lock,
             requests: AmbientHolder,
             answer: AsError,
+            in_poll_ready: false,
             _leaf: PhantomData,
         }
     }
@@ -70,6 +80,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
                 rest: self.requests,
             },
             answer: self.answer,
+            in_poll_ready: self.in_poll_ready,
             _leaf: PhantomData,
         }
     }
@@ -87,8 +98,43 @@ impl<L, H, A> ContentionLayer<L, H, A> {
                 rest: self.requests,
             },
             answer: self.answer,
+            in_poll_ready: self.in_poll_ready,
             _leaf: PhantomData,
         }
+    }
+
+    /// Takes from the request how many permits its call needs: a heavy query takes four connections' worth. 0 is taken for
+    /// 1. A call that needs more than the lock has is refused at once with
+    /// [`ContendedReason::ExceedsCapacity`](crate::ContendedReason::ExceedsCapacity). One that waits for many is not
+    /// overtaken by those that come later and need few.
+    #[must_use]
+    pub fn weight<Req, F: Fn(&Req) -> usize>(
+        self,
+        weight: F,
+    ) -> ContentionLayer<L, WeighedBy<F, H>, A> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: WeighedBy {
+                weight,
+                rest: self.requests,
+            },
+            answer: self.answer,
+            in_poll_ready: self.in_poll_ready,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Takes the permit in `poll_ready`, which is pending until there is one: back-pressure for what asks whether a
+    /// service is ready, as `Buffer`, `call_all` and `load_shed` do.
+    ///
+    /// The request is not known yet, so the holder is the [workflow] of the task or nobody in particular, the weight is 1,
+    /// and a deadline of the request does not count. A wait that ends without a permit makes the service ready, and the
+    /// call is refused. A service that is ready and not called keeps its permit until it is called or dropped; its clones
+    /// start without one.
+    #[must_use]
+    pub fn permit_in_poll_ready(mut self) -> Self {
+        self.in_poll_ready = true;
+        self
     }
 
     /// Answers a call that got no permit with a response instead of an error: the error type of the service
@@ -102,6 +148,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
             lock: self.lock,
             requests: self.requests,
             answer: RejectWith(respond),
+            in_poll_ready: self.in_poll_ready,
             _leaf: PhantomData,
         }
     }
@@ -113,6 +160,7 @@ impl<L, H: Clone, A: Clone> Clone for ContentionLayer<L, H, A> {
             lock: self.lock.clone(),
             requests: self.requests.clone(),
             answer: self.answer.clone(),
+            in_poll_ready: self.in_poll_ready,
             _leaf: PhantomData,
         }
     }
@@ -135,6 +183,7 @@ impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionLayer<L, H, A> {
             lock: self.lock.clone(),
             requests: self.requests.clone(),
             answer: self.answer.clone(),
+            in_poll_ready: self.in_poll_ready.then(InPollReady::default),
             _leaf: PhantomData,
         }
     }
@@ -153,6 +202,8 @@ pub struct ContentionService<S, L, H = AmbientHolder, A = AsError> {
     lock: ResourceLock,
     requests: H,
     answer: A,
+    /// What `poll_ready` has taken, if it is to take permits.
+    in_poll_ready: Option<InPollReady>,
     _leaf: PhantomData<fn() -> L>,
 }
 
@@ -173,6 +224,8 @@ impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionService<S, L, H, A> {
             lock: self.lock.clone(),
             requests: self.requests.clone(),
             answer: self.answer.clone(),
+            // It starts without a permit.
+            in_poll_ready: self.in_poll_ready.as_ref().map(|_| InPollReady::default()),
             _leaf: PhantomData,
         }
     }
@@ -199,26 +252,37 @@ where
     type Future = ContentionFuture<S, Req, L, A>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner
-            .poll_ready(cx)
-            .map_err(|error| self.answer.error(error))
+        if let Some(permit) = &mut self.in_poll_ready {
+            ready!(permit.poll(&self.lock, cx));
+        }
+        let ready = ready!(self.inner.poll_ready(cx));
+        if let (Some(permit), Err(_)) = (&mut self.in_poll_ready, &ready) {
+            permit.forget();
+        }
+        Poll::Ready(ready.map_err(|error| self.answer.error(error)))
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if let Some(permit) = &mut self.in_poll_ready {
+            return match permit.take(&self.lock) {
+                Ok(slot) => self.call_with(slot, request),
+                Err(contended) => self.refused(contended),
+            };
+        }
+        let weight = self.requests.weight(&request);
+        // Before there is a permit: what takes it from the request is somebody else's code, and may panic.
         let holder = self
             .requests
             .holder(&request)
             .or_else(workflow::current)
             .unwrap_or_else(Holder::anonymous);
-        match self.lock.shared.take_free(&holder) {
-            Some(permit) => {
+        match take_free(&self.lock.shared, holder, weight) {
+            Ok(permit) => {
                 let slot = Slot::new(self.lock.shared.mine(), permit);
-                let mut frame = Frame::default();
-                let state = State::call(slot, &mut frame, || self.inner.call(request));
-                self.future(state, frame)
+                self.call_with(slot, request)
             }
-            None => self.queue(holder, request),
+            Err(holder) => self.queue(holder, weight, request),
         }
     }
 }
@@ -242,23 +306,60 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
         }
     }
 
+    #[inline(always)]
+    fn call_with<Req>(
+        &mut self,
+        slot: Slot<ArcShard<Shared>>,
+        request: Req,
+    ) -> ContentionFuture<S, Req, L, A>
+    where
+        S: Service<Req>,
+    {
+        let mut frame = Frame::default();
+        let state = State::call(slot, &mut frame, || self.inner.call(request));
+        self.future(state, frame)
+    }
+
+    #[inline(never)]
+    fn refused<Req>(&self, contended: Contended) -> ContentionFuture<S, Req, L, A>
+    where
+        S: Service<Req>,
+    {
+        let state = State::Refused(Some(contended));
+        self.future(state, Frame::default())
+    }
+
     /// Apart from the way of a call that finds a free permit, so that that one is short.
     #[inline(never)]
-    fn queue<Req>(&mut self, holder: Holder, request: Req) -> ContentionFuture<S, Req, L, A>
+    fn queue<Req>(
+        &mut self,
+        holder: Holder,
+        weight: usize,
+        request: Req,
+    ) -> ContentionFuture<S, Req, L, A>
     where
         S: Service<Req> + Clone,
         H: RequestHolder<Req>,
     {
-        let patience = Patience {
-            timeout: self.lock.config().timeout(),
-            deadline: self.requests.deadline(&request),
+        let ask = Ask {
+            holder,
+            asker: Asker::Call,
+            permits: weight,
+            patience: Patience {
+                timeout: Timeout::OfTheLock,
+                deadline: self.requests.deadline(&request),
+            },
         };
         let lock = self.lock.shared.mine();
+        let ask = match refuse_at_once(&lock, ask) {
+            Ok(ask) => ask,
+            Err(contended) => return self.refused(contended),
+        };
         // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
         // wait for in vain: it goes, and the place is free while the call waits.
         self.inner = self.inner.clone();
         let state = State::Waiting {
-            wait: Box::pin(Waiting::new(lock, holder, Asker::Call, patience)),
+            wait: Box::pin(Waiting::new(lock, ask)),
             next: Some((self.inner.clone(), request)),
         };
         self.future(state, Frame::default())
@@ -281,6 +382,8 @@ pub struct ContentionFuture<S: Service<Req>, Req, L, A = AsError> {
 
 #[pin_project(project = StateProj)]
 enum State<S, Req, F> {
+    /// Without a wait.
+    Refused(Option<Contended>),
     /// For a permit.
     Waiting {
         /// In a box of its own: a call that finds a free permit is not to carry the room for a wait.
@@ -367,7 +470,7 @@ where
     fn take_slot(self: Pin<&mut Self>) -> Option<Slot<ArcShard<Shared>>> {
         match self.project().state.project() {
             StateProj::Calling { slot, .. } => slot.take(),
-            StateProj::Waiting { .. } | StateProj::Readying { .. } => None,
+            StateProj::Refused(_) | StateProj::Waiting { .. } | StateProj::Readying { .. } => None,
         }
     }
 
@@ -380,6 +483,12 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
+                StateProj::Refused(contended) => {
+                    let Some(contended) = contended.take() else {
+                        panic!("`ContentionFuture` polled after completion");
+                    };
+                    return Poll::Ready(this.answer.refuse(contended.into()));
+                }
                 StateProj::Waiting { wait, next } => match ready!(wait.as_mut().poll(cx)) {
                     Ok(slot) => {
                         let (next, slot) = (next.take(), Some(slot));
@@ -432,6 +541,7 @@ where
 impl<S: Service<Req>, Req, L, A> fmt::Debug for ContentionFuture<S, Req, L, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
+            State::Refused(_) => "refused",
             State::Waiting { .. } => "waiting",
             State::Readying { .. } => "readying",
             State::Calling { .. } => "calling",

@@ -1,12 +1,14 @@
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
-use super::permits::All;
+use super::handle::ResourceLock;
 use crate::call::Holder;
-use crate::error::HolderInfo;
+use crate::error::{HolderInfo, Look};
 use crate::util::histogram::DurationSummary;
-use crate::util::time::Tick;
+use crate::util::time;
+
+/// So many holders and waiters are named: to name all of a hundred thousand would keep callers waiting.
+const MOST: usize = 100;
 
 /// A resource lock at one moment.
 #[derive(Clone, Debug)]
@@ -21,9 +23,11 @@ pub struct ResourceSnapshot {
     pub in_use: usize,
     /// How many wait.
     pub waiting: usize,
-    /// Who has a permit, the longest first: one entry for each permit, also where a holder has several.
+    /// Whether it was closed.
+    pub closed: bool,
+    /// Who has permits, the longest first, at most 100: one entry for each acquisition, also where a holder has several.
     pub holders: Vec<HolderInfo>,
-    /// Who waits, the next first.
+    /// Who waits, the next first, at most 100.
     pub waiters: Vec<WaiterInfo>,
     /// What has been counted since the lock was made, or its statistics were reset.
     pub stats: ResourceStats,
@@ -62,8 +66,9 @@ pub struct ResourceStats {
     pub rejected: u64,
     /// Waits that were refused because they could never have ended.
     pub deadlocks: u64,
-    /// The most permits in use at once. Of a lock with many, which are kept apart for groups of threads, an upper
-    /// bound: the most of each group, added up.
+    /// Waits that were refused because the lock was closed, or had too few permits after a cut.
+    pub closed: u64,
+    /// The most permits in use at once, exactly.
     pub peak_in_use: usize,
     /// The most waiters at once.
     pub peak_waiting: usize,
@@ -71,46 +76,77 @@ pub struct ResourceStats {
     pub wait: DurationSummary,
     /// Time held, of permits that have been given back.
     pub hold: DurationSummary,
+    /// The mean time for which permits were held that came back in the last 30 to 60 seconds; before that, since the
+    /// beginning. `None` if none has come back yet.
+    pub recent_mean_hold: Option<Duration>,
 }
 
-impl ResourceSnapshot {
-    pub(super) fn new(name: &Arc<str>, all: All<'_, Waker>, now: Tick) -> Self {
-        let stats = all.stats();
-        let capacity = all.capacity();
-        let in_use = all.in_use();
-        let waiting = all.queue().waiting();
-        let holders = all.holders(usize::MAX, now);
-        let waiters = all.queue().queue().map(|(holder, since)| WaiterInfo {
-            holder: holder.clone(),
-            waiting_for: now.since(since),
-        });
-        let waiters = waiters.collect();
-        // Quantiles are worked out when nobody waits for it.
-        drop(all);
+impl ResourceLock {
+    /// What there is to know: counts are exact, and of holders and waiters the first 100 are named.
+    ///
+    /// The shards of a lock are looked at one after the other, so that no caller waits long: what happens meanwhile may
+    /// show in one figure and not yet in another.
+    #[must_use]
+    pub fn snapshot(&self) -> ResourceSnapshot {
+        let now = time::now();
+        self.shared.report_long_holds(now);
+        let core = &self.shared.core;
+        let counts = core.counts();
+        let rejected = core.refused() + counts.queue_full;
+        let seen = core.seen();
+        let waiters = core.waiters(MOST, now).into_iter();
+        let ended = counts.timeouts + counts.abandoned + counts.deadlocks + counts.closed;
+        let attempts = counts.at_once + counts.queued + rejected;
+        let contentions = counts.contended + rejected;
         // After a reset, what began before it may end after it.
-        let attempts = stats.attempts.max(stats.contentions).max(1);
-        Self {
-            name: Arc::clone(name),
-            capacity,
-            in_use,
-            waiting,
-            holders,
-            waiters,
+        let share_of = attempts.max(contentions).max(ended).max(1);
+        ResourceSnapshot {
+            name: Arc::clone(self.shared.name()),
+            capacity: seen.capacity() as usize,
+            in_use: seen.in_use() as usize,
+            waiting: core.waiting(),
+            closed: seen.is_closed(),
+            holders: core.holders(MOST, now),
+            waiters: waiters
+                .map(|(holder, waiting_for)| WaiterInfo {
+                    holder,
+                    waiting_for,
+                })
+                .collect(),
             stats: ResourceStats {
-                attempts: stats.attempts,
-                acquisitions: stats.acquisitions,
-                contentions: stats.contentions,
-                contention_rate: stats.contentions as f64 / attempts as f64,
-                timeouts: stats.timeouts,
-                abandoned: stats.abandoned,
-                rejected: stats.rejected,
-                deadlocks: stats.deadlocks,
-                peak_in_use: stats.peak_in_use,
-                peak_waiting: stats.peak_waiting,
-                wait: stats.wait.summary(),
-                hold: stats.hold.summary(),
+                attempts,
+                acquisitions: counts.at_once + counts.granted,
+                contentions,
+                contention_rate: contentions as f64 / share_of as f64,
+                timeouts: counts.timeouts,
+                abandoned: counts.abandoned,
+                rejected,
+                deadlocks: counts.deadlocks,
+                closed: counts.closed,
+                peak_in_use: core.peak_in_use() as usize,
+                peak_waiting: counts.peak_waiting as usize,
+                wait: counts.wait.summary(),
+                hold: counts.hold.summary(),
+                recent_mean_hold: core.mean_hold(now),
             },
         }
+    }
+
+    /// Who waits for whom here: an edge from each of the first 100 waiters to each of the 16 longest holders.
+    #[must_use]
+    pub fn wait_edges(&self) -> Vec<WaitEdge> {
+        let now = time::now();
+        let core = &self.shared.core;
+        let holders = core.holders(HolderInfo::MOST_NAMED, now);
+        let waiters = core.waiters(MOST, now);
+        let edges = waiters.iter().flat_map(|(waiter, _)| {
+            holders.iter().map(|it| WaitEdge {
+                waiter: waiter.clone(),
+                resource: Arc::clone(self.shared.name()),
+                holder: it.holder.clone(),
+            })
+        });
+        edges.collect()
     }
 }
 

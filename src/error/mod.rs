@@ -19,7 +19,7 @@ pub(crate) use circuit_open::{Refusal, Trip};
 pub(crate) use config_change::config_change;
 pub use config_change::{ConfigChange, SettingChange};
 pub use contended::{Contended, ContendedReason, CycleStep, HolderInfo};
-pub(crate) use contended::{ContentionFacts, write_more};
+pub(crate) use contended::{LockView, Look, write_more};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
 pub(crate) use find::Found;

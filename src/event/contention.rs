@@ -83,6 +83,21 @@ pub enum ContentionEvent {
         /// Whether it has given the permit back by now.
         released: bool,
     },
+    /// A waiter was granted a permit and has not run since, for `contention_threshold`: its future is not polled, and
+    /// everybody behind it waits. (`WARN`)
+    #[non_exhaustive]
+    NotPolled {
+        /// Whose wait it is.
+        holder: Holder,
+        /// For how long it has had the permit.
+        granted_for: Duration,
+    },
+    /// The lock was closed. (`INFO`)
+    #[non_exhaustive]
+    Closed {
+        /// How many permits were still in use.
+        in_use: usize,
+    },
     /// The number of permits was changed. (`INFO`)
     #[non_exhaustive]
     CapacityChanged {
@@ -104,6 +119,8 @@ impl ContentionEvent {
             Self::Busy { .. } => "busy",
             Self::Deadlock { .. } => "deadlock",
             Self::LongHold { .. } => "long_hold",
+            Self::NotPolled { .. } => "not_polled",
+            Self::Closed { .. } => "closed",
             Self::CapacityChanged { .. } => "capacity_changed",
         }
     }
@@ -115,6 +132,14 @@ fn write_holders(f: &mut fmt::Formatter<'_>, holders: &[HolderInfo]) -> fmt::Res
         write!(f, "{}{info}", if i == 0 { ", held by " } else { ", " })?;
     }
     write_more(f, holders.len())
+}
+
+fn write_cycle(f: &mut fmt::Formatter<'_>, holder: &Holder, cycle: &[CycleStep]) -> fmt::Result {
+    write!(f, "deadlock:")?;
+    for CycleStep { holder, waits_for } in cycle {
+        write!(f, " `{holder}` waits for `{waits_for}`, held by")?;
+    }
+    write!(f, " `{holder}`")
 }
 
 impl fmt::Display for ContentionEvent {
@@ -132,9 +157,7 @@ impl fmt::Display for ContentionEvent {
                 )?;
                 write_holders(f, holders)
             }
-            Self::Acquired { holder, waited } => {
-                write!(f, "`{holder}` got it after {waited:.3?}")
-            }
+            Self::Acquired { holder, waited } => write!(f, "`{holder}` got it after {waited:.3?}"),
             Self::TimedOut {
                 holder,
                 waited,
@@ -153,17 +176,7 @@ impl fmt::Display for ContentionEvent {
                 queue_length,
             } => write!(f, "`{holder}` was refused: {queue_length} are waiting"),
             Self::Busy { holder } => write!(f, "`{holder}` was refused: it is busy"),
-            Self::Deadlock { holder, cycle } => {
-                write!(f, "deadlock:")?;
-                for step in cycle {
-                    write!(
-                        f,
-                        " `{}` waits for `{}`, held by",
-                        step.holder, step.waits_for
-                    )?;
-                }
-                write!(f, " `{holder}`")
-            }
+            Self::Deadlock { holder, cycle } => write_cycle(f, holder, cycle),
             Self::LongHold {
                 holder,
                 held_for,
@@ -172,6 +185,14 @@ impl fmt::Display for ContentionEvent {
                 let tense = if *released { "held" } else { "has held" };
                 write!(f, "`{holder}` {tense} it for {held_for:.3?}")
             }
+            Self::NotPolled {
+                holder,
+                granted_for,
+            } => write!(
+                f,
+                "`{holder}` was granted it {granted_for:.3?} ago and has not been polled since"
+            ),
+            Self::Closed { in_use } => write!(f, "closed, {in_use} in use"),
             Self::CapacityChanged { from, to } => write!(f, "capacity {from} -> {to}"),
         }
     }

@@ -86,6 +86,10 @@ impl Funnel {
         }
     }
 
+    pub(crate) fn has_observers(&self) -> bool {
+        !self.observers.is_empty()
+    }
+
     /// Whether anybody listens to what happens call by call.
     pub(crate) fn hears_details(&self) -> bool {
         !self.observers.is_empty() || log::logs_details()

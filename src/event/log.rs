@@ -129,6 +129,15 @@ fn contention(name: &str, event: &ContentionEvent) {
         } => {
             warn!(target: TARGET, resource = name, %holder, ?held_for, released, "a resource is held for long");
         }
+        ContentionEvent::NotPolled {
+            holder,
+            granted_for,
+        } => {
+            warn!(target: TARGET, resource = name, %holder, ?granted_for, "a waiter was granted a permit and is not polled");
+        }
+        ContentionEvent::Closed { in_use } => {
+            info!(target: TARGET, resource = name, in_use, "closed");
+        }
         ContentionEvent::CapacityChanged { from, to } => {
             info!(target: TARGET, resource = name, from, to, "capacity changed");
         }

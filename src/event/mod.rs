@@ -78,6 +78,8 @@ impl Event {
                 ContentionEvent::Contended { .. }
                 | ContentionEvent::Deadlock { .. }
                 | ContentionEvent::LongHold { .. }
+                | ContentionEvent::NotPolled { .. }
+                | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. } => false,
             },
         }

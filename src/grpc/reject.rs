@@ -38,6 +38,10 @@ impl From<Rejection> for Status {
             Rejection::CircuitOpen(_) => (Code::Unavailable, later),
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
+                ContendedReason::Closed => (Code::Unavailable, None),
+                ContendedReason::ExceedsCapacity { .. } => {
+                    (Code::ResourceExhausted, Some(Pushback::Never))
+                }
                 ContendedReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
                 ContendedReason::Busy | ContendedReason::TimedOut | ContendedReason::QueueFull => {
                     (Code::ResourceExhausted, later)
@@ -68,6 +72,8 @@ fn message(rejection: &Rejection) -> String {
             ContendedReason::DeadlineExceeded => "was busy until the deadline",
             ContendedReason::QueueFull => "is busy, and enough are waiting for it",
             ContendedReason::Deadlock(_) => "could never be had: deadlock",
+            ContendedReason::Closed => "was closed",
+            ContendedReason::ExceedsCapacity { .. } => "has fewer permits than were asked for",
         },
     };
     format!("resource `{name}` {why}")

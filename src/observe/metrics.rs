@@ -156,6 +156,8 @@ impl Observer for Metrics {
                 | ContentionEvent::Busy { .. }
                 | ContentionEvent::Deadlock { .. }
                 | ContentionEvent::LongHold { .. }
+                | ContentionEvent::NotPolled { .. }
+                | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
             ) => {}
         }

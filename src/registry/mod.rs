@@ -615,7 +615,7 @@ mod tests {
         let registry = Registry::new();
         let lock = registry.resource_lock("db");
         assert!(!registry.remove_if_idle("db"), "a handle is out");
-        let permit = lock.try_acquire_owned("job").unwrap();
+        let permit = lock.acquire("job").owned().now().unwrap();
         drop(lock);
         assert!(!registry.remove_if_idle("db"), "a permit is out");
         drop(permit);

@@ -1,9 +1,9 @@
-//! How long things took, in constant memory.
+//! How long things took, in bounded memory.
 //!
-//! Eight buckets for each power of two, from a microsecond to some nineteen hours: 280 counters, about
-//! 2 KiB. A quantile is exact to the bucket: at most an eighth above the true value, and never below it.
-//! A general histogram crate was looked at and is too large to have two of them in each of thousands of
-//! named locks.
+//! Eight buckets for each power of two, from a microsecond to some nineteen hours. Only the powers of two between the
+//! shortest and the longest time are in memory: 64 bytes each, at most 35 of them. A quantile is exact to the bucket: at
+//! most an eighth above the true value, and never below it. A general histogram crate was looked at and is too large to
+//! have two of them in each of thousands of named locks.
 
 use std::time::Duration;
 
@@ -13,12 +13,15 @@ const PER_OCTAVE: usize = 8;
 const HIGHEST_BIT: usize = 36;
 const BUCKETS: usize = (HIGHEST_BIT - 1) * PER_OCTAVE;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Histogram {
-    /// None before the first time that is longer than zero.
-    counts: Option<Box<[u64; BUCKETS]>>,
+    /// The buckets of the octaves that are in memory.
+    octaves: Vec<[u64; PER_OCTAVE]>,
+    /// The number of the first of them.
+    first: usize,
     zeros: u64,
-    count: u64,
+    /// How many were longer than zero.
+    others: u64,
     sum_nanos: u128,
     max: Duration,
 }
@@ -38,6 +41,8 @@ pub struct DurationSummary {
     pub p50: Duration,
     /// Nine in ten took no longer.
     pub p90: Duration,
+    /// Ninety-five in a hundred took no longer.
+    pub p95: Duration,
     /// Ninety-nine in a hundred took no longer.
     pub p99: Duration,
 }
@@ -66,57 +71,77 @@ fn upper_edge(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    pub(crate) fn new() -> Self {
-        Self {
-            counts: None,
-            zeros: 0,
-            count: 0,
-            sum_nanos: 0,
-            max: Duration::ZERO,
-        }
-    }
-
     pub(crate) fn record(&mut self, duration: Duration) {
         let nanos = nanos(duration);
-        let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
-        counts[bucket_of(nanos / 1_000)] += 1;
-        self.count += 1;
+        self.count(bucket_of(nanos / 1_000), 1);
+        self.others += 1;
         self.sum_nanos += u128::from(nanos);
         self.max = self.max.max(duration);
     }
 
     /// What took no time at all.
+    #[inline]
     pub(crate) fn record_zero(&mut self) {
         self.zeros += 1;
-        self.count += 1;
+    }
+
+    #[inline]
+    fn count(&mut self, bucket: usize, times: u64) {
+        let (octave, within) = (bucket / PER_OCTAVE, bucket % PER_OCTAVE);
+        let known = octave.checked_sub(self.first);
+        match known.and_then(|at| self.octaves.get_mut(at)) {
+            Some(buckets) => buckets[within] += times,
+            None => self.widen(octave)[within] += times,
+        }
+    }
+
+    /// Makes room for an octave, and for those between it and the ones that are there.
+    #[cold]
+    fn widen(&mut self, octave: usize) -> &mut [u64; PER_OCTAVE] {
+        const EMPTY: [u64; PER_OCTAVE] = [0; PER_OCTAVE];
+        if self.octaves.is_empty() {
+            self.first = octave;
+        }
+        if let Some(below) = self.first.checked_sub(octave) {
+            self.octaves.reserve_exact(below.max(1));
+            self.octaves.splice(0..0, std::iter::repeat_n(EMPTY, below));
+            self.first = octave;
+        }
+        let at = octave - self.first;
+        if at >= self.octaves.len() {
+            self.octaves.reserve_exact(at + 1 - self.octaves.len());
+            self.octaves.resize(at + 1, EMPTY);
+        }
+        &mut self.octaves[at]
+    }
+
+    /// Each bucket that is in memory, by its number.
+    fn buckets(&self) -> impl Iterator<Item = (usize, u64)> {
+        let all = self.octaves.iter().flatten().copied();
+        (self.first * PER_OCTAVE..).zip(all)
     }
 
     /// Adds what was recorded elsewhere.
     pub(crate) fn add(&mut self, other: &Self) {
-        if let Some(others) = &other.counts {
-            let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
-            for (count, other) in counts.iter_mut().zip(others.iter()) {
-                *count += other;
-            }
+        for (bucket, times) in other.buckets().filter(|(_, times)| *times > 0) {
+            self.count(bucket, times);
         }
         self.zeros += other.zeros;
-        self.count += other.count;
+        self.others += other.others;
         self.sum_nanos += other.sum_nanos;
         self.max = self.max.max(other.max);
     }
 
-    /// How many there were, and their sum in nanoseconds.
-    pub(crate) fn total(&self) -> (u64, u128) {
-        (self.count, self.sum_nanos)
-    }
-
     fn quantile(&self, share: f64) -> Duration {
-        let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
-        let counts = self.counts.as_deref().unwrap_or(&[0; BUCKETS]);
-        // Zeros are in the first bucket.
+        let count = self.zeros + self.others;
+        let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
         let mut seen = self.zeros;
-        for (bucket, count) in counts.iter().enumerate() {
-            seen += count;
+        if seen >= rank {
+            // What took no time is in the first bucket.
+            return Duration::from_nanos(999).min(self.max);
+        }
+        for (bucket, times) in self.buckets() {
+            seen += times;
             if seen >= rank {
                 // The last bucket has no upper edge but the maximum.
                 let edge = match bucket {
@@ -130,16 +155,18 @@ impl Histogram {
     }
 
     pub(crate) fn summary(&self) -> DurationSummary {
-        if self.count == 0 {
+        let count = self.zeros + self.others;
+        if count == 0 {
             return DurationSummary::default();
         }
-        let mean = self.sum_nanos / u128::from(self.count);
+        let mean = self.sum_nanos / u128::from(count);
         DurationSummary {
-            count: self.count,
+            count,
             mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),
             max: self.max,
             p50: self.quantile(0.5),
             p90: self.quantile(0.9),
+            p95: self.quantile(0.95),
             p99: self.quantile(0.99),
         }
     }
@@ -154,7 +181,7 @@ mod tests {
     #[test]
     fn a_zero_is_recorded_as_any_other_time_is() {
         for others in [&[][..], &[3, 900, 1_000_000]] {
-            let [mut zeros, mut times] = [Histogram::new(), Histogram::new()];
+            let [mut zeros, mut times] = [Histogram::default(), Histogram::default()];
             for nanos in others {
                 zeros.record(Duration::from_nanos(*nanos));
                 times.record(Duration::from_nanos(*nanos));
@@ -169,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_was_recorded_in_two_places_adds_up_to_what_one_would_have_recorded() {
-        let [mut one, mut left, mut right] = [(); 3].map(|()| Histogram::new());
+        let [mut one, mut left, mut right] = [(); 3].map(|()| Histogram::default());
         for (nth, nanos) in [0, 7, 1_000, 55_000, 1 << 40, 3].into_iter().enumerate() {
             let time = Duration::from_nanos(nanos);
             one.record(time);
@@ -177,7 +204,7 @@ mod tests {
         }
         left.record_zero();
         one.record_zero();
-        let mut sum = Histogram::new();
+        let mut sum = Histogram::default();
         sum.add(&left);
         sum.add(&right);
         assert_eq!(sum.summary(), one.summary());
@@ -194,13 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn times_that_are_alike_take_a_cache_line_and_all_times_together_some_two_kibibytes() {
+        let mut histogram = Histogram::default();
+        for micros in 1_024..2_047 {
+            histogram.record(Duration::from_micros(micros));
+        }
+        assert_eq!(histogram.octaves.capacity(), 1);
+        for shift in 0..64 {
+            histogram.record(Duration::from_nanos(1 << shift));
+        }
+        assert_eq!(histogram.octaves.capacity(), BUCKETS / PER_OCTAVE);
+    }
+
+    #[test]
     fn nothing_recorded_is_all_zero() {
-        assert_eq!(Histogram::new().summary(), DurationSummary::default());
+        assert_eq!(Histogram::default().summary(), DurationSummary::default());
     }
 
     #[test]
     fn the_mean_is_that_of_the_values_and_not_of_the_buckets() {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         for micros in [1_001, 2_003, 9_002] {
             histogram.record(Duration::from_micros(micros));
         }
@@ -210,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_quantile_is_not_below_times_that_are_no_whole_microseconds() {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         for nanos in [700, 5_999, 900_000] {
             histogram.record(Duration::from_nanos(nanos));
         }
@@ -220,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_time_too_long_for_the_buckets_is_the_maximum() {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         histogram.record(Duration::MAX);
         assert_eq!(histogram.summary().p50, Duration::MAX);
     }
@@ -231,7 +271,7 @@ mod tests {
             mut micros in prop::collection::vec(0u64..1 << 36, 1..400),
             share in 0.01f64..1.0,
         ) {
-            let mut histogram = Histogram::new();
+            let mut histogram = Histogram::default();
             for micros in &micros {
                 histogram.record(Duration::from_micros(*micros));
             }

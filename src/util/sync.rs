@@ -2,11 +2,14 @@
 //! use this with a `sync` of their own.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::available_parallelism;
 
-pub(crate) use std::sync::atomic::AtomicU64;
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// So many waiters are granted their permits before their queue is unlocked: nobody else waits long for it.
+pub(crate) const GRANTS_AT_ONCE: u32 = 32;
 
 /// How many shards a counter has: as many as there are cores, rounded up to a power of two, at most 64.
 pub(crate) fn shard_count() -> usize {

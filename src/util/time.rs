@@ -48,6 +48,26 @@ pub(crate) fn wall_clock() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
+/// The scale of ticks as it goes on in real time, for threads that block: a paused tokio clock cannot wake a thread.
+pub(crate) struct RealClock {
+    start: Tick,
+    since: std::time::Instant,
+}
+
+impl RealClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
+    pub(crate) fn from_now() -> Self {
+        Self {
+            start: now(),
+            since: std::time::Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        self.start.after(self.since.elapsed())
+    }
+}
+
 /// Parks this thread for `duration` of real time: a paused tokio clock cannot wake a thread.
 #[expect(clippy::disallowed_methods, reason = "this is the file that asks")]
 pub(crate) fn park_for(duration: Duration) {

@@ -68,7 +68,7 @@ async fn calls_that_have_not_reached_the_service_say_nothing_of_it() {
             count.fetch_add(1, Ordering::SeqCst);
             async { Ok::<_, ApiError>(()) }
         }));
-    let batch_job = connection.acquire_owned("nightly-batch").await.unwrap();
+    let batch_job = connection.acquire("nightly-batch").owned().await.unwrap();
     let waiting: Vec<_> = (0..20)
         .map(|i| tokio::spawn(service.clone().oneshot(i)))
         .collect();
@@ -207,7 +207,7 @@ async fn a_probe_refused_further_in_gives_its_place_to_the_next() {
     breaker.open_for(SEC);
     advance(SEC).await;
     let taken: Vec<_> = (0..2u64)
-        .map(|i| pool.try_acquire_owned(i).unwrap())
+        .map(|i| pool.acquire(i).owned().now().unwrap())
         .collect();
     for i in 0..3 {
         let refused = service.clone().oneshot(i).await.unwrap_err();
@@ -221,7 +221,7 @@ async fn a_probe_refused_further_in_gives_its_place_to_the_next() {
     assert_eq!(breaker.state(), CircuitState::Closed);
     // And while it is closed, refusals of the pool are nobody's failure.
     let taken: Vec<_> = (0..2u64)
-        .map(|i| pool.try_acquire_owned(i).unwrap())
+        .map(|i| pool.acquire(i).owned().now().unwrap())
         .collect();
     for i in 0..100 {
         assert!(service.clone().oneshot(i).await.is_err());

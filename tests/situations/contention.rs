@@ -27,7 +27,7 @@ async fn who_gives_up_soon_is_no_deadlock_for_the_other() {
             let _ledger = ledger.acquire("job-a").await.unwrap();
             sleep(10 * MS).await;
             // The cache is a nicety: 50 ms, and no longer.
-            if let Ok(_cache) = cache.acquire_timeout("job-a", 50 * MS).await {
+            if let Ok(_cache) = cache.acquire("job-a").timeout(50 * MS).await {
                 sleep(10 * MS).await;
             }
             sleep(10 * MS).await;
@@ -85,7 +85,7 @@ async fn a_future_left_behind_by_select_does_not_hang_the_task_for_ever_and_is_n
         .contention_threshold(SEC)
         .build()
         .unwrap();
-    let background = lock.acquire_owned("background").await.unwrap();
+    let background = lock.acquire("background").owned().await.unwrap();
     tokio::spawn(async move {
         sleep(5 * SEC).await;
         drop(background);

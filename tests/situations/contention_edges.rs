@@ -13,7 +13,7 @@ async fn a_wait_that_gives_up_soon_is_not_stuck() {
     let gate = tokio::sync::Barrier::new(2);
     let one = a.run("one", || async {
         gate.wait().await;
-        let _o = b.acquire_timeout("one", SHORT).await;
+        let _o = b.acquire("one").timeout(SHORT).await;
         Unit::Ok(())
     });
     let two = b.run("two", || async {

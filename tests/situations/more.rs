@@ -18,7 +18,7 @@ struct Refused;
 async fn a_service_that_hangs_is_seen_although_another_branch_waits_for_a_lock() {
     let (prices, stock) = (CircuitBreaker::new("prices"), CircuitBreaker::new("stock"));
     let slot = ResourceLock::new("stock-slot");
-    let _batch = slot.acquire_owned("nightly-batch").await.unwrap();
+    let _batch = slot.acquire("nightly-batch").owned().await.unwrap();
     let ask_stock = ServiceBuilder::new()
         .layer(stock.layer())
         .layer(slot.layer())

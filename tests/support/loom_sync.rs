@@ -2,8 +2,10 @@
 
 pub(crate) use std::sync::{OnceLock, PoisonError};
 
-pub(crate) use loom::sync::atomic::AtomicU64;
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+pub(crate) const GRANTS_AT_ONCE: u32 = 1;
 
 loom::thread_local! {
     static NUMBER: std::cell::Cell<usize> = std::cell::Cell::new(0);

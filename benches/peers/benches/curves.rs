@@ -179,7 +179,7 @@ fn waiters(c: &mut Criterion) {
                 all(runtime, |n| {
                     let lock = lock.clone();
                     async move {
-                        let permit = lock.acquire_owned(n).await;
+                        let permit = lock.acquire(n).owned().await;
                         tokio::task::yield_now().await;
                         drop(permit);
                     }

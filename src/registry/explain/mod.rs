@@ -133,8 +133,8 @@ impl Describe for ResourceLock {
     fn describe(&self) -> LayerDescription {
         LayerDescription::Contention {
             name: self.name().into(),
-            capacity: self.config().max_concurrent(),
-            timeout: self.config().timeout(),
+            capacity: self.config().max_concurrent,
+            timeout: self.config().timeout,
         }
     }
 }

@@ -31,14 +31,26 @@ struct Hub<T> {
 /// What a call in flight holds.
 pub(crate) struct ArcShard<T>(Arc<Hold<T>>);
 
+/// What a shard points to.
 #[repr(C)]
-struct Hold<T> {
+pub(crate) struct Hold<T> {
     value: Arc<T>,
     // So that the counts of two allocations side by side are in different lines.
     _apart: [u64; 14],
 }
 
+impl<T> Hold<T> {
+    pub(crate) fn value(&self) -> &T {
+        &self.value
+    }
+}
+
 impl<T> ArcShard<T> {
+    /// For those who keep it under another type.
+    pub(crate) fn into_hold(self) -> Arc<Hold<T>> {
+        self.0
+    }
+
     fn new(value: &Arc<T>) -> Self {
         Self(Arc::new(Hold {
             value: Arc::clone(value),

@@ -1,0 +1,553 @@
+//! A lock: a word, a queue, and records in shards.
+//!
+//! ```text
+//!  take       swap the word while enough is free and nobody waits; record the holder in this thread's shard
+//!  enqueue    lock the queue; set QUEUED, or take after all; join the queue
+//!  release    remove the record; give back to the word; if QUEUED: lock the queue and grant to the first
+//! ```
+//!
+//! The queue is in the first shard, under its mutex. The other shards hold records only, never permits, and come into
+//! being when threads are seen to collide.
+//!
+//! 1. What the word says is in use is what was taken or granted and not given back. Only a cut of the capacity leaves it
+//!    above the capacity.
+//! 2. Whenever the first shard is unlocked, QUEUED is set if and only if somebody waits in it.
+//! 3. While QUEUED is set, only who has locked the first shard raises what is in use.
+//! 4. Whoever gives back under QUEUED grants afterwards, with the first shard locked: nobody waits beside free permits.
+//!    QUEUED is set by a read-modify-write that saw too few free. A release before it was seen; a release after it sees
+//!    QUEUED, and the first shard stays locked until the waiter has joined.
+//! 5. A record is made after its permits are taken, and removed before they are given back.
+//! 6. Only its owner removes an entry, so a place needs no generation.
+
+use std::sync::TryLockError;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use super::owner::Owner;
+use super::records::{Counts, EndedBy, Entry, GaveUp, Records, Stage};
+use super::word::{Asked, Seen, Word};
+use crate::call::Holder;
+use crate::error::HolderInfo;
+use crate::util::sharded::Sharded;
+use crate::util::sync::{AtomicU64, GRANTS_AT_ONCE, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::util::time::Tick;
+
+#[derive(Debug)]
+pub(super) struct Core {
+    word: CachePadded<Word>,
+    shards: Sharded<Shard>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    records: Mutex<Records>,
+    /// Refusals without a wait.
+    refused: AtomicU64,
+}
+
+/// Where the record of a permit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    shard: u32,
+    at: u32,
+    n: u32,
+}
+
+/// Why somebody who is ready to wait is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// So many wait already, and so many were refused for that before.
+    QueueFull {
+        waiting: u32,
+        earlier: u64,
+    },
+    Closed,
+    /// More were asked for than there are.
+    TooMany,
+}
+
+/// A wait at the moment at which it is looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// It was granted its permits after this time.
+    Permits(Duration),
+    Waits,
+    /// It will never be granted any.
+    Refused(Why, Duration),
+}
+
+/// What a release says.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) held_for: Duration,
+    /// Whose the permits were, if they were held for long.
+    pub(super) long: Option<Holder>,
+}
+
+/// Whom to wake when no lock is held: seldom more than one.
+#[derive(Debug, Default)]
+struct Wakes {
+    one: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakes {
+    #[inline]
+    fn push(&mut self, waker: Waker) {
+        match &self.one {
+            None => self.one = Some(waker),
+            Some(_) => self.more.push(waker),
+        }
+    }
+
+    #[inline]
+    fn wake(self) {
+        if let Some(waker) = self.one {
+            waker.wake();
+        }
+        self.more.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Place {
+    pub(super) fn permits(self) -> u32 {
+        self.n
+    }
+
+    /// A number that no other permit of the lock has at the same time.
+    pub(super) fn number(self) -> u32 {
+        self.shard << 25 | self.at & ((1 << 25) - 1)
+    }
+}
+
+impl Shard {
+    fn new() -> Self {
+        Self {
+            records: Mutex::new(Records::new()),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    pub(super) fn new(capacity: u32) -> Self {
+        Self {
+            word: CachePadded::new(Word::new(capacity)),
+            shards: Sharded::new(Shard::new()),
+        }
+    }
+
+    /// With a shard for each group of threads from the beginning.
+    #[cfg(test)]
+    pub(super) fn with_shards(capacity: u32) -> Self {
+        let core = Self::new(capacity);
+        core.shards.grow(Shard::new);
+        core
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Records> {
+        self.shards.at(0).lock()
+    }
+
+    fn shard(&self, place: Place) -> &Shard {
+        self.shards.at(place.shard as usize)
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        self.word.look()
+    }
+
+    /// `n` permits, if they are free and nobody waits. The holder is made and the clock read only then.
+    #[inline]
+    pub(super) fn take(
+        &self,
+        n: u32,
+        now: impl FnOnce() -> Tick,
+        holder: impl FnOnce() -> (Holder, Owner),
+    ) -> Result<Place, Seen> {
+        self.word.take(n)?;
+        let (holder, now) = (holder(), now());
+        let (number, shard) = self.shards.mine_numbered();
+        let at = self.lock_own(shard).hold(holder, n, now);
+        Ok(Place {
+            shard: number as u32,
+            at,
+            n,
+        })
+    }
+
+    #[inline]
+    fn lock_own<'a>(&self, shard: &'a Shard) -> MutexGuard<'a, Records> {
+        match shard.records.try_lock() {
+            Ok(records) => records,
+            Err(TryLockError::Poisoned(records)) => records.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.collided();
+                shard.lock()
+            }
+        }
+    }
+
+    /// Two threads have met at a shard.
+    #[cold]
+    #[inline(never)]
+    fn collided(&self) {
+        let seen = self.word.look();
+        // Those who wait all meet at the queue, however many shards there are.
+        if !seen.is_queued() && seen.capacity() > 1 && self.shards.collided() {
+            self.shards.grow(Shard::new);
+        }
+    }
+
+    /// Counts a refusal without a wait; says how many of this shard there were before it.
+    #[inline]
+    pub(super) fn count_refusal(&self) -> u64 {
+        let shard = self.shards.mine();
+        let seen = shard.refused.load(Ordering::Relaxed);
+        let counted = shard.refused.compare_exchange(
+            seen,
+            seen.wrapping_add(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        match counted {
+            Ok(_) => seen,
+            Err(_) => self.count_refusal_again(shard),
+        }
+    }
+
+    #[cold]
+    fn count_refusal_again(&self, shard: &Shard) -> u64 {
+        self.collided();
+        shard.refused.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Refusals without a wait, except by a full queue.
+    pub(super) fn refused(&self) -> u64 {
+        let counts = self.shards.all();
+        counts.fold(0, |sum, shard| {
+            sum.wrapping_add(shard.refused.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Counts a refusal if so many wait already.
+    pub(super) fn refuse_if_full(&self, max_waiting: usize) -> Option<Why> {
+        if max_waiting > 0 && !self.word.look().is_queued() {
+            return None;
+        }
+        let mut queue = self.queue();
+        (queue.waiting() as usize >= max_waiting).then(|| Self::full(&mut queue))
+    }
+
+    fn full(queue: &mut Records) -> Why {
+        let earlier = queue.counts.queue_full;
+        queue.counts.queue_full += 1;
+        Why::QueueFull {
+            waiting: queue.waiting(),
+            earlier,
+        }
+    }
+
+    /// Joins the queue, unless the permits are free by now: then it is ready.
+    pub(super) fn enqueue(
+        &self,
+        n: u32,
+        holder: (Holder, Owner),
+        waker: Waker,
+        max_waiting: Option<usize>,
+        now: Tick,
+    ) -> Result<(Place, Poll<()>), Why> {
+        let mut queue = self.queue();
+        if n > self.word.look().capacity() {
+            return Err(Why::TooMany);
+        }
+        let is_full = max_waiting.is_some_and(|max| queue.waiting() as usize >= max);
+        if is_full {
+            // Nothing is marked that would have to be taken back.
+            let taken = self.word.take(n);
+            return match taken {
+                Ok(()) => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
+                Err(seen) if seen.is_closed() => Err(Why::Closed),
+                Err(_) => Err(Self::full(&mut queue)),
+            };
+        }
+        match self.word.take_or_queue(n) {
+            Asked::Closed => Err(Why::Closed),
+            Asked::Took => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
+            Asked::Queue => {
+                let at = queue.enqueue(holder, n, waker, now);
+                Ok((Place { shard: 0, at, n }, Poll::Pending))
+            }
+        }
+    }
+
+    fn recorded(&self, queue: &mut Records, holder: (Holder, Owner), n: u32, now: Tick) -> Place {
+        let at = queue.hold(holder, n, now);
+        Place { shard: 0, at, n }
+    }
+
+    /// Whether a waiter has its permits; else `waker` is woken when that changes.
+    pub(super) fn claim(
+        &self,
+        place: Place,
+        waker: &Waker,
+        threshold: Duration,
+        now: impl FnOnce() -> Tick,
+    ) -> Claimed {
+        let mut fresh = None;
+        loop {
+            let mut queue = self.queue();
+            if let Some(waited) = queue.take_granted(place.at, threshold) {
+                return Claimed::Permits(waited);
+            }
+            match queue.get_mut(place.at) {
+                Some(entry) if entry.stage == Stage::Waits => {
+                    if entry.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+                        return Claimed::Waits;
+                    }
+                    // A waker is somebody else's code: it is cloned and dropped where no lock is held.
+                    if fresh.is_some() {
+                        std::mem::swap(&mut entry.waker, &mut fresh);
+                        drop(queue);
+                        return Claimed::Waits;
+                    }
+                }
+                _ => {
+                    let waited = queue.take_refused(place.at, now()).unwrap_or_default();
+                    let why = match self.word.look().is_closed() {
+                        true => Why::Closed,
+                        false => Why::TooMany,
+                    };
+                    return Claimed::Refused(why, waited);
+                }
+            }
+            drop(queue);
+            fresh = Some(waker.clone());
+        }
+    }
+
+    /// A waiter gives up. One that was granted its permits keeps them when its time is over, and passes them on when
+    /// it goes away.
+    pub(super) fn give_up(
+        &self,
+        place: Place,
+        by: EndedBy,
+        threshold: Duration,
+        now: Tick,
+    ) -> Option<GaveUp> {
+        let mut queue = self.queue();
+        let (gave_up, entry, was_first) = queue.give_up(place.at, by, threshold, now)?;
+        match gave_up {
+            GaveUp::PassesOn(_) => self.hand_on(queue, place.n, now),
+            // Those behind it may want less.
+            GaveUp::Left(_) if was_first => self.hand_on(queue, 0, now),
+            GaveUp::Left(_) | GaveUp::HadPermits => drop(queue),
+        }
+        drop(entry); // With its waker, where no lock is held.
+        Some(gave_up)
+    }
+
+    /// Gives permits back, and wakes those who get them.
+    #[inline]
+    pub(super) fn release(&self, place: Place, long: Option<Duration>, now: Tick) -> Released {
+        let mut records = self.shard(place).lock();
+        let (held_for, long) = records.settle(place.at, long, now);
+        // Others wait only in the first shard.
+        if records.waiting() > 0 {
+            self.hand_on(records, place.n, now);
+        } else {
+            drop(records);
+            if self.word.give(place.n) {
+                self.hand_on(self.queue(), 0, now);
+            }
+        }
+        Released { held_for, long }
+    }
+
+    /// Grants what is free, and the permits that the caller has in hand, to those who wait, in their order, and wakes
+    /// them.
+    #[inline(never)]
+    fn hand_on<'a>(&'a self, mut queue: MutexGuard<'a, Records>, mut in_hand: u32, now: Tick) {
+        loop {
+            let (wakes, is_done) = self.grant_some(&mut queue, in_hand, now);
+            drop(queue);
+            wakes.wake();
+            if is_done {
+                return;
+            }
+            (queue, in_hand) = (self.queue(), 0);
+        }
+    }
+
+    /// What goes from hand to hand leaves the word as it is.
+    fn grant_some(&self, queue: &mut Records, mut in_hand: u32, now: Tick) -> (Wakes, bool) {
+        let mut wakes = Wakes::default();
+        let mut left = GRANTS_AT_ONCE;
+        let seen = loop {
+            let seen = self.word.look();
+            match queue.first_wants() {
+                Some(n) if left > 0 && seen.leaves_room(n, in_hand) => {
+                    if n > in_hand {
+                        self.word.take_for_waiter(n - in_hand);
+                    }
+                    in_hand = in_hand.saturating_sub(n);
+                    left -= 1;
+                    queue
+                        .grant_first(now)
+                        .into_iter()
+                        .for_each(|it| wakes.push(it));
+                }
+                _ => break seen,
+            }
+        };
+        if queue.waiting() == 0 && seen.is_queued() {
+            self.word.clear_queued();
+        }
+        if in_hand > 0 {
+            // Whoever gave back since the look waits for the queue's lock, to hand on.
+            let _ = self.word.give(in_hand);
+        }
+        (wakes, left > 0)
+    }
+
+    /// Changes the number of permits; says what it was. Those who hold more keep them; who waits for more than there are
+    /// is refused.
+    pub(super) fn resize(&self, capacity: u32, now: Tick) -> u32 {
+        let mut queue = self.queue();
+        let from = self.word.resize(capacity);
+        let mut refused = Wakes::default();
+        if capacity < from {
+            queue.refuse(|entry| entry.n > capacity, |waker| refused.push(waker));
+        }
+        self.hand_on(queue, 0, now);
+        refused.wake();
+        from
+    }
+
+    /// Nobody gets a permit any more; those who hold some keep them.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue();
+        self.word.close();
+        let mut refused = Wakes::default();
+        queue.refuse(|_| true, |waker| refused.push(waker));
+        self.word.clear_queued();
+        drop(queue);
+        refused.wake();
+    }
+
+    /// A waiter runs on another line of work than the one it began on: its permits are nobody's in particular.
+    pub(super) fn disown(&self, place: Place) {
+        if let Some(entry) = self.queue().get_mut(place.at) {
+            entry.owner = Owner::Anybody;
+        }
+    }
+
+    /// How many permits have to be free before this waiter gets its own; `None` once it has them.
+    pub(super) fn needs(&self, place: Place) -> Option<u32> {
+        self.queue().needs(place.at)
+    }
+
+    /// What is recorded of a permit in use.
+    pub(super) fn look_at<T>(&self, place: Place, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.shard(place).lock().get(place.at).map(look)
+    }
+
+    /// Each permit in use with its place, one shard after the other: what is released meanwhile may be missed.
+    pub(super) fn for_each_holder(&self, mut each: impl FnMut(Place, &Entry)) {
+        for (shard, records) in (0u32..).zip(self.shards.all()) {
+            for (at, entry) in records.lock().holders() {
+                each(
+                    Place {
+                        shard,
+                        at,
+                        n: entry.n,
+                    },
+                    entry,
+                );
+            }
+        }
+    }
+
+    /// The longest holders, at most so many. No more are looked at in each shard, however many hold and wait.
+    pub(super) fn holders(&self, most: usize, now: Tick) -> Vec<HolderInfo> {
+        let mut longest = Vec::new();
+        for shard in self.shards.all() {
+            let records = shard.lock();
+            longest.extend(records.holders().take(most).map(|(_, it)| it.info(now)));
+        }
+        longest.sort_by_key(|info| std::cmp::Reverse(info.held_for));
+        longest.truncate(most);
+        longest
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().waiting() as usize
+    }
+
+    /// The first of those who wait, at most so many.
+    pub(super) fn waiters(&self, most: usize, now: Tick) -> Vec<(Holder, Duration)> {
+        let queue = self.queue();
+        let first = queue.queue().take(most);
+        first
+            .map(|it| (it.holder.clone(), now.since(it.since)))
+            .collect()
+    }
+
+    /// Counts and times of all shards.
+    pub(super) fn counts(&self) -> Counts {
+        let mut shards = self.shards.all();
+        let first = shards.next().map(|shard| shard.lock().counts.clone());
+        let mut counts = first.unwrap_or_default();
+        for shard in shards {
+            counts.add(&shard.lock().counts);
+        }
+        counts
+    }
+
+    /// For how long permits were held that came back lately, on average; else since the beginning.
+    pub(super) fn mean_hold(&self, now: Tick) -> Option<Duration> {
+        let (mut count, mut sum) = (0, 0_u64);
+        for shard in self.shards.all() {
+            let recent = shard.lock().counts.recent_hold.total(now);
+            count += recent.0;
+            sum = sum.saturating_add(recent.1);
+        }
+        match sum.checked_div(count) {
+            Some(mean) => Some(Duration::from_nanos(mean)),
+            None => {
+                let hold = self.counts().hold.summary();
+                (hold.count > 0).then_some(hold.mean)
+            }
+        }
+    }
+
+    /// Who has had permits for at least `threshold` and has not been reported; now it has. With `claimed`, who holds
+    /// them; else who was granted them and has not run since.
+    pub(super) fn report_long(
+        &self,
+        threshold: Duration,
+        claimed: bool,
+        now: Tick,
+    ) -> Vec<HolderInfo> {
+        let report = |shard: &Shard| shard.lock().report_long(threshold, claimed, now);
+        self.shards.all().flat_map(report).collect()
+    }
+
+    pub(super) fn peak_in_use(&self) -> u32 {
+        self.word.peak()
+    }
+
+    pub(super) fn reset_counts(&self) {
+        self.word.reset_peak();
+        for shard in self.shards.all() {
+            shard.refused.store(0, Ordering::Relaxed);
+            shard.lock().reset_counts();
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Who holds a permit and, in the first shard of a lock, who waits for one, in their order. Plain data: no clock, no
+//! lock, no waking.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::owner::Owner;
+use crate::call::Holder;
+use crate::error::HolderInfo;
+use crate::util::histogram::Histogram;
+use crate::util::time::Tick;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Waits,
+    /// Has its permits, and has not run since.
+    Granted,
+    Holds,
+    /// Will never be granted any: the lock was closed, or has too few.
+    Refused,
+}
+
+/// A holder or a waiter. A waiter becomes a holder in the same place: a grant copies nothing.
+#[derive(Debug)]
+#[repr(align(64))] // The slabs of two shards may lie side by side.
+pub(super) struct Entry {
+    pub(super) holder: Holder,
+    pub(super) owner: Owner,
+    /// When it asked.
+    asked: Tick,
+    /// When it got its permits; while it waits, when it asked.
+    pub(super) since: Tick,
+    pub(super) waker: Option<Waker>,
+    /// How many permits it has or wants.
+    pub(super) n: u32,
+    before: u32,
+    behind: u32,
+    pub(super) stage: Stage,
+    /// A long hold, or a grant that nobody takes, has been reported.
+    reported: bool,
+}
+
+/// How a wait ended without a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndedBy {
+    Timeout,
+    Abandoned,
+    Deadlock,
+}
+
+/// What became of a waiter that gave up.
+#[derive(Debug)]
+#[must_use]
+pub(super) enum GaveUp {
+    /// It left the queue after this time.
+    Left(Duration),
+    /// It had just been granted its permits. Somebody who ran out of time keeps them.
+    HadPermits,
+    /// It had just been granted its permits after this time, and went away: they are to be passed on.
+    PassesOn(Duration),
+}
+
+/// Counts since the lock was made, or its statistics were reset.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    /// Permits that were free.
+    pub(super) at_once: u64,
+    pub(super) queued: u64,
+    /// Waits that ended with a permit.
+    pub(super) granted: u64,
+    /// Waits that lasted for the threshold, or ended without a permit.
+    pub(super) contended: u64,
+    pub(super) timeouts: u64,
+    pub(super) abandoned: u64,
+    pub(super) deadlocks: u64,
+    /// Waits that a close, or a cut of the capacity, ended.
+    pub(super) closed: u64,
+    pub(super) queue_full: u64,
+    pub(super) peak_waiting: u32,
+    pub(super) wait: Histogram,
+    pub(super) hold: Histogram,
+    pub(super) recent_hold: RecentMean,
+}
+
+/// The mean of the last 30 to 60 seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RecentMean {
+    turned: Tick,
+    halves: [(u64, u64); 2],
+}
+
+impl RecentMean {
+    const HALF: Duration = Duration::from_secs(30);
+
+    fn turn(&mut self, now: Tick) {
+        let passed = now.since(self.turned);
+        if passed < Self::HALF {
+            return;
+        }
+        let newer = std::mem::take(&mut self.halves[0]);
+        self.halves[1] = match passed < Self::HALF * 2 {
+            true => newer,
+            false => (0, 0),
+        };
+        self.turned = now;
+    }
+
+    fn record(&mut self, nanos: u64, now: Tick) {
+        self.turn(now);
+        let (count, sum) = self.halves[0];
+        self.halves[0] = (count + 1, sum.saturating_add(nanos));
+    }
+
+    /// How many there were lately, and their sum in nanoseconds.
+    pub(super) fn total(mut self, now: Tick) -> (u64, u64) {
+        self.turn(now);
+        let [(newer, a), (older, b)] = self.halves;
+        (newer + older, a.saturating_add(b))
+    }
+}
+
+impl Counts {
+    /// Adds what was counted in another shard, where nobody ever waits.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.at_once += other.at_once;
+        self.wait.add(&other.wait);
+        self.hold.add(&other.hold);
+    }
+}
+
+const NOBODY: u32 = u32::MAX;
+
+/// Entries in the order in which they joined. Each entry is in one order at a time.
+#[derive(Debug)]
+struct Order {
+    first: u32,
+    last: u32,
+    len: u32,
+}
+
+impl Order {
+    const EMPTY: Self = Self {
+        first: NOBODY,
+        last: NOBODY,
+        len: 0,
+    };
+
+    /// Puts `at` behind the last.
+    #[inline]
+    fn push(&mut self, entries: &mut Slab<Entry>, at: u32) {
+        match entries.get_mut(self.last as usize) {
+            Some(last) => last.behind = at,
+            None => self.first = at,
+        }
+        if let Some(entry) = entries.get_mut(at as usize) {
+            (entry.before, entry.behind) = (self.last, NOBODY);
+        }
+        self.last = at;
+        self.len += 1;
+    }
+
+    /// Takes out what stands between these two.
+    #[inline]
+    fn unlink(&mut self, entries: &mut Slab<Entry>, before: u32, behind: u32) {
+        match entries.get_mut(before as usize) {
+            Some(entry) => entry.behind = behind,
+            None => self.first = behind,
+        }
+        match entries.get_mut(behind as usize) {
+            Some(entry) => entry.before = before,
+            None => self.last = before,
+        }
+        self.len -= 1;
+    }
+
+    fn iter<'a>(&self, entries: &'a Slab<Entry>) -> impl Iterator<Item = (u32, &'a Entry)> + 'a {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let entry = entries.get(at as usize)?;
+            let this = std::mem::replace(&mut at, entry.behind);
+            Some((this, entry))
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Records {
+    entries: Slab<Entry>,
+    queue: Order,
+    /// The longest holder first.
+    holders: Order,
+    pub(super) counts: Counts,
+}
+
+impl Records {
+    /// With more places than this, an empty list gives its memory back: one bad minute with a million waiters is not
+    /// paid for until the process ends.
+    const WORTH_KEEPING: usize = 8;
+
+    pub(super) fn new() -> Self {
+        Self {
+            entries: Slab::new(),
+            queue: Order::EMPTY,
+            holders: Order::EMPTY,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> u32 {
+        self.queue.len
+    }
+
+    #[inline]
+    fn insert(&mut self, entry: Entry) -> u32 {
+        if self.entries.len() == self.entries.capacity() {
+            // The first holder of an exclusive lock takes one place, not four.
+            self.entries.reserve_exact(self.entries.len().max(1));
+        }
+        let at = self.entries.insert(entry);
+        u32::try_from(at).unwrap_or(NOBODY)
+    }
+
+    /// Notes who has just taken `n`.
+    #[inline]
+    pub(super) fn hold(&mut self, (holder, owner): (Holder, Owner), n: u32, now: Tick) -> u32 {
+        self.counts.at_once += 1;
+        self.counts.wait.record_zero();
+        let at = self.insert(Entry {
+            holder,
+            owner,
+            asked: now,
+            since: now,
+            waker: None,
+            n,
+            before: NOBODY,
+            behind: NOBODY,
+            stage: Stage::Holds,
+            reported: false,
+        });
+        self.holders.push(&mut self.entries, at);
+        at
+    }
+
+    /// Removes the record of a holder, before its permits are given back. Says for how long it held them, and whose
+    /// they were only if that was at least `long`: nobody else wants to know.
+    #[inline]
+    pub(super) fn settle(
+        &mut self,
+        at: u32,
+        long: Option<Duration>,
+        now: Tick,
+    ) -> (Duration, Option<Holder>) {
+        let Some(entry) = self.entries.get(at as usize) else {
+            return (Duration::ZERO, None);
+        };
+        let held_for = now.since(entry.since);
+        let (before, behind) = (entry.before, entry.behind);
+        self.holders.unlink(&mut self.entries, before, behind);
+        let entry = self.remove(at);
+        self.counts.hold.record(held_for);
+        let nanos = crate::util::time::nanos(held_for);
+        self.counts.recent_hold.record(nanos, now);
+        let was_long = long.is_some_and(|long| held_for >= long);
+        let holder = entry.filter(|_| was_long).map(|entry| entry.holder);
+        (held_for, holder)
+    }
+
+    #[inline]
+    fn remove(&mut self, at: u32) -> Option<Entry> {
+        let entry = self.entries.try_remove(at as usize);
+        if self.entries.is_empty() && self.entries.capacity() > Self::WORTH_KEEPING {
+            self.entries = Slab::new();
+        }
+        entry
+    }
+
+    /// Joins the queue.
+    pub(super) fn enqueue(
+        &mut self,
+        (holder, owner): (Holder, Owner),
+        n: u32,
+        waker: Waker,
+        now: Tick,
+    ) -> u32 {
+        let at = self.insert(Entry {
+            holder,
+            owner,
+            asked: now,
+            since: now,
+            waker: Some(waker),
+            n,
+            before: NOBODY,
+            behind: NOBODY,
+            stage: Stage::Waits,
+            reported: false,
+        });
+        self.queue.push(&mut self.entries, at);
+        self.counts.queued += 1;
+        self.counts.peak_waiting = self.counts.peak_waiting.max(self.queue.len);
+        at
+    }
+
+    /// How many permits the first waiter wants.
+    #[inline]
+    pub(super) fn first_wants(&self) -> Option<u32> {
+        self.entries
+            .get(self.queue.first as usize)
+            .map(|entry| entry.n)
+    }
+
+    /// How many permits have to be free before this waiter gets its own: those who came earlier come first.
+    pub(super) fn needs(&self, at: u32) -> Option<u32> {
+        let entry = self.entries.get(at as usize)?;
+        (entry.stage == Stage::Waits).then(|| entry.n.max(self.first_wants().unwrap_or(0)))
+    }
+
+    /// The first waiter becomes a holder, where it is; says whom to wake.
+    #[inline]
+    pub(super) fn grant_first(&mut self, now: Tick) -> Option<Waker> {
+        let at = self.queue.first;
+        let entry = self.entries.get_mut(at as usize)?;
+        let waker = entry.waker.take();
+        let (before, behind) = (entry.before, entry.behind);
+        (entry.stage, entry.since) = (Stage::Granted, now);
+        self.queue.unlink(&mut self.entries, before, behind);
+        self.holders.push(&mut self.entries, at);
+        waker
+    }
+
+    /// The waiters of which `is_hopeless` is true leave the queue; says whom to wake.
+    pub(super) fn refuse(
+        &mut self,
+        is_hopeless: impl Fn(&Entry) -> bool,
+        mut wake: impl FnMut(Waker),
+    ) {
+        let mut at = self.queue.first;
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            let (before, behind) = (entry.before, entry.behind);
+            if is_hopeless(entry) {
+                entry.stage = Stage::Refused;
+                entry.waker.take().into_iter().for_each(&mut wake);
+                self.queue.unlink(&mut self.entries, before, behind);
+            }
+            at = behind;
+        }
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&Entry> {
+        self.entries.get(at as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(at as usize)
+    }
+
+    /// A waiter that was granted its permits takes them; says how long it waited until it was granted them, no matter
+    /// when it runs.
+    pub(super) fn take_granted(&mut self, at: u32, threshold: Duration) -> Option<Duration> {
+        let entry = self.entries.get_mut(at as usize)?;
+        if entry.stage != Stage::Granted {
+            return None;
+        }
+        entry.stage = Stage::Holds;
+        entry.reported = false;
+        let waited = entry.since.since(entry.asked);
+        self.counts.granted += 1;
+        self.counts.wait.record(waited);
+        self.counts.contended += u64::from(waited >= threshold);
+        Some(waited)
+    }
+
+    /// A waiter that was refused learns of it, and is gone.
+    pub(super) fn take_refused(&mut self, at: u32, now: Tick) -> Option<Duration> {
+        let entry = self.remove(at)?;
+        let waited = now.since(entry.asked);
+        self.counts.closed += 1;
+        self.counts.contended += 1;
+        self.counts.wait.record(waited);
+        Some(waited)
+    }
+
+    /// A waiter gives up. What it leaves behind, its waker with it, is to be dropped where no lock is held; `true` if it
+    /// was the first of those who wait.
+    pub(super) fn give_up(
+        &mut self,
+        at: u32,
+        by: EndedBy,
+        threshold: Duration,
+        now: Tick,
+    ) -> Option<(GaveUp, Option<Entry>, bool)> {
+        let entry = self.entries.get(at as usize)?;
+        let (stage, asked, since) = (entry.stage, entry.asked, entry.since);
+        let (before, behind) = (entry.before, entry.behind);
+        let was_first = stage == Stage::Waits && self.queue.first == at;
+        let gave_up = match stage {
+            Stage::Granted | Stage::Holds if by != EndedBy::Abandoned => {
+                self.take_granted(at, threshold);
+                return Some((GaveUp::HadPermits, None, false));
+            }
+            Stage::Granted | Stage::Holds => {
+                self.holders.unlink(&mut self.entries, before, behind);
+                // It waited until it was granted them, not until it went away.
+                GaveUp::PassesOn(since.since(asked))
+            }
+            Stage::Waits => {
+                self.queue.unlink(&mut self.entries, before, behind);
+                GaveUp::Left(now.since(asked))
+            }
+            Stage::Refused => GaveUp::Left(now.since(asked)),
+        };
+        let (GaveUp::Left(waited) | GaveUp::PassesOn(waited)) = gave_up else {
+            return None;
+        };
+        self.counts.contended += 1;
+        match by {
+            EndedBy::Timeout => self.counts.timeouts += 1,
+            EndedBy::Abandoned => self.counts.abandoned += 1,
+            EndedBy::Deadlock => self.counts.deadlocks += 1,
+        }
+        self.counts.wait.record(waited);
+        Some((gave_up, self.remove(at), was_first))
+    }
+
+    /// The longest first.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.holders.iter(&self.entries)
+    }
+
+    /// Those who wait, in their order.
+    pub(super) fn queue(&self) -> impl Iterator<Item = &Entry> {
+        self.queue.iter(&self.entries).map(|(_, entry)| entry)
+    }
+
+    /// Who has had permits for at least `threshold` and has not been reported; now it has. `claimed` says which of them:
+    /// those who hold them, or those who were granted them and have not run since.
+    pub(super) fn report_long(
+        &mut self,
+        threshold: Duration,
+        claimed: bool,
+        now: Tick,
+    ) -> Vec<HolderInfo> {
+        let mut long = Vec::new();
+        let mut at = self.holders.first;
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            if now.since(entry.since) < threshold {
+                break;
+            }
+            if !entry.reported && (entry.stage == Stage::Holds) == claimed {
+                entry.reported = true;
+                long.push(entry.info(now));
+            }
+            at = entry.behind;
+        }
+        long
+    }
+
+    pub(super) fn reset_counts(&mut self) {
+        self.counts = Counts {
+            peak_waiting: self.queue.len,
+            ..Counts::default()
+        };
+    }
+
+    /// How many places there are in memory.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+}
+
+impl Entry {
+    pub(super) fn info(&self, now: Tick) -> HolderInfo {
+        let claimed = self.stage != Stage::Granted;
+        HolderInfo::new(self.holder.clone(), now.since(self.since), claimed, self.n)
+    }
+}

@@ -1,0 +1,463 @@
+//! What a wait does when it begins, when it is woken, when its time comes, and when it is dropped. Used by the future
+//! and by the blocking twin alike.
+
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::config::OnDeadlock;
+use super::core::{Claimed, Place, Why};
+use super::graph::{Looks, Registration};
+use super::guard::{Lends, Slot};
+use super::handle::Shared;
+use super::owner::{Line, Owner};
+use super::records::{EndedBy, GaveUp};
+use super::word::{MOST, Seen};
+use crate::call::Holder;
+use crate::call::context::WaitPlace;
+use crate::call::deadline::{self, Deadline};
+use crate::error::{Contended, ContendedReason, CycleStep, HolderInfo, Look};
+use crate::event::ContentionEvent;
+use crate::util::time::{self, Tick};
+
+/// What asks for a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Guard,
+    OwnedGuard,
+    /// The permit lives as long as the future that asks.
+    Call,
+}
+
+impl Asker {
+    /// Whose the permit will be. To be asked where the wait runs: a future may be made in one task and
+    /// polled in another.
+    fn owner(self, holder: &Holder) -> Owner {
+        match (self, holder) {
+            (Self::Call, _) => Owner::ItsFuture,
+            // Nobody in particular is nobody twice.
+            (Self::OwnedGuard, _) | (Self::Guard, Holder::Anonymous(_)) => Owner::Anybody,
+            (Self::Guard, _) => Owner::Line(Line::current()),
+        }
+    }
+}
+
+/// Who asks, for how many permits, and how long it is ready to wait.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) holder: Holder,
+    pub(super) asker: Asker,
+    pub(super) permits: usize,
+    pub(super) patience: Patience,
+}
+
+/// How long a caller is ready to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) timeout: Timeout,
+    pub(super) deadline: Option<Deadline>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timeout {
+    /// That of the lock.
+    OfTheLock,
+    Own(Duration),
+    Never,
+}
+
+/// What came of asking for a permit.
+pub(super) enum Asked<B: Lends> {
+    Got(Slot<B>),
+    Waits(WaitInQueue<B>),
+}
+
+/// A place in the queue of a lock. Dropping it leaves the queue.
+pub(super) struct WaitInQueue<B: Lends> {
+    /// Taken when the wait ends.
+    lock: Option<B>,
+    place: Place,
+    holder: Holder,
+    since: Tick,
+    gives_up: Tick,
+    by_deadline: bool,
+    /// When the wait is to be reported; `None` once it has been.
+    reports: Option<Tick>,
+    /// When it looks for a deadlock next.
+    looks: Tick,
+    /// A deadlock has been reported.
+    reported: bool,
+    /// The line of work it is part of, as far as anybody knows.
+    line: Option<Line>,
+    /// Forgotten before the wait's place is free for another.
+    known: Option<Registration>,
+}
+
+/// More than a lock can have is more than it has.
+fn count(permits: usize) -> u32 {
+    u32::try_from(permits).unwrap_or(MOST + 1)
+}
+
+/// Permits if they are free and nobody waits; else a refusal.
+#[inline]
+pub(super) fn try_now<B: Lends>(
+    lock: B,
+    holder: Holder,
+    asker: Asker,
+    permits: usize,
+) -> Result<Slot<B>, Contended> {
+    let mut holder = Some(holder);
+    let taken = lock
+        .shared()
+        .core
+        .take(count(permits), time::now, || held_by(&mut holder, asker));
+    match taken {
+        Ok(place) => Ok(Slot::new(lock, place)),
+        Err(seen) => Err(refuse(&lock, holder, permits, seen)),
+    }
+}
+
+/// The holder, and whose its permit is.
+#[inline]
+fn held_by(holder: &mut Option<Holder>, asker: Asker) -> (Holder, Owner) {
+    let holder = holder.take().unwrap_or(Holder::Anonymous(0));
+    let owner = asker.owner(&holder);
+    (holder, owner)
+}
+
+#[inline(never)]
+fn refuse<B: Lends>(lock: &B, holder: Option<Holder>, permits: usize, seen: Seen) -> Contended {
+    let shared = lock.shared();
+    let holder = holder.unwrap_or(Holder::Anonymous(0));
+    let earlier = shared.core.count_refusal();
+    shared.refused(earlier, || ContentionEvent::Busy {
+        holder: holder.clone(),
+    });
+    let reason = match seen {
+        _ if seen.is_closed() => ContendedReason::Closed,
+        _ if permits > seen.capacity() as usize => ContendedReason::ExceedsCapacity { permits },
+        _ => ContendedReason::Busy,
+    };
+    Contended::at_once(lock.look(), holder, reason, seen.capacity())
+}
+
+/// A permit for a call of a layer, if it is free and nobody waits. Says nothing if not: the call will ask again.
+#[inline]
+pub(super) fn take_free(shared: &Shared, holder: Holder, permits: usize) -> Result<Place, Holder> {
+    let mut holder = Some(holder);
+    let taken = shared.core.take(count(permits), time::now, || {
+        held_by(&mut holder, Asker::Call)
+    });
+    taken.map_err(|_| holder.unwrap_or(Holder::Anonymous(0)))
+}
+
+/// A call that would only be refused is refused here: that costs no place in a queue, no clone of a service, no
+/// allocation.
+pub(super) fn refuse_at_once<B: Lends>(lock: &B, ask: Ask) -> Result<Ask, Contended> {
+    let shared = lock.shared();
+    let config = shared.config();
+    let seen = shared.core.seen();
+    let is_hopeless = seen.is_closed() || ask.permits > seen.capacity() as usize;
+    if is_hopeless || config.timeout.is_some_and(|it| it.is_zero()) {
+        drop(config);
+        return Err(refuse(lock, Some(ask.holder), ask.permits, seen));
+    }
+    match config
+        .max_waiting
+        .and_then(|max| shared.core.refuse_if_full(max))
+    {
+        Some(why) => Err(turned_away(lock, ask.holder, ask.permits, why)),
+        None => Ok(ask),
+    }
+}
+
+/// Asks for permits; joins the queue if there are none and the caller has patience. `waker` is woken when they are
+/// there.
+pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>, Contended> {
+    let Ask {
+        holder,
+        asker,
+        permits,
+        patience,
+    } = ask;
+    let shared = lock.shared();
+    let config = shared.config();
+    let timeout = match patience.timeout {
+        Timeout::OfTheLock => config.timeout,
+        Timeout::Own(timeout) => Some(timeout),
+        Timeout::Never => None,
+    };
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        drop(config);
+        return try_now(lock, holder, asker, permits).map(Asked::Got);
+    }
+    let mut holder = Some(holder);
+    let taken = shared
+        .core
+        .take(count(permits), time::now, || held_by(&mut holder, asker));
+    if let Ok(place) = taken {
+        drop(config);
+        return Ok(Asked::Got(Slot::new(lock, place)));
+    }
+    let now = time::now();
+    let holder = holder.unwrap_or(Holder::Anonymous(0));
+    let owner = asker.owner(&holder);
+    let queued = shared.core.enqueue(
+        count(permits),
+        (holder.clone(), owner),
+        waker.clone(),
+        config.max_waiting,
+        now,
+    );
+    let place = match queued {
+        Ok((place, Poll::Pending)) => place,
+        Ok((place, Poll::Ready(()))) => {
+            drop(config);
+            return Ok(Asked::Got(Slot::new(lock, place)));
+        }
+        Err(why) => {
+            drop(config);
+            return Err(turned_away(&lock, holder, permits, why));
+        }
+    };
+    let own = timeout.map_or(Tick::NEVER, |timeout| now.after(timeout));
+    let ambient = deadline::earlier(patience.deadline, deadline::current());
+    let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
+    let looks = config.deadlock_timeout;
+    let reports = now.after(config.contention_threshold);
+    drop(config);
+    Ok(Asked::Waits(WaitInQueue {
+        lock: Some(lock),
+        place,
+        holder,
+        since: now,
+        gives_up: own.min(deadline),
+        by_deadline: deadline < own,
+        reports: Some(reports),
+        looks: looks.map_or(Tick::NEVER, |it| now.after(it)),
+        reported: false,
+        line: owner.line(),
+        known: None,
+    }))
+}
+
+/// Nobody may join the queue.
+#[cold]
+fn turned_away<B: Lends>(lock: &B, holder: Holder, permits: usize, why: Why) -> Contended {
+    let shared = lock.shared();
+    let capacity = shared.core.seen().capacity();
+    let (earlier, reason) = match why {
+        Why::QueueFull { waiting, earlier } => {
+            let queue_length = waiting as usize;
+            shared.refused(earlier, || ContentionEvent::QueueFull {
+                holder: holder.clone(),
+                queue_length,
+            });
+            return Contended::at_once(lock.look(), holder, ContendedReason::QueueFull, capacity);
+        }
+        Why::Closed => (shared.core.count_refusal(), ContendedReason::Closed),
+        Why::TooMany => (
+            shared.core.count_refusal(),
+            ContendedReason::ExceedsCapacity { permits },
+        ),
+    };
+    shared.refused(earlier, || ContentionEvent::Busy {
+        holder: holder.clone(),
+    });
+    Contended::at_once(lock.look(), holder, reason, capacity)
+}
+
+impl<B: Lends> WaitInQueue<B> {
+    /// How the wait ended, if it did; else `waker` is woken when it does.
+    pub(super) fn claim(&mut self, waker: &Waker) -> Option<Result<Slot<B>, Contended>> {
+        let shared = self.lock.as_ref()?.shared();
+        if self.line.is_some_and(|line| line != Line::current()) {
+            // It was taken to another task since: it proves nothing of this one, nor of that.
+            (self.line, self.known) = (None, None);
+            shared.core.disown(self.place);
+        }
+        let threshold = shared.config().contention_threshold;
+        match shared.core.claim(self.place, waker, threshold, time::now) {
+            Claimed::Waits => None,
+            Claimed::Permits(waited) => {
+                self.known = None;
+                shared.publish(ContentionEvent::Acquired {
+                    holder: self.holder.clone(),
+                    waited,
+                });
+                let lock = self.lock.take()?;
+                Some(Ok(Slot::new(lock, self.place)))
+            }
+            Claimed::Refused(why, waited) => {
+                self.known = None;
+                let lock = self.lock.take()?;
+                let reason = match why {
+                    Why::Closed | Why::QueueFull { .. } => ContendedReason::Closed,
+                    Why::TooMany => ContendedReason::ExceedsCapacity {
+                        permits: self.place.permits() as usize,
+                    },
+                };
+                let holder = self.holder.clone();
+                Some(Err(lock.shared().contended_after(waited, holder, reason)))
+            }
+        }
+    }
+
+    /// When this wait has to be looked at, woken or not.
+    pub(super) fn wakes_at(&self) -> Tick {
+        let reports = self.reports.unwrap_or(Tick::NEVER);
+        reports.min(self.gives_up).min(self.looks)
+    }
+
+    /// The number of the lock.
+    pub(super) fn resource(&self) -> u64 {
+        self.lock
+            .as_ref()
+            .map_or(0, |lock| lock.shared().resource())
+    }
+
+    /// A wait inside of a call that holds all that it waits for: nothing could end it.
+    pub(super) fn reenters(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
+        let name = Arc::clone(self.lock.as_ref()?.shared().name());
+        let step = CycleStep::new(self.holder.clone(), name);
+        self.end_as(EndedBy::Deadlock, Some(vec![step]), now)
+    }
+
+    /// Looks for a cycle that no release can break, and ends this wait if it is the one to give way.
+    pub(super) fn look(
+        &mut self,
+        wait: Option<WaitPlace>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
+        let shared = self.lock.as_ref()?.shared();
+        let config = shared.config();
+        let (every, on_deadlock) = (config.deadlock_timeout?, config.on_deadlock);
+        drop(config);
+        self.looks = now.after(every);
+        self.known = None;
+        let (known, cycle) = Registration::look(Looks {
+            lock: shared,
+            place: self.place,
+            holder: &self.holder,
+            wait,
+            line: self.line,
+            gives_up: self.gives_up,
+        });
+        self.known = known;
+        if self.known.is_none() {
+            // It holds nothing: whatever it waits for, it keeps nobody waiting.
+            self.looks = Tick::NEVER;
+        }
+        let cycle = cycle.filter(|cycle| cycle.is_victim)?;
+        match on_deadlock {
+            OnDeadlock::Refuse => self.end_as(EndedBy::Deadlock, Some(cycle.steps), now),
+            OnDeadlock::Report => {
+                if !std::mem::replace(&mut self.reported, true) {
+                    shared.publish(ContentionEvent::Deadlock {
+                        holder: self.holder.clone(),
+                        cycle: cycle.steps,
+                    });
+                }
+                None
+            }
+        }
+    }
+
+    /// Does what is due at `now`: reports the wait, or ends it.
+    pub(super) fn on_time(
+        &mut self,
+        wait: impl FnOnce() -> Option<WaitPlace>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
+        if now >= self.gives_up {
+            return self.end_as(EndedBy::Timeout, None, now);
+        }
+        if now >= self.looks
+            && let Some(end) = self.look(wait(), now)
+        {
+            return Some(end);
+        }
+        if self.reports.is_some_and(|at| now >= at) {
+            self.reports = None;
+            self.report(now);
+        }
+        None
+    }
+
+    fn report(&self, now: Tick) {
+        let Some(lock) = &self.lock else { return };
+        let shared = lock.shared();
+        let core = &shared.core;
+        let holders = core.holders(HolderInfo::MOST_NAMED, now);
+        let queue_length = core.waiting();
+        if core.needs(self.place).is_none() {
+            return; // Granted meanwhile: the holder would be the one who waits.
+        }
+        shared.publish(ContentionEvent::Contended {
+            holder: self.holder.clone(),
+            waited: now.since(self.since),
+            holders,
+            queue_length,
+        });
+        shared.report_long_holds(now);
+    }
+
+    fn end_as(
+        &mut self,
+        by: EndedBy,
+        cycle: Option<Vec<CycleStep>>,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
+        let lock = self.lock.take()?;
+        self.known = None;
+        let shared = lock.shared();
+        let threshold = shared.config().contention_threshold;
+        // Granted at the last moment is granted.
+        if let Some(GaveUp::HadPermits) = shared.core.give_up(self.place, by, threshold, now) {
+            return Some(Ok(Slot::new(lock, self.place)));
+        }
+        let waited = now.since(self.since);
+        let holder = self.holder.clone();
+        let Some(cycle) = cycle else {
+            let reason = match self.by_deadline {
+                true => ContendedReason::DeadlineExceeded,
+                false => ContendedReason::TimedOut,
+            };
+            let contended = shared.contended_after(waited, holder, reason);
+            shared.publish(ContentionEvent::TimedOut {
+                holder: self.holder.clone(),
+                waited,
+                holders: contended.holders().to_vec(),
+                deadline: self.by_deadline,
+            });
+            return Some(Err(contended));
+        };
+        if !self.reported {
+            shared.publish(ContentionEvent::Deadlock {
+                holder: holder.clone(),
+                cycle: cycle.clone(),
+            });
+        }
+        let reason = ContendedReason::Deadlock(cycle);
+        Some(Err(shared.contended_after(waited, holder, reason)))
+    }
+}
+
+impl<B: Lends> Drop for WaitInQueue<B> {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else {
+            return;
+        };
+        self.known = None;
+        let shared = lock.shared();
+        let threshold = shared.config().contention_threshold;
+        let (by, now) = (EndedBy::Abandoned, time::now());
+        let left = shared.core.give_up(self.place, by, threshold, now);
+        if let Some(GaveUp::Left(waited) | GaveUp::PassesOn(waited)) = left {
+            shared.publish(ContentionEvent::Abandoned {
+                holder: self.holder.clone(),
+                waited,
+            });
+        }
+    }
+}
