@@ -151,6 +151,7 @@ impl<B: Lends> Future for Waiting<B> {
 impl<B: Lends> Waiting<B> {
     fn poll_permit(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Slot<B>, Contended>> {
         let mut this = self.project();
+        let mut is_new = false;
         if let Stage::Fresh(..) = this.stage
             && let Stage::Fresh(lock, fresh) = std::mem::replace(this.stage, Stage::Done)
         {
@@ -159,6 +160,7 @@ impl<B: Lends> Waiting<B> {
                 Asked::Waits(queued) => {
                     *this.wait = Wait::new(queued.resource());
                     *this.stage = Stage::Queued(queued);
+                    is_new = true;
                 }
             }
         }
@@ -171,7 +173,10 @@ impl<B: Lends> Waiting<B> {
             {
                 break end;
             }
-            if let Some(end) = queued.claim(cx.waker()) {
+            // What has just joined the queue has left its waker there.
+            if !std::mem::take(&mut is_new)
+                && let Some(end) = queued.claim(cx.waker())
+            {
                 break end;
             }
             let wakes_at = queued.wakes_at();

@@ -224,7 +224,9 @@ impl Core {
 
     #[cold]
     fn count_refusal_again(&self, shard: &Shard) -> u64 {
-        self.collided();
+        if self.shards.collided() {
+            self.shards.grow(Shard::new);
+        }
         shard.refused.fetch_add(1, Ordering::Relaxed)
     }
 

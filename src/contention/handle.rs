@@ -213,6 +213,14 @@ impl Shared {
         self.funnel.publish(&Event::Contention(event));
     }
 
+    /// For what is frequent: nothing is made if nobody listens.
+    #[inline]
+    pub(super) fn publish_detail(&self, event: impl FnOnce() -> ContentionEvent) {
+        if self.funnel.hears_details() {
+            self.publish(event());
+        }
+    }
+
     /// Somebody was refused without a wait: `earlier` of this thread's shard were before.
     #[inline]
     pub(super) fn refused(&self, earlier: u64, event: impl FnOnce() -> ContentionEvent) {

@@ -83,6 +83,8 @@ pub(super) struct WaitInQueue<B: Lends> {
     by_deadline: bool,
     /// When the wait is to be reported; `None` once it has been.
     reports: Option<Tick>,
+    /// From when on it is contention.
+    threshold: Duration,
     /// When it looks for a deadlock next.
     looks: Tick,
     /// A deadlock has been reported.
@@ -223,8 +225,7 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
     let own = timeout.map_or(Tick::NEVER, |timeout| now.after(timeout));
     let ambient = deadline::earlier(patience.deadline, deadline::current());
     let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
-    let looks = config.deadlock_timeout;
-    let reports = now.after(config.contention_threshold);
+    let (looks, threshold) = (config.deadlock_timeout, config.contention_threshold);
     drop(config);
     Ok(Asked::Waits(WaitInQueue {
         lock: Some(lock),
@@ -233,7 +234,8 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
         since: now,
         gives_up: own.min(deadline),
         by_deadline: deadline < own,
-        reports: Some(reports),
+        reports: Some(now.after(threshold)),
+        threshold,
         looks: looks.map_or(Tick::NEVER, |it| now.after(it)),
         reported: false,
         line: owner.line(),
@@ -276,12 +278,14 @@ impl<B: Lends> WaitInQueue<B> {
             (self.line, self.known) = (None, None);
             shared.core.disown(self.place);
         }
-        let threshold = shared.config().contention_threshold;
-        match shared.core.claim(self.place, waker, threshold, time::now) {
+        match shared
+            .core
+            .claim(self.place, waker, self.threshold, time::now)
+        {
             Claimed::Waits => None,
             Claimed::Permits(waited) => {
                 self.known = None;
-                shared.publish(ContentionEvent::Acquired {
+                shared.publish_detail(|| ContentionEvent::Acquired {
                     holder: self.holder.clone(),
                     waited,
                 });
@@ -411,9 +415,8 @@ impl<B: Lends> WaitInQueue<B> {
         let lock = self.lock.take()?;
         self.known = None;
         let shared = lock.shared();
-        let threshold = shared.config().contention_threshold;
         // Granted at the last moment is granted.
-        if let Some(GaveUp::HadPermits) = shared.core.give_up(self.place, by, threshold, now) {
+        if let Some(GaveUp::HadPermits) = shared.core.give_up(self.place, by, self.threshold, now) {
             return Some(Ok(Slot::new(lock, self.place)));
         }
         let waited = now.since(self.since);
@@ -450,9 +453,8 @@ impl<B: Lends> Drop for WaitInQueue<B> {
         };
         self.known = None;
         let shared = lock.shared();
-        let threshold = shared.config().contention_threshold;
         let (by, now) = (EndedBy::Abandoned, time::now());
-        let left = shared.core.give_up(self.place, by, threshold, now);
+        let left = shared.core.give_up(self.place, by, self.threshold, now);
         if let Some(GaveUp::Left(waited) | GaveUp::PassesOn(waited)) = left {
             shared.publish(ContentionEvent::Abandoned {
                 holder: self.holder.clone(),

@@ -1,53 +1,72 @@
 //! What a call costs: ours and the peers', over the same inner service, in interleaved rounds of one run.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml [calls per round [part of a name]]`
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml [part of a name]`
 //!
-//! Prints a table of medians, and writes `target/bench/overhead.json`. Figures of different machines, or of
-//! different runs, are not comparable; the rows of one run are.
+//! Time is the wall time of a round: from the moment at which all threads start to the one at which the last has ended.
+//! A round has as many calls as take at least 50 ms. Prints a table of medians, and writes `target/bench/overhead.json`.
+//! Figures of different machines, or of different runs, are not comparable; the rows of one run are.
+//!
+//! The last table is about no time: it says which retries call a service that they have not made ready.
 
 mod alloc;
+mod contract;
 mod subjects;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use subjects::Subject;
 
 const ROUNDS: usize = 7;
 const THREADS: [usize; 3] = [1, 2, 4];
 
-/// One round: nanoseconds a call and thread, and allocations a call.
+/// No round is shorter than this.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// Nanoseconds of wall time that all threads together need for a call, and allocations a call.
 fn round(subject: &Subject, threads: usize, calls: u64) -> (f64, f64) {
-    // A shared instance is warm, and every thread has its own clone of the service.
     let mut workers: Vec<_> = (0..threads).map(|_| (subject.make)()).collect();
     let ready = Barrier::new(threads + 1);
-    let before = alloc::count();
-    let mut elapsed = 0.0;
-    thread::scope(|scope| {
+    let (elapsed, allocs) = thread::scope(|scope| {
         let handles: Vec<_> = workers
             .iter_mut()
             .map(|worker| {
                 let ready = &ready;
                 scope.spawn(move || {
-                    worker(calls / 10);
+                    // A shared instance is warm, and every thread has its own clone of the service.
+                    worker(calls / 10 + 1);
                     ready.wait();
-                    let start = Instant::now();
                     worker(calls);
-                    start.elapsed().as_secs_f64()
                 })
             })
             .collect();
         ready.wait();
+        let (start, before) = (Instant::now(), alloc::count());
         for handle in handles {
-            elapsed += handle.join().expect("a worker ends");
+            handle.join().expect("a worker ends");
         }
+        (start.elapsed().as_secs_f64(), alloc::count() - before)
     });
-    let total = (calls + calls / 10) * threads as u64;
-    let allocs = (alloc::count() - before) as f64 / total as f64;
-    (elapsed / threads as f64 * 1e9 / calls as f64, allocs)
+    let total = (calls * threads as u64) as f64;
+    (elapsed * 1e9 / total, allocs as f64 / total)
+}
+
+/// How many calls of each thread take at least as long as a round.
+fn calls_per_round(subject: &Subject, threads: usize) -> u64 {
+    let mut calls = 64;
+    loop {
+        let (ns, _) = round(subject, threads, calls);
+        let took = ns * (calls * threads as u64) as f64;
+        let wanted = ROUND.as_nanos() as f64;
+        if took >= wanted || calls > 1 << 34 {
+            return calls;
+        }
+        let factor = (wanted * 1.2 / took.max(1.0)).clamp(1.5, 16.0);
+        calls = (calls as f64 * factor) as u64;
+    }
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -56,16 +75,15 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn main() -> std::io::Result<()> {
-    let calls: u64 = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(200_000);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
     let handle = runtime.handle().clone();
-    let mut subjects = subjects::all(&handle);
-    if let Some(wanted) = std::env::args().nth(2) {
+    let mut subjects = {
+        let _runtime = handle.enter();
+        subjects::all(&handle)
+    };
+    if let Some(wanted) = std::env::args().nth(1) {
         let is_wanted = |it: &Subject| it.case.contains(&wanted) || it.name.contains(&wanted);
         let bare = subjects.remove(0);
         subjects.retain(is_wanted);
@@ -74,15 +92,19 @@ fn main() -> std::io::Result<()> {
 
     let mut times: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let mut allocs: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut calls: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     for _ in 0..ROUNDS {
         for threads in THREADS {
             for (i, subject) in subjects.iter().enumerate() {
                 if threads > 1 && subject.alone {
                     continue;
                 }
-                let calls = calls / subject.slower_by;
+                let key = (threads, i);
+                let calls = *calls
+                    .entry(key)
+                    .or_insert_with(|| calls_per_round(subject, threads));
                 let (ns, allocations) = round(subject, threads, calls);
-                times.entry((threads, i)).or_default().push(ns);
+                times.entry(key).or_default().push(ns);
                 if threads == 1 {
                     allocs.insert(i, allocations);
                 }
@@ -106,7 +128,7 @@ fn main() -> std::io::Result<()> {
                 continue;
             };
             let overhead = ns - medians[&(threads, 0)];
-            let total = threads as f64 * 1e3 / ns;
+            let total = 1e3 / ns;
             mops.push(format!("{total:.1}"));
             rows.push(serde_json::json!({
                 "case": subject.case,
@@ -137,5 +159,6 @@ fn main() -> std::io::Result<()> {
     let mut file = std::fs::File::create(file)?;
     writeln!(file, "{}", serde_json::Value::from(rows))?;
     println!("written to target/bench/overhead.json");
+    runtime.block_on(contract::print());
     Ok(())
 }

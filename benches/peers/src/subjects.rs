@@ -8,12 +8,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::retry::Policy;
 use tower::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_bulwark::circuit_breaker::Window;
+use tower_bulwark::contention::OwnedResourceGuard;
 use tower_bulwark::{CircuitBreaker, ResourceLock, RetryBudget, RetryPolicy};
 
 type Worker = Box<dyn FnMut(u64) + Send>;
@@ -22,8 +24,6 @@ pub(crate) struct Subject {
     pub(crate) case: &'static str,
     pub(crate) name: &'static str,
     pub(crate) make: Box<dyn Fn() -> Worker + Sync>,
-    /// Measured with so many times fewer calls.
-    pub(crate) slower_by: u64,
     /// Only on one thread.
     pub(crate) alone: bool,
 }
@@ -75,28 +75,126 @@ impl Policy<u64, u64, Error> for Never {
     }
 }
 
+/// A lock of which so many permits are in use.
+fn held_lock(permits: usize, held: usize) -> (Vec<OwnedResourceGuard>, ResourceLock) {
+    let lock = ResourceLock::builder("lock").max_concurrent(permits);
+    let lock = lock.build().expect("valid");
+    let hold = |i| lock.acquire(i as u64).owned().now().expect("free");
+    ((0..held).map(hold).collect(), lock)
+}
+
+const TASKS: u64 = 1_000;
+
+/// A thousand tasks want one of eight permits again and again, and yield while they have it.
+fn queueing(
+    add: &mut impl FnMut(&'static str, &'static str, Box<dyn Fn() -> Worker + Sync>, bool),
+) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let case = "contention, 8 permits, 1000 tasks";
+    let lock = ResourceLock::builder("queue").max_concurrent(8);
+    let lock = lock.build().expect("valid");
+    let turns = move |turn: u64| {
+        let lock = lock.clone();
+        async move {
+            let permit = lock.acquire(turn).await;
+            tokio::task::yield_now().await;
+            drop(permit);
+        }
+    };
+    add(case, "bulwark", in_tasks(turns), true);
+    let semaphore = std::sync::Arc::new(Semaphore::new(8));
+    let shared = std::sync::Arc::clone(&semaphore);
+    let turns = move |_| {
+        let semaphore = std::sync::Arc::clone(&shared);
+        async move {
+            let permit = semaphore.acquire().await;
+            tokio::task::yield_now().await;
+            drop(permit);
+        }
+    };
+    add(case, "tokio Semaphore", in_tasks(turns), true);
+    let turns = move |_| {
+        let semaphore = std::sync::Arc::clone(&semaphore);
+        async move {
+            let permit = tokio::time::timeout(MINUTE, semaphore.acquire()).await;
+            tokio::task::yield_now().await;
+            drop(permit);
+        }
+    };
+    add(
+        case,
+        "tokio Semaphore, with a timeout",
+        in_tasks(turns),
+        true,
+    );
+}
+
+/// Each call is a turn of one of the tasks, on a runtime of its own with one worker.
+fn in_tasks<F>(
+    turn: impl Fn(u64) -> F + Clone + Send + Sync + 'static,
+) -> Box<dyn Fn() -> Worker + Sync>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Box::new(move || {
+        let turn = turn.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        Box::new(move |n| {
+            let turns = n.div_ceil(TASKS);
+            runtime.block_on(async {
+                let tasks: Vec<_> = (0..TASKS)
+                    .map(|id| {
+                        let turn = turn.clone();
+                        tokio::spawn(async move {
+                            for _ in 0..turns {
+                                turn(id).await;
+                            }
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    task.await.expect("no task panics");
+                }
+            });
+        })
+    })
+}
+
 pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     let mut all = Vec::new();
-    let mut add = |case, name, make: Box<dyn Fn() -> Worker + Sync>, slower_by, alone| {
+    let mut add = |case, name, make: Box<dyn Fn() -> Worker + Sync>, alone| {
         all.push(Subject {
             case,
             name,
             make,
-            slower_by,
             alone,
         });
     };
     macro_rules! service {
         ($case:literal, $name:literal, $service:expr) => {
-            service!($case, $name, $service, 1)
+            service!($case, $name, $service, false)
         };
-        ($case:literal, $name:literal, $service:expr, $slower:literal) => {
-            service!($case, $name, $service, $slower, false)
-        };
-        ($case:literal, $name:literal, $service:expr, $slower:literal, $alone:literal) => {{
+        ($case:literal, $name:literal, $service:expr, $alone:literal) => {{
             let (service, handle) = ($service, handle.clone());
             let make = move || calls(service.clone(), handle.clone());
-            add($case, $name, Box::new(make), $slower, $alone);
+            add($case, $name, Box::new(make), $alone);
+        }};
+    }
+    macro_rules! steps {
+        ($case:literal, $name:expr, $make:expr, |$shared:ident| $step:expr) => {{
+            let shared = std::sync::Arc::new($make);
+            let make = move || -> Worker {
+                let $shared = std::sync::Arc::clone(&shared);
+                Box::new(move |n| {
+                    for i in 0..n {
+                        black_box(($step)(black_box(i)));
+                    }
+                })
+            };
+            add($case, $name, Box::new(make), false);
         }};
     }
 
@@ -130,9 +228,18 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     service!(
         "retry, first succeeds",
         "tower-resilience",
-        peer.layer(bare()),
-        4
+        peer.layer(bare())
     );
+
+    let seatbelt = seatbelt::ResilienceContext::new(tick::Clock::new_tokio());
+    let recovery = |result: &Result<u64, Error>| match result {
+        Ok(_) => seatbelt::RecoveryInfo::never(),
+        Err(_) => seatbelt::RecoveryInfo::retry(),
+    };
+    let peer = seatbelt::retry::Retry::layer("retry", &seatbelt)
+        .clone_input()
+        .recovery_with(move |result: &Result<u64, Error>, _| recovery(result));
+    service!("retry, first succeeds", "seatbelt", peer.layer(bare()));
 
     let breaker = CircuitBreaker::new("consecutive");
     service!(
@@ -173,8 +280,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     service!(
         "breaker, closed",
         "tower-resilience, consecutive",
-        peer.layer(bare()),
-        20
+        peer.layer(bare())
     );
     let peer = tower_resilience_circuitbreaker::CircuitBreakerLayer::builder()
         .failure_rate_threshold(0.5)
@@ -184,8 +290,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     service!(
         "breaker, closed",
         "tower-resilience, last 100 calls",
-        peer.layer(bare()),
-        20
+        peer.layer(bare())
     );
     {
         use failsafe::CircuitBreaker as _;
@@ -202,7 +307,6 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
             "breaker, closed",
             "failsafe (sync call)",
             Box::new(make),
-            1,
             false,
         );
         let peer = std::sync::Arc::new(recloser::Recloser::default());
@@ -218,10 +322,14 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
             "breaker, closed",
             "recloser (sync call)",
             Box::new(make),
-            1,
             false,
         );
     }
+
+    let peer = seatbelt::breaker::Breaker::layer("breaker", &seatbelt)
+        .recovery_with(move |result: &Result<u64, Error>, _| recovery(result))
+        .rejected_input_error(|_, _| Error::other("open"));
+    service!("breaker, closed", "seatbelt", peer.layer(bare()));
 
     let open = CircuitBreaker::new("open");
     open.open_for(Duration::from_secs(86_400));
@@ -241,7 +349,6 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
         "breaker, open",
         "tower-resilience",
         peer.layer(bare()),
-        10,
         true
     );
 
@@ -275,9 +382,76 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     service!(
         "contention, permit free",
         "tower-resilience bulkhead",
-        peer.layer(bare()),
-        10
+        peer.layer(bare())
     );
+
+    for (held, bulwark, tokio) in [
+        (0, "bulwark, 0 of 256 in use", "tokio Semaphore, 0 of 256"),
+        (
+            200,
+            "bulwark, 200 of 256 in use",
+            "tokio Semaphore, 200 of 256",
+        ),
+    ] {
+        let (kept, lock) = held_lock(256, held);
+        steps!("contention, try_acquire", bulwark, (kept, lock), |shared| {
+            |i: u64| shared.1.try_acquire(i).is_ok()
+        });
+        let semaphore = Semaphore::new(256);
+        semaphore
+            .try_acquire_many(held as u32)
+            .expect("free")
+            .forget();
+        steps!("contention, try_acquire", tokio, semaphore, |shared| |_| {
+            shared.try_acquire().is_ok()
+        });
+    }
+
+    for (permits, bulwark, tokio) in [
+        (1, "bulwark, 1 permit", "tokio Semaphore, 1 permit"),
+        (
+            1_024,
+            "bulwark, 1024 permits",
+            "tokio Semaphore, 1024 permits",
+        ),
+    ] {
+        let (kept, lock) = held_lock(permits, permits);
+        steps!("contention, refused", bulwark, (kept, lock), |shared| {
+            |i: u64| shared.1.try_acquire(i).is_err()
+        });
+        let semaphore = Semaphore::new(0);
+        steps!("contention, refused", tokio, semaphore, |shared| |_| {
+            shared.try_acquire().is_err()
+        });
+    }
+    let (kept, lock) = held_lock(1_024, 1_024);
+    steps!(
+        "contention, refused",
+        "bulwark, and the holders are read",
+        (kept, lock),
+        |shared| |i: u64| {
+            let refused = shared.1.try_acquire(i).expect_err("all are held");
+            refused.holders().len()
+        }
+    );
+    let busy = ResourceLock::builder("busy")
+        .timeout(Duration::ZERO)
+        .build()
+        .expect("valid");
+    let kept = busy.acquire("somebody").owned().now().expect("free");
+    std::mem::forget(kept);
+    service!(
+        "contention, refused",
+        "bulwark, layer",
+        busy.layer().layer(bare())
+    );
+    let full = ServiceBuilder::new()
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(0))
+        .service(bare());
+    service!("contention, refused", "tower LoadShed", full);
+
+    queueing(&mut add);
 
     let (retry, breaker) = (RetryPolicy::new(), CircuitBreaker::new("stack"));
     let lock = ResourceLock::builder("stack")
