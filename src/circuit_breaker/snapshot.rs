@@ -82,6 +82,31 @@ pub struct CircuitBreakerTotals {
     pub would_reject_succeeded: u64,
 }
 
+/// The share of the traffic that is let in, while it is not all of it.
+fn ramp(policy: &CircuitBreakerConfig, state: &State, now: Tick) -> Option<f64> {
+    let Phase::Closed { ramp_since } = &state.phase else {
+        return None;
+    };
+    let (since, ramp) = ramp_since.zip(policy.ramp)?;
+    Some(ramp_share(now.since(since), ramp)).filter(|share| *share < 1.0)
+}
+
+/// All but the refusals, which are counted elsewhere.
+fn totals(state: &State) -> CircuitBreakerTotals {
+    let totals = &state.totals;
+    CircuitBreakerTotals {
+        successes: totals.successes,
+        failures: totals.failures,
+        overloads: totals.overloads,
+        ignored: totals.ignored,
+        cancelled: totals.cancelled,
+        slow: totals.slow,
+        rejected: 0,
+        would_reject: totals.would_reject,
+        would_reject_succeeded: totals.would_reject_succeeded,
+    }
+}
+
 impl CircuitBreakerSnapshot {
     pub(super) fn new(
         name: &Arc<str>,
@@ -126,29 +151,13 @@ impl CircuitBreakerSnapshot {
             },
             openings: state.openings,
             probes,
-            ramp: match &state.phase {
-                Phase::Closed { ramp_since } => ramp_since
-                    .zip(policy.ramp)
-                    .map(|(since, ramp)| ramp_share(now.since(since), ramp))
-                    .filter(|share| *share < 1.0),
-                Phase::Open { .. } | Phase::HalfOpen { .. } => None,
-            },
+            ramp: ramp(policy, state, now),
             cause: is_open.then(|| state.opening.cause.clone()),
             last_failure: match &state.phase {
                 Phase::Open { .. } => state.opening.last_failure.clone(),
                 Phase::Closed { .. } | Phase::HalfOpen { .. } => state.last_failure.clone(),
             },
-            totals: CircuitBreakerTotals {
-                successes: state.totals.successes,
-                failures: state.totals.failures,
-                overloads: state.totals.overloads,
-                ignored: state.totals.ignored,
-                cancelled: state.totals.cancelled,
-                slow: state.totals.slow,
-                rejected: 0,
-                would_reject: state.totals.would_reject,
-                would_reject_succeeded: state.totals.would_reject_succeeded,
-            },
+            totals: totals(state),
         }
     }
 

@@ -176,6 +176,44 @@ pub(super) fn refuse_at_once<B: Lends>(lock: &B, ask: Ask) -> Result<Ask, Conten
 /// Asks for permits; joins the queue if there are none and the caller has patience. `waker` is woken when they are
 /// there.
 pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>, Contended> {
+    let timeout = match ask.patience.timeout {
+        Timeout::OfTheLock => lock.shared().config().timeout,
+        Timeout::Own(timeout) => Some(timeout),
+        Timeout::Never => None,
+    };
+    let Ask {
+        holder,
+        asker,
+        permits,
+        patience,
+    } = ask;
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return try_now(lock, holder, asker, permits).map(Asked::Got);
+    }
+    let mut holder = Some(holder);
+    let taken = lock
+        .shared()
+        .core
+        .take(count(permits), time::now, || held_by(&mut holder, asker));
+    if let Ok(place) = taken {
+        return Ok(Asked::Got(Slot::new(lock, place)));
+    }
+    let ask = Ask {
+        holder: holder.unwrap_or(Holder::Anonymous(0)),
+        asker,
+        permits,
+        patience,
+    };
+    queue(lock, ask, timeout, waker)
+}
+
+/// Joins the queue, unless the permits are free by now.
+fn queue<B: Lends>(
+    lock: B,
+    ask: Ask,
+    timeout: Option<Duration>,
+    waker: &Waker,
+) -> Result<Asked<B>, Contended> {
     let Ask {
         holder,
         asker,
@@ -184,25 +222,7 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
     } = ask;
     let shared = lock.shared();
     let config = shared.config();
-    let timeout = match patience.timeout {
-        Timeout::OfTheLock => config.timeout,
-        Timeout::Own(timeout) => Some(timeout),
-        Timeout::Never => None,
-    };
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        drop(config);
-        return try_now(lock, holder, asker, permits).map(Asked::Got);
-    }
-    let mut holder = Some(holder);
-    let taken = shared
-        .core
-        .take(count(permits), time::now, || held_by(&mut holder, asker));
-    if let Ok(place) = taken {
-        drop(config);
-        return Ok(Asked::Got(Slot::new(lock, place)));
-    }
     let now = time::now();
-    let holder = holder.unwrap_or(Holder::Anonymous(0));
     let owner = asker.owner(&holder);
     let queued = shared.core.enqueue(
         count(permits),

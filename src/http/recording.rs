@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::SizeHint;
+use http_body::{Frame, SizeHint};
 
 pub(super) type SharedError = Arc<dyn StdError + Send + Sync>;
 
@@ -133,8 +133,25 @@ impl Recording {
         taken
     }
 
-    /// The copy at `cursor` has read another chunk from the source.
-    pub(super) fn add(&mut self, cursor: &mut Cursor, data: &Bytes, others_listen: bool) -> LetGo {
+    /// The copy at `cursor` has read another frame from the source; `ended` says that it was the last.
+    pub(super) fn take_down(
+        &mut self,
+        cursor: &mut Cursor,
+        frame: &Frame<Bytes>,
+        others_listen: bool,
+        ended: bool,
+    ) -> LetGo {
+        let let_go = match frame.data_ref() {
+            Some(data) => self.add(cursor, data, others_listen),
+            None => LetGo::new(),
+        };
+        if ended {
+            self.end(cursor, frame.trailers_ref().cloned());
+        }
+        let_go
+    }
+
+    fn add(&mut self, cursor: &mut Cursor, data: &Bytes, others_listen: bool) -> LetGo {
         // An empty chunk says nothing, and a stream of them must not fill the memory.
         if data.is_empty() {
             return LetGo::new();

@@ -396,7 +396,7 @@ where
             Some(source) => (source.size_hint(), source.is_end_stream()),
             None => (SizeHint::new(), true),
         };
-        let mut leftovers = Leftovers::<B>::default();
+        let mut leftovers = Leftovers::default();
         let mut state = lock(self.shared);
         let others_listen = state.copies > 1;
         let is_reader = state.reader == Some(id);
@@ -423,14 +423,10 @@ where
                 Poll::Ready(Some(Err(ReplayError::Source(error))))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    leftovers.chunks = state.recording.add(cursor, data, others_listen);
-                }
-                let trailers = frame.trailers_ref();
-                ended = ended || trailers.is_some();
-                if ended {
-                    state.recording.end(cursor, trailers.cloned());
-                }
+                ended = ended || frame.trailers_ref().is_some();
+                leftovers.chunks = state
+                    .recording
+                    .take_down(cursor, &frame, others_listen, ended);
                 Poll::Ready(Some(Ok(frame)))
             }
         };

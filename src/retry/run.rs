@@ -430,19 +430,18 @@ impl Run {
                 repeatable: true, // It was refused before it left.
                 spend: None,
             };
-            let outcome = AttemptOutcome::Rejected(rejection);
-            match self.decide(policy, wanted, copy) {
-                Next::After(delay) => {
+            let again = match self.decide(policy, wanted, copy) {
+                Next::After(delay) => Ok(Again::After(delay)),
+                Next::AtOnce => Ok(Again::AtOnce),
+                Next::Stop(reason) => Err(reason),
+            };
+            match again {
+                Ok(again) => {
                     let end = AttemptEnd::Rejected(message(rejection));
-                    let again = self.again(policy, end, &outcome, Again::After(delay));
-                    return Step::Again(again);
+                    let outcome = AttemptOutcome::Rejected(rejection);
+                    return Step::Again(self.again(policy, end, &outcome, again));
                 }
-                Next::AtOnce => {
-                    let end = AttemptEnd::Rejected(message(rejection));
-                    let again = self.again(policy, end, &outcome, Again::AtOnce);
-                    return Step::Again(again);
-                }
-                Next::Stop(reason) => reason,
+                Err(reason) => reason,
             }
         } else {
             StopReason::Refused

@@ -58,6 +58,47 @@ pub(super) struct Ended {
     pub(super) unit: f64,
 }
 
+impl Trouble {
+    /// How long to wait before the next attempt; `None` if the service asks for longer than anybody wants to wait.
+    fn delay(&mut self, attempts: u32, rules: &RetryConfig, ended: &Ended) -> Option<Duration> {
+        match ended.hint {
+            Some(RetryDelay::After(hint) | RetryDelay::ExactlyAfter(hint))
+                if hint > rules.max_retry_after =>
+            {
+                None
+            }
+            Some(RetryDelay::ExactlyAfter(hint)) => {
+                self.backoff_from = attempts.saturating_sub(self.free);
+                self.previous = None;
+                Some(hint)
+            }
+            // Upwards: so that all who were told the same do not come back in one instant. "Now" from a service that
+            // has just failed is no reason to hammer it.
+            Some(RetryDelay::After(hint)) if !hint.is_zero() => {
+                let later = hint.mul_f64(1.0 + rules.retry_after_jitter * ended.unit);
+                let later = later.min(rules.max_retry_after);
+                let left = ended.deadline.map(|it| it.since(ended.now));
+                Some(match left {
+                    Some(left) if later >= left => hint,
+                    _ => later,
+                })
+            }
+            Some(_) | None => {
+                let n = attempts.saturating_sub(1 + self.free + self.backoff_from);
+                let own = rules.jitter.delay(
+                    &rules.backoff,
+                    n,
+                    rules.max_delay,
+                    self.previous,
+                    ended.unit,
+                );
+                self.previous = Some(own);
+                Some(own)
+            }
+        }
+    }
+}
+
 impl Session {
     pub(super) const HISTORY: usize = 16;
 
@@ -149,40 +190,8 @@ impl Session {
         if !ended.cloneable {
             return Next::Stop(StopReason::NotCloneable);
         }
-        let n = attempts.saturating_sub(1 + trouble.free + trouble.backoff_from);
-        let delay = match ended.hint {
-            Some(RetryDelay::After(hint) | RetryDelay::ExactlyAfter(hint))
-                if hint > rules.max_retry_after =>
-            {
-                return Next::Stop(StopReason::RetryAfterTooLong);
-            }
-            Some(RetryDelay::ExactlyAfter(hint)) => {
-                trouble.backoff_from = attempts.saturating_sub(trouble.free);
-                trouble.previous = None;
-                hint
-            }
-            // Upwards: so that all who were told the same do not come back in one instant. "Now" from a service that
-            // has just failed is no reason to hammer it.
-            Some(RetryDelay::After(hint)) if !hint.is_zero() => {
-                let later = hint.mul_f64(1.0 + rules.retry_after_jitter * ended.unit);
-                let later = later.min(rules.max_retry_after);
-                let left = ended.deadline.map(|it| it.since(ended.now));
-                match left {
-                    Some(left) if later >= left => hint,
-                    _ => later,
-                }
-            }
-            Some(_) | None => {
-                let own = rules.jitter.delay(
-                    &rules.backoff,
-                    n,
-                    rules.max_delay,
-                    trouble.previous,
-                    ended.unit,
-                );
-                trouble.previous = Some(own);
-                own
-            }
+        let Some(delay) = trouble.delay(attempts, rules, &ended) else {
+            return Next::Stop(StopReason::RetryAfterTooLong);
         };
         match ended.deadline {
             Some(deadline) if is_too_late(ended.now.after(delay), rules.min_attempt, deadline) => {

@@ -191,7 +191,12 @@ impl Stack {
             None => ("service".to_owned(), None),
         };
         // From the inside out: how often, and how long, for one call from above.
-        let start = (1_u64, call);
+        let nothing = WorstTime {
+            at_service: call,
+            waits: Some(Duration::ZERO),
+            total: None,
+        };
+        let start = (1_u64, nothing);
         let (calls, time) = self
             .layers
             .iter()
@@ -203,18 +208,31 @@ impl Stack {
             layers: self.layers.clone(),
             service,
             calls,
-            time,
-            warnings: warning::find(&self.layers, time),
+            time: time.sum(),
+            warnings: warning::find(&self.layers, time.sum()),
         }
     }
 }
 
-/// The worst case of a layer, from that of what it calls. No time means that nothing bounds it.
-fn worst_case_above(
-    layer: &LayerDescription,
-    calls: u64,
-    time: Option<Duration>,
-) -> (u64, Option<Duration>) {
+/// How long a request can take. `None` is without bound.
+#[derive(Clone, Copy)]
+struct WorstTime {
+    /// At the service.
+    at_service: Option<Duration>,
+    /// In waits of this crate: queues and backoffs. No attempt timeout bounds them.
+    waits: Option<Duration>,
+    /// Both together, if something bounds that.
+    total: Option<Duration>,
+}
+
+impl WorstTime {
+    fn sum(self) -> Option<Duration> {
+        shorter(add(self.at_service, self.waits), self.total)
+    }
+}
+
+/// The worst case of a layer, from that of what it calls.
+fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u64, WorstTime) {
     match layer {
         LayerDescription::Retry {
             max_retries,
@@ -224,23 +242,26 @@ fn worst_case_above(
             ..
         } => {
             let attempts = max_retries.saturating_add(1);
-            let attempt = shorter(time, *attempt_timeout);
-            let all = attempt.map(|attempt| {
-                attempt
-                    .saturating_mul(attempts)
-                    .saturating_add(*worst_case_delay)
-            });
-            (
-                calls.saturating_mul(attempts.into()),
-                shorter(all, *total_timeout),
-            )
+            let all = |time: Option<Duration>| time.map(|it| it.saturating_mul(attempts));
+            let at_service = all(shorter(time.at_service, *attempt_timeout));
+            let waits = add(all(time.waits), Some(*worst_case_delay));
+            let below = add(all(time.total), Some(*worst_case_delay));
+            let total = shorter(below, *total_timeout);
+            let time = WorstTime {
+                at_service,
+                waits,
+                total,
+            };
+            (calls.saturating_mul(attempts.into()), time)
         }
         LayerDescription::CircuitBreaker { .. } => (calls, time),
         LayerDescription::Contention { timeout, .. } => {
-            let both = time
-                .zip(*timeout)
-                .map(|(time, wait)| time.saturating_add(wait));
-            (calls, both)
+            let time = WorstTime {
+                at_service: time.at_service,
+                waits: add(time.waits, *timeout),
+                total: add(time.total, *timeout),
+            };
+            (calls, time)
         }
     }
 }
@@ -250,6 +271,10 @@ fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),
     }
+}
+
+fn add(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.zip(b).map(|(a, b)| a.saturating_add(b))
 }
 
 /// What is known of a stack. Prints as a short report.
@@ -379,6 +404,25 @@ mod tests {
             it.worst_case_time(),
             Some(Duration::from_secs(4 * (30 + 10) + 7))
         );
+    }
+
+    #[test]
+    fn an_attempt_timeout_bounds_the_time_at_the_service_and_no_wait() {
+        let bounded = |total_timeout| LayerDescription::Retry {
+            name: "r".into(),
+            max_retries: 3,
+            worst_case_delay: Duration::from_secs(7),
+            attempt_timeout: Some(Duration::from_secs(2)),
+            total_timeout,
+            has_budget: true,
+        };
+        let it = explain(&[bounded(None), lock(30)]);
+        assert_eq!(
+            it.worst_case_time(),
+            Some(Duration::from_secs(4 * (30 + 2) + 7))
+        );
+        let it = explain(&[bounded(Some(Duration::from_secs(60))), lock(30)]);
+        assert_eq!(it.worst_case_time(), Some(Duration::from_secs(60)));
     }
 
     #[test]

@@ -59,16 +59,6 @@ pub enum Warning {
         /// The breaker.
         breaker: Arc<str>,
     },
-    /// An attempt ends before its wait for a permit does.
-    #[non_exhaustive]
-    WaitLongerThanAttempt {
-        /// The policy.
-        retry: Arc<str>,
-        /// The resource inside.
-        lock: Arc<str>,
-        /// The attempt timeout.
-        attempt: Duration,
-    },
     /// In an outage every caller retries, and nothing bounds the sum.
     #[non_exhaustive]
     NoBudget {
@@ -88,7 +78,7 @@ impl fmt::Display for Warning {
                 calls,
             } => write!(
                 f,
-                "retry `{inner}` is inside retry `{outer}`: together up to {calls} calls for one request; keep one of them"
+                "retry `{inner}` is inside retry `{outer}`: together up to {calls} calls for one request (`{outer}` does not repeat what `{inner}` gave up, unless `retry_exhausted` is set); keep one of them"
             ),
             Self::LockHeldAcrossBackoff {
                 lock,
@@ -113,14 +103,6 @@ impl fmt::Display for Warning {
                 f,
                 "breaker `{breaker}` is there twice: calls count double, and it refuses its own probes"
             ),
-            Self::WaitLongerThanAttempt {
-                retry,
-                lock,
-                attempt,
-            } => write!(
-                f,
-                "a call may wait for `{lock}` longer than an attempt of retry `{retry}` may take ({attempt:.1?}); shorten the wait"
-            ),
             Self::NoBudget { retry } => write!(
                 f,
                 "retry `{retry}` has no budget: in an outage all callers retry; give it a `RetryBudget`"
@@ -134,65 +116,14 @@ impl fmt::Display for Warning {
 
 /// What is harmful about these layers, outermost first.
 pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, Retry};
-
     let mut found = Vec::new();
     for (i, outer) in layers.iter().enumerate() {
-        for inner in &layers[i + 1..] {
-            let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
-            match (outer, inner) {
-                (Retry { max_retries: a, .. }, Retry { max_retries: b, .. }) => {
-                    found.push(Warning::RetryInsideRetry {
-                        outer: out,
-                        inner: within,
-                        calls: (u64::from(*a) + 1).saturating_mul(u64::from(*b) + 1),
-                    });
-                }
-                (
-                    Contention { .. },
-                    Retry {
-                        worst_case_delay, ..
-                    },
-                ) => found.push(Warning::LockHeldAcrossBackoff {
-                    lock: out,
-                    retry: within,
-                    backoff: *worst_case_delay,
-                }),
-                (CircuitBreaker { .. }, Retry { .. }) => {
-                    found.push(Warning::BreakerOutsideRetry {
-                        breaker: out,
-                        retry: within,
-                    });
-                }
-                (Contention { .. }, CircuitBreaker { .. }) => {
-                    found.push(Warning::WaitsToBeRefused {
-                        lock: out,
-                        breaker: within,
-                    });
-                }
-                (Contention { .. }, Contention { .. }) if out == within => {
-                    found.push(Warning::SameLockTwice { lock: out });
-                }
-                (CircuitBreaker { .. }, CircuitBreaker { .. }) if out == within => {
-                    found.push(Warning::SameBreakerTwice { breaker: out });
-                }
-                (
-                    Retry {
-                        attempt_timeout: Some(attempt),
-                        ..
-                    },
-                    Contention { timeout, .. },
-                ) if timeout.is_none_or(|wait| wait >= *attempt) => {
-                    found.push(Warning::WaitLongerThanAttempt {
-                        retry: out,
-                        lock: within,
-                        attempt: *attempt,
-                    });
-                }
-                _ => {}
-            }
-        }
-        if let Retry {
+        found.extend(
+            layers[i + 1..]
+                .iter()
+                .filter_map(|inner| of_two(outer, inner)),
+        );
+        if let LayerDescription::Retry {
             name,
             max_retries: 1..,
             has_budget: false,
@@ -208,4 +139,44 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
         found.push(Warning::Unbounded);
     }
     found
+}
+
+/// What is harmful about one layer inside another.
+fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
+    use LayerDescription::{CircuitBreaker, Contention, Retry};
+
+    let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+    let warning = match (outer, inner) {
+        (Retry { max_retries: a, .. }, Retry { max_retries: b, .. }) => Warning::RetryInsideRetry {
+            outer: out,
+            inner: within,
+            calls: (u64::from(*a) + 1).saturating_mul(u64::from(*b) + 1),
+        },
+        (
+            Contention { .. },
+            Retry {
+                worst_case_delay, ..
+            },
+        ) => Warning::LockHeldAcrossBackoff {
+            lock: out,
+            retry: within,
+            backoff: *worst_case_delay,
+        },
+        (CircuitBreaker { .. }, Retry { .. }) => Warning::BreakerOutsideRetry {
+            breaker: out,
+            retry: within,
+        },
+        (Contention { .. }, CircuitBreaker { .. }) => Warning::WaitsToBeRefused {
+            lock: out,
+            breaker: within,
+        },
+        (Contention { .. }, Contention { .. }) if out == within => {
+            Warning::SameLockTwice { lock: out }
+        }
+        (CircuitBreaker { .. }, CircuitBreaker { .. }) if out == within => {
+            Warning::SameBreakerTwice { breaker: out }
+        }
+        _ => return None,
+    };
+    Some(warning)
 }
