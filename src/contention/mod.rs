@@ -123,9 +123,11 @@ mod alarm;
 mod builder;
 mod config;
 mod core;
+mod future;
 mod graph;
 mod guard;
 mod handle;
+mod layer;
 mod owner;
 mod poll_ready;
 mod records;
@@ -143,12 +145,14 @@ pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
 pub use builder::ResourceLockBuilder;
 pub use config::{ContentionConfig, OnDeadlock};
+#[cfg(feature = "http")]
+pub(crate) use future::CallPermit;
+pub use future::ContentionFuture;
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
+pub use layer::ContentionLayer;
 pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil, WeighedBy};
-#[cfg(feature = "http")]
-pub(crate) use service::CallPermit;
-pub use service::{ContentionFuture, ContentionLayer, ContentionService};
+pub use service::ContentionService;
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaitEdge, WaiterInfo};
 
 pub use crate::util::histogram::DurationSummary;

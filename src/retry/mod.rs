@@ -103,8 +103,10 @@ mod backoff;
 mod budget;
 mod builder;
 mod config;
+mod future;
 mod handle;
 mod kit;
+mod layer;
 mod prepare;
 mod run;
 mod runner;
@@ -118,10 +120,12 @@ pub use backoff::{Backoff, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryQuota};
 pub use builder::RetryPolicyBuilder;
 pub use config::RetryConfig;
+pub use future::RetryFuture;
 pub use handle::{AttemptOutcome, FailedAttempt, RetryPolicy, RetrySnapshot};
+pub use layer::RetryLayer;
 pub use prepare::{
     BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
     MaxRetriesWith, RequestConfig,
 };
 pub use runner::Retry;
-pub use service::{RetryFuture, RetryLayer, RetryService};
+pub use service::RetryService;

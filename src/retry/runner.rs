@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tower_service::Service;
 
+use super::future::RetryFuture;
 use super::handle::RetryPolicy;
 use super::run::{Again, Copy, Run, Step};
-use super::service::RetryFuture;
 use crate::call::context::Wait;
 use crate::call::deadline;
 use crate::call::outcome::{
