@@ -6,189 +6,50 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{self, CircuitBreakerConfig, SlowCalls, Window};
+mod command;
+mod phase;
+mod recent;
+
+pub(super) use command::Command;
+pub(super) use phase::{
+    Admission, Change, Effects, Ended, Lease, Mode, Opening, Phase, Ticket, Totals,
+};
+use recent::Recent;
+
+use super::config::{self, CircuitBreakerConfig, SlowCalls};
 use crate::call::outcome::Outcome;
 use crate::error::{Cause, CircuitState, OpenReason, Refusal};
 use crate::util::time::Tick;
-use crate::util::window::{Call, Counts, LastCalls, LastSlices};
-
-/// Who is in command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Normal,
-    ForcedOpen,
-    Disabled,
-    MetricsOnly,
-}
+use crate::util::window::{Call, Counts};
 
 #[derive(Clone, Debug)]
-pub(super) enum Phase {
-    /// With the moment of closing, while the traffic is let in gradually.
-    Closed {
-        ramp_since: Option<Tick>,
-    },
-    Open {
-        until: Tick,
-    },
-    HalfOpen {
-        leases: Vec<Lease>,
-        succeeded: u32,
-        failed: u32,
-    },
-}
-
-/// The place of one probe.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
-    id: u64,
-    until: Tick,
-    /// What is left of the lease while the probe waits for something of this crate.
-    paused: Option<Duration>,
-}
-
-/// Proof of admission. `lease` is the id of the probe's place, 0 if it is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) epoch: u32,
-    pub(super) lease: u64,
-}
-
-/// May a call start?
-#[must_use]
-#[derive(Debug)]
-pub(super) enum Admission {
-    Go(Ticket),
-    /// Metrics only: it goes, but would have been refused, and its outcome decides nothing.
-    GoAnyway(Ticket),
-    /// The breaker is disabled: it goes, and nobody counts how it ends.
-    GoUncounted(Ticket),
-    Refuse(OpenReason, Option<Duration>),
-}
-
-/// How an admitted call ended.
-#[derive(Clone, Debug)]
-pub(super) struct Ended {
-    pub(super) outcome: Outcome,
-    pub(super) slow: bool,
-    /// It was found overdue while it still ran.
-    pub(super) overdue: bool,
-    pub(super) message: Option<Arc<str>>,
-    /// When the service asked to be called again.
-    pub(super) retry_after: Option<Duration>,
-}
-
-/// What the shell has to tell.
-#[must_use]
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    pub(super) changes: Vec<Change>,
-    pub(super) lost_probes: u32,
-}
-
-/// What opened the circuit.
-#[derive(Clone, Debug)]
-pub(super) struct Opening {
-    pub(super) cause: Cause,
-    pub(super) failures: u64,
-    /// The message of the failure that did, if a failure did.
-    pub(super) last_failure: Option<Arc<str>>,
-}
-
-impl Opening {
-    fn by(cause: Cause) -> Self {
-        Self {
-            cause,
-            failures: 0,
-            last_failure: None,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) cause: Cause,
-    pub(super) open_for: Option<Duration>,
-    pub(super) last_failure: Option<Arc<str>>,
-    /// Nothing was refused or let through because of it: the breaker only watches.
-    pub(super) shadow: bool,
-}
-
-/// Outcomes since the breaker was made or reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) successes: u64,
-    pub(super) failures: u64,
-    pub(super) overloads: u64,
-    pub(super) ignored: u64,
-    pub(super) cancelled: u64,
-    pub(super) slow: u64,
-    pub(super) would_reject: u64,
-    pub(super) would_reject_succeeded: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Recent {
-    Nothing,
-    Calls(LastCalls),
-    Slices(Box<LastSlices>),
-}
-
-impl Recent {
-    fn new(policy: &CircuitBreakerConfig) -> Self {
-        match policy.window {
-            _ if !policy.uses_window() => Self::Nothing,
-            Window::LastCalls(size) => Self::Calls(LastCalls::new(size)),
-            Window::LastTime(length) => Self::Slices(Box::new(LastSlices::new(length))),
-        }
-    }
-
-    fn record(&mut self, call: Call, now: Tick) {
-        match self {
-            Self::Nothing => {}
-            Self::Calls(calls) => calls.record(call),
-            Self::Slices(slices) => slices.record(call, now),
-        }
-    }
-
-    fn counts(&self, now: Tick) -> Counts {
-        match self {
-            Self::Nothing => Counts::default(),
-            Self::Calls(calls) => calls.counts(),
-            Self::Slices(slices) => slices.counts(now),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct State {
-    pub(super) epoch: u32,
-    pub(super) mode: Mode,
-    pub(super) phase: Phase,
+pub(in crate::circuit_breaker) struct State {
+    pub(in crate::circuit_breaker) epoch: u32,
+    pub(in crate::circuit_breaker) mode: Mode,
+    pub(in crate::circuit_breaker) phase: Phase,
     /// Failures, one after the other.
-    pub(super) consecutive: u32,
+    pub(in crate::circuit_breaker) consecutive: u32,
     /// Calls of this epoch that still run past the slow threshold.
-    pub(super) overdue: u64,
+    pub(in crate::circuit_breaker) overdue: u64,
     /// How often it opened without having stayed closed for as long as it last was open.
-    pub(super) openings: u32,
+    pub(in crate::circuit_breaker) openings: u32,
     /// What opened it last; what a rejection reports.
-    pub(super) opening: Opening,
-    pub(super) opened: Tick,
+    pub(in crate::circuit_breaker) opening: Opening,
+    pub(in crate::circuit_breaker) opened: Tick,
     /// How long the last opening was meant to last.
     open_time: Duration,
     closed: Tick,
     /// When an operator's command began.
     commanded: Tick,
-    pub(super) changed: Tick,
-    pub(super) totals: Totals,
-    pub(super) last_failure: Option<Arc<str>>,
+    pub(in crate::circuit_breaker) changed: Tick,
+    pub(in crate::circuit_breaker) totals: Totals,
+    pub(in crate::circuit_breaker) last_failure: Option<Arc<str>>,
     recent: Recent,
     next_lease: u64,
 }
 
 impl State {
-    pub(super) fn new(policy: &CircuitBreakerConfig, now: Tick) -> Self {
+    pub(in crate::circuit_breaker) fn new(policy: &CircuitBreakerConfig, now: Tick) -> Self {
         Self {
             epoch: 1,
             mode: Mode::Normal,
@@ -210,7 +71,7 @@ impl State {
     }
 
     /// May a call start at `now`? `unit` is a random number in [0, 1).
-    pub(super) fn admit(
+    pub(in crate::circuit_breaker) fn admit(
         &mut self,
         policy: &CircuitBreakerConfig,
         now: Tick,
@@ -291,7 +152,11 @@ impl State {
     }
 
     /// Whether a call that asked for admission at `now` would certainly be refused. Changes nothing.
-    pub(super) fn peek(&self, policy: &CircuitBreakerConfig, now: Tick) -> Option<Refusal> {
+    pub(in crate::circuit_breaker) fn peek(
+        &self,
+        policy: &CircuitBreakerConfig,
+        now: Tick,
+    ) -> Option<Refusal> {
         let refusal = |reason, until| {
             Some(Refusal {
                 at: now,
@@ -319,7 +184,7 @@ impl State {
     /// The probe of `ticket` begins to wait for something of this crate, or goes on: what is left of its lease
     /// stands still for the wait, at most for the length of a lease, so that a probe that is lost in a wait does not
     /// keep its place for ever.
-    pub(super) fn pause(
+    pub(in crate::circuit_breaker) fn pause(
         &mut self,
         policy: &CircuitBreakerConfig,
         ticket: Ticket,
@@ -377,7 +242,7 @@ impl State {
     }
 
     /// Fast successes that were counted elsewhere, in slice `slice` of the window.
-    pub(super) fn add_successes(&mut self, n: u64, slice: u64) {
+    pub(in crate::circuit_breaker) fn add_successes(&mut self, n: u64, slice: u64) {
         self.totals.successes += n;
         match &mut self.recent {
             Recent::Nothing => {}
@@ -387,7 +252,7 @@ impl State {
     }
 
     /// The call that held `ticket` ended.
-    pub(super) fn settle(
+    pub(in crate::circuit_breaker) fn settle(
         &mut self,
         policy: &CircuitBreakerConfig,
         ticket: Ticket,
@@ -426,7 +291,7 @@ impl State {
     }
 
     /// A call that metrics-only mode let through although the breaker would have refused it.
-    pub(super) fn settle_anyway(&mut self, ended: &Ended) {
+    pub(in crate::circuit_breaker) fn settle_anyway(&mut self, ended: &Ended) {
         self.count(ended);
         self.totals.would_reject += 1;
         self.totals.would_reject_succeeded += u64::from(ended.outcome == Outcome::Success);
@@ -459,7 +324,7 @@ impl State {
     }
 
     /// `n` calls of this epoch have been running for longer than the slow threshold.
-    pub(super) fn add_overdue(
+    pub(in crate::circuit_breaker) fn add_overdue(
         &mut self,
         policy: &CircuitBreakerConfig,
         n: u64,
@@ -486,7 +351,7 @@ impl State {
     }
 
     /// A rule outside of the core says that these calls are too bad.
-    pub(super) fn trip_by_custom(
+    pub(in crate::circuit_breaker) fn trip_by_custom(
         &mut self,
         policy: &CircuitBreakerConfig,
         epoch: u32,
@@ -685,7 +550,7 @@ impl State {
     }
 
     /// The state as a caller at `now` would meet it.
-    pub(super) fn effective(&self, now: Tick) -> CircuitState {
+    pub(in crate::circuit_breaker) fn effective(&self, now: Tick) -> CircuitState {
         match self.mode {
             Mode::ForcedOpen => CircuitState::ForcedOpen,
             Mode::Disabled => CircuitState::Disabled,
@@ -695,7 +560,7 @@ impl State {
     }
 
     /// The state at `now` if nobody but the breaker itself were in command.
-    pub(super) fn by_phase(&self, now: Tick) -> CircuitState {
+    pub(in crate::circuit_breaker) fn by_phase(&self, now: Tick) -> CircuitState {
         match self.phase {
             Phase::Open { until } if now >= until => CircuitState::HalfOpen,
             _ => self.shown(),
@@ -703,7 +568,7 @@ impl State {
     }
 
     /// When the state that [`effective`](Self::effective) gives at `now` began.
-    pub(super) fn since(&self, now: Tick) -> Tick {
+    pub(in crate::circuit_breaker) fn since(&self, now: Tick) -> Tick {
         match (self.mode, &self.phase) {
             (Mode::Normal, Phase::Open { until }) if now >= *until => *until,
             (Mode::Normal, _) => self.changed,
@@ -711,12 +576,12 @@ impl State {
         }
     }
 
-    pub(super) fn counts(&self, now: Tick) -> Counts {
+    pub(in crate::circuit_breaker) fn counts(&self, now: Tick) -> Counts {
         self.recent.counts(now)
     }
 
     /// What a rule of the user's own looks at.
-    pub(super) fn window_counts(&self, now: Tick) -> config::WindowCounts {
+    pub(in crate::circuit_breaker) fn window_counts(&self, now: Tick) -> config::WindowCounts {
         let Counts {
             calls,
             failures,
@@ -732,7 +597,11 @@ impl State {
     }
 
     /// The rules have changed: what the new window can hold of the old one is kept.
-    pub(super) fn adapt(&mut self, old: &CircuitBreakerConfig, new: &CircuitBreakerConfig) {
+    pub(in crate::circuit_breaker) fn adapt(
+        &mut self,
+        old: &CircuitBreakerConfig,
+        new: &CircuitBreakerConfig,
+    ) {
         if old.window != new.window || old.uses_window() != new.uses_window() {
             self.recent = Recent::new(new);
         }
@@ -740,111 +609,10 @@ impl State {
             self.begin_epoch();
         }
     }
-
-    /// An operator's word. Returns what changed, if anything did.
-    pub(super) fn command(
-        &mut self,
-        policy: &CircuitBreakerConfig,
-        command: Command,
-        now: Tick,
-    ) -> Option<Change> {
-        let mode = match command {
-            Command::Reset | Command::ForceClose => Mode::Normal,
-            Command::ForceOpen => Mode::ForcedOpen,
-            Command::Disable => Mode::Disabled,
-            Command::MetricsOnly => Mode::MetricsOnly,
-            Command::OpenFor(delay) => return self.open_for(policy, delay, now),
-            Command::Trip(unit) => return self.trip_by_operator(policy, unit, now),
-        };
-        let from = self.effective(now);
-        self.mode = mode;
-        self.phase = Phase::Closed { ramp_since: None };
-        self.openings = 0;
-        self.opened = now;
-        self.opening = Opening::by(Cause::Operator);
-        self.forget_recent(policy);
-        self.begin_epoch();
-        if command == Command::Reset {
-            self.totals = Totals::default();
-            self.last_failure = None;
-        }
-        let to = self.effective(now);
-        if from == to {
-            return None;
-        }
-        self.changed = now;
-        self.commanded = now;
-        Some(Change {
-            from,
-            to,
-            cause: Cause::Operator,
-            open_for: None,
-            last_failure: None,
-            shadow: false,
-        })
-    }
-
-    /// Opens as if a rule had said so, for the time that the policy gives.
-    fn trip_by_operator(
-        &mut self,
-        policy: &CircuitBreakerConfig,
-        unit: f64,
-        now: Tick,
-    ) -> Option<Change> {
-        match (self.mode, &self.phase) {
-            (Mode::ForcedOpen | Mode::Disabled, _) => return None,
-            (_, Phase::Open { until }) if now < *until => return None,
-            (Mode::Normal | Mode::MetricsOnly, _) => {}
-        }
-        let from = self.by_phase(now);
-        self.opening = Opening::by(Cause::Operator);
-        let change = self.open(policy, None, now, unit);
-        self.forget_recent(policy);
-        Some(Change { from, ..change })
-    }
-
-    /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
-    fn open_for(
-        &mut self,
-        policy: &CircuitBreakerConfig,
-        delay: Duration,
-        now: Tick,
-    ) -> Option<Change> {
-        match self.mode {
-            Mode::ForcedOpen | Mode::Disabled => return None,
-            Mode::Normal | Mode::MetricsOnly => {}
-        }
-        if let Phase::Open { until } = &mut self.phase
-            && now < *until
-        {
-            *until = now.after(delay); // What opened it, and when, stays true.
-            self.begin_epoch();
-            return None;
-        }
-        let from = self.by_phase(now);
-        self.openings = self.openings.max(1);
-        self.opening = Opening::by(Cause::Operator);
-        self.forget_recent(policy);
-        let change = self.open_until(now.after(delay), Cause::Operator, now);
-        Some(Change { from, ..change })
-    }
-}
-
-/// What an operator can say.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Command {
-    Reset,
-    ForceClose,
-    ForceOpen,
-    Disable,
-    MetricsOnly,
-    OpenFor(Duration),
-    /// With a random number in [0, 1).
-    Trip(f64),
 }
 
 /// The share of traffic that is let in `passed` after closing.
-pub(super) fn ramp_share(passed: Duration, ramp: Duration) -> f64 {
+pub(in crate::circuit_breaker) fn ramp_share(passed: Duration, ramp: Duration) -> f64 {
     let start = CircuitBreakerConfig::RAMP_START;
     let way = (passed.as_secs_f64() / ramp.as_secs_f64()).min(1.0);
     start + (1.0 - start) * way

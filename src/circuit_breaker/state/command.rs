@@ -1,0 +1,112 @@
+//! What an operator says, and what becomes of it.
+
+use std::time::Duration;
+
+use super::super::config::CircuitBreakerConfig;
+use super::phase::{Change, Mode, Opening, Phase};
+use super::{State, Totals};
+use crate::error::Cause;
+use crate::util::time::Tick;
+
+/// What an operator can say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::circuit_breaker) enum Command {
+    Reset,
+    ForceClose,
+    ForceOpen,
+    Disable,
+    MetricsOnly,
+    OpenFor(Duration),
+    /// With a random number in [0, 1).
+    Trip(f64),
+}
+
+impl State {
+    /// An operator's word. Returns what changed, if anything did.
+    pub(in crate::circuit_breaker) fn command(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        command: Command,
+        now: Tick,
+    ) -> Option<Change> {
+        let mode = match command {
+            Command::Reset | Command::ForceClose => Mode::Normal,
+            Command::ForceOpen => Mode::ForcedOpen,
+            Command::Disable => Mode::Disabled,
+            Command::MetricsOnly => Mode::MetricsOnly,
+            Command::OpenFor(delay) => return self.open_for(policy, delay, now),
+            Command::Trip(unit) => return self.trip_by_operator(policy, unit, now),
+        };
+        let from = self.effective(now);
+        self.mode = mode;
+        self.phase = Phase::Closed { ramp_since: None };
+        self.openings = 0;
+        self.opened = now;
+        self.opening = Opening::by(Cause::Operator);
+        self.forget_recent(policy);
+        self.begin_epoch();
+        if command == Command::Reset {
+            self.totals = Totals::default();
+            self.last_failure = None;
+        }
+        let to = self.effective(now);
+        if from == to {
+            return None;
+        }
+        self.changed = now;
+        self.commanded = now;
+        Some(Change {
+            from,
+            to,
+            cause: Cause::Operator,
+            open_for: None,
+            last_failure: None,
+            shadow: false,
+        })
+    }
+
+    /// Opens as if a rule had said so, for the time that the policy gives.
+    fn trip_by_operator(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        unit: f64,
+        now: Tick,
+    ) -> Option<Change> {
+        match (self.mode, &self.phase) {
+            (Mode::ForcedOpen | Mode::Disabled, _) => return None,
+            (_, Phase::Open { until }) if now < *until => return None,
+            (Mode::Normal | Mode::MetricsOnly, _) => {}
+        }
+        let from = self.by_phase(now);
+        self.opening = Opening::by(Cause::Operator);
+        let change = self.open(policy, None, now, unit);
+        self.forget_recent(policy);
+        Some(Change { from, ..change })
+    }
+
+    /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
+    fn open_for(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        delay: Duration,
+        now: Tick,
+    ) -> Option<Change> {
+        match self.mode {
+            Mode::ForcedOpen | Mode::Disabled => return None,
+            Mode::Normal | Mode::MetricsOnly => {}
+        }
+        if let Phase::Open { until } = &mut self.phase
+            && now < *until
+        {
+            *until = now.after(delay); // What opened it, and when, stays true.
+            self.begin_epoch();
+            return None;
+        }
+        let from = self.by_phase(now);
+        self.openings = self.openings.max(1);
+        self.opening = Opening::by(Cause::Operator);
+        self.forget_recent(policy);
+        let change = self.open_until(now.after(delay), Cause::Operator, now);
+        Some(Change { from, ..change })
+    }
+}
