@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use loom::sync::atomic::{AtomicU64 as Word, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
@@ -17,6 +16,8 @@ use loom::thread;
 mod collisions;
 #[path = "../src/util/sharded/counter.rs"]
 mod counter;
+#[path = "../src/circuit_breaker/fast.rs"]
+mod fast;
 #[path = "../src/circuit_breaker/in_flight.rs"]
 mod in_flight;
 #[path = "../src/util/sharded/shards.rs"]
@@ -45,11 +46,13 @@ mod time {
 mod util {
     pub(crate) use crate::{sync, time};
     pub(crate) mod sharded {
+        pub(crate) use crate::counter::{Added, TaggedCounter};
         pub(crate) use crate::shards::Sharded;
     }
 }
 
 use counter::{Added, TaggedCounter};
+use fast::{Fast, Route};
 use in_flight::InFlight;
 use time::Tick;
 
@@ -84,28 +87,28 @@ fn a_count_is_drained_once_or_still_there_and_never_under_another_tag() {
     }
 }
 
-/// The breaker's protocol with its parts: the published word, the shards, the locked core.
+const NOW: Tick = Tick(0);
+
+/// The published word and the shards as they are in the crate, and a core that only counts.
 struct Breaker {
-    word: Word,
-    successes: TaggedCounter,
+    fast: Fast,
     core: Mutex<Core>,
 }
 
 struct Core {
     epoch: u32,
     /// Successes in the window of this epoch.
-    window: u32,
+    window: u64,
     /// Successes that came too late for theirs.
-    late: u32,
+    late: u64,
 }
 
 impl Breaker {
     fn new() -> Self {
-        let successes = TaggedCounter::new();
-        successes.drain(1, |_, _| {});
+        let fast = Fast::new(1, false, 0);
+        fast.drain(1, NOW);
         Self {
-            word: Word::new(1),
-            successes,
+            fast,
             core: Mutex::new(Core {
                 epoch: 1,
                 window: 0,
@@ -116,9 +119,7 @@ impl Breaker {
 
     /// As `Shared::settle` does with a success.
     fn settle(&self, epoch: u32) {
-        if self.word.load(Ordering::Acquire) == u64::from(epoch)
-            && self.successes.add(epoch) != Added::No
-        {
+        if self.fast.add_success(epoch, || NOW) != Added::No {
             return;
         }
         let mut core = self.core.lock().unwrap();
@@ -131,24 +132,45 @@ impl Breaker {
     }
 
     /// As `Shared::with_core` does: drain, step, and after a change of epoch drain again.
-    fn change(&self) -> u32 {
+    fn change(&self) -> u64 {
         let mut core = self.core.lock().unwrap();
         self.drain(&mut core);
         let in_old_window = core.window;
         core.epoch += 1;
         core.window = 0;
-        let mut late = 0;
-        self.successes.drain(core.epoch, |_, n| late += n);
+        let (late, _) = self.fast.drain(core.epoch, NOW);
         core.late += late;
-        self.word.store(core.epoch.into(), Ordering::Release);
+        self.fast.publish(Route::Closed, core.epoch, false);
         in_old_window
     }
 
     fn drain(&self, core: &mut Core) {
-        let mut drained = 0;
-        self.successes.drain(core.epoch, |_, n| drained += n);
+        let (drained, _) = self.fast.drain(core.epoch, NOW);
         core.window += drained;
     }
+}
+
+/// What a refusal reads is the route of the epoch that it names.
+#[test]
+fn a_word_is_of_one_epoch() {
+    check(|| {
+        let fast = Arc::new(Fast::new(1, false, 0));
+        let changes = {
+            let fast = Arc::clone(&fast);
+            thread::spawn(move || {
+                fast.publish(Route::Open, 2, false);
+                fast.publish(Route::AskCore, 3, true);
+            })
+        };
+        let seen = fast.read();
+        let expected = match seen.epoch() {
+            1 => (Route::Closed, false),
+            2 => (Route::Open, false),
+            _ => (Route::AskCore, true),
+        };
+        assert_eq!((seen.route(), seen.is_timed()), expected);
+        changes.join().unwrap();
+    });
 }
 
 #[test]
