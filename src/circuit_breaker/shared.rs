@@ -37,7 +37,7 @@ pub(super) struct Callbacks {
 
 pub(super) struct Shared {
     funnel: Funnel,
-    on_rejected: Vec<OnRejected>,
+    on_rejected: Box<[OnRejected]>,
     trip_when: Option<TripWhen>,
     random: Random,
     /// Changed under the lock of the core only.
@@ -87,7 +87,7 @@ impl Shared {
         let state = State::new(&config, now);
         Self {
             funnel: Funnel::new(name, callbacks.observers),
-            on_rejected: callbacks.on_rejected,
+            on_rejected: callbacks.on_rejected.into(),
             trip_when: callbacks.trip_when,
             random: Random::new(callbacks.seed),
             fast: Fast::new(state.epoch, config.times_calls(), slice_length(&config)),

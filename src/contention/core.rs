@@ -23,8 +23,6 @@ use std::sync::TryLockError;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crossbeam_utils::CachePadded;
-
 use super::owner::Owner;
 use super::records::{Counts, EndedBy, Entry, GaveUp, Records, Stage};
 use super::word::{Asked, Seen, Word};
@@ -36,9 +34,14 @@ use crate::util::time::Tick;
 
 #[derive(Debug)]
 pub(super) struct Core {
-    word: CachePadded<Word>,
+    word: OwnLine<Word>,
     shards: Sharded<Shard>,
 }
+
+/// Every call writes the word: what is beside it is in other cache lines.
+#[derive(Debug)]
+#[repr(align(64))]
+struct OwnLine<T>(T);
 
 #[derive(Debug)]
 struct Shard {
@@ -138,7 +141,7 @@ impl Shard {
 impl Core {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
-            word: CachePadded::new(Word::new(capacity)),
+            word: OwnLine(Word::new(capacity)),
             shards: Sharded::new(Shard::new()),
         }
     }
@@ -160,7 +163,7 @@ impl Core {
     }
 
     pub(super) fn seen(&self) -> Seen {
-        self.word.look()
+        self.word.0.look()
     }
 
     /// `n` permits, if they are free and nobody waits. The holder is made and the clock read only then.
@@ -171,7 +174,7 @@ impl Core {
         now: impl FnOnce() -> Tick,
         holder: impl FnOnce() -> (Holder, Owner),
     ) -> Result<Place, Seen> {
-        self.word.take(n)?;
+        self.word.0.take(n)?;
         let (holder, now) = (holder(), now());
         let (number, shard) = self.shards.mine_numbered();
         let at = self.lock_own(shard).hold(holder, n, now);
@@ -198,7 +201,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn collided(&self) {
-        let seen = self.word.look();
+        let seen = self.word.0.look();
         // Those who wait all meet at the queue, however many shards there are.
         if !seen.is_queued() && seen.capacity() > 1 && self.shards.collided() {
             self.shards.grow(Shard::new);
@@ -240,7 +243,7 @@ impl Core {
 
     /// Counts a refusal if so many wait already.
     pub(super) fn refuse_if_full(&self, max_waiting: usize) -> Option<Why> {
-        if max_waiting > 0 && !self.word.look().is_queued() {
+        if max_waiting > 0 && !self.word.0.look().is_queued() {
             return None;
         }
         let mut queue = self.queue();
@@ -266,20 +269,20 @@ impl Core {
         now: Tick,
     ) -> Result<(Place, Poll<()>), Why> {
         let mut queue = self.queue();
-        if n > self.word.look().capacity() {
+        if n > self.word.0.look().capacity() {
             return Err(Why::TooMany);
         }
         let is_full = max_waiting.is_some_and(|max| queue.waiting() as usize >= max);
         if is_full {
             // Nothing is marked that would have to be taken back.
-            let taken = self.word.take(n);
+            let taken = self.word.0.take(n);
             return match taken {
                 Ok(()) => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
                 Err(seen) if seen.is_closed() => Err(Why::Closed),
                 Err(_) => Err(Self::full(&mut queue)),
             };
         }
-        match self.word.take_or_queue(n) {
+        match self.word.0.take_or_queue(n) {
             Asked::Closed => Err(Why::Closed),
             Asked::Took => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
             Asked::Queue => {
@@ -322,7 +325,7 @@ impl Core {
                 }
                 _ => {
                     let waited = queue.take_refused(place.at, now()).unwrap_or_default();
-                    let why = match self.word.look().is_closed() {
+                    let why = match self.word.0.look().is_closed() {
                         true => Why::Closed,
                         false => Why::TooMany,
                     };
@@ -365,7 +368,7 @@ impl Core {
             self.hand_on(records, place.n, now);
         } else {
             drop(records);
-            if self.word.give(place.n) {
+            if self.word.0.give(place.n) {
                 self.hand_on(self.queue(), 0, now);
             }
         }
@@ -392,11 +395,11 @@ impl Core {
         let mut wakes = Wakes::default();
         let mut left = GRANTS_AT_ONCE;
         let seen = loop {
-            let seen = self.word.look();
+            let seen = self.word.0.look();
             match queue.first_wants() {
                 Some(n) if left > 0 && seen.leaves_room(n, in_hand) => {
                     if n > in_hand {
-                        self.word.take_for_waiter(n - in_hand);
+                        self.word.0.take_for_waiter(n - in_hand);
                     }
                     in_hand = in_hand.saturating_sub(n);
                     left -= 1;
@@ -409,11 +412,11 @@ impl Core {
             }
         };
         if queue.waiting() == 0 && seen.is_queued() {
-            self.word.clear_queued();
+            self.word.0.clear_queued();
         }
         if in_hand > 0 {
             // Whoever gave back since the look waits for the queue's lock, to hand on.
-            let _ = self.word.give(in_hand);
+            let _ = self.word.0.give(in_hand);
         }
         (wakes, left > 0)
     }
@@ -422,7 +425,7 @@ impl Core {
     /// is refused.
     pub(super) fn resize(&self, capacity: u32, now: Tick) -> u32 {
         let mut queue = self.queue();
-        let from = self.word.resize(capacity);
+        let from = self.word.0.resize(capacity);
         let mut refused = Wakes::default();
         if capacity < from {
             queue.refuse(|entry| entry.n > capacity, |waker| refused.push(waker));
@@ -435,10 +438,10 @@ impl Core {
     /// Nobody gets a permit any more; those who hold some keep them.
     pub(super) fn close(&self) {
         let mut queue = self.queue();
-        self.word.close();
+        self.word.0.close();
         let mut refused = Wakes::default();
         queue.refuse(|_| true, |waker| refused.push(waker));
-        self.word.clear_queued();
+        self.word.0.clear_queued();
         drop(queue);
         refused.wake();
     }
@@ -542,11 +545,11 @@ impl Core {
     }
 
     pub(super) fn peak_in_use(&self) -> u32 {
-        self.word.peak()
+        self.word.0.peak()
     }
 
     pub(super) fn reset_counts(&self) {
-        self.word.reset_peak();
+        self.word.0.reset_peak();
         for shard in self.shards.all() {
             shard.refused.store(0, Ordering::Relaxed);
             shard.lock().reset_counts();

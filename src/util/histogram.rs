@@ -18,12 +18,14 @@ pub(crate) struct Histogram {
     /// The buckets of the octaves that are in memory.
     octaves: Vec<[u64; PER_OCTAVE]>,
     /// The number of the first of them.
-    first: usize,
+    first: u32,
+    /// How often the sum began again.
+    carried: u32,
     zeros: u64,
     /// How many were longer than zero.
     others: u64,
-    sum_nanos: u128,
-    max: Duration,
+    sum_nanos: u64,
+    max_nanos: u64,
 }
 
 /// Times, summed up.
@@ -75,8 +77,18 @@ impl Histogram {
         let nanos = nanos(duration);
         self.count(bucket_of(nanos / 1_000), 1);
         self.others += 1;
-        self.sum_nanos += u128::from(nanos);
-        self.max = self.max.max(duration);
+        self.add_up(nanos, 0);
+        self.max_nanos = self.max_nanos.max(nanos);
+    }
+
+    fn add_up(&mut self, nanos: u64, carried: u32) {
+        let (sum, over) = self.sum_nanos.overflowing_add(nanos);
+        self.sum_nanos = sum;
+        self.carried += carried + u32::from(over);
+    }
+
+    fn sum(&self) -> u128 {
+        u128::from(self.carried) << 64 | u128::from(self.sum_nanos)
     }
 
     /// What took no time at all.
@@ -88,7 +100,7 @@ impl Histogram {
     #[inline]
     fn count(&mut self, bucket: usize, times: u64) {
         let (octave, within) = (bucket / PER_OCTAVE, bucket % PER_OCTAVE);
-        let known = octave.checked_sub(self.first);
+        let known = octave.checked_sub(self.first as usize);
         match known.and_then(|at| self.octaves.get_mut(at)) {
             Some(buckets) => buckets[within] += times,
             None => self.widen(octave)[within] += times,
@@ -100,14 +112,14 @@ impl Histogram {
     fn widen(&mut self, octave: usize) -> &mut [u64; PER_OCTAVE] {
         const EMPTY: [u64; PER_OCTAVE] = [0; PER_OCTAVE];
         if self.octaves.is_empty() {
-            self.first = octave;
+            self.first = octave as u32;
         }
-        if let Some(below) = self.first.checked_sub(octave) {
+        if let Some(below) = (self.first as usize).checked_sub(octave) {
             self.octaves.reserve_exact(below.max(1));
             self.octaves.splice(0..0, std::iter::repeat_n(EMPTY, below));
-            self.first = octave;
+            self.first = octave as u32;
         }
-        let at = octave - self.first;
+        let at = octave - self.first as usize;
         if at >= self.octaves.len() {
             self.octaves.reserve_exact(at + 1 - self.octaves.len());
             self.octaves.resize(at + 1, EMPTY);
@@ -118,7 +130,7 @@ impl Histogram {
     /// Each bucket that is in memory, by its number.
     fn buckets(&self) -> impl Iterator<Item = (usize, u64)> {
         let all = self.octaves.iter().flatten().copied();
-        (self.first * PER_OCTAVE..).zip(all)
+        (self.first as usize * PER_OCTAVE..).zip(all)
     }
 
     /// Adds what was recorded elsewhere.
@@ -128,30 +140,31 @@ impl Histogram {
         }
         self.zeros += other.zeros;
         self.others += other.others;
-        self.sum_nanos += other.sum_nanos;
-        self.max = self.max.max(other.max);
+        self.add_up(other.sum_nanos, other.carried);
+        self.max_nanos = self.max_nanos.max(other.max_nanos);
     }
 
     fn quantile(&self, share: f64) -> Duration {
         let count = self.zeros + self.others;
         let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
+        let max = Duration::from_nanos(self.max_nanos);
         let mut seen = self.zeros;
         if seen >= rank {
             // What took no time is in the first bucket.
-            return Duration::from_nanos(999).min(self.max);
+            return Duration::from_nanos(999).min(max);
         }
         for (bucket, times) in self.buckets() {
             seen += times;
             if seen >= rank {
                 // The last bucket has no upper edge but the maximum.
                 let edge = match bucket {
-                    last if last == BUCKETS - 1 => self.max,
+                    last if last == BUCKETS - 1 => max,
                     _ => Duration::from_micros(upper_edge(bucket)) + Duration::from_nanos(999),
                 };
-                return edge.min(self.max);
+                return edge.min(max);
             }
         }
-        self.max
+        max
     }
 
     pub(crate) fn summary(&self) -> DurationSummary {
@@ -159,11 +172,11 @@ impl Histogram {
         if count == 0 {
             return DurationSummary::default();
         }
-        let mean = self.sum_nanos / u128::from(count);
+        let mean = self.sum() / u128::from(count);
         DurationSummary {
             count,
             mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),
-            max: self.max,
+            max: Duration::from_nanos(self.max_nanos),
             p50: self.quantile(0.5),
             p90: self.quantile(0.9),
             p95: self.quantile(0.95),
@@ -262,7 +275,8 @@ mod tests {
     fn a_time_too_long_for_the_buckets_is_the_maximum() {
         let mut histogram = Histogram::default();
         histogram.record(Duration::MAX);
-        assert_eq!(histogram.summary().p50, Duration::MAX);
+        let longest = Duration::from_nanos(u64::MAX);
+        assert_eq!(histogram.summary().p50, longest);
     }
 
     proptest! {

@@ -132,15 +132,26 @@ pub(crate) const SLICES: u64 = 10;
 #[derive(Clone, Debug)]
 pub(crate) struct LastSlices {
     slice: u64,
-    /// Each with the number of the slice it was last used for.
-    slices: [(u64, Counts); SLICES as usize],
+    /// The number of the slice that was used last. It and the nine before it are in memory.
+    newest: u64,
+    slices: [Slice; SLICES as usize],
+}
+
+/// Counts of one slice. After four thousand million calls it is full: further calls change neither count, so the rates
+/// stay what they were.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slice {
+    calls: u32,
+    failures: u32,
+    slow: u32,
 }
 
 impl LastSlices {
     pub(crate) fn new(length: Duration) -> Self {
         Self {
             slice: (nanos(length) / SLICES).max(1),
-            slices: [(0, Counts::default()); SLICES as usize],
+            newest: 0,
+            slices: [Slice::default(); SLICES as usize],
         }
     }
 
@@ -149,41 +160,44 @@ impl LastSlices {
         now.0 / self.slice
     }
 
-    fn at(&mut self, number: u64) -> Option<&mut Counts> {
-        let (used_for, counts) = &mut self.slices[(number % SLICES) as usize];
-        if *used_for > number {
-            return None; // A slice that has left the window already.
+    /// The slice of this number; `None` if it has left the window already.
+    fn at(&mut self, number: u64) -> Option<&mut Slice> {
+        let gone = number.saturating_sub(self.newest).min(SLICES);
+        for newer in 1..=gone {
+            self.slices[((self.newest + newer) % SLICES) as usize] = Slice::default();
         }
-        if *used_for < number {
-            *used_for = number;
-            *counts = Counts::default();
-        }
-        Some(counts)
+        self.newest = self.newest.max(number);
+        let is_there = self.newest - number < SLICES;
+        is_there.then(|| &mut self.slices[(number % SLICES) as usize])
     }
 
     pub(crate) fn record(&mut self, call: Call, now: Tick) {
-        if let Some(counts) = self.at(self.number(now)) {
-            counts.calls += 1;
-            counts.failures += u64::from(call.failed);
-            counts.slow += u64::from(call.slow);
+        if let Some(slice) = self.at(self.number(now))
+            && slice.calls < u32::MAX
+        {
+            slice.calls += 1;
+            slice.failures += u32::from(call.failed);
+            slice.slow += u32::from(call.slow);
         }
     }
 
     /// Records `n` fast successes that happened in slice `number`.
     pub(crate) fn record_successes(&mut self, n: u64, number: u64) {
-        if let Some(counts) = self.at(number) {
-            counts.calls += n;
+        if let Some(slice) = self.at(number) {
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            slice.calls = slice.calls.saturating_add(n);
         }
     }
 
     pub(crate) fn counts(&self, now: Tick) -> Counts {
-        let newest = self.number(now);
+        let now = self.number(now);
         let mut sum = Counts::default();
-        for (number, counts) in &self.slices {
-            if *number <= newest && newest - number < SLICES {
-                sum.calls += counts.calls;
-                sum.failures += counts.failures;
-                sum.slow += counts.slow;
+        for number in self.newest.saturating_sub(SLICES - 1)..=self.newest {
+            if number <= now && now - number < SLICES {
+                let slice = self.slices[(number % SLICES) as usize];
+                sum.calls += u64::from(slice.calls);
+                sum.failures += u64::from(slice.failures);
+                sum.slow += u64::from(slice.slow);
             }
         }
         sum

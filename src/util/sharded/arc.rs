@@ -36,7 +36,7 @@ pub(crate) struct ArcShard<T>(Arc<Hold<T>>);
 pub(crate) struct Hold<T> {
     value: Arc<T>,
     // So that the counts of two allocations side by side are in different lines.
-    _apart: [u64; 14],
+    _apart: [u64; 6],
 }
 
 impl<T> Hold<T> {
@@ -54,7 +54,7 @@ impl<T> ArcShard<T> {
     fn new(value: &Arc<T>) -> Self {
         Self(Arc::new(Hold {
             value: Arc::clone(value),
-            _apart: [0; 14],
+            _apart: [0; 6],
         }))
     }
 }
