@@ -1330,3 +1330,38 @@ async fn a_runner_takes_the_same_rules_as_the_layer() {
         (4, 11 * SECOND)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_from_number_error_and_planned_wait_is_what_is_waited() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = Arc::clone(&seen);
+    let policy = each_second()
+        .max_delay(5 * SECOND)
+        .delay_with(move |failed| {
+            sees.lock().unwrap().push((failed.attempt, failed.delay));
+            match failed.outcome {
+                AttemptOutcome::Error(error) if error.downcast_ref() == Some(&ApiError::Busy) => {
+                    failed.delay * 2 * failed.attempt
+                }
+                _ => panic!("the plan holds"),
+            }
+        })
+        .build()
+        .unwrap();
+    let answers = [
+        ApiError::Busy,
+        ApiError::Wrong,
+        ApiError::Busy,
+        ApiError::Busy,
+    ];
+    let (_, next) = scripted(&answers);
+    let before = Instant::now();
+    let end = policy.run(|| ready(Err::<(), _>(next()))).await;
+    assert!(matches!(end, Err(Error::Exhausted(_))));
+    // 1 s twice, the plan after a panic, 1 s six times cut to the cap.
+    assert_eq!(before.elapsed(), (2 + 1 + 5) * SECOND);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [(1, SECOND), (2, SECOND), (3, SECOND)]
+    );
+}

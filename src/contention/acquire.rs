@@ -72,7 +72,12 @@ impl ResourceLock {
     /// the task, else the place in the source that called this, with the number of the task.
     #[track_caller]
     pub fn acquire_here(&self) -> Acquire<'_> {
-        self.acquire(workflow::current().unwrap_or_else(Holder::here))
+        // No closure: that would be the place which is taken down.
+        let holder = match workflow::current() {
+            Some(workflow) => workflow,
+            None => Holder::here(),
+        };
+        self.acquire(holder)
     }
 
     /// A permit if one is free and nobody waits. Never waits.

@@ -120,6 +120,7 @@
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
 mod acquire;
 mod alarm;
+mod all;
 mod builder;
 mod config;
 mod core;
@@ -128,8 +129,10 @@ mod graph;
 mod guard;
 mod handle;
 mod layer;
+mod lock_map;
 mod owner;
 mod poll_ready;
+mod pool;
 mod records;
 mod request;
 mod run;
@@ -143,6 +146,7 @@ mod word;
 pub use crate::call::{Here, Holder};
 pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
+pub use all::{ResourceGuards, acquire_all};
 pub use builder::ResourceLockBuilder;
 pub use config::{ContentionConfig, OnDeadlock};
 #[cfg(feature = "http")]
@@ -151,6 +155,8 @@ pub use future::ContentionFuture;
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use layer::ContentionLayer;
+pub use lock_map::{LockMap, TooManyKeys};
+pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil, WeighedBy};
 pub use service::ContentionService;
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaitEdge, WaiterInfo};

@@ -78,6 +78,15 @@ impl Backoff {
         }
     }
 
+    /// Whether each wait is at least as long as the one before.
+    pub(crate) fn never_shrinks(&self) -> bool {
+        match self {
+            Self::Exponential { multiplier, .. } => *multiplier >= 1.0,
+            Self::Linear { .. } | Self::Fixed { .. } => true,
+            Self::Custom { .. } => false,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self {
             Self::Exponential { multiplier, .. }

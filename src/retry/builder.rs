@@ -188,6 +188,33 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Says how long to wait from all that is known: the number of the attempt, what it ended with, and the wait that
+    /// backoff, jitter and the service's own wish give, which it is free to return. At most `max_delay`, or the wait that
+    /// was planned if that is longer; deadline and budget are asked about what it returns. Default: as planned. If it
+    /// panics, the wait is as planned.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_bulwark::RetryPolicy;
+    /// use tower_bulwark::retry::AttemptOutcome;
+    ///
+    /// let policy = RetryPolicy::builder()
+    ///     .delay_with(|failed| match failed.outcome {
+    ///         // Somebody else was quicker: come back soon, but not in step.
+    ///         AttemptOutcome::Error(error) if error.to_string().contains("conflict") => failed.delay / 10,
+    ///         _ => failed.delay,
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    pub fn delay_with(
+        mut self,
+        rule: impl Fn(&FailedAttempt<'_>) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.delay_with = Some(Arc::new(rule));
+        self
+    }
+
     /// Is awaited after the wait and before the next attempt, with the number of that: to fetch a new token, say. The
     /// deadline of the call bounds it; a panic in it is the call's. Blocking retries do not call it.
     pub fn before_retry<F, Fut>(mut self, hook: F) -> Self

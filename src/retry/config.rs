@@ -134,18 +134,27 @@ impl RetryConfig {
         self.budget != Budget::Unlimited
     }
 
-    /// All waits of the backoff together, each as long as it can be. What a service may ask for instead is
-    /// not in it.
+    /// All waits of the backoff together, each as long as it can be. What a service may ask for instead, and what
+    /// `delay_with` says, is not in it.
+    ///
+    /// Exact for up to 10,000 retries, and for any number of them where the waits reach `max_delay` before and do not
+    /// shrink. Beyond that, each further wait is taken for `max_delay`.
     #[must_use]
     pub fn worst_case_delay(&self) -> Duration {
-        // A backoff that is still growing after a thousand retries is at its cap for all that matters.
-        const LOOKED_AT: u32 = 1_000;
-        let each = |n| self.jitter.longest(&self.backoff, n, self.max_delay);
-        let looked_at = (0..self.max_retries.min(LOOKED_AT))
-            .map(each)
-            .fold(Duration::ZERO, Duration::saturating_add);
-        let rest = self.max_retries.saturating_sub(LOOKED_AT);
-        looked_at.saturating_add(self.max_delay.saturating_mul(rest))
+        const LOOKED_AT: u32 = 10_000;
+        let mut sum = Duration::ZERO;
+        for n in 0..self.max_retries {
+            let longest = self.jitter.longest(&self.backoff, n, self.max_delay);
+            let rest = self.max_retries - n;
+            if longest == self.max_delay && self.backoff.never_shrinks() {
+                return sum.saturating_add(longest.saturating_mul(rest));
+            }
+            if n == LOOKED_AT {
+                return sum.saturating_add(self.max_delay.saturating_mul(rest));
+            }
+            sum = sum.saturating_add(longest);
+        }
+        sum
     }
 
     /// Whether a call needs to know when it began.

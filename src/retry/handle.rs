@@ -43,6 +43,7 @@ pub struct FailedAttempt<'a> {
 }
 
 pub(super) type OnRetry = Arc<dyn Fn(&FailedAttempt<'_>) + Send + Sync>;
+pub(super) type DelayWith = Arc<dyn Fn(&FailedAttempt<'_>) -> Duration + Send + Sync>;
 pub(super) type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) type BeforeRetry = Arc<dyn Fn(u32) -> Hook + Send + Sync>;
 
@@ -50,6 +51,7 @@ pub(super) type BeforeRetry = Arc<dyn Fn(u32) -> Hook + Send + Sync>;
 #[derive(Clone, Default)]
 pub(super) struct Callbacks {
     pub(super) on_retry: Vec<OnRetry>,
+    pub(super) delay_with: Option<DelayWith>,
     pub(super) before_retry: Option<BeforeRetry>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) seed: Option<u64>,
@@ -67,6 +69,7 @@ pub(super) struct Shared {
     pub(super) config: RetryConfig,
     pub(super) budget: Option<RetryBudget>,
     pub(super) random: Random,
+    delay_with: Option<DelayWith>,
     pub(super) before_retry: Option<BeforeRetry>,
     funnel: Funnel,
     on_retry: Vec<OnRetry>,
@@ -97,6 +100,7 @@ impl RetryPolicy {
                 config,
                 budget,
                 random: Random::new(callbacks.seed),
+                delay_with: callbacks.delay_with,
                 before_retry: callbacks.before_retry,
                 funnel: Funnel::new(name, callbacks.observers),
                 on_retry: callbacks.on_retry,
@@ -165,6 +169,27 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn name(&self) -> &Arc<str> {
         self.funnel.name()
+    }
+
+    /// How long the wait is: as planned, unless the user has a rule for it.
+    pub(super) fn delay(
+        &self,
+        attempt: u32,
+        planned: Duration,
+        outcome: &AttemptOutcome<'_>,
+    ) -> Duration {
+        let Some(rule) = &self.delay_with else {
+            return planned;
+        };
+        let mut delay = planned;
+        guarded(self.name(), || {
+            delay = rule(&FailedAttempt {
+                attempt,
+                delay: planned,
+                outcome: *outcome,
+            });
+        });
+        delay.min(self.config.max_delay.max(planned))
     }
 
     /// A call has succeeded at its first attempt.

@@ -353,7 +353,7 @@ impl Run {
                     reason: verdict.reason(),
                 },
             };
-            match self.decide(policy, wanted, copy) {
+            match self.decide(policy, wanted, &outcome, copy) {
                 Next::After(delay) => self.again(policy, end, &outcome, Again::After(delay)),
                 Next::AtOnce => self.again(policy, end, &outcome, Again::AtOnce),
                 Next::Stop(reason) => {
@@ -430,7 +430,8 @@ impl Run {
                 repeatable: true, // It was refused before it left.
                 spend: None,
             };
-            let again = match self.decide(policy, wanted, copy) {
+            let outcome = AttemptOutcome::Rejected(rejection);
+            let again = match self.decide(policy, wanted, &outcome, copy) {
                 Next::After(delay) => Ok(Again::After(delay)),
                 Next::AtOnce => Ok(Again::AtOnce),
                 Next::Stop(reason) => Err(reason),
@@ -438,7 +439,6 @@ impl Run {
             match again {
                 Ok(again) => {
                     let end = AttemptEnd::Rejected(message(rejection));
-                    let outcome = AttemptOutcome::Rejected(rejection);
                     return Step::Again(self.again(policy, end, &outcome, again));
                 }
                 Err(reason) => reason,
@@ -491,7 +491,7 @@ impl Run {
         }
         let next = match now >= self.clock.ends() {
             true => Next::Stop(StopReason::Deadline),
-            false => self.decide(policy, wanted, copy),
+            false => self.decide(policy, wanted, &AttemptOutcome::TimedOut, copy),
         };
         let again = match next {
             Next::AtOnce => Again::AtOnce,
@@ -531,6 +531,7 @@ impl Run {
         &mut self,
         policy: &Shared,
         wanted: Wanted,
+        outcome: &AttemptOutcome<'_>,
         copy: Copy<impl FnOnce() -> bool>,
     ) -> Next {
         let rules = &policy.config;
@@ -546,7 +547,10 @@ impl Run {
             now,
             unit: if is_random { policy.random.unit() } else { 0.0 },
         };
-        let next = self.session.next(rules, ended);
+        let attempt = self.session.attempts();
+        let next = self.session.next_with(rules, ended, |planned| {
+            policy.delay(attempt, planned, outcome)
+        });
         let mut paid = None;
         if let (Next::After(_), Some(budget), Some(spend)) = (next, &policy.budget, wanted.spend) {
             match budget.withdraw(now, spend) {

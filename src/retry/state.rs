@@ -168,7 +168,18 @@ impl Session {
 
     /// May there be another attempt, and when? Asks everything but the budget, which is asked last
     /// because it is spent by the answer.
+    #[cfg(test)]
     pub(super) fn next(&mut self, rules: &RetryConfig, ended: Ended) -> Next {
+        self.next_with(rules, ended, |planned| planned)
+    }
+
+    /// The same, with the last word on how long the wait is.
+    pub(super) fn next_with(
+        &mut self,
+        rules: &RetryConfig,
+        ended: Ended,
+        delay: impl FnOnce(Duration) -> Duration,
+    ) -> Next {
         if !ended.repeatable {
             return Next::Stop(StopReason::NotIdempotent);
         }
@@ -190,9 +201,10 @@ impl Session {
         if !ended.cloneable {
             return Next::Stop(StopReason::NotCloneable);
         }
-        let Some(delay) = trouble.delay(attempts, rules, &ended) else {
+        let Some(planned) = trouble.delay(attempts, rules, &ended) else {
             return Next::Stop(StopReason::RetryAfterTooLong);
         };
+        let delay = delay(planned);
         match ended.deadline {
             Some(deadline) if is_too_late(ended.now.after(delay), rules.min_attempt, deadline) => {
                 Next::Stop(StopReason::Deadline)

@@ -763,3 +763,30 @@ fn the_worst_case_of_the_defaults_is_one_two_and_four_seconds_and_ten_percent() 
         7 * SECOND + 700 * MS
     );
 }
+
+#[test]
+fn the_worst_case_of_many_retries_is_the_sum_of_them() {
+    let with = |backoff: Backoff, retries: u32| {
+        let policy = RetryPolicy::builder()
+            .backoff(backoff)
+            .jitter(Jitter::None)
+            .max_retries(retries)
+            .max_delay(Duration::from_secs(60))
+            .build();
+        policy.unwrap().config().worst_case_delay()
+    };
+    let millisecond = Duration::from_millis(1);
+    // 1 + 2 + .. + 5000 ms, none of them at the cap.
+    let sum = millisecond * (5_000 * 5_001 / 2);
+    assert_eq!(with(Backoff::linear(millisecond), 5_000), sum);
+    // A quarter of them shrinks below a nanosecond, and is nothing.
+    let halved = with(Backoff::exponential(Duration::from_secs(1), 0.5), 5_000);
+    assert!(halved <= Duration::from_secs(2), "{halved:?}");
+    let fixed = with(Backoff::fixed(millisecond), 1_000_000);
+    assert_eq!(
+        fixed,
+        millisecond * 10_000 + Duration::from_secs(60) * 990_000
+    );
+    let capped = with(Backoff::fixed(Duration::from_secs(90)), u32::MAX);
+    assert_eq!(capped, Duration::from_secs(60) * u32::MAX);
+}

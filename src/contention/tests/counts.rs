@@ -209,3 +209,18 @@ fn the_recent_mean_forgets_what_is_older_than_a_minute() {
     assert_eq!(mean, core.counts().hold.summary().mean);
     assert_eq!(RecentMean::default().total(Tick(start)), (0, 0));
 }
+
+/// More than are granted with the queue locked once.
+#[test]
+fn with_permits_for_all_of_a_hundred_waiters_all_are_granted_theirs() {
+    let core = Core::new(1);
+    let held = take(&core, 0, 0);
+    let waiters: Vec<Place> = (1..=100).map(|n| wait(&core, n, 0)).collect();
+    core.resize(101, Tick(1));
+    assert!(!core.seen().is_queued());
+    for waiter in waiters {
+        assert!(matches!(claim(&core, waiter), Claimed::Permits(_)));
+    }
+    core.release(held, None, Tick(2));
+    assert_eq!(core.seen().in_use(), 100);
+}
