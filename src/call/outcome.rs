@@ -266,11 +266,6 @@ impl Verdict {
 ///
 /// `E` is the leaf service's own error, whatever layers of this crate lie between: rejections and
 /// timeouts of those layers are handled before a classifier is asked.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot judge results of this service",
-    label = "needs `Classify<{Res}, {E}>`: the service answers `{Res}` and fails with `{E}`",
-    note = "the closure of `failure_if`, `retry_if`, ... takes the service's own error (`|e: &{E}|`), and that of `response_failure_if`, `retry_response_if` its response (`|r: &{Res}|`)"
-)]
 pub trait Classify<Res, E> {
     /// Judges one result. Called once for each result, on the task that polls the call.
     fn classify(&self, result: Result<&Res, &E>) -> Verdict;

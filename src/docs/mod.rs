@@ -11,3 +11,6 @@ pub mod errors {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("library_authors.md")]
+pub mod library_authors {}

@@ -190,10 +190,10 @@ impl Deref for Boxed {
 /// Sealed: it is implemented for every `std::error::Error` (a leaf), for [`Error`] itself (so that it
 /// stays flat), and for the boxes that tower uses.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the error of a service below a layer of tower-bulwark",
-    label = "not an error this layer can carry",
-    note = "a leaf error must implement `std::error::Error` (`BoxError`, `String` and `&str` may be used as they are): for anything else put `.map_err(..)` below the layer",
-    note = "an error enum that embeds `tower_bulwark::Error` by value needs `impl Unpin for MyError {{}}` to be a leaf"
+    message = "the service below fails with `{Self}`, and this layer expects `{L}`",
+    label = "expects `{L}`, and gets `{Self}`",
+    note = "a closure that judges errors (`failure_if`, `retry_if`, ...) or an annotation says `{L}`: it has to be the service's own error",
+    note = "`std::error::Error` types, `BoxError`, `String` and `&str` may be the error of a service: for anything else put `.map_err(..)` below the layer"
 )]
 pub trait IntoError<L>: sealed::Sealed<L> {
     /// The same error, flat.

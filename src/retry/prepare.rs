@@ -6,11 +6,6 @@ use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
 
 /// How a request is copied for another attempt.
-#[diagnostic::on_unimplemented(
-    message = "requests of type `{Req}` cannot be copied for a retry",
-    label = "`{Req}` is not `Clone`, and nothing says how else to copy it",
-    note = "say how with `.copy_request(|req: &{Req}| -> Option<{Req}> {{ .. }})` on the retry layer: `None` means that this request is sent once"
-)]
 pub trait CopyRequest<Req> {
     /// A copy, or `None` if this request can be sent only once.
     fn copy(&self, request: &Req) -> Option<Req>;
