@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         response.text().await?,
         slots.snapshot().in_use
     );
-    // Throttling is not an outage: the 429 is an overload, and no failure in a row.
+    // Throttling is not an outage: the 429 is an overload, and no consecutive failures.
     println!("{:?}", breaker.snapshot().totals);
 
     println!("a write that failed may have been done: it is sent once");

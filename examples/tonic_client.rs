@@ -175,7 +175,7 @@ async fn main() -> Result<(), BoxError> {
     }
     assert_eq!(slots.snapshot().in_use, 0);
 
-    println!("down for good: the fifth failure in a row opens the circuit");
+    println!("down for good: the fifth consecutive failures opens the circuit");
     model.failures_left.store(u32::MAX, Ordering::Relaxed);
     for _ in 0..2 {
         let status = complete("Hello?").await.err().ok_or("it should be down")?;

@@ -1,4 +1,4 @@
-//! Locks and their layer: order, bounds, what is told, deadlocks, cancellation.
+//! Locks and their layer: order, bounds, what is reported, deadlocks, cancellation.
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 

@@ -458,7 +458,7 @@ impl Server {
         self.attempts.lock().unwrap().len() - before
     }
 
-    /// How many failures in a row would stop the retries.
+    /// How many consecutive failures would stop the retries.
     fn tokens(&self) -> u64 {
         self.retry.throttle().unwrap().available().unwrap()
     }

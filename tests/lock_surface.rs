@@ -1,4 +1,4 @@
-//! Several permits at once, weights, closing, pools, locks by key, back-pressure, and what is told of waits.
+//! Several permits at once, weights, closing, pools, locks by key, back-pressure, and what is reported of waits.
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 

@@ -1,4 +1,4 @@
-//! The retry layer: attempts, waits, clones, deadlines, what is told, and retry without tower.
+//! The retry layer: attempts, waits, clones, deadlines, what is reported, and retry without tower.
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
@@ -1364,4 +1364,162 @@ async fn a_delay_from_number_error_and_planned_wait_is_what_is_waited() {
         *seen.lock().unwrap(),
         [(1, SECOND), (2, SECOND), (3, SECOND)]
     );
+}
+
+/// The first instance can be called; its clones are never ready, or fail to be.
+struct NeverAgain {
+    clones: Arc<AtomicU32>,
+    is_clone: bool,
+    fails: bool,
+}
+
+impl Clone for NeverAgain {
+    fn clone(&self) -> Self {
+        self.clones.fetch_add(1, Ordering::SeqCst);
+        Self {
+            clones: Arc::clone(&self.clones),
+            is_clone: true,
+            fails: self.fails,
+        }
+    }
+}
+
+impl Service<()> for NeverAgain {
+    type Response = ();
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<(), ApiError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), ApiError>> {
+        match (self.is_clone, self.fails) {
+            (false, _) => std::task::Poll::Ready(Ok(())),
+            (true, true) => std::task::Poll::Ready(Err(ApiError::Wrong)),
+            (true, false) => std::task::Poll::Pending,
+        }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Err(ApiError::Busy))
+    }
+}
+
+fn never_again(fails: bool) -> NeverAgain {
+    NeverAgain {
+        clones: Arc::default(),
+        is_clone: false,
+        fails,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_cannot_be_made_ready_again_ends_the_call_and_the_end_is_reported() {
+    let feed = Feed::default();
+    let policy = each_second().observer(feed.clone()).build().unwrap();
+    let mut service = policy.layer().layer(never_again(true));
+    let end = service.ready().await.unwrap().call(()).await;
+    assert!(matches!(end, Err(Error::Inner(ApiError::Wrong))), "{end:?}");
+    let snapshot = policy.snapshot();
+    assert_eq!(
+        (snapshot.calls, snapshot.retries, snapshot.gave_up),
+        (1, 1, 1)
+    );
+    let kinds: Vec<_> = feed.recent().iter().map(|it| it.event.kind()).collect();
+    assert_eq!(kinds, ["scheduled", "gave_up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_failure_is_that_of_an_attempt_that_was_sent() {
+    let policy = each_second().total_timeout(5 * SECOND).build().unwrap();
+    let mut service = policy.layer().layer(never_again(false));
+    let end = service.ready().await.unwrap().call(()).await;
+    let Err(Error::Exhausted(exhausted)) = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(exhausted.reason(), StopReason::Deadline);
+    assert_eq!(exhausted.last().as_inner(), Some(&ApiError::Busy));
+    assert_eq!(exhausted.history().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_hangs_is_cut_by_the_deadline_of_the_call() {
+    let policy = each_second()
+        .total_timeout(5 * SECOND)
+        .before_retry(|_| pending::<()>())
+        .build()
+        .unwrap();
+    let before = Instant::now();
+    let end = policy.run(|| ready(Err::<(), _>(ApiError::Busy))).await;
+    assert_eq!(before.elapsed(), 5 * SECOND);
+    assert!(
+        matches!(end, Err(Error::Exhausted(it)) if it.last().as_inner() == Some(&ApiError::Busy))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusals_time_that_does_not_fit_the_deadline_is_no_reason_to_give_up_at_once() {
+    let breaker = CircuitBreaker::new("api");
+    breaker.open_for(30 * SECOND);
+    let policy = each_second()
+        .total_timeout(10 * SECOND)
+        .retry_rejections(true)
+        .build()
+        .unwrap();
+    let service = policy.layer().layer(
+        breaker
+            .layer()
+            .layer(service_fn(|(): ()| ready(Ok::<_, ApiError>(())))),
+    );
+    let before = Instant::now();
+    assert!(matches!(
+        service.oneshot(()).await,
+        Err(Error::CircuitOpen(_))
+    ));
+    assert_eq!(
+        (before.elapsed(), policy.snapshot().retries),
+        (3 * SECOND, 3)
+    );
+}
+
+/// Two jobs take two locks in opposite orders: one is refused, lets go of what it holds, and tries again.
+#[tokio::test(start_paused = true)]
+async fn a_whole_job_that_met_a_deadlock_is_tried_once_more() {
+    let locks = [ResourceLock::new("a"), ResourceLock::new("b")];
+    let policy = each_second().retry_deadlocks(true).build().unwrap();
+    let job = |first: usize| {
+        let (one, other) = (&locks[first], &locks[1 - first]);
+        policy.run(move || async move {
+            let _one = one.acquire(first as u64).await?;
+            sleep(MS).await;
+            let _other = other.acquire(first as u64).await?;
+            sleep(MS).await;
+            Ok::<_, tower_bulwark::Contended>(())
+        })
+    };
+    // Each in a task of its own: a task does one thing at a time.
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (a, b) = tokio::join!(
+                tower_bulwark::workflow::scope("a", job(0)),
+                tower_bulwark::workflow::scope("b", job(1))
+            );
+            assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
+        })
+        .await;
+    assert_eq!(policy.snapshot().retries, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocking_retry_waits_by_the_real_clock_also_where_that_of_tokio_is_paused() {
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(10 * MS))
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
+    let (calls, next) = scripted(&[Err(ApiError::Busy), Err(ApiError::Busy), Ok(())]);
+    let end = tokio::task::spawn_blocking(move || policy.run_blocking(next)).await;
+    assert!(end.unwrap().is_ok());
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
 }

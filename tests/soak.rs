@@ -1,11 +1,11 @@
 //! Everything at once, on four threads: calls that are dropped, that panic, that take too long, an operator who
-//! forces states and changes the number of permits. In the end the books must balance to the last call.
+//! forces states and changes the number of permits. In the end all counts must agree to the last call.
 //!
 //! ```sh
 //! SOAK_SECONDS=60 cargo test --release --test soak -- --ignored
 //! ```
 //!
-//! The short run does a fixed number of things. Which of them meet which is up to the threads; the books balance
+//! The short run does a fixed number of things. Which of them meet which is up to the threads; all counts agree
 //! whatever it was.
 
 #![expect(clippy::disallowed_methods, reason = "the long run ends by the clock")]

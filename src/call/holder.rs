@@ -14,7 +14,7 @@ pub enum Holder {
     Name(Arc<str>),
     /// A number.
     Number(u64),
-    /// Nobody said; the number tells one call from another.
+    /// Nobody said; the number distinguishes calls.
     Anonymous(u64),
     /// Nobody said; the place in the source, and the task if there was one.
     Here(Here),

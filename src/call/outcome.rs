@@ -24,7 +24,7 @@ pub enum Outcome {
     /// The service failed.
     Failure,
     /// The service is well, and has more to do than it can: a `429`, say. A failure to the failure rate of
-    /// a breaker, and neither failure nor success to its count of failures in a row.
+    /// a breaker, and neither failure nor success to its count of consecutive failures.
     Overload,
     /// The result says nothing about the health of the service.
     Ignored,
@@ -140,7 +140,7 @@ impl Verdict {
     }
 
     /// The service is well, and has more to do than it can: worth a retry after a while. To a breaker it is a
-    /// failure where rates are watched, and no failure in a row; see
+    /// failure where rates are watched, and no consecutive failures; see
     /// [`overload_is_failure`](crate::circuit_breaker::CircuitBreakerBuilder::overload_is_failure).
     pub const fn overload() -> Self {
         Self::new(Kind::Overload)

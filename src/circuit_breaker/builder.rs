@@ -189,7 +189,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Is told of every event of this breaker.
+    /// Receives every event of this breaker.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.callbacks.observers.push(Arc::new(observer));
         self

@@ -26,7 +26,7 @@ pub struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// A breaker with the default policy: opens after 5 failures in a row, probes after 60 s, one
+    /// A breaker with the default policy: opens after 5 consecutive failures, probes after 60 s, one
     /// probe at a time, and closes after 2 good ones.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
@@ -189,7 +189,7 @@ impl CircuitBreaker {
     /// Opens the circuit for `delay`; then it is probed as after any opening. For a service that says
     /// itself when it will be back. A circuit that is open already stays open until `delay` from now.
     ///
-    /// The word of an operator is stronger: nothing happens while the breaker is forced open or disabled, and
+    /// A state that an operator has set stays: nothing happens while the breaker is forced open or disabled, and
     /// in metrics-only mode it only *would* be open.
     pub fn open_for(&self, delay: Duration) {
         self.command(Command::OpenFor(delay));

@@ -326,7 +326,7 @@ impl Shared {
         })
     }
 
-    /// Counts a refusal, and tells of it.
+    /// Counts a refusal, and reports it.
     pub(super) fn rejected(&self, refusal: Refusal) -> CircuitOpen {
         if self.rejected.add_one() {
             // What is announced is announced under this lock.
@@ -445,8 +445,8 @@ impl Shared {
         }
     }
 
-    /// Runs one step of the core on all that is known, and publishes what it would answer next. What there is to tell
-    /// is numbered under the lock, and told when it is gone.
+    /// Runs one step of the core on all that is known, and publishes what it would answer next. What there is to report
+    /// is numbered under the lock, and reported when it is released.
     pub(super) fn with_core<T>(
         &self,
         now: Tick,

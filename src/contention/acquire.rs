@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
-use super::wait::{Ask, Asked, Asker, Patience, Timeout, WaitInQueue, ask, try_now};
+use super::wait::{Ask, Asked, Asker, Timeout, WaitInQueue, WaitLimit, ask, try_now};
 use crate::call::context::Wait;
 use crate::call::{Holder, workflow};
 use crate::error::Contended;
@@ -63,7 +63,7 @@ impl ResourceLock {
                 holder: holder.into(),
                 asker: Asker::Guard,
                 permits: 1,
-                patience: Patience::OF_THE_LOCK,
+                limit: WaitLimit::OF_THE_LOCK,
             },
         ))
     }
@@ -91,7 +91,7 @@ impl ResourceLock {
     }
 }
 
-impl Patience {
+impl WaitLimit {
     pub(super) const OF_THE_LOCK: Self = Self {
         timeout: Timeout::OfTheLock,
         deadline: None,
@@ -223,15 +223,12 @@ impl<'a> Acquire<'a> {
 
     /// Waits at most for `timeout`, instead of the lock's own. Zero is a try.
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self(
-            self.0
-                .ask(|ask| ask.patience.timeout = Timeout::Own(timeout)),
-        )
+        Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Own(timeout)))
     }
 
     /// Waits without end, or until the ambient deadline.
     pub fn no_timeout(self) -> Self {
-        Self(self.0.ask(|ask| ask.patience.timeout = Timeout::Never))
+        Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Never))
     }
 
     /// For a guard that borrows nothing: it can be sent to another task, or kept in a struct.

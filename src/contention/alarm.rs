@@ -13,13 +13,13 @@ use crate::util::time;
 #[derive(Default)]
 pub(super) struct HoldAlarm {
     timer: Option<Pin<Box<Sleep>>>,
-    told: bool,
+    reported: bool,
 }
 
 impl HoldAlarm {
-    /// Wakes the task when it is time, and tells of it then.
+    /// Wakes the task when it is time, and reports it then.
     pub(super) fn watch<B: Lends>(&mut self, slot: &Slot<B>, cx: &mut Context<'_>) {
-        if self.told {
+        if self.reported {
             return;
         }
         let shared = slot.shared();
@@ -30,8 +30,8 @@ impl HoldAlarm {
             let left = threshold.saturating_sub(slot.held_for());
             Box::pin(sleep_until(time::now().after(left).to_instant()))
         });
-        self.told = timer.as_mut().poll(cx).is_ready();
-        if self.told {
+        self.reported = timer.as_mut().poll(cx).is_ready();
+        if self.reported {
             self.timer = None;
             shared.report_long_holds(time::now());
         }

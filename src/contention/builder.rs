@@ -94,7 +94,7 @@ impl ResourceLockBuilder {
         self
     }
 
-    /// Is told of every event of this lock.
+    /// Receives every event of this lock.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));
         self

@@ -69,7 +69,7 @@ impl<S, Req, F> State<S, Req, F> {
     }
 }
 
-/// A permit whose call has ended, and who is told if it is held for too long.
+/// A permit whose call has ended, and a report if it is held for too long.
 #[cfg(feature = "http")]
 pub(crate) struct CallPermit {
     slot: Slot<ArcShard<Shared>>,

@@ -1,4 +1,4 @@
-//! The lock that users hold: a name, the core, and who is told of what happens.
+//! The lock that users hold: a name, the core, and who observes what happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -174,8 +174,8 @@ fn next_number() -> u32 {
 }
 
 impl Shared {
-    /// Of the refusals in a row one in so many looks at the clock, to see whether it is time to tell of one. So at most
-    /// three that follow a burst are told late, with the next.
+    /// Of refusals in quick succession one in so many looks at the clock, to see whether it is time to log one. So at most
+    /// three that follow a burst are logged late, with the next.
     const LOOKS: u64 = 4;
 
     pub(super) fn config(&self) -> arc_swap::Guard<Arc<ContentionConfig>> {

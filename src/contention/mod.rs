@@ -4,7 +4,7 @@
 //!
 //! - To bound how much goes on at once: connections, GPU slots, calls of one tenant.
 //! - To keep two pieces of work from touching the same thing at once.
-//! - To *see*: who holds what, who waits for whom, how long it takes. A wait that lasts is told of while it lasts.
+//! - To *see*: who holds what, who waits for whom, how long it takes. A long wait is reported while it lasts.
 //!
 //! # When not
 //!
@@ -18,10 +18,22 @@
 //!            free: at once                      released, in the order of arrival
 //!  ask ───────────────────────────▶ permit ◀────────────────────────────┐
 //!   │                                                                   │
-//!   ├─▶ queue full, or no patience ─▶ Contended           waiting ──────┤
-//!   ├─▶ would wait for itself ──────▶ Contended              │          ├─▶ timeout, deadline ─▶ Contended
-//!   └───────────────────────────────▶ waiting                └─ threshold: told, with the holders' names
+//!   ├─▶ queue full, or no timeout ──▶ Contended           waiting ──────┤
+//!   ├─▶ closed, or too few permits ─▶ Contended              │          ├─▶ timeout, deadline ─▶ Contended
+//!   └───────────────────────────────▶ waiting                │          └─▶ deadlock, close ───▶ Contended
+//!                                                            └─ contention_threshold: event, with the holders
 //! ```
+//!
+//! # Inside
+//!
+//! ```text
+//!  word     one atomic: how many permits, how many in use, whether anybody waits
+//!  queue    a FIFO behind a mutex: who waits
+//!  records  who holds what since when, in shards that are added when threads collide
+//! ```
+//!
+//! A free permit is one compare-and-swap and one record. A refusal reads the word and counts itself. Permits never move
+//! between the shards: each is free for everybody.
 //!
 //! # Example
 //!
@@ -57,24 +69,42 @@
 //! # }
 //! ```
 //!
+//! # More than one permit, lock or thing
+//!
+//! | for | there is |
+//! |---|---|
+//! | several permits at once | [`permits`](Acquire::permits), and [`weight`](ContentionLayer::weight) on the layer |
+//! | several locks at once | [`acquire_all`], in one order for all callers |
+//! | a lock for each key | [`LockMap`], bounded |
+//! | a permit together with a connection or a client | [`ResourcePool`] |
+//! | back-pressure in `poll_ready` | [`permit_in_poll_ready`](ContentionLayer::permit_in_poll_ready) |
+//! | shutting down | [`close`](ResourceLock::close) and [`drained`](ResourceLock::drained) |
+//!
 //! # Who is the holder
 //!
-//! Whoever [`acquire`](ResourceLock::acquire) is told. In the layer: what `holder` takes from the request, else the
-//! [workflow] of the task, else a number. Holders are permits, not names: one name may hold several.
+//! Whoever [`acquire`](ResourceLock::acquire) is given; [`acquire_here`](ResourceLock::acquire_here) takes the
+//! [workflow] of the task, else the place in the source. In the layer: what `holder` takes from the request, else the
+//! workflow, else a number. Holders are permits, not names: one name may hold several.
 //!
 //! # Deadlocks
 //!
-//! A wait that no release could ever end is refused at once, with the cycle. A false alarm would be worse than a
-//! timeout, so only what is certain counts:
+//! A wait that has lasted for `deadlock_timeout` (1 s) looks for a cycle of waits that no release can break, and looks
+//! again each time that this passes, as PostgreSQL does. Of a cycle, the wait that would give up first is refused, with
+//! the cycle; with [`OnDeadlock::Report`] it is only reported. Shorter waits cost nothing. A call that waits for a
+//! resource of which it holds every permit itself is refused at once.
+//!
+//! A false alarm would break a healthy program, so only what is certain counts:
 //!
 //! - What waits inside a call of a layer, or of [`run`](ResourceLock::run), keeps that call's permit from being released,
 //!   whatever the names.
 //! - A guard of [`acquire`](ResourceLock::acquire) belongs to its holder *in its task*: the same name in another task is
-//!   somebody else. A name that holds several permits of one resource, or waits twice at once, proves nothing.
-//!   Branches of *one* task that lock under one name (`join!`, `buffer_unordered`) cannot be told from one line of work:
-//!   give each a name of its own, or use [`run`](ResourceLock::run), a layer or
-//!   [`acquire_owned`](ResourceLock::acquire_owned) there.
-//! - An owned guard may be anywhere, and proves nothing.
+//!   somebody else. A name that holds permits of one resource by several acquisitions, or waits twice at once, proves
+//!   nothing. Branches of *one* task that lock under one name (`join!`, `buffer_unordered`) look like one line of work:
+//!   give each a name of its own, or use [`run`](ResourceLock::run), a layer or [`owned`](Acquire::owned) guards there.
+//! - An owned guard, and a permit taken in `poll_ready`, may be anywhere, and prove nothing.
+//!
+//! What is not seen ends with its timeout: alternatives of a `select!` in which one branch could go on, some cycles in
+//! which somebody waits for several permits, and locks that are not of this crate.
 //!
 //! # Defaults
 //!
@@ -82,9 +112,11 @@
 //! |---|---|---|
 //! | `max_concurrent` | 1 | a lock is exclusive unless it is said otherwise |
 //! | `timeout` | 30 s | every wait ends; it covers the wait, never the work |
-//! | `contention_threshold` | 5 s | shorter waits are everyday life |
+//! | `contention_threshold` | 5 s | shorter waits are common |
 //! | `hold_threshold` | off | how long is long depends on the work |
 //! | `max_waiting` | as many as come | each waits for a bounded time |
+//! | `deadlock_timeout` | 1 s | most waits are over by then, and pay nothing for the search |
+//! | `on_deadlock` | `Refuse` | the wait could only end in its timeout |
 //!
 //! # Events
 //!
@@ -94,30 +126,40 @@
 //! | `Acquired` | `DEBUG` | a wait ended with a permit |
 //! | `TimedOut` | `WARN` | a wait took too long, or the deadline came |
 //! | `Abandoned` | `DEBUG` | a waiter went away |
-//! | `QueueFull` | `WARN` | `max_waiting` were waiting already |
+//! | `QueueFull`, `Busy` | `INFO`, one a second at most | a refusal without a wait; the next one says how many were left out |
 //! | `Deadlock` | `ERROR` | a wait was refused that could not have ended |
 //! | `LongHold` | `WARN` | a permit is, or was, held for `hold_threshold` |
+//! | `NotPolled` | `WARN` | a permit was granted to a future that nobody has polled for the threshold |
+//! | `Closed` | `INFO` | [`close`](ResourceLock::close) |
 //! | `CapacityChanged` | `INFO` | [`set_max_concurrent`](ResourceLock::set_max_concurrent) |
+//!
+//! Of refusals in quick succession one in four looks at the clock, so up to three that follow a burst are logged with the
+//! next one.
 //!
 //! # When the caller goes away
 //!
-//! A waiter leaves the queue; one that had just been given a permit passes it on. A call that is dropped gives its
+//! A waiter leaves the queue; one that had just been granted a permit passes it on. A call that is dropped gives its
 //! permit back after it is gone. Both are counted. The permit of a layer is held until the response, not until the
 //! end of its body.
 //!
+//! # Threads that block
+//!
+//! [`blocking`](Acquire::blocking) parks the thread. Its time runs on the real clock: a paused tokio clock cannot wake a
+//! thread. On a thread that runs tasks it panics instead of waiting, as tokio's own blocking calls do.
+//!
 //! # What it costs
 //!
-//! A free permit: a mutex that is held for some nanoseconds, taken twice, and two readings of the clock. Nothing is
-//! allocated if the holder is a number or an `Arc<str>`. Memory is constant: some 5 KiB of histograms, a quarter of
-//! a KiB for each core (64 at most), and a place for each permit in use and each waiter.
-//!
-//! The permits of a lock that has many (from 8 for each core on) are kept apart for groups of threads, each behind a
-//! mutex of its own with statistics of its own, so that threads seldom meet. It is first come, first served all the
-//! same: as soon as somebody finds nothing, what is free is brought together, and stays so while anybody waits.
+//! A free permit: a compare-and-swap, a mutex of this thread's shard twice, and two readings of the clock, which are most
+//! of it. A refusal without a wait: a look at the word and a count. Neither allocates, if the holder is a number or an
+//! `Arc<str>`; who holds the permits is collected when somebody looks at the refusal. A wait takes its place in the queue
+//! under one mutex, and makes a timer. An idle lock takes about 1 KB. A snapshot names at most 100 holders and 100
+//! waiters, so that it keeps no caller waiting however many there are.
 //!
 //! # See also
 //!
 //! [The order of layers](crate::docs::order), [errors](crate::docs::errors), [`explain`](crate::explain).
+//!
+//! [workflow]: crate::workflow
 mod acquire;
 mod alarm;
 mod all;

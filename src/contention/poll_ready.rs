@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use super::acquire::Waiting;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
-use super::wait::{Ask, Asker, Patience, try_now};
+use super::wait::{Ask, Asker, WaitLimit, try_now};
 use crate::call::{Holder, workflow};
 use crate::error::Contended;
 use crate::util::sharded::ArcShard;
@@ -27,7 +27,7 @@ fn holder() -> Holder {
 }
 
 impl InPollReady {
-    /// Ready with a permit, or with a refusal for the call to tell.
+    /// Ready with a permit, or with a refusal for the call to return.
     pub(super) fn poll(&mut self, lock: &ResourceLock, cx: &mut Context<'_>) -> Poll<()> {
         if let Self::Nothing = self {
             *self = Self::Waits(Box::pin(Waiting::new(
@@ -36,7 +36,7 @@ impl InPollReady {
                     holder: holder(),
                     asker: Asker::OwnedGuard,
                     permits: 1,
-                    patience: Patience::OF_THE_LOCK,
+                    limit: WaitLimit::OF_THE_LOCK,
                 },
             )));
         }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
 use super::handle::ResourceLock;
-use super::wait::{Ask, Asker, Patience};
+use super::wait::{Ask, Asker, WaitLimit};
 use crate::call::Holder;
 use crate::call::context::Frame;
 use crate::error::{Error, IntoError};
@@ -32,7 +32,7 @@ impl ResourceLock {
             holder: holder.into(),
             asker: Asker::Call,
             permits: 1,
-            patience: Patience::OF_THE_LOCK,
+            limit: WaitLimit::OF_THE_LOCK,
         };
         let slot = Waiting::new(self, ask).await.map_err(Error::Contended)?;
         let id = slot.number();

@@ -13,7 +13,7 @@ use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
 use super::poll_ready::InPollReady;
 use super::request::{AmbientHolder, RequestHolder};
-use super::wait::{Ask, Asker, Patience, Timeout, refuse_at_once, take_free};
+use super::wait::{Ask, Asker, Timeout, WaitLimit, refuse_at_once, take_free};
 use crate::call::Holder;
 use crate::call::context::Frame;
 use crate::call::workflow;
@@ -179,7 +179,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
             holder,
             asker: Asker::Call,
             permits: weight,
-            patience: Patience {
+            limit: WaitLimit {
                 timeout: Timeout::OfTheLock,
                 deadline: self.requests.deadline(&request),
             },
@@ -190,7 +190,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
             Err(contended) => return self.refused(contended),
         };
         // The readied instance may keep a place (of a `ConcurrencyLimit`, a `Buffer`) that the clone below would
-        // wait for in vain: it goes, and the place is free while the call waits.
+        // wait for without end: it goes, and the place is free while the call waits.
         self.inner = self.inner.clone();
         let state = State::Waiting {
             wait: Box::pin(Waiting::new(lock, ask)),

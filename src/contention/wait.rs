@@ -48,12 +48,12 @@ pub(super) struct Ask {
     pub(super) holder: Holder,
     pub(super) asker: Asker,
     pub(super) permits: usize,
-    pub(super) patience: Patience,
+    pub(super) limit: WaitLimit,
 }
 
 /// How long a caller is ready to wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct WaitLimit {
     pub(super) timeout: Timeout,
     pub(super) deadline: Option<Deadline>,
 }
@@ -173,10 +173,10 @@ pub(super) fn refuse_at_once<B: Lends>(lock: &B, ask: Ask) -> Result<Ask, Conten
     }
 }
 
-/// Asks for permits; joins the queue if there are none and the caller has patience. `waker` is woken when they are
+/// Asks for permits; joins the queue if there are none and the caller is ready to wait. `waker` is woken when they are
 /// there.
 pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>, Contended> {
-    let timeout = match ask.patience.timeout {
+    let timeout = match ask.limit.timeout {
         Timeout::OfTheLock => lock.shared().config().timeout,
         Timeout::Own(timeout) => Some(timeout),
         Timeout::Never => None,
@@ -185,7 +185,7 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
         holder,
         asker,
         permits,
-        patience,
+        limit,
     } = ask;
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
         return try_now(lock, holder, asker, permits).map(Asked::Got);
@@ -202,7 +202,7 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
         holder: holder.unwrap_or(Holder::Anonymous(0)),
         asker,
         permits,
-        patience,
+        limit,
     };
     queue(lock, ask, timeout, waker)
 }
@@ -218,7 +218,7 @@ fn queue<B: Lends>(
         holder,
         asker,
         permits,
-        patience,
+        limit,
     } = ask;
     let shared = lock.shared();
     let config = shared.config();
@@ -243,7 +243,7 @@ fn queue<B: Lends>(
         }
     };
     let own = timeout.map_or(Tick::NEVER, |timeout| now.after(timeout));
-    let ambient = deadline::earlier(patience.deadline, deadline::current());
+    let ambient = deadline::earlier(limit.deadline, deadline::current());
     let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
     let (looks, threshold) = (config.deadlock_timeout, config.contention_threshold);
     drop(config);

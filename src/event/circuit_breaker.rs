@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Cause, CircuitState, OpenReason};
 
-/// What a circuit breaker tells observers.
+/// What a circuit breaker reports to observers.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::call::Holder;
 use crate::error::{CycleStep, HolderInfo, write_more};
 
-/// What a resource lock tells observers.
+/// What a resource lock reports to observers.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -43,7 +43,7 @@ struct Kept {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Entry {
-    /// Its place among the events that this feed was told of; the first is 1. Gaps are events that fell out.
+    /// Its place among the events that this feed has received; the first is 1. Gaps are events that fell out.
     pub position: u64,
     /// Its number among the events of its handle: they are numbered from 1 in the order in which they happened.
     pub number: u64,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Event, Observer, log};
 use crate::util::time::Tick;
 
-/// Tells the log and the observers of one handle what happens.
+/// Reports to the log and the observers of one handle what happens.
 pub(crate) struct Funnel {
     name: Arc<str>,
     observers: Box<[Arc<dyn Observer>]>,
@@ -23,11 +23,11 @@ pub(crate) struct Funnel {
     ordered: Mutex<Ordered>,
 }
 
-/// Events that are told in order.
+/// Events that are reported in order.
 #[derive(Default)]
 struct Ordered {
     waiting: VecDeque<(u64, Event)>,
-    /// Somebody tells them right now, and will tell what is added meanwhile.
+    /// Somebody reports them right now, and will report what is added meanwhile.
     telling: bool,
 }
 
@@ -47,7 +47,7 @@ impl Funnel {
         &self.name
     }
 
-    /// Tells of a refusal: to each observer, and once a second at most to the log, with the number of those that were
+    /// Reports a refusal: to each observer, and once a second at most to the log, with the number of those that were
     /// left out. `total` is how many there were so far, this one included. Costs a look at a word that is written once
     /// a second, where no observer listens.
     pub(crate) fn refused(
@@ -103,17 +103,17 @@ impl Funnel {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Numbers an event that is told in order. Called under the lock under which it was decided: the numbers then
-    /// are in the order of the decisions. [`flush`](Self::flush) tells it.
+    /// Numbers an event that is reported in order. Called under the lock under which it was decided: the numbers then
+    /// are in the order of the decisions. [`flush`](Self::flush) reports it.
     pub(crate) fn enqueue(&self, event: Event) {
         let mut ordered = self.ordered();
         let number = self.number();
         ordered.waiting.push_back((number, event));
     }
 
-    /// Tells what was [enqueued](Self::enqueue), one after the other. Never call this with a lock in hand.
+    /// Reports what was [enqueued](Self::enqueue), one after the other. Never call this with a lock in hand.
     ///
-    /// If another thread, or a caller of this very thread, is telling already, it goes on with what is new, and this
+    /// If another thread, or a caller of this very thread, is reporting already, it goes on with what is new, and this
     /// returns at once: nobody waits for an observer of somebody else's event, and an observer may cause events.
     pub(crate) fn flush(&self) {
         let mut ordered = self.ordered();
@@ -128,7 +128,7 @@ impl Funnel {
         ordered.telling = false;
     }
 
-    /// Tells of an event at once, for what is frequent and needs no order. Never call this with a lock in hand.
+    /// Reports an event at once, for what is frequent and needs no order. Never call this with a lock in hand.
     pub(crate) fn publish(&self, event: &Event) {
         self.tell(self.number(), event);
     }

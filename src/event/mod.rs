@@ -1,4 +1,4 @@
-//! What happened, told to observers after the fact.
+//! What happened, reported to observers after the fact.
 //!
 //! Every pattern says what happens in it as an [`Event`], and there is one funnel: it writes the
 //! event to `tracing` (always; see [`observe`](crate::observe) for the levels), then hands it to each
@@ -9,7 +9,7 @@
 //! change what happens to the call, and if it panics, the panic is caught and logged.
 //!
 //! State changes of one handle reach its observers one at a time and in the order in which they happened. What is
-//! frequent (a retry, a wait that ended, a refusal) is told by the call that caused it, so two of them may be told
+//! frequent (a retry, a wait that ended, a refusal) is reported by the call that caused it, so two of them may be reported
 //! at the same time; their numbers say which came first.
 
 use std::fmt;
@@ -106,7 +106,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// Is told what happens. Any `Fn(&str, &Event) + Send + Sync + 'static` is one: the first argument is
+/// Receives what happens. Any `Fn(&str, &Event) + Send + Sync + 'static` is one: the first argument is
 /// the name of the policy, breaker or resource.
 ///
 /// ```

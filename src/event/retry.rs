@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::error::{AttemptEnd, StopReason};
 
-/// What a retry policy tells observers.
+/// What a retry policy reports to observers.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

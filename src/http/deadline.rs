@@ -38,7 +38,7 @@ pub struct ReceiveDeadlineLayer {
 }
 
 /// For clients: sends on how much is left of the ambient [deadline](crate::deadline), in milliseconds rounded down. Below a
-/// retry each attempt tells what is left for it.
+/// retry each attempt says what is left for it.
 ///
 /// A header that the request has already is kept if it leaves less.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct SendDeadlineLayer {
     header: HeaderName,
 }
 
-/// What Envoy tells the services behind it.
+/// What Envoy sends to the services behind it.
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 impl ReceiveDeadlineLayer {
@@ -148,7 +148,7 @@ pub struct ReceiveDeadlineService<S> {
     layer: ReceiveDeadlineLayer,
 }
 
-/// A service whose requests tell how much time is left. Made by [`SendDeadlineLayer`].
+/// A service whose requests say how much time is left. Made by [`SendDeadlineLayer`].
 #[derive(Clone, Debug)]
 pub struct SendDeadlineService<S> {
     inner: S,

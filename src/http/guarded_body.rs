@@ -1,4 +1,4 @@
-//! Bodies that tell how they ended.
+//! Bodies that report how they ended.
 
 use std::fmt;
 use std::pin::Pin;

@@ -18,7 +18,7 @@ pub struct Refused;
 /// A refusal as a response: for `reject_with`.
 ///
 /// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
-/// was full, or there was no patience), a `503` if it waited in vain or could never have been served, and a `504`
+/// was full, or the caller did not want to wait), a `503` if it waited without success or could never have been served, and a `504`
 /// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
 /// probe through, or the [time that the resource is likely to take](crate::Contended::expected_wait); at least a
 /// second, and one where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of

@@ -311,7 +311,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
     /// as the body comes, such as a connection, or a slot of a model that sends its tokens one by one.
     ///
     /// A caller that keeps responses without reading them keeps their permits, and waits for itself if it
-    /// asks for more. The snapshot says who holds what, and `hold_threshold` tells of long holds while a
+    /// asks for more. The snapshot says who holds what, and `hold_threshold` reports long holds while a
     /// body is being waited for.
     #[must_use]
     pub fn until_body_end(self) -> ContentionBodyLayer<L, H, A> {

@@ -83,7 +83,7 @@ impl Registry {
         Self::with_feed(Feed::default())
     }
 
-    /// An empty registry that tells what happens to this feed: one with more room, or one that is shared.
+    /// An empty registry that reports what happens to this feed: one with more room, or one that is shared.
     #[must_use]
     pub fn with_feed(feed: Feed) -> Self {
         Self {

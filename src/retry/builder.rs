@@ -88,7 +88,7 @@ impl RetryPolicyBuilder {
     }
 
     /// By how much more than a service asks for is waited at most, as a share of it in \[0, 1\]. Default: 0.1, so that a
-    /// thousand clients that were told the same do not come back in one instant. With [`Jitter::None`] there is none,
+    /// thousand clients that were given the same time do not come back in one instant. With [`Jitter::None`] there is none,
     /// and what gRPC calls pushback is waited for to the letter.
     pub fn retry_after_jitter(mut self, share: f64) -> Self {
         self.config.retry_after_jitter = share;
@@ -215,8 +215,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Is awaited after the wait and before the next attempt, with the number of that: to fetch a new token, say. The
-    /// deadline of the call bounds it; a panic in it is the call's. Blocking retries do not call it.
+    /// Is awaited after the wait and before the next attempt, with the number of that: to fetch a new token, say. It is a
+    /// part of that attempt: `attempt_timeout` and the deadline of the call bound it. A panic in it is the call's. Blocking
+    /// retries do not call it.
     pub fn before_retry<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(u32) -> Fut + Send + Sync + 'static,
@@ -226,7 +227,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Is told of every event of this policy.
+    /// Receives every event of this policy.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.callbacks.observers.push(Arc::new(observer));
         self

@@ -165,8 +165,10 @@ where
                         Err(step) => step,
                     },
                     StateProj::Sleeping | StateProj::Hooking { .. } => {
-                        ready!(self.as_mut().poll_backoff(cx));
-                        continue;
+                        match ready!(self.as_mut().poll_backoff(cx)) {
+                            Some(step) => step,
+                            None => continue,
+                        }
                     }
                     StateProj::Readying => match ready!(self.as_mut().poll_service(cx)) {
                         Some(step) => step,
@@ -239,12 +241,27 @@ where
         Poll::Ready(Err(this.run.timed_out(policy, true, this.last, copy)))
     }
 
-    /// The wait before an attempt, and the hook behind it.
-    fn poll_backoff(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    /// The wait before an attempt, and the hook behind it; a step, if the hook used up the time.
+    fn poll_backoff(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Step<S::Response, L>>> {
         let mut this = self.project();
         if let StateProj::Hooking { hook } = this.state.as_mut().project() {
             let wait = this.wait;
-            ready!(wait.poll(cx.waker(), || hook.as_mut().poll(cx)));
+            if wait
+                .poll(cx.waker(), || hook.as_mut().poll(cx))
+                .is_pending()
+            {
+                let nowhere = Frame::default();
+                let policy = this.spare.policy();
+                ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
+                wait.end();
+                let copy = copy_of(this.requests, this.request);
+                let step = this.run.timed_out(policy, false, this.last, copy);
+                return Poll::Ready(Some(step));
+            }
+            *this.timer = None;
         } else {
             if let Some(sleep) = this.timer {
                 let wait = this.wait;
@@ -256,11 +273,11 @@ where
             if let Some(before) = &policy.before_retry {
                 let hook = before(this.run.attempt());
                 this.state.set(State::Hooking { hook });
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
         }
         this.state.set(State::Readying);
-        Poll::Ready(())
+        Poll::Ready(None)
     }
 
     /// Makes the service ready and sends the next attempt; a step, if there is none.
@@ -298,7 +315,11 @@ where
                 this.state.set(State::Calling { call });
                 Poll::Ready(None)
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Step::Done(Err(error.into_error())))),
+            Poll::Ready(Err(error)) => {
+                let error = error.into_error();
+                this.run.never_ready(this.spare.policy(), &error);
+                Poll::Ready(Some(Step::Done(Err(error))))
+            }
             Poll::Pending => {
                 // It is nowhere yet: what bounds it is the time of an attempt, or the end of all.
                 let nowhere = Frame::default();

@@ -218,7 +218,7 @@ impl Shared {
         self.funnel.hears_details()
     }
 
-    /// Counts an event, tells of it, and, if a retry follows, calls back.
+    /// Counts an event, reports it, and, if a retry follows, calls back.
     pub(super) fn tell(&self, event: RetryEvent, outcome: Option<&AttemptOutcome<'_>>) {
         let count = match &event {
             RetryEvent::Scheduled { .. } => &self.counts.retries,

@@ -8,21 +8,21 @@
 //!
 //! - For failures that stay: a bad request is as bad the fourth time. Say what is worth a retry with
 //!   [`retry_if`](RetryLayer::retry_if).
-//! - For work that must not be done twice, unless the service can tell a repeated request from a new one.
-//! - Twice in one stack: nested retries multiply. (A retry here hands on what a retry below gave up on.)
+//! - For work that must not be done twice, unless the service can distinguish a repeated request from a new one.
+//! - Twice in one stack. A retry hands on what a retry below has given up on, so two do not multiply; but one is enough.
 //!
 //! # One call
 //!
 //! ```text
 //!  call ──▶ attempt ──▶ success, or not worth a retry ──▶ the caller
 //!              ▲   │
-//!              │   └──▶ worth a retry: attempts left? copy of the request? within the cap? the deadline? the budget?
+//!              │   └──▶ worth a retry: attempts left? within the cap? the deadline? the budget? a copy of the request?
 //!              │               │ no: Error::Exhausted, with the reason and the last error
 //!              └── wait ◀──────┘ yes
 //! ```
 //!
-//! The failed attempt is dropped before the wait, and with it everything it held. A clone of the service is made
-//! ready before it is called again.
+//! The failed attempt is dropped before the wait, and with it everything it held. The request is copied before the first
+//! attempt; the service is cloned only after a failure, and the clone is made ready before it is called.
 //!
 //! # Example
 //!
@@ -38,7 +38,7 @@
 //!     .max_retries(4)
 //!     .backoff(Backoff::exponential(Duration::from_millis(100), 2.0))
 //!     .jitter(Jitter::Full)
-//!     .budget(RetryBudget::new(0.2)?)
+//!     .budget(RetryBudget::new(0.1)?)
 //!     .attempt_timeout(Duration::from_secs(10))
 //!     .total_timeout(Duration::from_secs(30))
 //!     .build()?;
@@ -61,14 +61,16 @@
 //!
 //! | setting | default | because |
 //! |---|---|---|
-//! | `max_retries` | 3 | four attempts outlast most short troubles |
+//! | `max_retries` | 3 | four attempts outlast most short failures |
 //! | `backoff` | 1 s, doubled each time | for background work; for a waiting user take 50 to 100 ms |
 //! | `max_delay` | 60 s | a hard bound, jitter included |
 //! | `jitter` | ±10 % | keeps callers out of step; `Full` spreads best |
 //! | `max_retry_after` | 60 s | a service that asks for more is not waited for |
-//! | `budget` | none | one caller cannot know the traffic; share one where many callers share a service |
+//! | `retry_after_jitter` | up to 10 % more | a thousand callers that were given the same time do not return in one instant |
+//! | `budget` | one of the policy's own: a fifth of its traffic, and a floor | in an outage each call would else be four; the floor lets a quiet client retry |
 //! | `attempt_timeout`, `total_timeout` | none | what is long depends on the work |
-//! | `retry_rejections` | no | a refusal was made to keep calls away |
+//! | `retry_rejections`, `retry_exhausted` | no | a refusal keeps calls away on purpose; retries do not multiply |
+//! | `retry_deadlocks` | no | right around a whole job that holds nothing itself, wrong inside one |
 //!
 //! # Events
 //!
@@ -76,14 +78,21 @@
 //! |---|---|---|
 //! | `Scheduled` | `INFO` | an attempt failed, and another follows |
 //! | `Recovered` | `INFO` | a call succeeded after a retry |
-//! | `GaveUp` | `WARN` | another attempt was wanted, and not possible |
+//! | `GaveUp` | `WARN` | no further attempt: not possible, refused below, or not worth one |
+//!
+//! A call that was announced as retried ends with exactly one `Recovered` or `GaveUp`, unless it is dropped.
 //!
 //! # Deadlines
 //!
 //! The earliest counts: `total_timeout`, [`deadline_from`](RetryLayer::deadline_from), and the ambient
 //! [deadline](crate::deadline). A wait that would end at it or after it is not begun. `total_timeout` and
-//! `deadline_from` also end an attempt that is running; the ambient deadline only ends waits. The layers below see
-//! the time that is left for the attempt as their ambient deadline.
+//! `deadline_from` also end an attempt that is running; the ambient deadline only ends waits.
+//!
+//! `attempt_timeout` bounds the time at the service. It stands still while the attempt waits in this crate: in a lock's
+//! queue, or in the backoff of a retry below. `total_timeout` covers everything.
+//!
+//! Blocking retries ([`run_blocking`](RetryPolicy::run_blocking)) wait in real time: a paused tokio clock cannot wake a
+//! thread.
 //!
 //! # When the caller goes away
 //!
@@ -91,10 +100,9 @@
 //!
 //! # What it costs
 //!
-//! A call that succeeds at once: a clone of the request and of the service, as long as another attempt is possible,
-//! and a reference count of the thread's own group. No clock, no random number, no lock, no allocation of its own.
-//! With a budget, one counter of the group more. An attempt that has to wait reads the clock once; under a timeout
-//! it also makes its timer, in a box: a call that does not need one is not to carry the room for it.
+//! A call that succeeds at once: a copy of the request, and a reference count and two counters of this thread's shard. No
+//! clone of the service, no clock, no random number, no lock, no allocation of its own. An attempt that has to wait reads
+//! the clock once; under a timeout it also makes a timer, in a box, so that a call without one is small.
 //!
 //! # See also
 //!

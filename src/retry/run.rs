@@ -1,4 +1,4 @@
-//! One call on its way: the session, its clock, and what is told of it. Shared by the layer, by `run` and
+//! One call on its way: the session, its clock, and what is reported of it. Shared by the layer, by `run` and
 //! by `run_blocking`, so that all three decide alike.
 
 use std::error::Error as StdError;
@@ -420,12 +420,13 @@ impl Run {
             false => rules.retry_rejections,
         };
         let reason = if wants {
-            // A time that is not worth waiting for is no reason not to try elsewhere: then it backs off.
-            let delay = rejection.retry_after();
+            // A time that is not worth waiting for, or does not fit, is no reason not to try: then it backs off.
+            let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
+            let left = deadline.map_or(Duration::MAX, |it| it.0.since(time::now()));
+            let longest = rules.max_retry_after.min(left);
+            let delay = rejection.retry_after().filter(|it| *it < longest);
             let wanted = Wanted {
-                delay: delay
-                    .filter(|it| *it < rules.max_retry_after)
-                    .map(RetryDelay::After),
+                delay: delay.map(RetryDelay::After),
                 at_once: false,
                 repeatable: true, // It was refused before it left.
                 spend: None,
@@ -466,6 +467,13 @@ impl Run {
         }
     }
 
+    /// The service cannot be made ready for the attempt, and never will be: that ends the call.
+    pub(super) fn never_ready<L: StdError>(&mut self, policy: &Shared, error: &Error<L>) {
+        policy.count_ended(self.session.attempts(), false);
+        let end = AttemptEnd::Error(message(error));
+        self.give_up(policy, end, StopReason::NotWorthRetrying);
+    }
+
     /// The running attempt was dropped because its time was over. `sent` is whether it ever left.
     pub(super) fn timed_out<Res, L>(
         &mut self,
@@ -499,7 +507,11 @@ impl Run {
             Next::Stop(reason) => {
                 policy.count_ended(self.session.attempts(), false);
                 let elapsed = self.give_up(policy, AttemptEnd::TimedOut, reason);
-                let last = LastFailure::TimedOut(timed_out);
+                // An attempt that was never sent says nothing of the service: the one before it does.
+                let last = match last.take().filter(|_| !sent) {
+                    Some(last) => *last,
+                    None => LastFailure::TimedOut(timed_out),
+                };
                 return Step::Done(Err(self.exhausted(policy, last, reason, None, elapsed)));
             }
         };

@@ -72,8 +72,8 @@ impl Trouble {
                 self.previous = None;
                 Some(hint)
             }
-            // Upwards: so that all who were told the same do not come back in one instant. "Now" from a service that
-            // has just failed is no reason to hammer it.
+            // Upwards: so that all who were given the same time do not come back in one instant. "Now" from a service that
+            // has just failed is no reason to call it at once.
             Some(RetryDelay::After(hint)) if !hint.is_zero() => {
                 let later = hint.mul_f64(1.0 + rules.retry_after_jitter * ended.unit);
                 let later = later.min(rules.max_retry_after);

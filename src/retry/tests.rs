@@ -511,7 +511,11 @@ fn a_delay_the_service_names_replaces_the_backoff_and_has_a_cap_of_its_own() {
         next(Duration::MAX),
         Next::Stop(StopReason::RetryAfterTooLong)
     );
-    assert_eq!(next(Duration::ZERO), Next::After(SECOND), "no hammering");
+    assert_eq!(
+        next(Duration::ZERO),
+        Next::After(SECOND),
+        "not called at once"
+    );
 }
 
 #[test]

@@ -20,14 +20,14 @@ use tower::ServiceBuilder;
 use tower_bulwark::ResourceLock;
 use tower_bulwark::http::problem;
 
-use crate::books::{Books, End, MS};
 use crate::hyper_client::breaker;
+use crate::ledger::{End, Ledger, MS};
 use crate::script::{Call, Fault, digest};
 
-async fn handler(State(books): State<Arc<Books>>, request: Request) -> Response {
+async fn handler(State(ledger): State<Arc<Ledger>>, request: Request) -> Response {
     let id = request.headers()["x-id"].to_str().unwrap().parse().unwrap();
-    let nth = books.arrived(id);
-    books.worked_on(id);
+    let nth = ledger.arrived(id);
+    ledger.worked_on(id);
     let Ok(body) = request.into_body().collect().await else {
         return http::StatusCode::BAD_REQUEST.into_response();
     };
@@ -37,7 +37,7 @@ async fn handler(State(books): State<Arc<Books>>, request: Request) -> Response 
     let end = match Fault::of(id, nth) {
         Fault::Status(status, ..) => {
             if status == 429 {
-                books.overloads.fetch_add(1, SeqCst);
+                ledger.overloads.fetch_add(1, SeqCst);
             }
             return http::StatusCode::from_u16(status).unwrap().into_response();
         }
@@ -96,7 +96,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guarded_server_survives_the_script_and_its_callers() {
-    let books = Books::new();
+    let ledger = Ledger::new();
     let breaker = breaker();
     let lock = ResourceLock::builder("handlers")
         .max_concurrent(4)
@@ -104,7 +104,7 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
         .timeout(5 * MS)
         .build()
         .unwrap();
-    let [admitted, refused] = [&books; 2].map(Arc::clone);
+    let [admitted, refused] = [&ledger; 2].map(Arc::clone);
     let guards = ServiceBuilder::new()
         .map_response(move |response: http::Response<_>| {
             if is_problem(response.headers()) {
@@ -134,7 +134,7 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
     let router = Router::new()
         .route("/", any(handler))
         .layer(guards)
-        .with_state(Arc::clone(&books));
+        .with_state(Arc::clone(&ledger));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -146,9 +146,9 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
     let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .build_http();
-    let ends = books
+    let ends = ledger
         .run(CALLS, |call: Call| {
-            let (client, books) = (client.clone(), Arc::clone(&books));
+            let (client, ledger) = (client.clone(), Arc::clone(&ledger));
             async move {
                 let request = http::Request::builder()
                     .method(call.method.clone())
@@ -163,7 +163,7 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
                 };
                 if is_problem(response.headers()) {
                     let refused = refusal(response).await;
-                    assert_eq!(books.times_worked_on(call.id), 0, "refused, and done");
+                    assert_eq!(ledger.times_worked_on(call.id), 0, "refused, and done");
                     return match &*refused {
                         "api" => End::CircuitOpen,
                         _ => End::Contended,
@@ -182,8 +182,8 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
     let stats = lock.snapshot().stats;
     let at_the_lock = stats.timeouts + stats.rejected + stats.deadlocks;
     assert!(at_the_lock > 0, "{stats:?}");
-    books.refused.fetch_sub(at_the_lock, SeqCst);
-    books.balance(&breaker, &lock);
+    ledger.refused.fetch_sub(at_the_lock, SeqCst);
+    ledger.balance(&breaker, &lock);
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");
 }
 

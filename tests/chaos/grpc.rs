@@ -18,8 +18,8 @@ use tower_bulwark::Idempotency;
 use tower_bulwark::grpc::{GrpcClassify, GrpcRequests};
 use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
 
-use crate::books::{Books, End, MS};
 use crate::hyper_client::{breaker, lock, retry};
+use crate::ledger::{End, Ledger, MS};
 use crate::script::{Call, Caller, Fault, Route, digest};
 use crate::server::{Answer, Connection, Scripted, Server, Speaks};
 
@@ -171,22 +171,22 @@ fn status(fault: Fault) -> Option<(Status, bool)> {
 
 async fn answer(
     request: http::Request<Incoming>,
-    books: Arc<Books>,
+    ledger: Arc<Ledger>,
     connection: Arc<Connection>,
 ) -> Result<Answer, Scripted> {
     let id = request.headers()["x-id"].to_str().unwrap().parse().unwrap();
-    let nth = books.arrived(id);
+    let nth = ledger.arrived(id);
     let fault = Fault::of(id, nth);
     if let Some((status, nothing_done)) = status(fault) {
         if !nothing_done {
-            books.worked_on(id);
+            ledger.worked_on(id);
         }
         return Ok(boxed(status.into_http()));
     }
     // A status instead of an answer says that nothing was done, also after half of a prompt.
     let listens = request.uri().path().ends_with("/Listen");
     if !(listens && matches!(fault, Fault::HalfABody) && nth % 2 == 1) {
-        books.worked_on(id);
+        ledger.worked_on(id);
     }
     let mut breaks = None;
     match fault {
@@ -327,8 +327,8 @@ fn id<B>(request: &http::Request<B>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tonic_channel_survives_the_script() {
-    let books = Books::new();
-    let at_server = Arc::clone(&books);
+    let ledger = Ledger::new();
+    let at_server = Arc::clone(&ledger);
     let server = Server::with(Speaks::Http2, move |request, connection| {
         answer(request, Arc::clone(&at_server), connection)
     })
@@ -341,7 +341,7 @@ async fn a_tonic_channel_survives_the_script() {
     };
     let channels =
         [Route::Server, Route::Nobody, Route::Silence].map(|route| (route, channel(route)));
-    let [came_back, admitted, sent] = [&books; 3].map(Arc::clone);
+    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
     let channel = service_fn(move |request: http::Request<Body>| {
         let route = *request.extensions().get::<Route>().unwrap();
         sent.sent(id(&request), route);
@@ -390,10 +390,10 @@ async fn a_tonic_channel_survives_the_script() {
         .layer(lock.layer().until_body_end())
         .service(channel);
 
-    let ends = books
+    let ends = ledger
         .run(2_500, |call| complete(call, service.clone()))
         .await;
-    books.balance(&breaker, &lock);
+    ledger.balance(&breaker, &lock);
     assert!(retry.snapshot().recovered > 20, "{:?}", retry.snapshot());
     // How many meet an open circuit depends on the machine; that many of the rest get through does not.
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");

@@ -23,7 +23,7 @@ use tower_bulwark::{
     Backoff, CircuitBreaker, Error, LastFailure, ResourceLock, RetryPolicy, StopReason,
 };
 
-use crate::books::MS;
+use crate::ledger::MS;
 
 /// More than sockets, and a client that is in its right mind, keep of what nobody asks for.
 const BUFFERS: u64 = 32 << 20;

@@ -18,7 +18,7 @@ use tower_bulwark::circuit_breaker::{Recovery, Window};
 use tower_bulwark::http::{CopyReplay, HttpRequests, ReplayBody, ReplayLayer};
 use tower_bulwark::{Backoff, CircuitBreaker, Jitter, ResourceLock, RetryPolicy};
 
-use crate::books::{Books, End, MS};
+use crate::ledger::{End, Ledger, MS};
 use crate::script::Call;
 use crate::server::{Server, Speaks};
 
@@ -74,15 +74,15 @@ fn id(request: &Request<ReplayBody<RequestBody>>) -> u64 {
 }
 
 async fn survives(speaks: Speaks) {
-    let books = Books::new();
-    let server = Server::start(speaks, &books).await;
+    let ledger = Ledger::new();
+    let server = Server::start(speaks, &ledger).await;
     let (breaker, lock, retry) = (breaker(), lock(), retry(matches!(speaks, Speaks::Http2)));
     let client: Client<_, ReplayBody<RequestBody>> = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .http2_only(matches!(speaks, Speaks::Http2))
         .build_http();
     let addresses = server.addresses();
-    let [came_back, admitted, sent] = [&books; 3].map(Arc::clone);
+    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
         .layer(
@@ -117,7 +117,7 @@ async fn survives(speaks: Speaks) {
         })
         .service(client);
 
-    let ends = books
+    let ends = ledger
         .run(CALLS, |call| {
             let service = service.clone();
             async move {
@@ -131,7 +131,7 @@ async fn survives(speaks: Speaks) {
             }
         })
         .await;
-    books.balance(&breaker, &lock);
+    ledger.balance(&breaker, &lock);
     assert!(retry.snapshot().recovered > 20, "{:?}", retry.snapshot());
     // How many meet an open circuit depends on the machine; that many of the rest get through does not.
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");

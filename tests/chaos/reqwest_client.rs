@@ -10,8 +10,8 @@ use reqwest::{Client, Request, Response};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_bulwark::http::{HttpClassify, idempotency};
 
-use crate::books::{Books, End};
 use crate::hyper_client::{breaker, lock, retry};
+use crate::ledger::{End, Ledger};
 use crate::script::Call;
 use crate::server::{Server, Speaks};
 
@@ -39,8 +39,8 @@ fn id(request: &Request) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reqwest_survives_the_script() {
-    let books = Books::new();
-    let server = Server::start(Speaks::Http1, &books).await;
+    let ledger = Ledger::new();
+    let server = Server::start(Speaks::Http1, &ledger).await;
     let (breaker, lock, retry) = (breaker(), lock(), retry(false));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
@@ -50,7 +50,7 @@ async fn reqwest_survives_the_script() {
         .build()
         .unwrap();
     let addresses = server.addresses();
-    let [came_back, admitted, sent] = [&books; 3].map(Arc::clone);
+    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
     let service = ServiceBuilder::new()
         .layer(
             retry
@@ -79,7 +79,7 @@ async fn reqwest_survives_the_script() {
         })
         .service(client);
 
-    let ends = books
+    let ends = ledger
         .run(2_500, |call| {
             let service = service.clone();
             async move {
@@ -94,7 +94,7 @@ async fn reqwest_survives_the_script() {
             }
         })
         .await;
-    books.balance(&breaker, &lock);
+    ledger.balance(&breaker, &lock);
     assert!(retry.snapshot().recovered > 20, "{:?}", retry.snapshot());
     // How many meet an open circuit depends on the machine; that many of the rest get through does not.
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");

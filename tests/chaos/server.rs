@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::books::{Books, MS};
+use crate::ledger::{Ledger, MS};
 use crate::script::{Fault, Look, Route, digest};
 
 #[derive(Clone, Copy, Debug)]
@@ -50,9 +50,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Fails by the script.
-    pub(crate) async fn start(speaks: Speaks, books: &Arc<Books>) -> Self {
-        let books = Arc::clone(books);
-        let handler = move |request, connection| answer(request, Arc::clone(&books), connection);
+    pub(crate) async fn start(speaks: Speaks, ledger: &Arc<Ledger>) -> Self {
+        let ledger = Arc::clone(ledger);
+        let handler = move |request, connection| answer(request, Arc::clone(&ledger), connection);
         Self::with(speaks, handler).await
     }
 
@@ -159,13 +159,13 @@ where
 
 async fn answer(
     request: Request<Incoming>,
-    books: Arc<Books>,
+    ledger: Arc<Ledger>,
     connection: Arc<Connection>,
 ) -> Result<Answer, Scripted> {
     let id = request.headers()["x-id"].to_str().unwrap().parse().unwrap();
-    let fault = Fault::of(id, books.arrived(id));
+    let fault = Fault::of(id, ledger.arrived(id));
     if !fault.is_word_that_nothing_was_done() {
-        books.worked_on(id);
+        ledger.worked_on(id);
     }
     let all = || async {
         let body = request.into_body().collect().await;

@@ -47,7 +47,7 @@ pub(crate) fn ambient_deadline() -> Tick {
 
 /// Runs `f`, which drops a call, so that the permits dropped in it know why.
 ///
-/// A dropped future cannot say whether its caller lost interest or lost patience. To a breaker below a retry with
+/// A dropped future cannot say whether its caller lost interest or ran out of time. To a breaker below a retry with
 /// an attempt timeout, that is the difference between "cancelled" and "the service hangs".
 pub(crate) fn drop_because<R>(reason: Reason, f: impl FnOnce() -> R) -> R {
     with(&REASON, reason, f)

@@ -49,7 +49,7 @@ thread_local! {
     static FRESH: RefCell<Vec<Arc<Record>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// More waits than this in one poll are not told of.
+/// More waits than this in one poll are not announced.
 const MOST: u32 = 1 << 12;
 
 /// The account of one call. Owned by its permit, or by an attempt of a retry.
@@ -101,7 +101,7 @@ impl Frame {
     pub(crate) fn poll<T>(&mut self, permit: u64, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let value = self.enter(permit, poll);
         let at_service = value.is_pending() && !self.waiting;
-        // The outermost frame has nobody to tell.
+        // The outermost frame has no frame around it.
         if self.told != at_service && (self.told || HERE.with(|here| here.depth.get() > 0)) {
             self.tell(at_service);
         }
@@ -357,7 +357,7 @@ impl Wait {
     fn announce(&mut self, waker: Option<&Waker>) {
         let (depth, fresh) = HERE.with(|here| (here.depth.get(), here.fresh.get()));
         if depth == 0 || fresh >= MOST {
-            return; // There is nobody to tell.
+            return; // No frame is there.
         }
         let record = self.record.get_or_insert_with(|| {
             Arc::new(Record {

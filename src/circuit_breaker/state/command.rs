@@ -22,7 +22,7 @@ pub(in crate::circuit_breaker) enum Command {
 }
 
 impl State {
-    /// An operator's word. Returns what changed, if anything did.
+    /// An operator's command. Returns what changed, if anything did.
     pub(in crate::circuit_breaker) fn command(
         &mut self,
         policy: &CircuitBreakerConfig,
@@ -84,7 +84,7 @@ impl State {
         Some(Change { from, ..change })
     }
 
-    /// Opens at somebody's word. The word of an operator that stands until further notice is stronger.
+    /// Opens for this long. A state that an operator has set until further notice stays.
     fn open_for(
         &mut self,
         policy: &CircuitBreakerConfig,

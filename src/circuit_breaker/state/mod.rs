@@ -318,7 +318,7 @@ impl State {
         }
         let slow = ended.slow;
         self.recent.record(Call { failed, slow }, now);
-        // Only bad news can open a circuit: never a success that makes an old one leave the window.
+        // Only a failure or a slow call opens a circuit: never a success that makes an old one leave the window.
         let retry_after = ended.retry_after;
         (failed || slow).then(|| self.trip(policy, retry_after, now, unit))?
     }

@@ -72,7 +72,7 @@ pub(in crate::circuit_breaker) struct Ended {
     pub(in crate::circuit_breaker) retry_after: Option<Duration>,
 }
 
-/// What the shell has to tell.
+/// What the shell has to report.
 #[must_use]
 #[derive(Debug, Default)]
 pub(in crate::circuit_breaker) struct Effects {

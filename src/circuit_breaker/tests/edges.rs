@@ -1,4 +1,4 @@
-//! Rules that only show at an edge: the moment an open time is over, news that is none, the books.
+//! Rules that only show at an edge: the moment an open time is over, updates that change nothing, the counts.
 
 use super::*;
 

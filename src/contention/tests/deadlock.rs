@@ -9,7 +9,7 @@ use proptest::test_runner::TestCaseError;
 use crate::call::Holder;
 use crate::contention::guard::Slot;
 use crate::contention::handle::ResourceLock;
-use crate::contention::wait::{Ask, Asked, Asker, Patience, WaitInQueue, ask};
+use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, WaitLimit, ask};
 use crate::util::time;
 
 const LOCKS: usize = 4;
@@ -162,7 +162,7 @@ fn run(
                     holder: Holder::Number(p as u64),
                     asker: Asker::Guard,
                     permits: n,
-                    patience: Patience::OF_THE_LOCK,
+                    limit: WaitLimit::OF_THE_LOCK,
                 };
                 match ask(&locks[lock], wanted, Waker::noop()) {
                     Ok(Asked::Got(slot)) => processes[p].held.push((lock, n, slot)),

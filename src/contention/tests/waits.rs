@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::call::Holder;
 use crate::contention::handle::ResourceLock;
-use crate::contention::wait::{Ask, Asked, Asker, Patience, WaitInQueue, ask};
+use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, WaitLimit, ask};
 use crate::util::time::Tick;
 
 fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> WaitInQueue<&'a ResourceLock> {
@@ -13,7 +13,7 @@ fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> WaitInQueue<&'a ResourceL
         holder: holder.into(),
         asker: Asker::Guard,
         permits: 1,
-        patience: Patience::OF_THE_LOCK,
+        limit: WaitLimit::OF_THE_LOCK,
     };
     match ask(lock, wanted, Waker::noop()) {
         Ok(Asked::Waits(queued)) => queued,

@@ -1,4 +1,4 @@
-//! The service config of gRPC: the JSON by which all its clients are told how to retry.
+//! The service config of gRPC: the JSON by which all its clients learn how to retry.
 
 mod json;
 

@@ -54,7 +54,7 @@ impl Throttle {
         self.tokens.load(Ordering::Relaxed) > self.max / 2
     }
 
-    /// How many failures in a row it would take to stop retries.
+    /// How many consecutive failures it would take to stop retries.
     pub(in crate::retry) fn available(&self) -> u64 {
         let above = self
             .tokens

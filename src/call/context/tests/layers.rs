@@ -46,14 +46,14 @@ async fn a_busy_lock_below_a_breaker_makes_no_call_slow() {
     let mut calls = Box::pin(join_all(calls.collect::<Vec<_>>()));
     assert!(poll_once(calls.as_mut()).is_pending());
     assert_eq!(
-        breaker.seats.load(Relaxed),
+        breaker.running.load(Relaxed),
         1,
         "a sweep sees who is at the service"
     );
     calls.await; // The last one waited for eight seconds.
     assert_eq!((breaker.counts().success, breaker.counts().slow), (10, 0));
     assert!(!breaker.counts().is_open());
-    assert_eq!(breaker.seats.load(Relaxed), 0);
+    assert_eq!(breaker.running.load(Relaxed), 0);
     // And the service's own slowness is seen through the same lock.
     let calls = (0..4).map(|_| breaker.call(lock.call(service(2 * S))));
     join_all(calls.collect::<Vec<_>>()).await;

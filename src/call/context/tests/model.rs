@@ -118,7 +118,7 @@ pub(super) struct Breaker {
     pub(super) cancelled_is_failure_after: Option<Duration>,
     pub(super) counts: Mutex<Counts>,
     /// Timed calls that are at the service now: what a sweep may find slow while they run.
-    pub(super) seats: AtomicU32,
+    pub(super) running: AtomicU32,
 }
 
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
@@ -161,7 +161,7 @@ impl Breaker {
         let probe = counts.half_open;
         counts.probes += u32::from(probe);
         drop(counts);
-        self.seats.fetch_add(1, Relaxed);
+        self.running.fetch_add(1, Relaxed);
         Ok(Permit {
             breaker: self.clone(),
             frame: Frame::default(),
@@ -221,7 +221,7 @@ impl Permit {
         if seated != self.seated {
             self.seated = seated;
             let step = if seated { 1 } else { u32::MAX };
-            self.breaker.seats.fetch_add(step, Relaxed);
+            self.breaker.running.fetch_add(step, Relaxed);
         }
     }
 
@@ -248,7 +248,7 @@ impl Permit {
         count(&mut counts);
         drop(counts);
         if std::mem::take(&mut self.seated) {
-            self.breaker.seats.fetch_sub(1, Relaxed);
+            self.breaker.running.fetch_sub(1, Relaxed);
         }
     }
 

@@ -92,7 +92,7 @@ struct Seen {
 
 /// Of one run.
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct Ledger {
     seen: Mutex<HashMap<u64, Seen>>,
     /// Calls that a breaker has let through.
     pub(crate) admitted: AtomicU64,
@@ -102,7 +102,7 @@ pub(crate) struct Books {
     pub(crate) overloads: AtomicU64,
 }
 
-impl Books {
+impl Ledger {
     pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
