@@ -1,91 +1,60 @@
-//! SQLite behind a pool of three connections: who has one, who waits, and what happens to those who cannot.
+//! SQLite behind a pool of three connections: who has one, who waits, what happens to those who cannot, and how the
+//! pool is closed.
 //!
 //! ```sh
 //! cargo run --example database_pool
 //! ```
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::ready;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use rusqlite::Connection;
 use tokio::task::spawn_blocking;
+use tower_bulwark::contention::ResourcePool;
 use tower_bulwark::{BoxError, ContendedReason, Error, Holder, ResourceLock};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// As many connections as the lock has permits: whoever has a permit finds one.
 #[derive(Clone)]
-struct Pool {
-    lock: ResourceLock,
-    idle: Arc<Mutex<Vec<Connection>>>,
+struct Database {
+    file: PathBuf,
+    pool: ResourcePool<Connection>,
 }
 
-/// A connection on loan; goes back when dropped, also by a panic.
-struct Loan {
-    connection: Option<Connection>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(file)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    Ok(connection)
 }
 
-impl Pool {
-    fn open(file: &PathBuf, size: usize) -> Result<Self, BoxError> {
-        let open = || {
-            let connection = Connection::open(file)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            Ok(connection)
-        };
-        let connections: Result<Vec<_>, rusqlite::Error> = (0..size).map(|_| open()).collect();
+impl Database {
+    fn new(file: &Path, connections: usize) -> Result<Self, BoxError> {
         let lock = ResourceLock::builder("database")
-            .max_concurrent(size)
+            .max_concurrent(connections)
             .timeout(Duration::from_secs(2))
             .contention_threshold(20 * MS)
             .build()?;
         Ok(Self {
-            lock,
-            idle: Arc::new(Mutex::new(connections?)),
+            file: file.to_owned(),
+            pool: ResourcePool::new(lock),
         })
     }
 
-    /// Runs `query` on a thread for blocking work. The permit goes with it: should the caller go away, the
-    /// query runs on, and its connection is not free before it has ended.
+    /// Runs `query` on a thread for blocking work. The connection, and with it the permit, goes there too: if the caller
+    /// goes away, the query runs on, and its connection is not free before it has ended.
     async fn with<T: Send + 'static>(
         &self,
         who: impl Into<Holder>,
         query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error<rusqlite::Error>> {
-        let permit = self
-            .lock
-            .acquire(who)
-            .owned()
-            .await
-            .map_err(Error::Contended)?;
-        let idle = Arc::clone(&self.idle);
-        let run = spawn_blocking(move || {
-            let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut loan = Loan { connection, idle };
-            let result = match &mut loan.connection {
-                Some(connection) => query(connection),
-                None => Err(rusqlite::Error::InvalidQuery), // Never: see `Pool`.
-            };
-            // First the connection, then the permit.
-            drop(loan);
-            drop(permit);
-            result
-        });
+        let mut connection = self.pool.get(who, || ready(connect(&self.file))).await?;
+        let run = spawn_blocking(move || query(&mut connection));
         match run.await {
             Ok(result) => result.map_err(Error::Inner),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push(connection);
         }
     }
 }
@@ -99,16 +68,18 @@ async fn main() -> Result<(), BoxError> {
     result
 }
 
-async fn run(file: &PathBuf) -> Result<(), BoxError> {
-    let pool = Pool::open(file, 3)?;
-    pool.with("migration", |db| {
-        db.execute_batch("create table orders (id integer primary key, item text not null)")
-    })
-    .await?;
+async fn run(file: &Path) -> Result<(), BoxError> {
+    let database = Database::new(file, 3)?;
+    let lock = database.pool.lock();
+    database
+        .with("migration", |db| {
+            db.execute_batch("create table orders (id integer primary key, item text not null)")
+        })
+        .await?;
 
     println!("forty orders at once, through three connections:");
     let insert = |id: u64| {
-        pool.with(format!("order-{id}"), move |db| {
+        database.with(format!("order-{id}"), move |db| {
             let transaction = db.transaction()?;
             transaction.execute(
                 "insert into orders (item) values (?1)",
@@ -120,8 +91,8 @@ async fn run(file: &PathBuf) -> Result<(), BoxError> {
     try_join_all((1..=40).map(insert)).await?;
     let count =
         |db: &mut Connection| db.query_row("select count(*) from orders", [], |row| row.get(0));
-    let orders: u32 = pool.with("count", count).await?;
-    let stats = pool.lock.snapshot().stats;
+    let orders: u32 = database.with("count", count).await?;
+    let stats = lock.snapshot().stats;
     println!(
         "  {orders} orders; at most {} connections in use and {} callers waiting; waits p50 {:.1?}, p99 {:.1?}",
         stats.peak_in_use, stats.peak_waiting, stats.wait.p50, stats.wait.p99
@@ -134,7 +105,7 @@ async fn run(file: &PathBuf) -> Result<(), BoxError> {
         .map(|name| {
             let (finish, finished) = std::sync::mpsc::channel::<()>();
             let started = started.clone();
-            let report = pool.with(name, move |db| {
+            let report = database.with(name, move |db| {
                 let _ = started.send(());
                 // As long as somebody wants it to take; a real report would compute.
                 let _ = finished.recv();
@@ -150,7 +121,7 @@ async fn run(file: &PathBuf) -> Result<(), BoxError> {
         for _ in 0..3 {
             has_started.recv().await;
         }
-        let refused = pool.lock.acquire("checkout").timeout(50 * MS).await;
+        let refused = lock.acquire("checkout").timeout(50 * MS).await;
         drop(finish);
         refused.err()
     };
@@ -164,13 +135,40 @@ async fn run(file: &PathBuf) -> Result<(), BoxError> {
     }
 
     println!("a query that fails is the database's own error, and gives its connection back:");
-    match pool.with("typo", |db| db.execute_batch("selekt 1")).await {
+    match database
+        .with("typo", |db| db.execute_batch("selekt 1"))
+        .await
+    {
         Err(Error::Inner(error)) => println!("  {error}"),
         other => return Err(format!("expected an error of SQLite, got {other:?}").into()),
     }
-    let snapshot = pool.lock.snapshot();
+    let snapshot = lock.snapshot();
     assert_eq!((snapshot.in_use, snapshot.waiting), (0, 0));
-    let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-    assert_eq!(idle.len(), 3);
+    assert_eq!(database.pool.idle(), 3);
+
+    println!("a pool that is closed waits for those who work, and refuses the others:");
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+    let last = database.with("last", move |db| {
+        let _ = started.send(());
+        let _ = waits.recv();
+        db.query_row("select count(*) from orders", [], |row| {
+            row.get::<_, u32>(0)
+        })
+    });
+    let closing = async {
+        has_started.recv().await;
+        database.pool.close();
+        let late = database.with("late", |_| Ok(())).await;
+        drop(go);
+        lock.drained().await;
+        late
+    };
+    let (last, late) = tokio::join!(last, closing);
+    match late {
+        Err(Error::Contended(refused)) => println!("  {refused}"),
+        other => return Err(format!("a closed pool gave out a connection: {other:?}").into()),
+    }
+    assert_eq!((last?, lock.snapshot().in_use), (40, 0));
     Ok(())
 }

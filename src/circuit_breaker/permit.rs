@@ -95,7 +95,7 @@ impl Permit {
     }
 
     /// Settles with what a classifier said.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle_judged(&mut self, judged: Judgement) {
         if judged.outcome == Outcome::Success
             && !self.is_settled()

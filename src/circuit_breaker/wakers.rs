@@ -39,8 +39,15 @@ impl Pending {
         drop(old);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&mut self) {
+        if self.0.is_some() {
+            self.leave_now();
+        }
+    }
+
+    #[cold]
+    fn leave_now(&mut self) {
         if let Some((wakers, id)) = self.0.take() {
             let old = wakers.waiting().remove(&id);
             drop(old);

@@ -79,7 +79,7 @@ impl Judgement {
     }
 
     /// What a reference to a result says of the service.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of<Res, L: StdError + 'static, C: Classify<Res, L>>(
         result: &Result<&Res, View<'_, L>>,
         classify: &C,
