@@ -60,7 +60,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "two transactions that lock crosswise: neither can go on, so one of them is refused, with the cycle"
     );
     let (a, b) = (ResourceLock::new("accounts"), ResourceLock::new("orders"));
-    let before = tokio::time::Instant::now();
     let one = {
         let (a, b) = (a.clone(), b.clone());
         tokio::spawn(async move {
@@ -79,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The one that would have given up first gives way; the other goes on.
     match (one.await?, two.await?) {
         (Err(refused), Ok(())) | (Ok(()), Err(refused)) if refused.is_deadlock() => {
-            println!("  {refused} (after {:.1?})", before.elapsed());
+            println!("  {refused}, after {:.1?}", refused.waited());
         }
         other => return Err(format!("the deadlock was not found: {other:?}").into()),
     }

@@ -277,7 +277,7 @@ async fn what_a_pool_lends_is_used_again_and_never_by_two_at_once() {
     let pool = ResourcePool::new(lock_of(3));
     let in_use = Arc::new(Mutex::new(Vec::new()));
     let jobs = (0..50_u64).map(|job| {
-        let (pool, in_use, make) = (pool.clone(), Arc::clone(&in_use), make.clone());
+        let (pool, in_use, make) = (pool.clone(), Arc::clone(&in_use), make);
         async move {
             let connection = pool.get(job, make).await.unwrap();
             assert!(!in_use.lock().unwrap().contains(&*connection));

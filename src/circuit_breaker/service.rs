@@ -21,7 +21,7 @@ use crate::util::time::{self, Tick};
 
 use super::future::CircuitBreakerFuture;
 
-/// A service guarded by a [`CircuitBreaker`]. Made by [`CircuitBreakerLayer`].
+/// A service guarded by a [`CircuitBreaker`]. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 pub struct CircuitBreakerService<S, L, C = ErrorsAreFailures, A = AsError> {
     pub(super) inner: S,
     pub(super) breaker: CircuitBreaker,

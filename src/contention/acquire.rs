@@ -215,8 +215,8 @@ impl<B: Lends> Waiting<B> {
 pub struct Acquire<'a>(#[pin] Waiting<&'a ResourceLock>);
 
 impl<'a> Acquire<'a> {
-    /// Asks for `n` permits at once, all or nothing, in one place of the queue: nobody who wants fewer overtakes. 0 is
-    /// taken for 1. More than the lock has is refused at once.
+    /// Asks for `n` permits at once, at least one, all or nothing, in one place of the queue: nobody who wants fewer
+    /// overtakes. More than the lock has is refused at once.
     pub fn permits(self, n: usize) -> Self {
         Self(self.0.ask(|ask| ask.permits = n.max(1)))
     }

@@ -90,7 +90,8 @@ impl ResourceLock {
         shared
             .long_hold
             .store(long_hold(&config), Ordering::Relaxed);
-        let old = shared.config.swap(Arc::new(config.clone()));
+        let config = Arc::new(config);
+        let old = shared.config.swap(Arc::clone(&config));
         let change = old.difference(&config);
         if old.max_concurrent != permits {
             shared.resize(permits)?;
@@ -224,7 +225,7 @@ impl Shared {
     /// Somebody was refused without a wait: `earlier` of this thread's shard were before.
     #[inline]
     pub(super) fn refused(&self, earlier: u64, event: impl FnOnce() -> ContentionEvent) {
-        if earlier % Self::LOOKS == 0 || self.funnel.has_observers() {
+        if earlier.is_multiple_of(Self::LOOKS) || self.funnel.has_observers() {
             self.tell_refusal(event());
         }
     }

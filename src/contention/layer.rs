@@ -91,8 +91,8 @@ impl<L, H, A> ContentionLayer<L, H, A> {
         }
     }
 
-    /// Takes from the request how many permits its call needs: a heavy query takes four connections' worth. 0 is taken for
-    /// 1. A call that needs more than the lock has is refused at once with
+    /// Takes from the request how many permits its call needs: a heavy query takes four connections' worth. At least one is
+    /// taken. A call that needs more than the lock has is refused at once with
     /// [`ContendedReason::ExceedsCapacity`](crate::ContendedReason::ExceedsCapacity). One that waits for many is not
     /// overtaken by those that come later and need few.
     #[must_use]
@@ -115,7 +115,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
     /// Takes the permit in `poll_ready`, which is pending until there is one: back-pressure for what asks whether a
     /// service is ready, as `Buffer`, `call_all` and `load_shed` do.
     ///
-    /// The request is not known yet, so the holder is the [workflow] of the task or nobody in particular, the weight is 1,
+    /// The request is not known yet, so the holder is the [workflow](crate::workflow) of the task or nobody in particular, the weight is 1,
     /// and a deadline of the request does not count. A wait that ends without a permit makes the service ready, and the
     /// call is refused. A service that is ready and not called keeps its permit until it is called or dropped; its clones
     /// start without one.

@@ -158,6 +158,7 @@ impl<K: Hash + Eq + Clone> LockMap<K> {
     }
 
     /// Forgets the locks that are idle; says how many that were.
+    #[expect(clippy::must_use_candidate, reason = "the number is by the way")]
     pub fn forget_idle(&self) -> usize {
         let forgotten: Vec<_> = self.locks().extract_if(|_, lock| lock.is_idle()).collect();
         forgotten.len()

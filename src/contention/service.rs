@@ -23,7 +23,7 @@ use crate::util::sharded::ArcShard;
 
 use super::future::{ContentionFuture, State};
 
-/// A service whose calls each take a permit. Made by [`ContentionLayer`].
+/// A service whose calls each take a permit. Made by [`ContentionLayer`](super::ContentionLayer).
 ///
 /// The wait for a permit is part of the response future, not of `poll_ready`: it belongs to a request, so
 /// it has a holder, and its end is the answer to one request. A call that finds a free permit is made at

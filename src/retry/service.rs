@@ -18,7 +18,7 @@ use crate::error::{Error, IntoError};
 
 use super::future::{RetryFuture, State};
 
-/// A service whose calls are retried. Made by [`RetryLayer`].
+/// A service whose calls are retried. Made by [`RetryLayer`](super::RetryLayer).
 pub struct RetryService<S, L, C = ErrorsAreFailures, R = CopyByClone> {
     pub(super) inner: S,
     pub(super) kits: Kits<S>,

@@ -378,10 +378,10 @@ impl<T> Attempt<'_, T> {
         }
         let back = waited && !self.frame.is_waiting();
         loop {
-            if self.timer.is_none() || back {
-                if let Err(reason) = self.set(time::now()) {
-                    return Poll::Ready(reason);
-                }
+            if (self.timer.is_none() || back)
+                && let Err(reason) = self.set(time::now())
+            {
+                return Poll::Ready(reason);
             }
             TIMER_POLLS.fetch_add(1, Relaxed);
             ready!(self.timer.as_mut().expect("just set").as_mut().poll(cx));
