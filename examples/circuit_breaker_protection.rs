@@ -19,13 +19,13 @@ impl std::fmt::Display for Down {
 
 impl Error for Down {}
 
-/// The service: well, or not.
-async fn service(is_well: bool) -> Result<&'static str, Down> {
-    if is_well { Ok("pong") } else { Err(Down) }
+/// The service: it works, or not.
+async fn service(works: bool) -> Result<&'static str, Down> {
+    if works { Ok("pong") } else { Err(Down) }
 }
 
-async fn call(breaker: &CircuitBreaker, is_well: bool) {
-    match breaker.call(|| service(is_well)).await {
+async fn call(breaker: &CircuitBreaker, works: bool) {
+    match breaker.call(|| service(works)).await {
         Ok(answer) => println!("  call: {answer}"),
         Err(CallError::CircuitOpen(open)) => println!("  call: refused, {open}"),
         Err(error) => println!("  call: failed, {error}"),
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .on_state_change(|from, to| println!("  ---- {from} -> {to} ----"))
         .build()?;
 
-    println!("closed: failures are counted, and three in a row open it");
+    println!("closed: failures are counted, and three consecutive ones open it");
     call(&breaker, true).await;
     for _ in 0..3 {
         call(&breaker, false).await;
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     call(&breaker, true).await;
     expect(&breaker, CircuitState::Closed)?;
 
-    println!("a probe that hangs does not wedge it");
+    println!("a probe that hangs has failed after 30 s: the circuit opens again, and is probed anew");
     breaker.open_for(Duration::from_secs(1));
     tokio::time::advance(Duration::from_secs(1)).await;
     let hung = breaker.try_acquire()?;
@@ -82,6 +82,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::time::advance(Duration::from_secs(30)).await;
     call(&breaker, true).await;
     drop(hung);
+    tokio::time::advance(Duration::from_secs(40)).await;
+    call(&breaker, true).await;
     call(&breaker, true).await;
     expect(&breaker, CircuitState::Closed)?;
 
