@@ -74,7 +74,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     call(&breaker, true).await;
     expect(&breaker, CircuitState::Closed)?;
 
-    println!("a probe that hangs has failed after 30 s: the circuit opens again, and is probed anew");
+    println!(
+        "a probe that hangs has failed after 30 s: the circuit opens again, and is probed anew"
+    );
     breaker.open_for(Duration::from_secs(1));
     tokio::time::advance(Duration::from_secs(1)).await;
     let hung = breaker.try_acquire()?;
