@@ -16,7 +16,8 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok
 use tower::buffer::Buffer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::contention::{
-    ContentionConfig, ContentionEvent, LockMap, OnDeadlock, ResourcePool, acquire_all,
+    Adaptive, ContentionConfig, ContentionEvent, LockMap, OnDeadlock, Priority, Queue,
+    ResourcePool, acquire_all,
 };
 use tower_bulwark::observe::Feed;
 use tower_bulwark::{ContendedReason, Error, Event, Holder, ResourceLock, workflow};
@@ -583,4 +584,210 @@ fn a_wait_without_any_bound_needs_no_runtime() {
         drop(held);
         waits.join().unwrap().unwrap();
     });
+}
+
+// ---- Other queues, and a number of permits that follows the calls ---------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn the_more_important_call_is_made_first() {
+    let lock = lock_of(1);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&order);
+    let service = lock
+        .layer()
+        .priority(|job: &&str| match *job {
+            "report" => Priority::Low,
+            "health" => Priority::Critical,
+            _ => Priority::Normal,
+        })
+        .layer(service_fn(move |job: &'static str| {
+            let notes = Arc::clone(&notes);
+            async move {
+                notes.lock().unwrap().push(job);
+                sleep(SECOND).await;
+                Ok::<_, Infallible>(())
+            }
+        }));
+    let calls = ["first", "report", "order", "health"].map(|job| service.clone().oneshot(job));
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(
+        *order.lock().unwrap(),
+        ["first", "health", "order", "report"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_too_long_in_an_overloaded_queue_is_told_so() {
+    let feed = Feed::default();
+    let lock = ResourceLock::builder("db")
+        .queue(Queue::lifo_when_overloaded(100 * MS))
+        .observer(feed.clone())
+        .build()
+        .unwrap();
+    let held = lock.acquire("a").await.unwrap();
+    let mut old = task::spawn(lock.acquire("old"));
+    assert_pending!(old.poll());
+    advance(150 * MS).await;
+    let mut young = task::spawn(lock.acquire("young").priority(Priority::Normal));
+    assert_pending!(young.poll());
+    drop(held);
+    drop(assert_ready_ok!(young.poll()));
+    let refused = assert_ready_err!(old.poll());
+    assert_eq!(refused.reason(), &ContendedReason::Overloaded);
+    assert_eq!(refused.waited(), 150 * MS);
+    let stats = lock.snapshot().stats;
+    assert_eq!((stats.shed, stats.attempts, stats.acquisitions), (1, 3, 2));
+    let last = feed.recent().last().unwrap().event.to_string();
+    assert_eq!(last, "`old` was refused after 150.000ms: too many wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_cannot_take_all() {
+    let lock = ResourceLock::builder("db")
+        .max_concurrent(4)
+        .max_per_holder(2)
+        .build()
+        .unwrap();
+    let service = lock
+        .layer()
+        .holder(|tenant: &&'static str| *tenant)
+        .layer(service_fn(|_: &'static str| async {
+            sleep(SECOND).await;
+            Ok::<_, Infallible>(())
+        }));
+    let mut greedy: Vec<_> = (0..20)
+        .map(|_| task::spawn(service.clone().oneshot("greedy")))
+        .collect();
+    greedy
+        .iter_mut()
+        .for_each(|call| assert_pending!(call.poll()));
+    assert_eq!(lock.snapshot().in_use, 2);
+    let mut modest = task::spawn(service.clone().oneshot("modest"));
+    assert_pending!(modest.poll());
+    assert_eq!(
+        lock.snapshot().in_use,
+        3,
+        "it does not wait behind the others"
+    );
+    let refused = lock.acquire("greedy").permits(3).await.unwrap_err();
+    assert!(matches!(
+        refused.reason(),
+        ContendedReason::ExceedsCapacity { .. }
+    ));
+    advance(SECOND).await;
+    assert_ready_ok!(modest.poll());
+    for _ in 0..10 {
+        greedy.retain_mut(|call| call.poll().is_pending());
+        advance(SECOND).await;
+    }
+    greedy.retain_mut(|call| call.poll().is_pending());
+    assert!(greedy.is_empty());
+    assert_eq!(lock.snapshot().in_use, 0);
+}
+
+/// A service that does ten calls at once in 100 ms each, and takes longer for more.
+async fn served(lock: &ResourceLock, calls: usize) {
+    let inside = Arc::new(AtomicUsize::new(0));
+    let service = lock.layer().layer(service_fn(move |(): ()| {
+        let inside = Arc::clone(&inside);
+        async move {
+            let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+            sleep(100 * MS * u32::try_from(now.div_ceil(10)).unwrap()).await;
+            inside.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(())
+        }
+    }));
+    let workers = (0..calls).map(|_| async {
+        for _ in 0..200 {
+            service.clone().oneshot(()).await.unwrap();
+        }
+    });
+    join_all(workers).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_permits_follows_what_the_service_can_do() {
+    let lock = |start, algorithm| {
+        ResourceLock::builder("search")
+            .max_concurrent(start)
+            .timeout(Duration::from_secs(3_600))
+            .adaptive(algorithm, 2..=100)
+            .build()
+            .unwrap()
+    };
+    // It grows from below, as long as calls get no slower.
+    let grows = lock(2, Adaptive::Gradient2);
+    served(&grows, 8).await;
+    let permits = grows.snapshot().capacity;
+    assert!((8..=40).contains(&permits), "{permits}");
+    // It falls from above: a hundred at once take ten times as long as ten.
+    let falls = lock(100, Adaptive::aimd(250 * MS));
+    served(&falls, 100).await;
+    let permits = falls.snapshot().capacity;
+    assert!(permits < 40, "{permits}");
+    assert_eq!(falls.snapshot().in_use, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_and_calls_that_are_dropped_say_nothing_of_the_number_of_permits() {
+    let lock = ResourceLock::builder("search")
+        .max_concurrent(10)
+        .adaptive(Adaptive::aimd(SECOND), 2..=20)
+        .build()
+        .unwrap();
+    for _ in 0..100 {
+        let fails = lock.run("a", || async {
+            sleep(5 * SECOND).await;
+            Err::<(), _>(std::fmt::Error)
+        });
+        assert!(fails.await.is_err());
+        let mut dropped = task::spawn(lock.run("a", pending::<Result<(), Infallible>>));
+        assert_pending!(dropped.poll());
+        advance(5 * SECOND).await;
+    }
+    assert_eq!(lock.snapshot().capacity, 10);
+    // A wait inside the call is no time at the service.
+    let other = lock_of(1);
+    for _ in 0..100 {
+        let held = other.acquire("somebody").await.unwrap();
+        let waits = lock.run("a", || async {
+            drop(other.acquire("a").await);
+            Ok::<_, Infallible>(())
+        });
+        let mut waits = task::spawn(waits);
+        assert_pending!(waits.poll());
+        advance(2 * SECOND).await;
+        drop(held);
+        assert_ready_ok!(waits.poll());
+    }
+    assert!(
+        lock.snapshot().capacity >= 10,
+        "{}",
+        lock.snapshot().capacity
+    );
+}
+
+#[test]
+fn queues_that_cannot_work_are_refused_with_the_name_of_the_setting() {
+    let builder = || ResourceLock::builder("db").max_concurrent(10);
+    let settings = [
+        builder().max_per_holder(0).build(),
+        builder().queue(Queue::codel(MS, Duration::ZERO)).build(),
+        builder().adaptive(Adaptive::Vegas, 0..=5).build(),
+        builder().adaptive(Adaptive::Vegas, 20..=50).build(),
+        builder()
+            .adaptive(Adaptive::aimd(Duration::ZERO), 1..=50)
+            .build(),
+    ]
+    .map(|wrong| wrong.unwrap_err().setting().to_owned());
+    assert_eq!(
+        settings,
+        [
+            "max_per_holder",
+            "queue",
+            "adaptive",
+            "max_concurrent",
+            "adaptive"
+        ]
+    );
 }

@@ -17,6 +17,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, Thread};
 
+#[path = "../src/contention/codel.rs"]
+mod codel;
 #[path = "../src/util/sharded/collisions.rs"]
 mod collisions;
 #[path = "../src/contention/core.rs"]
@@ -25,6 +27,8 @@ mod core;
 mod owner;
 #[path = "../src/contention/records.rs"]
 mod records;
+#[path = "../src/contention/rules.rs"]
+mod rules;
 #[path = "../src/util/sharded/shards.rs"]
 mod shards;
 #[path = "../src/contention/word.rs"]
@@ -36,8 +40,10 @@ mod sync;
 
 /// Instead of the crate's own: names and times are no part of what is checked.
 mod call {
-    #[derive(Clone, Debug)]
-    pub(crate) struct Holder;
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    pub(crate) enum Holder {
+        Anonymous(u64),
+    }
 }
 
 mod util {
@@ -97,6 +103,10 @@ mod time {
     pub(crate) struct Tick(pub(crate) u64);
 
     impl Tick {
+        pub(crate) fn after(self, duration: Duration) -> Self {
+            Self(self.0.saturating_add(nanos(duration)))
+        }
+
         pub(crate) fn since(self, earlier: Self) -> Duration {
             Duration::from_nanos(self.0.saturating_sub(earlier.0))
         }
@@ -114,7 +124,8 @@ mod time {
 use call::Holder;
 use core::{Claimed, Core, Place, Why};
 use owner::Owner;
-use records::{EndedBy, GaveUp};
+use records::{Because, EndedBy, GaveUp, Who};
+use rules::Priority;
 use time::Tick;
 
 const NOW: Tick = Tick(0);
@@ -141,8 +152,12 @@ struct Lock {
     most: usize,
 }
 
-fn somebody() -> (Holder, Owner) {
-    (Holder, Owner::Anybody)
+fn somebody() -> Who {
+    Who {
+        holder: Holder::Anonymous(1),
+        owner: Owner::Anybody,
+        priority: Priority::Normal,
+    }
 }
 
 impl Lock {
@@ -159,7 +174,7 @@ impl Lock {
     }
 
     fn try_acquire(&self, n: u32) -> Option<Place> {
-        self.core.take(n, || NOW, somebody).ok()
+        self.core.take(n, || NOW, &mut Some(somebody())).ok()
     }
 
     fn enqueue(&self, n: u32, waker: &Waker) -> Result<(Place, Poll<()>), Why> {
@@ -169,16 +184,20 @@ impl Lock {
         }
     }
 
-    fn acquire(&self, n: u32) -> Result<Place, Why> {
+    fn acquire(&self, n: u32) -> Result<Place, Because> {
         let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
-        let (place, polled) = self.enqueue(n, &waker)?;
+        let queued = self.enqueue(n, &waker).map_err(|why| match why {
+            Why::Closed => Because::Closed,
+            other => panic!("{other:?}"),
+        });
+        let (place, polled) = queued?;
         if polled.is_ready() {
             return Ok(place);
         }
         loop {
             match self.core.claim(place, &waker, THRESHOLD, || NOW) {
                 Claimed::Permits(_) => return Ok(place),
-                Claimed::Refused(why, _) => return Err(why),
+                Claimed::Refused(because, _) => return Err(because),
                 Claimed::Waits => thread::park(),
             }
         }
@@ -359,7 +378,7 @@ fn who_waits_while_it_is_closed_is_told() {
             let held = lock.try_acquire(1).unwrap();
             let waits = spawn(1, &lock, |lock| match lock.acquire(1) {
                 Ok(permit) => lock.work(permit),
-                Err(why) => assert_eq!(why, Why::Closed),
+                Err(because) => assert_eq!(because, Because::Closed),
             });
             let closes = spawn(0, &lock, |lock| lock.core.close());
             lock.work(held);

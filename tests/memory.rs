@@ -71,7 +71,8 @@ async fn idle_handles() {
     let (lock, _kept) = kept(|| ResourceLock::new("db"));
     let (retry, _kept) = kept(RetryPolicy::new);
     let (used, _kept) = kept(|| {
-        let lock = ResourceLock::new("db");
+        let lock = ResourceLock::builder("db").max_concurrent(8).build();
+        let lock = lock.expect("valid");
         for id in 0..1_000_u64 {
             drop(lock.try_acquire(id).expect("free"));
         }

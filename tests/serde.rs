@@ -64,3 +64,32 @@ fn an_explanation_is_a_document() {
     );
     assert_eq!(document["layers"][0]["layer"], "contention");
 }
+
+#[test]
+fn a_config_comes_back_as_it_was_and_what_is_not_named_is_the_default() {
+    use tower_bulwark::circuit_breaker::CircuitBreakerConfig;
+    use tower_bulwark::contention::{Adaptive, ContentionConfig, Queue};
+
+    let lock = ResourceLock::builder("gpu")
+        .max_concurrent(4)
+        .hold_threshold(Duration::from_secs(9))
+        .queue(Queue::lifo_when_overloaded(Duration::from_millis(100)))
+        .max_per_holder(2)
+        .adaptive(Adaptive::Gradient2, 1..=9)
+        .build()
+        .unwrap();
+    let text = serde_json::to_string(&*lock.config()).unwrap();
+    let back: ContentionConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, *lock.config());
+    let some: ContentionConfig = serde_json::from_str(r#"{"max_concurrent": 3}"#).unwrap();
+    let mut expected = ContentionConfig::default();
+    expected.max_concurrent = 3;
+    assert_eq!(some, expected);
+    assert!(serde_json::from_str::<ContentionConfig>(r#"{"max_concurent": 3}"#).is_err());
+
+    let breaker = CircuitBreaker::builder("openai").build().unwrap();
+    let text = serde_json::to_string(&*breaker.config()).unwrap();
+    let back: CircuitBreakerConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, *breaker.config());
+    assert!(serde_json::from_str::<CircuitBreakerConfig>(r#"{"failure_rat": 3}"#).is_err());
+}

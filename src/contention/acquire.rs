@@ -13,6 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::guard::{Lends, OwnedResourceGuard, ResourceGuard, Slot};
 use super::handle::ResourceLock;
+use super::rules::Priority;
 use super::wait::{Ask, Asked, Asker, Timeout, WaitInQueue, WaitLimit, ask, try_now};
 use crate::call::context::Wait;
 use crate::call::{Holder, workflow};
@@ -57,15 +58,7 @@ impl ResourceLock {
     /// Outside a tokio runtime with its timer, if it has to wait with a timeout, a threshold or a deadline. There,
     /// [`blocking`](Acquire::blocking) is the right one.
     pub fn acquire(&self, holder: impl Into<Holder>) -> Acquire<'_> {
-        Acquire(Waiting::new(
-            self,
-            Ask {
-                holder: holder.into(),
-                asker: Asker::Guard,
-                permits: 1,
-                limit: WaitLimit::OF_THE_LOCK,
-            },
-        ))
+        Acquire(Waiting::new(self, Ask::new(holder.into(), Asker::Guard)))
     }
 
     /// Like [`acquire`](Self::acquire), where nobody has a name to give: the holder is the [workflow](crate::workflow) of
@@ -87,7 +80,7 @@ impl ResourceLock {
     /// [`Contended`] for [`ContendedReason::Busy`](crate::ContendedReason::Busy), or because the lock is closed.
     #[inline]
     pub fn try_acquire(&self, holder: impl Into<Holder>) -> Result<ResourceGuard<'_>, Contended> {
-        try_now(self, holder.into(), Asker::Guard, 1).map(ResourceGuard)
+        try_now(self, Ask::new(holder.into(), Asker::Guard)).map(ResourceGuard)
     }
 }
 
@@ -226,6 +219,11 @@ impl<'a> Acquire<'a> {
         Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Own(timeout)))
     }
 
+    /// How important it is. Default: [`Priority::Normal`].
+    pub fn priority(self, priority: Priority) -> Self {
+        Self(self.0.ask(|ask| ask.priority = priority))
+    }
+
     /// Waits without end, or until the ambient deadline.
     pub fn no_timeout(self) -> Self {
         Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Never))
@@ -291,7 +289,7 @@ impl AcquireOwned {
     /// As [`ResourceLock::try_acquire`].
     pub fn now(self) -> Result<OwnedResourceGuard, Contended> {
         let (lock, ask) = self.0.fresh();
-        try_now(lock, ask.holder, ask.asker, ask.permits).map(OwnedResourceGuard)
+        try_now(lock, ask).map(OwnedResourceGuard)
     }
 }
 
@@ -303,7 +301,7 @@ impl<'a> Acquire<'a> {
     /// As [`ResourceLock::try_acquire`].
     pub fn now(self) -> Result<ResourceGuard<'a>, Contended> {
         let (lock, ask) = self.0.fresh();
-        try_now(lock, ask.holder, ask.asker, ask.permits).map(ResourceGuard)
+        try_now(lock, ask).map(ResourceGuard)
     }
 }
 

@@ -1,7 +1,10 @@
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::adaptive::{Adaptive, AdaptiveCapacity};
+use super::codel::Queue;
 use super::config::{ContentionConfig, OnDeadlock};
 use super::handle::ResourceLock;
 use crate::error::ConfigError;
@@ -91,6 +94,40 @@ impl ResourceLockBuilder {
     /// Default: [`OnDeadlock::Refuse`].
     pub fn on_deadlock(mut self, what: OnDeadlock) -> Self {
         self.config.on_deadlock = what;
+        self
+    }
+
+    /// In which order those who wait are served, and when they are refused although their own time is not over. Default:
+    /// first come, first served. See [`Queue`].
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.config.queue = queue;
+        self
+    }
+
+    /// How many permits one holder may have, so that one tenant cannot take all. Default: as many as there are. Whoever
+    /// has as many waits, and others pass. Who asks for more at once is refused.
+    ///
+    /// With it, each permit is taken and given back under the mutex of the queue.
+    pub fn max_per_holder(mut self, n: usize) -> Self {
+        self.config.max_per_holder = Some(n);
+        self
+    }
+
+    /// Lets the number of permits follow the times of the calls, within `range`; `max_concurrent` is the number to begin
+    /// with. Default: off. See [`Adaptive`].
+    ///
+    /// ```
+    /// # use tower_bulwark::ResourceLock;
+    /// use tower_bulwark::contention::Adaptive;
+    ///
+    /// let lock = ResourceLock::builder("search")
+    ///     .max_concurrent(20)
+    ///     .adaptive(Adaptive::Gradient2, 4..=200)
+    ///     .build()?;
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    pub fn adaptive(mut self, algorithm: Adaptive, range: RangeInclusive<usize>) -> Self {
+        self.config.adaptive = Some(AdaptiveCapacity::new(algorithm, range));
         self
     }
 

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
+use super::adaptive::AdaptiveCapacity;
+use super::codel::Queue;
 use super::word::MOST;
 use crate::error::{ConfigChange, ConfigError, config_change};
 
 /// What a resource lock goes by: plain data, checked when a lock is built or [updated](super::ResourceLock::update)
 /// with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -24,6 +26,12 @@ pub struct ContentionConfig {
     pub deadlock_timeout: Option<Duration>,
     /// What becomes of the wait that has to give way in a deadlock.
     pub on_deadlock: OnDeadlock,
+    /// In which order those who wait are served.
+    pub queue: Queue,
+    /// How many permits one holder may have; `None` is as many as there are.
+    pub max_per_holder: Option<usize>,
+    /// How the number of permits follows the times of the calls; `None`: not at all.
+    pub adaptive: Option<AdaptiveCapacity>,
 }
 
 /// What becomes of the wait that has to give way in a deadlock.
@@ -49,6 +57,9 @@ impl Default for ContentionConfig {
             max_waiting: None,
             deadlock_timeout: Some(Duration::from_secs(1)),
             on_deadlock: OnDeadlock::Refuse,
+            queue: Queue::Fifo,
+            max_per_holder: None,
+            adaptive: None,
         }
     }
 }
@@ -65,7 +76,32 @@ impl ContentionConfig {
                 "every hold would be reported: give a duration above zero, or leave it out";
             return Err(ConfigError::new("hold_threshold", Duration::ZERO, advice));
         }
+        if self.max_per_holder == Some(0) {
+            let advice = "nobody could ever get the resource: give at least 1, or leave it out";
+            return Err(ConfigError::new("max_per_holder", 0, advice));
+        }
+        let (Queue::Codel { interval, .. } | Queue::LifoWhenOverloaded { interval }) = self.queue
+        else {
+            return self.check_adaptive();
+        };
+        if interval.is_zero() {
+            let advice =
+                "the queue would always be overloaded: give a duration above zero, such as 100 ms";
+            return Err(ConfigError::new("queue", interval, advice));
+        }
+        self.check_adaptive()
+    }
+
+    fn check_adaptive(&self) -> Result<(), ConfigError> {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.check(self.max_concurrent)?;
+        }
         Ok(())
+    }
+
+    pub(super) fn most_per_holder(&self) -> Option<u32> {
+        let most = self.max_per_holder?;
+        Some(u32::try_from(most).unwrap_or(MOST).min(MOST))
     }
 
     /// What differs in `new`.
@@ -80,6 +116,9 @@ impl ContentionConfig {
             max_waiting,
             deadlock_timeout,
             on_deadlock,
+            queue,
+            max_per_holder,
+            adaptive,
         )
     }
 }

@@ -19,12 +19,15 @@
 //! 5. A record is made after its permits are taken, and removed before they are given back.
 //! 6. Only its owner removes an entry, so a place needs no generation.
 
+use std::ops::Deref;
 use std::sync::TryLockError;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use super::codel::Queue;
 use super::owner::Owner;
-use super::records::{Counts, EndedBy, Entry, GaveUp, Records, Stage};
+use super::records::{Because, Counts, EndedBy, Entry, GaveUp, Records, Stage, Who};
+use super::rules::{Priority, Rules};
 use super::word::{Asked, Seen, Word};
 use crate::call::Holder;
 use crate::error::HolderInfo;
@@ -34,14 +37,28 @@ use crate::util::time::Tick;
 
 #[derive(Debug)]
 pub(super) struct Core {
-    word: OwnLine<Word>,
+    word: OwnLine,
     shards: Sharded<Shard>,
 }
 
-/// Every call writes the word: what is beside it is in other cache lines.
+/// Every call writes the word: what is beside it is in other cache lines, wherever a line begins. An alignment would do
+/// the same, and cost more memory.
 #[derive(Debug)]
-#[repr(align(64))]
-struct OwnLine<T>(T);
+#[repr(C)]
+struct OwnLine {
+    _before: [u64; 7],
+    word: Word,
+    _after: [u64; 5],
+}
+
+impl Deref for OwnLine {
+    type Target = Word;
+
+    #[inline(always)]
+    fn deref(&self) -> &Word {
+        &self.word
+    }
+}
 
 #[derive(Debug)]
 struct Shard {
@@ -78,7 +95,7 @@ pub(super) enum Claimed {
     Permits(Duration),
     Waits,
     /// It will never be granted any.
-    Refused(Why, Duration),
+    Refused(Because, Duration),
 }
 
 /// What a release says.
@@ -98,10 +115,10 @@ struct Wakes {
 
 impl Wakes {
     #[inline]
-    fn push(&mut self, waker: Waker) {
+    fn extend(&mut self, waker: Option<Waker>) {
         match &self.one {
-            None => self.one = Some(waker),
-            Some(_) => self.more.push(waker),
+            None => self.one = waker,
+            Some(_) => self.more.extend(waker),
         }
     }
 
@@ -141,9 +158,24 @@ impl Shard {
 impl Core {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
-            word: OwnLine(Word::new(capacity)),
+            word: OwnLine {
+                _before: [0; 7],
+                word: Word::new(capacity),
+                _after: [0; 5],
+            },
             shards: Sharded::new(Shard::new()),
         }
+    }
+
+    /// How the queue is served, and how many permits a holder may have.
+    pub(super) fn set_rules(&self, queue: Queue, max_per_holder: Option<u32>, now: Tick) {
+        let mut records = self.queue();
+        match &mut records.rules {
+            Some(rules) => rules.change(queue, max_per_holder),
+            None => records.rules = Rules::new(queue, max_per_holder),
+        }
+        self.word.set_locked(max_per_holder.is_some());
+        self.hand_on(records, 0, now);
     }
 
     /// With a shard for each group of threads from the beginning.
@@ -163,7 +195,7 @@ impl Core {
     }
 
     pub(super) fn seen(&self) -> Seen {
-        self.word.0.look()
+        self.word.look()
     }
 
     /// `n` permits, if they are free and nobody waits. The holder is made and the clock read only then.
@@ -172,17 +204,35 @@ impl Core {
         &self,
         n: u32,
         now: impl FnOnce() -> Tick,
-        holder: impl FnOnce() -> (Holder, Owner),
+        who: &mut Option<Who>,
     ) -> Result<Place, Seen> {
-        self.word.0.take(n)?;
-        let (holder, now) = (holder(), now());
+        if self.word.is_locked() {
+            return self.take_within_limit(n, now(), who);
+        }
+        self.word.take(n)?;
+        let now = now();
+        let who = who.take().unwrap_or_else(Who::nobody);
         let (number, shard) = self.shards.mine_numbered();
-        let at = self.lock_own(shard).hold(holder, n, now);
+        let at = self.lock_own(shard).hold(who, n, now);
         Ok(Place {
             shard: number as u32,
             at,
             n,
         })
+    }
+
+    #[inline(never)]
+    fn take_within_limit(&self, n: u32, now: Tick, who: &mut Option<Who>) -> Result<Place, Seen> {
+        let mut queue = self.queue();
+        let may = who
+            .as_ref()
+            .is_some_and(|who| queue.may_pass(&who.holder, n, now));
+        if !may {
+            return Err(self.word.look());
+        }
+        self.word.take_past_queue(n)?;
+        let who = who.take().unwrap_or_else(Who::nobody);
+        Ok(self.recorded(&mut queue, who, n, now))
     }
 
     #[inline]
@@ -201,7 +251,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn collided(&self) {
-        let seen = self.word.0.look();
+        let seen = self.word.look();
         // Those who wait all meet at the queue, however many shards there are.
         if !seen.is_queued() && seen.capacity() > 1 && self.shards.collided() {
             self.shards.grow(Shard::new);
@@ -241,13 +291,14 @@ impl Core {
         })
     }
 
-    /// Counts a refusal if so many wait already.
-    pub(super) fn refuse_if_full(&self, max_waiting: usize) -> Option<Why> {
-        if max_waiting > 0 && !self.word.0.look().is_queued() {
+    /// Counts a refusal if so many wait already, and nobody of them would give way.
+    pub(super) fn refuse_if_full(&self, max_waiting: usize, priority: Priority) -> Option<Why> {
+        if max_waiting > 0 && !self.word.look().is_queued() {
             return None;
         }
         let mut queue = self.queue();
-        (queue.waiting() as usize >= max_waiting).then(|| Self::full(&mut queue))
+        let is_full = queue.waiting() as usize >= max_waiting;
+        (is_full && queue.gives_way_to(priority).is_none()).then(|| Self::full(&mut queue))
     }
 
     fn full(queue: &mut Records) -> Why {
@@ -263,37 +314,52 @@ impl Core {
     pub(super) fn enqueue(
         &self,
         n: u32,
-        holder: (Holder, Owner),
+        who: Who,
         waker: Waker,
         max_waiting: Option<usize>,
         now: Tick,
     ) -> Result<(Place, Poll<()>), Why> {
         let mut queue = self.queue();
-        if n > self.word.0.look().capacity() {
+        let seen = self.word.look();
+        if seen.is_closed() {
+            return Err(Why::Closed);
+        }
+        if n > seen.capacity() || !queue.can_ever_take(n) {
             return Err(Why::TooMany);
         }
-        let is_full = max_waiting.is_some_and(|max| queue.waiting() as usize >= max);
-        if is_full {
-            // Nothing is marked that would have to be taken back.
-            let taken = self.word.0.take(n);
-            return match taken {
-                Ok(()) => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
-                Err(seen) if seen.is_closed() => Err(Why::Closed),
-                Err(_) => Err(Self::full(&mut queue)),
-            };
+        if queue.may_pass(&who.holder, n, now) && self.word.take_past_queue(n).is_ok() {
+            return Ok((self.recorded(&mut queue, who, n, now), Poll::Ready(())));
         }
-        match self.word.0.take_or_queue(n) {
-            Asked::Closed => Err(Why::Closed),
-            Asked::Took => Ok((self.recorded(&mut queue, holder, n, now), Poll::Ready(()))),
-            Asked::Queue => {
-                let at = queue.enqueue(holder, n, waker, now);
-                Ok((Place { shard: 0, at, n }, Poll::Pending))
+        let is_full = max_waiting.is_some_and(|max| queue.waiting() as usize >= max);
+        let mut evicted = None;
+        if is_full {
+            match queue.gives_way_to(who.priority) {
+                Some(at) => evicted = queue.refuse(at, Because::GaveWay),
+                None => return Err(Self::full(&mut queue)),
             }
         }
+        let queued = match self.word.is_locked() {
+            false => self.word.take_or_queue(n),
+            true => {
+                self.word.set_queued();
+                Asked::Queue
+            }
+        };
+        let asked = match queued {
+            Asked::Closed => Err(Why::Closed),
+            Asked::Took => Ok((self.recorded(&mut queue, who, n, now), Poll::Ready(()))),
+            Asked::Queue => {
+                let at = queue.enqueue(who, n, waker, now);
+                Ok((Place { shard: 0, at, n }, Poll::Pending))
+            }
+        };
+        drop(queue);
+        evicted.into_iter().for_each(Waker::wake);
+        asked
     }
 
-    fn recorded(&self, queue: &mut Records, holder: (Holder, Owner), n: u32, now: Tick) -> Place {
-        let at = queue.hold(holder, n, now);
+    fn recorded(&self, queue: &mut Records, who: Who, n: u32, now: Tick) -> Place {
+        let at = queue.hold(who, n, now);
         Place { shard: 0, at, n }
     }
 
@@ -324,12 +390,9 @@ impl Core {
                     }
                 }
                 _ => {
-                    let waited = queue.take_refused(place.at, now()).unwrap_or_default();
-                    let why = match self.word.0.look().is_closed() {
-                        true => Why::Closed,
-                        false => Why::TooMany,
-                    };
-                    return Claimed::Refused(why, waited);
+                    let refused = queue.take_refused(place.at, now());
+                    let (because, waited) = refused.unwrap_or((Because::Closed, Duration::ZERO));
+                    return Claimed::Refused(because, waited);
                 }
             }
             drop(queue);
@@ -347,11 +410,11 @@ impl Core {
         now: Tick,
     ) -> Option<GaveUp> {
         let mut queue = self.queue();
-        let (gave_up, entry, was_first) = queue.give_up(place.at, by, threshold, now)?;
+        let (gave_up, entry, was_next) = queue.give_up(place.at, by, threshold, now)?;
         match gave_up {
             GaveUp::PassesOn(_) => self.hand_on(queue, place.n, now),
             // Those behind it may want less.
-            GaveUp::Left(_) if was_first => self.hand_on(queue, 0, now),
+            GaveUp::Left(_) if was_next => self.hand_on(queue, 0, now),
             GaveUp::Left(_) | GaveUp::HadPermits => drop(queue),
         }
         drop(entry); // With its waker, where no lock is held.
@@ -368,7 +431,7 @@ impl Core {
             self.hand_on(records, place.n, now);
         } else {
             drop(records);
-            if self.word.0.give(place.n) {
+            if self.word.give(place.n) {
                 self.hand_on(self.queue(), 0, now);
             }
         }
@@ -395,28 +458,36 @@ impl Core {
         let mut wakes = Wakes::default();
         let mut left = GRANTS_AT_ONCE;
         let seen = loop {
-            let seen = self.word.0.look();
-            match queue.first_wants() {
-                Some(n) if left > 0 && seen.leaves_room(n, in_hand) => {
+            let seen = self.word.look();
+            if left > 0
+                && let Some(overdue) = queue.overdue(now)
+            {
+                left -= 1;
+                wakes.extend(queue.refuse(overdue, Because::Shed));
+                continue;
+            }
+            match queue.next(now) {
+                Some((at, n)) if left > 0 && seen.leaves_room(n, in_hand) => {
+                    left -= 1;
+                    if queue.sheds(at, now) {
+                        wakes.extend(queue.refuse(at, Because::Shed));
+                        continue;
+                    }
                     if n > in_hand {
-                        self.word.0.take_for_waiter(n - in_hand);
+                        self.word.take_for_waiter(n - in_hand);
                     }
                     in_hand = in_hand.saturating_sub(n);
-                    left -= 1;
-                    queue
-                        .grant_first(now)
-                        .into_iter()
-                        .for_each(|it| wakes.push(it));
+                    wakes.extend(queue.grant(at, now));
                 }
                 _ => break seen,
             }
         };
         if queue.waiting() == 0 && seen.is_queued() {
-            self.word.0.clear_queued();
+            self.word.clear_queued();
         }
         if in_hand > 0 {
             // Whoever gave back since the look waits for the queue's lock, to hand on.
-            let _ = self.word.0.give(in_hand);
+            let _ = self.word.give(in_hand);
         }
         (wakes, left > 0)
     }
@@ -425,10 +496,14 @@ impl Core {
     /// is refused.
     pub(super) fn resize(&self, capacity: u32, now: Tick) -> u32 {
         let mut queue = self.queue();
-        let from = self.word.0.resize(capacity);
+        let from = self.word.resize(capacity);
         let mut refused = Wakes::default();
         if capacity < from {
-            queue.refuse(|entry| entry.n > capacity, |waker| refused.push(waker));
+            queue.refuse_all(
+                Because::TooMany,
+                |entry| entry.n > capacity,
+                |waker| refused.extend(Some(waker)),
+            );
         }
         self.hand_on(queue, 0, now);
         refused.wake();
@@ -438,10 +513,14 @@ impl Core {
     /// Nobody gets a permit any more; those who hold some keep them.
     pub(super) fn close(&self) {
         let mut queue = self.queue();
-        self.word.0.close();
+        self.word.close();
         let mut refused = Wakes::default();
-        queue.refuse(|_| true, |waker| refused.push(waker));
-        self.word.0.clear_queued();
+        queue.refuse_all(
+            Because::Closed,
+            |_| true,
+            |waker| refused.extend(Some(waker)),
+        );
+        self.word.clear_queued();
         drop(queue);
         refused.wake();
     }
@@ -454,8 +533,8 @@ impl Core {
     }
 
     /// How many permits have to be free before this waiter gets its own; `None` once it has them.
-    pub(super) fn needs(&self, place: Place) -> Option<u32> {
-        self.queue().needs(place.at)
+    pub(super) fn needs(&self, place: Place, now: Tick) -> Option<u32> {
+        self.queue().needs(place.at, now)
     }
 
     /// What is recorded of a permit in use.
@@ -544,12 +623,17 @@ impl Core {
         self.shards.all().flat_map(report).collect()
     }
 
+    /// Waits that an overloaded or full queue has ended.
+    pub(super) fn shed(&self) -> u64 {
+        self.queue().counts.shed
+    }
+
     pub(super) fn peak_in_use(&self) -> u32 {
-        self.word.0.peak()
+        self.word.peak()
     }
 
     pub(super) fn reset_counts(&self) {
-        self.word.0.reset_peak();
+        self.word.reset_peak();
         for shard in self.shards.all() {
             shard.refused.store(0, Ordering::Relaxed);
             shard.lock().reset_counts();

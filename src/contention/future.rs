@@ -187,6 +187,9 @@ where
                         this.alarm.watch(held, cx);
                         return Poll::Pending;
                     };
+                    if result.is_ok() {
+                        held.succeeded(this.frame);
+                    }
                     return Poll::Ready(result.map_err(|error| this.answer.error(error)));
                 }
             }

@@ -96,6 +96,7 @@ pub(super) struct Looks<'a> {
     pub(super) wait: Option<WaitPlace>,
     pub(super) line: Option<Line>,
     pub(super) gives_up: Tick,
+    pub(super) now: Tick,
 }
 
 impl Registration {
@@ -115,7 +116,7 @@ impl Registration {
             return (None, None); // It holds nothing that anybody could wait for.
         }
         let mut waits = waits();
-        let cycle = find_cycle(&waits, &nodes, &wait);
+        let cycle = find_cycle(&waits, &nodes, &wait, it.now);
         for node in &nodes {
             waits.entry(node.clone()).or_default().push(wait.clone());
         }
@@ -168,13 +169,13 @@ struct Visit<'a> {
 
 /// The cycle that `own` is part of, if everything that could end the wait waits itself, and its own permits are among
 /// what it waits for.
-fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
+fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait, now: Tick) -> Option<Cycle> {
     // More locks than this in one chain of waits: not worth holding up everybody.
     const FARTHEST: usize = 64;
 
     let mut visits = vec![Visit {
         wait: own,
-        needs: own.lock.core.needs(own.place)?,
+        needs: own.lock.core.needs(own.place, now)?,
         from: None,
     }];
     let mut closed_at = None;
@@ -190,7 +191,7 @@ fn find_cycle(waits: &Waits, nodes: &[Node], own: &LongWait) -> Option<Cycle> {
                 Found::Waits(wait) => wait,
             };
             // Granted meanwhile, it goes on.
-            let needs = wait.lock.core.needs(wait.place)?;
+            let needs = wait.lock.core.needs(wait.place, now)?;
             let is_known =
                 |it: &Visit<'_>| Arc::ptr_eq(&it.wait.lock, &wait.lock) && it.needs <= needs;
             if !visits.iter().any(is_known) {

@@ -81,6 +81,22 @@ impl<B: Lends> Slot<B> {
         }
     }
 
+    /// The call that holds the permit has succeeded.
+    #[inline]
+    pub(super) fn succeeded(&self, frame: &Frame) {
+        if self.shared().wants_samples() {
+            self.sample(frame);
+        }
+    }
+
+    #[cold]
+    fn sample(&self, frame: &Frame) {
+        let now = time::now();
+        if let Some(since) = self.look_at(|held| held.since) {
+            self.shared().sample(frame.spent(since, now), now);
+        }
+    }
+
     fn look_at<T>(&self, look: impl FnOnce(&Entry) -> T) -> Option<T> {
         self.shared().core.look_at(self.permit, look)
     }

@@ -1,12 +1,14 @@
 //! The lock that users hold: a name, the core, and who observes what happens.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::adaptive::{Controller, Sample};
+use super::codel::Queue;
 use super::config::{ContentionConfig, check_permits};
 use super::core::{Core, Place};
 use crate::call::Holder;
@@ -35,6 +37,10 @@ pub(super) struct Shared {
     /// The hold threshold in nanoseconds, for each release to look at; 0 is none.
     long_hold: AtomicU64,
     funnel: Funnel,
+    /// Whether the times of calls are wanted.
+    adapts: AtomicBool,
+    /// There if they are.
+    adaptive: ArcSwapOption<Mutex<Controller>>,
     pub(super) core: Core,
 }
 
@@ -52,11 +58,17 @@ impl ResourceLock {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         let permits = check_permits(config.max_concurrent).unwrap_or(1);
+        let core = Core::new(permits);
+        if config.queue != Queue::Fifo || config.max_per_holder.is_some() {
+            core.set_rules(config.queue, config.most_per_holder(), time::now());
+        }
         Self {
             shared: ShardedArc::new(Shared {
                 number: next_number(),
                 funnel: Funnel::new(name, observers),
-                core: Core::new(permits),
+                core,
+                adapts: AtomicBool::new(config.adaptive.is_some()),
+                adaptive: ArcSwapOption::from(controller(&config)),
                 long_hold: AtomicU64::new(long_hold(&config)),
                 config: ArcSwap::from_pointee(config),
             }),
@@ -93,7 +105,18 @@ impl ResourceLock {
         let config = Arc::new(config);
         let old = shared.config.swap(Arc::clone(&config));
         let change = old.difference(&config);
+        if (old.queue, old.max_per_holder) != (config.queue, config.max_per_holder) {
+            shared
+                .core
+                .set_rules(config.queue, config.most_per_holder(), time::now());
+        }
+        if old.adaptive != config.adaptive {
+            shared.adaptive.store(controller(&config));
+            let adapts = config.adaptive.is_some();
+            shared.adapts.store(adapts, Ordering::Relaxed);
+        }
         if old.max_concurrent != permits {
+            shared.goes_on_from(permits);
             shared.resize(permits)?;
         }
         Ok(change)
@@ -112,6 +135,7 @@ impl ResourceLock {
             max_concurrent: n,
             ..ContentionConfig::clone(config)
         });
+        self.shared.goes_on_from(n);
         self.shared.resize(n)
     }
 
@@ -162,6 +186,14 @@ impl ResourceLock {
     pub fn reset_stats(&self) {
         self.shared.core.reset_counts();
     }
+}
+
+fn controller(config: &ContentionConfig) -> Option<Arc<Mutex<Controller>>> {
+    let adaptive = config.adaptive.as_ref()?;
+    Some(Arc::new(Mutex::new(Controller::new(
+        adaptive,
+        config.max_concurrent,
+    ))))
 }
 
 fn long_hold(config: &ContentionConfig) -> u64 {
@@ -263,6 +295,46 @@ impl Shared {
         match self.long_hold.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// The number of permits was set by hand.
+    fn goes_on_from(&self, permits: usize) {
+        if let Some(controller) = &*self.adaptive.load() {
+            controller
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .goes_on_from(permits);
+        }
+    }
+
+    /// Whether the times of calls are wanted.
+    #[inline]
+    pub(super) fn wants_samples(&self) -> bool {
+        self.adapts.load(Ordering::Relaxed)
+    }
+
+    /// A call has succeeded, after this time at the service.
+    pub(super) fn sample(&self, time: Duration, now: Tick) {
+        let controller = self.adaptive.load();
+        // Somebody else's sample is as good as this one.
+        let Some(Ok(mut controller)) = controller.as_ref().map(|it| it.try_lock()) else {
+            return;
+        };
+        let seen = self.core.seen();
+        let sample = Sample {
+            time,
+            in_use: seen.in_use(),
+            dropped: false,
+        };
+        let permits = controller.sample(sample, now);
+        drop(controller);
+        if let Some(permits) = permits
+            && permits != seen.capacity()
+        {
+            let from = self.core.resize(permits, now) as usize;
+            let to = permits as usize;
+            self.publish_detail(|| ContentionEvent::CapacityChanged { from, to });
         }
     }
 

@@ -7,7 +7,8 @@ use tower_layer::Layer;
 
 use super::handle::ResourceLock;
 use super::poll_ready::InPollReady;
-use super::request::{AmbientHolder, HolderWith, WaitsUntil, WeighedBy};
+use super::request::{AmbientHolder, HolderWith, RankedBy, WaitsUntil, WeighedBy};
+use super::rules::Priority;
 use crate::call::Holder;
 use crate::call::deadline::Deadline;
 use crate::error::{AsError, RejectWith, Rejection};
@@ -104,6 +105,25 @@ impl<L, H, A> ContentionLayer<L, H, A> {
             lock: self.lock,
             requests: WeighedBy {
                 weight,
+                rest: self.requests,
+            },
+            answer: self.answer,
+            in_poll_ready: self.in_poll_ready,
+            _leaf: PhantomData,
+        }
+    }
+
+    /// Takes from the request how important its call is: the most important are served first, and a full queue refuses the
+    /// least important. Where a permit is free it makes no difference.
+    #[must_use]
+    pub fn priority<Req, F: Fn(&Req) -> Priority>(
+        self,
+        priority: F,
+    ) -> ContentionLayer<L, RankedBy<F, H>, A> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: RankedBy {
+                priority,
                 rest: self.requests,
             },
             answer: self.answer,

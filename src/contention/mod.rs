@@ -77,6 +77,10 @@
 //! | several locks at once | [`acquire_all`], in one order for all callers |
 //! | a lock for each key | [`LockMap`], bounded |
 //! | a permit together with a connection or a client | [`ResourcePool`] |
+//! | some who are more important than others | [`Priority`] |
+//! | a queue that stays short under overload | [`Queue`]: CoDel, or the last first |
+//! | a tenant that must not take all | [`max_per_holder`](ResourceLockBuilder::max_per_holder) |
+//! | a number of permits that follows the service | [`adaptive`](ResourceLockBuilder::adaptive) |
 //! | back-pressure in `poll_ready` | [`permit_in_poll_ready`](ContentionLayer::permit_in_poll_ready) |
 //! | shutting down | [`close`](ResourceLock::close) and [`drained`](ResourceLock::drained) |
 //!
@@ -117,6 +121,8 @@
 //! | `max_waiting` | as many as come | each waits for a bounded time |
 //! | `deadlock_timeout` | 1 s | most waits are over by then, and pay nothing for the search |
 //! | `on_deadlock` | `Refuse` | the wait could only end in its timeout |
+//! | `queue` | first come, first served | fair, and what most expect |
+//! | `max_per_holder`, `adaptive` | off | for locks that many tenants share, or whose right number nobody knows |
 //!
 //! # Events
 //!
@@ -126,7 +132,7 @@
 //! | `Acquired` | `DEBUG` | a wait ended with a permit |
 //! | `TimedOut` | `WARN` | a wait took too long, or the deadline came |
 //! | `Abandoned` | `DEBUG` | a waiter went away |
-//! | `QueueFull`, `Busy` | `INFO`, one a second at most | a refusal without a wait; the next one says how many were left out |
+//! | `QueueFull`, `Busy`, `Shed` | `INFO`, one a second at most | a refusal without a wait, or by an overloaded queue; the next one says how many were left out |
 //! | `Deadlock` | `ERROR` | a wait was refused that could not have ended |
 //! | `LongHold` | `WARN` | a permit is, or was, held for `hold_threshold` |
 //! | `NotPolled` | `WARN` | a permit was granted to a future that nobody has polled for the threshold |
@@ -161,9 +167,11 @@
 //!
 //! [workflow]: crate::workflow
 mod acquire;
+mod adaptive;
 mod alarm;
 mod all;
 mod builder;
+mod codel;
 mod config;
 mod core;
 mod future;
@@ -177,6 +185,7 @@ mod poll_ready;
 mod pool;
 mod records;
 mod request;
+mod rules;
 mod run;
 mod service;
 mod snapshot;
@@ -188,8 +197,10 @@ mod word;
 pub use crate::call::{Here, Holder};
 pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
+pub use adaptive::{Adaptive, AdaptiveCapacity};
 pub use all::{ResourceGuards, acquire_all};
 pub use builder::ResourceLockBuilder;
+pub use codel::Queue;
 pub use config::{ContentionConfig, OnDeadlock};
 #[cfg(feature = "http")]
 pub(crate) use future::CallPermit;
@@ -199,7 +210,8 @@ pub use handle::ResourceLock;
 pub use layer::ContentionLayer;
 pub use lock_map::{LockMap, TooManyKeys};
 pub use pool::{Pooled, ResourcePool};
-pub use request::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil, WeighedBy};
+pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
+pub use rules::Priority;
 pub use service::ContentionService;
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaitEdge, WaiterInfo};
 

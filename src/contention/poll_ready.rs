@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use super::acquire::Waiting;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
-use super::wait::{Ask, Asker, WaitLimit, try_now};
+use super::wait::{Ask, Asker, try_now};
 use crate::call::{Holder, workflow};
 use crate::error::Contended;
 use crate::util::sharded::ArcShard;
@@ -32,12 +32,7 @@ impl InPollReady {
         if let Self::Nothing = self {
             *self = Self::Waits(Box::pin(Waiting::new(
                 lock.shared.mine(),
-                Ask {
-                    holder: holder(),
-                    asker: Asker::OwnedGuard,
-                    permits: 1,
-                    limit: WaitLimit::OF_THE_LOCK,
-                },
+                Ask::new(holder(), Asker::OwnedGuard),
             )));
         }
         if let Self::Waits(wait) = self {
@@ -55,7 +50,7 @@ impl InPollReady {
         match std::mem::take(self) {
             Self::Ready(result) => result,
             Self::Nothing | Self::Waits(_) => {
-                try_now(lock.shared.mine(), holder(), Asker::OwnedGuard, 1)
+                try_now(lock.shared.mine(), Ask::new(holder(), Asker::OwnedGuard))
             }
         }
     }

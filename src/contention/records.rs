@@ -7,6 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::owner::Owner;
+use super::rules::{Priority, Rules};
 use crate::call::Holder;
 use crate::error::HolderInfo;
 use crate::util::histogram::Histogram;
@@ -18,8 +19,28 @@ pub(super) enum Stage {
     /// Has its permits, and has not run since.
     Granted,
     Holds,
-    /// Will never be granted any: the lock was closed, or has too few.
-    Refused,
+    /// Will never be granted any.
+    Refused(Because),
+}
+
+/// Why a waiter will never be granted its permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Because {
+    Closed,
+    /// The lock has fewer by now.
+    TooMany,
+    /// It waited for too long in an overloaded queue.
+    Shed,
+    /// The queue was full, and somebody more important came.
+    GaveWay,
+}
+
+/// Who asks, whose the permits are, and how important it is.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    pub(super) holder: Holder,
+    pub(super) owner: Owner,
+    pub(super) priority: Priority,
 }
 
 /// A holder or a waiter. A waiter becomes a holder in the same place: a grant copies nothing.
@@ -38,6 +59,7 @@ pub(super) struct Entry {
     before: u32,
     behind: u32,
     pub(super) stage: Stage,
+    priority: Priority,
     /// A long hold, or a grant that nobody takes, has been reported.
     reported: bool,
 }
@@ -77,6 +99,8 @@ pub(super) struct Counts {
     pub(super) deadlocks: u64,
     /// Waits that a close, or a cut of the capacity, ended.
     pub(super) closed: u64,
+    /// Waits that an overloaded or full queue ended.
+    pub(super) shed: u64,
     pub(super) queue_full: u64,
     pub(super) peak_waiting: u32,
     pub(super) wait: Histogram,
@@ -133,18 +157,16 @@ impl Counts {
 const NOBODY: u32 = u32::MAX;
 
 /// Entries in the order in which they joined. Each entry is in one order at a time.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Order {
     first: u32,
     last: u32,
-    len: u32,
 }
 
 impl Order {
     const EMPTY: Self = Self {
         first: NOBODY,
         last: NOBODY,
-        len: 0,
     };
 
     /// Puts `at` behind the last.
@@ -158,7 +180,6 @@ impl Order {
             (entry.before, entry.behind) = (self.last, NOBODY);
         }
         self.last = at;
-        self.len += 1;
     }
 
     /// Takes out what stands between these two.
@@ -172,10 +193,25 @@ impl Order {
             Some(entry) => entry.before = before,
             None => self.last = before,
         }
-        self.len -= 1;
     }
 
-    fn iter<'a>(&self, entries: &'a Slab<Entry>) -> impl Iterator<Item = (u32, &'a Entry)> + 'a {
+    /// From the last to the first.
+    fn iter_back<'a>(
+        &self,
+        entries: &'a Slab<Entry>,
+    ) -> impl Iterator<Item = (u32, &'a Entry)> + use<'a> {
+        let mut at = self.last;
+        std::iter::from_fn(move || {
+            let entry = entries.get(at as usize)?;
+            let this = std::mem::replace(&mut at, entry.before);
+            Some((this, entry))
+        })
+    }
+
+    fn iter<'a>(
+        &self,
+        entries: &'a Slab<Entry>,
+    ) -> impl Iterator<Item = (u32, &'a Entry)> + use<'a> {
         let mut at = self.first;
         std::iter::from_fn(move || {
             let entry = entries.get(at as usize)?;
@@ -188,7 +224,13 @@ impl Order {
 #[derive(Debug)]
 pub(super) struct Records {
     entries: Slab<Entry>,
-    queue: Order,
+    /// Who waits, by priority, the least important first.
+    queues: [Order; Priority::COUNT],
+    waiting: u32,
+    /// Grants so far: now and then one goes to whoever waits longest.
+    grants: u32,
+    /// Other than first come, first served for all.
+    pub(super) rules: Option<Box<Rules>>,
     /// The longest holder first.
     holders: Order,
     pub(super) counts: Counts,
@@ -202,14 +244,17 @@ impl Records {
     pub(super) fn new() -> Self {
         Self {
             entries: Slab::new(),
-            queue: Order::EMPTY,
+            queues: [Order::EMPTY; Priority::COUNT],
+            waiting: 0,
+            grants: 0,
+            rules: None,
             holders: Order::EMPTY,
             counts: Counts::default(),
         }
     }
 
     pub(super) fn waiting(&self) -> u32 {
-        self.queue.len
+        self.waiting
     }
 
     #[inline]
@@ -224,12 +269,16 @@ impl Records {
 
     /// Notes who has just taken `n`.
     #[inline]
-    pub(super) fn hold(&mut self, (holder, owner): (Holder, Owner), n: u32, now: Tick) -> u32 {
+    pub(super) fn hold(&mut self, who: Who, n: u32, now: Tick) -> u32 {
         self.counts.at_once += 1;
         self.counts.wait.record_zero();
+        if let Some(rules) = &mut self.rules {
+            rules.takes(&who.holder, n);
+        }
         let at = self.insert(Entry {
-            holder,
-            owner,
+            holder: who.holder,
+            owner: who.owner,
+            priority: who.priority,
             asked: now,
             since: now,
             waker: None,
@@ -257,6 +306,9 @@ impl Records {
         };
         let held_for = now.since(entry.since);
         let (before, behind) = (entry.before, entry.behind);
+        if let Some(rules) = &mut self.rules {
+            rules.gives_back(&entry.holder, entry.n);
+        }
         self.holders.unlink(&mut self.entries, before, behind);
         let entry = self.remove(at);
         self.counts.hold.record(held_for);
@@ -277,16 +329,12 @@ impl Records {
     }
 
     /// Joins the queue.
-    pub(super) fn enqueue(
-        &mut self,
-        (holder, owner): (Holder, Owner),
-        n: u32,
-        waker: Waker,
-        now: Tick,
-    ) -> u32 {
+    pub(super) fn enqueue(&mut self, who: Who, n: u32, waker: Waker, now: Tick) -> u32 {
+        let priority = who.priority;
         let at = self.insert(Entry {
-            holder,
-            owner,
+            holder: who.holder,
+            owner: who.owner,
+            priority,
             asked: now,
             since: now,
             waker: Some(waker),
@@ -296,55 +344,153 @@ impl Records {
             stage: Stage::Waits,
             reported: false,
         });
-        self.queue.push(&mut self.entries, at);
+        if let Some(rules) = &mut self.rules
+            && self.waiting == 0
+        {
+            rules.queue_begins(now);
+        }
+        self.queues[priority as usize].push(&mut self.entries, at);
+        self.waiting += 1;
         self.counts.queued += 1;
-        self.counts.peak_waiting = self.counts.peak_waiting.max(self.queue.len);
+        self.counts.peak_waiting = self.counts.peak_waiting.max(self.waiting);
         at
     }
 
-    /// How many permits the first waiter wants.
-    #[inline]
-    pub(super) fn first_wants(&self) -> Option<u32> {
-        self.entries
-            .get(self.queue.first as usize)
-            .map(|entry| entry.n)
+    fn leave_queue(&mut self, at: u32) {
+        if let Some(entry) = self.entries.get(at as usize) {
+            let (before, behind) = (entry.before, entry.behind);
+            self.queues[entry.priority as usize].unlink(&mut self.entries, before, behind);
+            self.waiting -= 1;
+        }
     }
 
-    /// How many permits have to be free before this waiter gets its own: those who came earlier come first.
-    pub(super) fn needs(&self, at: u32) -> Option<u32> {
+    /// Who is served next, and how many permits it wants.
+    #[inline]
+    pub(super) fn next(&self, now: Tick) -> Option<(u32, u32)> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let at = match &self.rules {
+            None => self.next_by_priority(),
+            Some(rules) => self.next_by_rules(rules, now),
+        };
+        let entry = self.entries.get(at? as usize)?;
+        Some((at?, entry.n))
+    }
+
+    /// The first of the most important, and now and then whoever waits longest: so nobody starves.
+    fn next_by_priority(&self) -> Option<u32> {
+        const FOR_THE_OLDEST: u32 = 8;
+        let mut firsts = self.queues.iter().rev().map(|queue| queue.first);
+        let mut there = firsts.by_ref().filter(|first| *first != NOBODY);
+        let most_important = there.next()?;
+        if self.grants % FOR_THE_OLDEST != FOR_THE_OLDEST - 1 {
+            return Some(most_important);
+        }
+        let asked = |at: &u32| self.entries.get(*at as usize).map(|entry| entry.asked);
+        std::iter::once(most_important)
+            .chain(there)
+            .min_by_key(asked)
+    }
+
+    fn next_by_rules(&self, rules: &Rules, now: Tick) -> Option<u32> {
+        if !rules.limits_holders() && !rules.last_comes_first(now) {
+            return self.next_by_priority();
+        }
+        let may = |(_, entry): &(u32, &Entry)| rules.may_take(&entry.holder, entry.n);
+        let queues = self.queues.iter().rev();
+        let next = |queue: &Order| match rules.last_comes_first(now) {
+            true => queue.iter_back(&self.entries).find(may),
+            false => queue.iter(&self.entries).find(may),
+        };
+        queues.filter_map(next).map(|(at, _)| at).next()
+    }
+
+    /// Whether anybody can have so many at once.
+    pub(super) fn can_ever_take(&self, n: u32) -> bool {
+        self.rules.as_ref().is_none_or(|it| n <= it.most())
+    }
+
+    /// Whether somebody who comes now may take `n` permits that are free, past those who wait.
+    pub(super) fn may_pass(&self, holder: &Holder, n: u32, now: Tick) -> bool {
+        let may = self.rules.as_ref().is_none_or(|it| it.may_take(holder, n));
+        may && self.next(now).is_none()
+    }
+
+    /// How many permits have to be free before this waiter gets its own: those who come before it, come first.
+    pub(super) fn needs(&self, at: u32, now: Tick) -> Option<u32> {
         let entry = self.entries.get(at as usize)?;
-        (entry.stage == Stage::Waits).then(|| entry.n.max(self.first_wants().unwrap_or(0)))
+        let first = self.next(now).map_or(0, |(_, n)| n);
+        (entry.stage == Stage::Waits).then(|| entry.n.max(first))
     }
 
-    /// The first waiter becomes a holder, where it is; says whom to wake.
+    /// A waiter becomes a holder, where it is; says whom to wake.
     #[inline]
-    pub(super) fn grant_first(&mut self, now: Tick) -> Option<Waker> {
-        let at = self.queue.first;
+    pub(super) fn grant(&mut self, at: u32, now: Tick) -> Option<Waker> {
+        self.leave_queue(at);
+        self.grants = self.grants.wrapping_add(1);
         let entry = self.entries.get_mut(at as usize)?;
         let waker = entry.waker.take();
-        let (before, behind) = (entry.before, entry.behind);
         (entry.stage, entry.since) = (Stage::Granted, now);
-        self.queue.unlink(&mut self.entries, before, behind);
+        if let Some(rules) = &mut self.rules {
+            rules.takes(&entry.holder, entry.n);
+        }
         self.holders.push(&mut self.entries, at);
         waker
     }
 
-    /// The waiters of which `is_hopeless` is true leave the queue; says whom to wake.
-    pub(super) fn refuse(
+    /// A waiter will never be granted its permits; says whom to wake.
+    pub(super) fn refuse(&mut self, at: u32, because: Because) -> Option<Waker> {
+        self.leave_queue(at);
+        let entry = self.entries.get_mut(at as usize)?;
+        entry.stage = Stage::Refused(because);
+        entry.waker.take()
+    }
+
+    /// Refuses the waiters of which `is_hopeless` is true.
+    pub(super) fn refuse_all(
         &mut self,
+        because: Because,
         is_hopeless: impl Fn(&Entry) -> bool,
         mut wake: impl FnMut(Waker),
     ) {
-        let mut at = self.queue.first;
-        while let Some(entry) = self.entries.get_mut(at as usize) {
-            let (before, behind) = (entry.before, entry.behind);
-            if is_hopeless(entry) {
-                entry.stage = Stage::Refused;
-                entry.waker.take().into_iter().for_each(&mut wake);
-                self.queue.unlink(&mut self.entries, before, behind);
+        for priority in 0..Priority::COUNT {
+            let mut at = self.queues[priority].first;
+            while let Some(entry) = self.entries.get(at as usize) {
+                let (this, behind) = (at, entry.behind);
+                if is_hopeless(entry) {
+                    self.refuse(this, because).into_iter().for_each(&mut wake);
+                }
+                at = behind;
             }
-            at = behind;
         }
+    }
+
+    /// Whether the rules refuse a waiter that would be granted its permits now.
+    pub(super) fn sheds(&mut self, at: u32, now: Tick) -> bool {
+        let Some(rules) = &mut self.rules else {
+            return false;
+        };
+        let asked = self.entries.get(at as usize).map(|entry| entry.asked);
+        asked.is_some_and(|asked| rules.sheds(now.since(asked), now))
+    }
+
+    /// The first waiter that has waited for longer than the rules allow in an overloaded queue.
+    pub(super) fn overdue(&self, now: Tick) -> Option<u32> {
+        let longest = self.rules.as_ref()?.longest_wait(now)?;
+        let firsts = self.queues.iter().map(|queue| queue.first);
+        firsts.into_iter().find(|at| {
+            let entry = self.entries.get(*at as usize);
+            entry.is_some_and(|entry| now.since(entry.asked) > longest)
+        })
+    }
+
+    /// The youngest of the least important, if it is less important than somebody who comes now.
+    pub(super) fn gives_way_to(&self, priority: Priority) -> Option<u32> {
+        let less = &self.queues[..priority as usize];
+        less.iter()
+            .map(|queue| queue.last)
+            .find(|last| *last != NOBODY)
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&Entry> {
@@ -372,17 +518,22 @@ impl Records {
     }
 
     /// A waiter that was refused learns of it, and is gone.
-    pub(super) fn take_refused(&mut self, at: u32, now: Tick) -> Option<Duration> {
-        let entry = self.remove(at)?;
-        let waited = now.since(entry.asked);
-        self.counts.closed += 1;
+    pub(super) fn take_refused(&mut self, at: u32, now: Tick) -> Option<(Because, Duration)> {
+        let Stage::Refused(because) = self.entries.get(at as usize)?.stage else {
+            return None;
+        };
+        let waited = now.since(self.remove(at)?.asked);
+        match because {
+            Because::Closed | Because::TooMany => self.counts.closed += 1,
+            Because::Shed | Because::GaveWay => self.counts.shed += 1,
+        }
         self.counts.contended += 1;
         self.counts.wait.record(waited);
-        Some(waited)
+        Some((because, waited))
     }
 
     /// A waiter gives up. What it leaves behind, its waker with it, is to be dropped where no lock is held; `true` if it
-    /// was the first of those who wait.
+    /// would have been served next.
     pub(super) fn give_up(
         &mut self,
         at: u32,
@@ -393,22 +544,25 @@ impl Records {
         let entry = self.entries.get(at as usize)?;
         let (stage, asked, since) = (entry.stage, entry.asked, entry.since);
         let (before, behind) = (entry.before, entry.behind);
-        let was_first = stage == Stage::Waits && self.queue.first == at;
+        let was_next = stage == Stage::Waits && self.next(now).is_some_and(|it| it.0 == at);
         let gave_up = match stage {
             Stage::Granted | Stage::Holds if by != EndedBy::Abandoned => {
                 self.take_granted(at, threshold);
                 return Some((GaveUp::HadPermits, None, false));
             }
             Stage::Granted | Stage::Holds => {
+                if let Some(rules) = &mut self.rules {
+                    rules.gives_back(&entry.holder, entry.n);
+                }
                 self.holders.unlink(&mut self.entries, before, behind);
                 // It waited until it was granted them, not until it went away.
                 GaveUp::PassesOn(since.since(asked))
             }
             Stage::Waits => {
-                self.queue.unlink(&mut self.entries, before, behind);
+                self.leave_queue(at);
                 GaveUp::Left(now.since(asked))
             }
-            Stage::Refused => GaveUp::Left(now.since(asked)),
+            Stage::Refused(_) => GaveUp::Left(now.since(asked)),
         };
         let (GaveUp::Left(waited) | GaveUp::PassesOn(waited)) = gave_up else {
             return None;
@@ -420,7 +574,7 @@ impl Records {
             EndedBy::Deadlock => self.counts.deadlocks += 1,
         }
         self.counts.wait.record(waited);
-        Some((gave_up, self.remove(at), was_first))
+        Some((gave_up, self.remove(at), was_next))
     }
 
     /// The longest first.
@@ -428,9 +582,10 @@ impl Records {
         self.holders.iter(&self.entries)
     }
 
-    /// Those who wait, in their order.
+    /// Those who wait: the most important first, and of these the first.
     pub(super) fn queue(&self) -> impl Iterator<Item = &Entry> {
-        self.queue.iter(&self.entries).map(|(_, entry)| entry)
+        let queues = self.queues.iter().rev();
+        queues.flat_map(|queue| queue.iter(&self.entries).map(|(_, entry)| entry))
     }
 
     /// Who has had permits for at least `threshold` and has not been reported; now it has. `claimed` says which of them:
@@ -458,7 +613,7 @@ impl Records {
 
     pub(super) fn reset_counts(&mut self) {
         self.counts = Counts {
-            peak_waiting: self.queue.len,
+            peak_waiting: self.waiting,
             ..Counts::default()
         };
     }
@@ -467,6 +622,17 @@ impl Records {
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.entries.capacity()
+    }
+}
+
+impl Who {
+    /// Never: whoever asks is somebody.
+    pub(super) fn nobody() -> Self {
+        Self {
+            holder: Holder::Anonymous(0),
+            owner: Owner::Anybody,
+            priority: Priority::Normal,
+        }
     }
 }
 

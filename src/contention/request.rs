@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::rules::Priority;
 use crate::call::Holder;
 use crate::call::deadline::Deadline;
 
@@ -17,6 +18,12 @@ pub trait RequestHolder<Req> {
     fn weight(&self, request: &Req) -> usize {
         let _ = request;
         1
+    }
+
+    /// How important the call is.
+    fn priority(&self, request: &Req) -> Priority {
+        let _ = request;
+        Priority::Normal
     }
 }
 
@@ -58,6 +65,10 @@ where
     fn weight(&self, request: &Req) -> usize {
         self.rest.weight(request)
     }
+
+    fn priority(&self, request: &Req) -> Priority {
+        self.rest.priority(request)
+    }
 }
 
 /// Takes the deadline from the request. See `deadline_from` on the layer.
@@ -83,6 +94,10 @@ where
     fn weight(&self, request: &Req) -> usize {
         self.rest.weight(request)
     }
+
+    fn priority(&self, request: &Req) -> Priority {
+        self.rest.priority(request)
+    }
 }
 
 /// Takes from the request how many permits its call needs. See `weight` on the layer.
@@ -107,6 +122,45 @@ where
 
     fn weight(&self, request: &Req) -> usize {
         (self.weight)(request).max(1)
+    }
+
+    fn priority(&self, request: &Req) -> Priority {
+        self.rest.priority(request)
+    }
+}
+
+/// Takes from the request how important its call is. See `priority` on the layer.
+#[derive(Clone, Copy)]
+pub struct RankedBy<F, H> {
+    pub(super) priority: F,
+    pub(super) rest: H,
+}
+
+impl<Req, F, H> RequestHolder<Req> for RankedBy<F, H>
+where
+    F: Fn(&Req) -> Priority,
+    H: RequestHolder<Req>,
+{
+    fn holder(&self, request: &Req) -> Option<Holder> {
+        self.rest.holder(request)
+    }
+
+    fn deadline(&self, request: &Req) -> Option<Deadline> {
+        self.rest.deadline(request)
+    }
+
+    fn weight(&self, request: &Req) -> usize {
+        self.rest.weight(request)
+    }
+
+    fn priority(&self, request: &Req) -> Priority {
+        (self.priority)(request)
+    }
+}
+
+impl<F, H> fmt::Debug for RankedBy<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RankedBy")
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
 use super::handle::ResourceLock;
-use super::wait::{Ask, Asker, WaitLimit};
+use super::wait::{Ask, Asker};
 use crate::call::Holder;
 use crate::call::context::Frame;
 use crate::error::{Error, IntoError};
@@ -28,12 +28,7 @@ impl ResourceLock {
         Fut: Future<Output = Result<T, E>>,
         E: IntoError<L>,
     {
-        let ask = Ask {
-            holder: holder.into(),
-            asker: Asker::Call,
-            permits: 1,
-            limit: WaitLimit::OF_THE_LOCK,
-        };
+        let ask = Ask::new(holder.into(), Asker::Call);
         let slot = Waiting::new(self, ask).await.map_err(Error::Contended)?;
         let id = slot.number();
         let mut frame = Frame::default();
@@ -48,6 +43,9 @@ impl ResourceLock {
             polled
         })
         .await;
+        if result.is_ok() {
+            slot.succeeded(&frame);
+        }
         drop(slot);
         result.map_err(IntoError::into_error)
     }

@@ -179,6 +179,7 @@ impl<S, L, H, A: Clone> ContentionService<S, L, H, A> {
             holder,
             asker: Asker::Call,
             permits: weight,
+            priority: self.requests.priority(&request),
             limit: WaitLimit {
                 timeout: Timeout::OfTheLock,
                 deadline: self.requests.deadline(&request),

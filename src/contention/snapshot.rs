@@ -68,6 +68,8 @@ pub struct ResourceStats {
     pub deadlocks: u64,
     /// Waits that were refused because the lock was closed, or had too few permits after a cut.
     pub closed: u64,
+    /// Waits that were refused because the queue was overloaded, or full and somebody more important came.
+    pub shed: u64,
     /// The most permits in use at once, exactly.
     pub peak_in_use: usize,
     /// The most waiters at once.
@@ -95,7 +97,8 @@ impl ResourceLock {
         let rejected = core.refused() + counts.queue_full;
         let seen = core.seen();
         let waiters = core.waiters(MOST, now).into_iter();
-        let ended = counts.timeouts + counts.abandoned + counts.deadlocks + counts.closed;
+        let ended =
+            counts.timeouts + counts.abandoned + counts.deadlocks + counts.closed + counts.shed;
         let attempts = counts.at_once + counts.queued + rejected;
         let contentions = counts.contended + rejected;
         // After a reset, what began before it may end after it.
@@ -123,6 +126,7 @@ impl ResourceLock {
                 rejected,
                 deadlocks: counts.deadlocks,
                 closed: counts.closed,
+                shed: counts.shed,
                 peak_in_use: core.peak_in_use() as usize,
                 peak_waiting: counts.peak_waiting as usize,
                 wait: counts.wait.summary(),

@@ -11,7 +11,8 @@ use super::graph::{Looks, Registration};
 use super::guard::{Lends, Slot};
 use super::handle::Shared;
 use super::owner::{Line, Owner};
-use super::records::{EndedBy, GaveUp};
+use super::records::{Because, EndedBy, GaveUp, Who};
+use super::rules::Priority;
 use super::word::{MOST, Seen};
 use crate::call::Holder;
 use crate::call::context::WaitPlace;
@@ -48,6 +49,7 @@ pub(super) struct Ask {
     pub(super) holder: Holder,
     pub(super) asker: Asker,
     pub(super) permits: usize,
+    pub(super) priority: Priority,
     pub(super) limit: WaitLimit,
 }
 
@@ -100,37 +102,49 @@ fn count(permits: usize) -> u32 {
     u32::try_from(permits).unwrap_or(MOST + 1)
 }
 
-/// Permits if they are free and nobody waits; else a refusal.
-#[inline]
-pub(super) fn try_now<B: Lends>(
-    lock: B,
-    holder: Holder,
-    asker: Asker,
-    permits: usize,
-) -> Result<Slot<B>, Contended> {
-    let mut holder = Some(holder);
-    let taken = lock
-        .shared()
-        .core
-        .take(count(permits), time::now, || held_by(&mut holder, asker));
-    match taken {
-        Ok(place) => Ok(Slot::new(lock, place)),
-        Err(seen) => Err(refuse(&lock, holder, permits, seen)),
+impl Ask {
+    /// Of one permit, with the lock's own timeout.
+    pub(super) fn new(holder: Holder, asker: Asker) -> Self {
+        Self {
+            holder,
+            asker,
+            permits: 1,
+            priority: Priority::Normal,
+            limit: WaitLimit::OF_THE_LOCK,
+        }
+    }
+
+    /// To be asked where the wait runs: see [`Asker::owner`].
+    #[inline]
+    fn who(self) -> Who {
+        Who {
+            owner: self.asker.owner(&self.holder),
+            holder: self.holder,
+            priority: self.priority,
+        }
     }
 }
 
-/// The holder, and whose its permit is.
+/// Permits if they are free and nobody waits; else a refusal.
 #[inline]
-fn held_by(holder: &mut Option<Holder>, asker: Asker) -> (Holder, Owner) {
-    let holder = holder.take().unwrap_or(Holder::Anonymous(0));
-    let owner = asker.owner(&holder);
-    (holder, owner)
+pub(super) fn try_now<B: Lends>(lock: B, ask: Ask) -> Result<Slot<B>, Contended> {
+    let permits = ask.permits;
+    let mut who = Some(ask.who());
+    let taken = lock.shared().core.take(count(permits), time::now, &mut who);
+    match taken {
+        Ok(place) => Ok(Slot::new(lock, place)),
+        Err(seen) => Err(refuse(&lock, holder_of(who), permits, seen)),
+    }
+}
+
+/// Whoever asked is still there if there was no permit.
+fn holder_of(who: Option<Who>) -> Holder {
+    who.unwrap_or_else(Who::nobody).holder
 }
 
 #[inline(never)]
-fn refuse<B: Lends>(lock: &B, holder: Option<Holder>, permits: usize, seen: Seen) -> Contended {
+fn refuse<B: Lends>(lock: &B, holder: Holder, permits: usize, seen: Seen) -> Contended {
     let shared = lock.shared();
-    let holder = holder.unwrap_or(Holder::Anonymous(0));
     let earlier = shared.core.count_refusal();
     shared.refused(earlier, || ContentionEvent::Busy {
         holder: holder.clone(),
@@ -146,11 +160,13 @@ fn refuse<B: Lends>(lock: &B, holder: Option<Holder>, permits: usize, seen: Seen
 /// A permit for a call of a layer, if it is free and nobody waits. Says nothing if not: the call will ask again.
 #[inline]
 pub(super) fn take_free(shared: &Shared, holder: Holder, permits: usize) -> Result<Place, Holder> {
-    let mut holder = Some(holder);
-    let taken = shared.core.take(count(permits), time::now, || {
-        held_by(&mut holder, Asker::Call)
+    let mut who = Some(Who {
+        holder,
+        owner: Owner::ItsFuture,
+        priority: Priority::Normal,
     });
-    taken.map_err(|_| holder.unwrap_or(Holder::Anonymous(0)))
+    let taken = shared.core.take(count(permits), time::now, &mut who);
+    taken.map_err(|_| holder_of(who))
 }
 
 /// A call that would only be refused is refused here: that costs no place in a queue, no clone of a service, no
@@ -162,11 +178,11 @@ pub(super) fn refuse_at_once<B: Lends>(lock: &B, ask: Ask) -> Result<Ask, Conten
     let is_hopeless = seen.is_closed() || ask.permits > seen.capacity() as usize;
     if is_hopeless || config.timeout.is_some_and(|it| it.is_zero()) {
         drop(config);
-        return Err(refuse(lock, Some(ask.holder), ask.permits, seen));
+        return Err(refuse(lock, ask.holder, ask.permits, seen));
     }
     match config
         .max_waiting
-        .and_then(|max| shared.core.refuse_if_full(max))
+        .and_then(|max| shared.core.refuse_if_full(max, ask.priority))
     {
         Some(why) => Err(turned_away(lock, ask.holder, ask.permits, why)),
         None => Ok(ask),
@@ -181,56 +197,36 @@ pub(super) fn ask<B: Lends>(lock: B, ask: Ask, waker: &Waker) -> Result<Asked<B>
         Timeout::Own(timeout) => Some(timeout),
         Timeout::Never => None,
     };
-    let Ask {
-        holder,
-        asker,
-        permits,
-        limit,
-    } = ask;
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return try_now(lock, holder, asker, permits).map(Asked::Got);
+        return try_now(lock, ask).map(Asked::Got);
     }
-    let mut holder = Some(holder);
-    let taken = lock
-        .shared()
-        .core
-        .take(count(permits), time::now, || held_by(&mut holder, asker));
-    if let Ok(place) = taken {
-        return Ok(Asked::Got(Slot::new(lock, place)));
+    let (permits, limit) = (ask.permits, ask.limit);
+    let mut who = Some(ask.who());
+    let taken = lock.shared().core.take(count(permits), time::now, &mut who);
+    match (taken, who) {
+        (Ok(place), _) => Ok(Asked::Got(Slot::new(lock, place))),
+        (Err(_), who) => {
+            let who = who.unwrap_or_else(Who::nobody);
+            queue(lock, who, permits, (timeout, limit.deadline), waker)
+        }
     }
-    let ask = Ask {
-        holder: holder.unwrap_or(Holder::Anonymous(0)),
-        asker,
-        permits,
-        limit,
-    };
-    queue(lock, ask, timeout, waker)
 }
 
 /// Joins the queue, unless the permits are free by now.
 fn queue<B: Lends>(
     lock: B,
-    ask: Ask,
-    timeout: Option<Duration>,
+    who: Who,
+    permits: usize,
+    (timeout, deadline): (Option<Duration>, Option<Deadline>),
     waker: &Waker,
 ) -> Result<Asked<B>, Contended> {
-    let Ask {
-        holder,
-        asker,
-        permits,
-        limit,
-    } = ask;
     let shared = lock.shared();
     let config = shared.config();
     let now = time::now();
-    let owner = asker.owner(&holder);
-    let queued = shared.core.enqueue(
-        count(permits),
-        (holder.clone(), owner),
-        waker.clone(),
-        config.max_waiting,
-        now,
-    );
+    let (holder, owner) = (who.holder.clone(), who.owner);
+    let queued = shared
+        .core
+        .enqueue(count(permits), who, waker.clone(), config.max_waiting, now);
     let place = match queued {
         Ok((place, Poll::Pending)) => place,
         Ok((place, Poll::Ready(()))) => {
@@ -243,7 +239,7 @@ fn queue<B: Lends>(
         }
     };
     let own = timeout.map_or(Tick::NEVER, |timeout| now.after(timeout));
-    let ambient = deadline::earlier(limit.deadline, deadline::current());
+    let ambient = deadline::earlier(deadline, deadline::current());
     let deadline = ambient.map_or(Tick::NEVER, |deadline| deadline.0);
     let (looks, threshold) = (config.deadlock_timeout, config.contention_threshold);
     drop(config);
@@ -312,19 +308,35 @@ impl<B: Lends> WaitInQueue<B> {
                 let lock = self.lock.take()?;
                 Some(Ok(Slot::new(lock, self.place)))
             }
-            Claimed::Refused(why, waited) => {
+            Claimed::Refused(because, waited) => {
                 self.known = None;
-                let lock = self.lock.take()?;
-                let reason = match why {
-                    Why::Closed | Why::QueueFull { .. } => ContendedReason::Closed,
-                    Why::TooMany => ContendedReason::ExceedsCapacity {
-                        permits: self.place.permits() as usize,
-                    },
-                };
-                let holder = self.holder.clone();
-                Some(Err(lock.shared().contended_after(waited, holder, reason)))
+                Some(Err(self.refused(because, waited)?))
             }
         }
+    }
+
+    /// It will never be granted its permits.
+    fn refused(&mut self, because: Because, waited: Duration) -> Option<Contended> {
+        let lock = self.lock.take()?;
+        let shared = lock.shared();
+        let holder = self.holder.clone();
+        let reason = match because {
+            Because::Closed => ContendedReason::Closed,
+            Because::TooMany => ContendedReason::ExceedsCapacity {
+                permits: self.place.permits() as usize,
+            },
+            Because::Shed | Because::GaveWay => {
+                shared.refused(shared.core.shed(), || ContentionEvent::Shed {
+                    holder: holder.clone(),
+                    waited,
+                });
+                match because {
+                    Because::GaveWay => ContendedReason::QueueFull,
+                    _ => ContendedReason::Overloaded,
+                }
+            }
+        };
+        Some(shared.contended_after(waited, holder, reason))
     }
 
     /// When this wait has to be looked at, woken or not.
@@ -366,6 +378,7 @@ impl<B: Lends> WaitInQueue<B> {
             wait,
             line: self.line,
             gives_up: self.gives_up,
+            now,
         });
         self.known = known;
         if self.known.is_none() {
@@ -414,7 +427,7 @@ impl<B: Lends> WaitInQueue<B> {
         let core = &shared.core;
         let holders = core.holders(HolderInfo::MOST_NAMED, now);
         let queue_length = core.waiting();
-        if core.needs(self.place).is_none() {
+        if core.needs(self.place, now).is_none() {
             return; // Granted meanwhile: the holder would be the one who waits.
         }
         shared.publish(ContentionEvent::Contended {

@@ -26,6 +26,8 @@ pub(super) struct Word {
     bits: AtomicU64,
     /// The most that were in use at once.
     peak: AtomicU64,
+    /// Not 0 if all permits are taken and given back under the queue's lock. Here, because every call reads it.
+    is_locked: AtomicU64,
 }
 
 /// The word at one moment.
@@ -73,6 +75,7 @@ impl Word {
         Self {
             bits: AtomicU64::new(u64::from(capacity.min(MOST)) << CAPACITY),
             peak: AtomicU64::new(0),
+            is_locked: AtomicU64::new(0),
         }
     }
 
@@ -143,6 +146,38 @@ impl Word {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Takes `n` if there is room, whoever waits. Under the queue's lock only.
+    pub(super) fn take_past_queue(&self, n: u32) -> Result<(), Seen> {
+        let mut seen = Seen(self.bits.load(Ordering::Relaxed));
+        loop {
+            if seen.is_closed() || !seen.leaves_room(n, 0) {
+                return Err(seen);
+            }
+            match self.swap(seen, seen.0 + u64::from(n) * ONE) {
+                Ok(()) => {
+                    self.note_peak(seen.in_use() + n);
+                    return Ok(());
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Whether all permits are taken under the queue's lock.
+    #[inline]
+    pub(super) fn is_locked(&self) -> bool {
+        self.is_locked.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_locked(&self, is_locked: bool) {
+        self.is_locked.store(is_locked.into(), Ordering::Relaxed);
+    }
+
+    /// Somebody waits. Under the queue's lock only.
+    pub(super) fn set_queued(&self) {
+        self.bits.fetch_or(QUEUED, Ordering::Relaxed);
     }
 
     /// Takes `n` that were seen free while QUEUED is set. Under the queue's lock only.

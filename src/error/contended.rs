@@ -15,11 +15,15 @@ pub enum ContendedReason {
     TimedOut,
     /// No permit became free before the ambient deadline of the request.
     DeadlineExceeded,
-    /// As many callers as `max_waiting` allows were waiting already.
+    /// As many callers as `max_waiting` allows were waiting already; or this one waited, and somebody more important took
+    /// its place.
     QueueFull,
     /// The holder waits, directly or through others, for itself: no release could ever end the wait.
     /// The steps lead from the refused caller round to it. One step: it holds this very resource.
     Deadlock(Vec<CycleStep>),
+    /// It waited for too long in a queue that is overloaded: see
+    /// [`Queue`](crate::contention::Queue).
+    Overloaded,
     /// The lock was [closed](crate::ResourceLock::close).
     Closed,
     /// More permits were asked for at once than the resource has.
@@ -249,7 +253,8 @@ impl Contended {
             ContendedReason::Busy
             | ContendedReason::TimedOut
             | ContendedReason::DeadlineExceeded
-            | ContendedReason::QueueFull => {}
+            | ContendedReason::QueueFull
+            | ContendedReason::Overloaded => {}
         }
         let seen = self.seen();
         let turns = u32::try_from(seen.queue_length)
@@ -293,6 +298,9 @@ impl fmt::Display for Contended {
             }
             ContendedReason::QueueFull => {
                 write!(f, "{} are waiting already", self.queue_length())?;
+            }
+            ContendedReason::Overloaded => {
+                write!(f, "refused after {waited:.3?} in an overloaded queue")?;
             }
             ContendedReason::Deadlock(cycle) => return write_cycle(f, cycle, holder),
             ContendedReason::Closed => return f.write_str("it was closed"),

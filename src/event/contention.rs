@@ -64,6 +64,15 @@ pub enum ContentionEvent {
         /// Who was refused.
         holder: Holder,
     },
+    /// A waiter was refused because the queue is overloaded, or full and somebody more important came. (`INFO`, at most
+    /// one a second)
+    #[non_exhaustive]
+    Shed {
+        /// Who waited.
+        holder: Holder,
+        /// For how long.
+        waited: Duration,
+    },
     /// A cycle of waits that no release can break. The wait that would have given up first is refused, unless
     /// deadlocks are only reported. (`ERROR`)
     #[non_exhaustive]
@@ -117,6 +126,7 @@ impl ContentionEvent {
             Self::Abandoned { .. } => "abandoned",
             Self::QueueFull { .. } => "queue_full",
             Self::Busy { .. } => "busy",
+            Self::Shed { .. } => "shed",
             Self::Deadlock { .. } => "deadlock",
             Self::LongHold { .. } => "long_hold",
             Self::NotPolled { .. } => "not_polled",
@@ -176,6 +186,12 @@ impl fmt::Display for ContentionEvent {
                 queue_length,
             } => write!(f, "`{holder}` was refused: {queue_length} are waiting"),
             Self::Busy { holder } => write!(f, "`{holder}` was refused: it is busy"),
+            Self::Shed { holder, waited } => {
+                write!(
+                    f,
+                    "`{holder}` was refused after {waited:.3?}: too many wait"
+                )
+            }
             Self::Deadlock { holder, cycle } => write_cycle(f, holder, cycle),
             Self::LongHold {
                 holder,

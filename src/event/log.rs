@@ -119,6 +119,9 @@ fn contention(name: &str, event: &ContentionEvent) {
         ContentionEvent::Busy { holder } => {
             debug!(target: TARGET, resource = name, %holder, "refused: busy");
         }
+        ContentionEvent::Shed { holder, waited } => {
+            debug!(target: TARGET, resource = name, %holder, ?waited, "refused: too many wait");
+        }
         ContentionEvent::Deadlock { holder, cycle } => {
             error!(target: TARGET, resource = name, %holder, ?cycle, "deadlock refused");
         }

@@ -74,7 +74,8 @@ impl Event {
                 | ContentionEvent::TimedOut { .. }
                 | ContentionEvent::Abandoned { .. }
                 | ContentionEvent::QueueFull { .. }
-                | ContentionEvent::Busy { .. } => true,
+                | ContentionEvent::Busy { .. }
+                | ContentionEvent::Shed { .. } => true,
                 ContentionEvent::Contended { .. }
                 | ContentionEvent::Deadlock { .. }
                 | ContentionEvent::LongHold { .. }

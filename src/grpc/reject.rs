@@ -43,9 +43,10 @@ impl From<Rejection> for Status {
                     (Code::ResourceExhausted, Some(Pushback::Never))
                 }
                 ContendedReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
-                ContendedReason::Busy | ContendedReason::TimedOut | ContendedReason::QueueFull => {
-                    (Code::ResourceExhausted, later)
-                }
+                ContendedReason::Busy
+                | ContendedReason::TimedOut
+                | ContendedReason::Overloaded
+                | ContendedReason::QueueFull => (Code::ResourceExhausted, later),
             },
         };
         let mut status = Self::new(code, message(&rejection));
@@ -72,6 +73,7 @@ fn message(rejection: &Rejection) -> String {
             ContendedReason::DeadlineExceeded => "was busy until the deadline",
             ContendedReason::QueueFull => "is busy, and enough are waiting for it",
             ContendedReason::Deadlock(_) => "could never be had: deadlock",
+            ContendedReason::Overloaded => "is overloaded",
             ContendedReason::Closed => "was closed",
             ContendedReason::ExceedsCapacity { .. } => "has fewer permits than were asked for",
         },

@@ -48,7 +48,7 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
             "The service behind this one is not available",
         ),
         Rejection::Contended(contended) => match contended.reason() {
-            ContendedReason::Busy | ContendedReason::QueueFull => {
+            ContendedReason::Busy | ContendedReason::QueueFull | ContendedReason::Overloaded => {
                 (StatusCode::TOO_MANY_REQUESTS, "Too many requests at once")
             }
             ContendedReason::DeadlineExceeded => (

@@ -21,7 +21,7 @@ use crate::registry::RegistrySnapshot;
 /// | `bulwark_circuit_would_reject_total` | counter | `name` | in metrics-only mode: those that would have been refused |
 /// | `bulwark_circuit_failure_rate` | gauge | `name` | failures in the window, once it holds enough calls |
 /// | `bulwark_resource_in_use`, `_capacity`, `_waiting` | gauge | `name` | permits and waiters now |
-/// | `bulwark_resource_attempts_total` | counter | `name`, `outcome` | who asked for a permit, each once: `acquired`, `timed_out`, `abandoned`, `rejected`, `deadlock` |
+/// | `bulwark_resource_attempts_total` | counter | `name`, `outcome` | who asked for a permit, each once: `acquired`, `timed_out`, `abandoned`, `rejected`, `deadlock`, `closed`, `shed` |
 /// | `bulwark_retry_calls_total` | counter | `name`, `outcome` | calls that have ended: `success`, `failure` |
 /// | `bulwark_retry_attempts_total` | counter | `name` | their attempts, the first ones included |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
@@ -99,6 +99,8 @@ impl Metrics {
                 ("abandoned", stats.abandoned),
                 ("rejected", stats.rejected),
                 ("deadlock", stats.deadlocks),
+                ("closed", stats.closed),
+                ("shed", stats.shed),
             ] {
                 counter!("bulwark_resource_attempts_total", "name" => name(), "outcome" => outcome)
                     .absolute(attempts);
@@ -154,6 +156,7 @@ impl Observer for Metrics {
                 ContentionEvent::Contended { .. }
                 | ContentionEvent::QueueFull { .. }
                 | ContentionEvent::Busy { .. }
+                | ContentionEvent::Shed { .. }
                 | ContentionEvent::Deadlock { .. }
                 | ContentionEvent::LongHold { .. }
                 | ContentionEvent::NotPolled { .. }

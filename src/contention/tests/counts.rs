@@ -6,17 +6,23 @@ use std::time::Duration;
 use crate::call::Holder;
 use crate::contention::core::{Claimed, Core, Place};
 use crate::contention::owner::Owner;
-use crate::contention::records::{EndedBy, GaveUp, RecentMean, Records};
+use crate::contention::records::{EndedBy, GaveUp, RecentMean, Records, Who};
+use crate::contention::rules::Priority;
 use crate::util::time::Tick;
 
 const THRESHOLD: Duration = Duration::from_nanos(50);
 
-fn somebody(n: u64) -> (Holder, Owner) {
-    (Holder::Number(n), Owner::Anybody)
+fn somebody(n: u64) -> Who {
+    Who {
+        holder: Holder::Number(n),
+        owner: Owner::Anybody,
+        priority: Priority::Normal,
+    }
 }
 
 fn take(core: &Core, name: u64, at: u64) -> Place {
-    core.take(1, || Tick(at), || somebody(name)).expect("free")
+    let mut who = Some(somebody(name));
+    core.take(1, || Tick(at), &mut who).expect("free")
 }
 
 fn wait(core: &Core, name: u64, at: u64) -> Place {

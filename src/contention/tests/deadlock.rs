@@ -9,7 +9,7 @@ use proptest::test_runner::TestCaseError;
 use crate::call::Holder;
 use crate::contention::guard::Slot;
 use crate::contention::handle::ResourceLock;
-use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, WaitLimit, ask};
+use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, ask};
 use crate::util::time;
 
 const LOCKS: usize = 4;
@@ -159,10 +159,8 @@ fn run(
             Step::Lock(lock) if processes[p].waits.is_none() => {
                 let n = n.min(capacities[lock]);
                 let wanted = Ask {
-                    holder: Holder::Number(p as u64),
-                    asker: Asker::Guard,
                     permits: n,
-                    limit: WaitLimit::OF_THE_LOCK,
+                    ..Ask::new(Holder::Number(p as u64), Asker::Guard)
                 };
                 match ask(&locks[lock], wanted, Waker::noop()) {
                     Ok(Asked::Got(slot)) => processes[p].held.push((lock, n, slot)),

@@ -3,4 +3,5 @@
 mod counts;
 mod deadlock;
 mod model;
+mod queue;
 mod waits;

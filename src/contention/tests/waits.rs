@@ -5,16 +5,11 @@ use std::time::Duration;
 
 use crate::call::Holder;
 use crate::contention::handle::ResourceLock;
-use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, WaitLimit, ask};
+use crate::contention::wait::{Ask, Asked, Asker, WaitInQueue, ask};
 use crate::util::time::Tick;
 
 fn queued<'a>(lock: &'a ResourceLock, holder: &str) -> WaitInQueue<&'a ResourceLock> {
-    let wanted = Ask {
-        holder: holder.into(),
-        asker: Asker::Guard,
-        permits: 1,
-        limit: WaitLimit::OF_THE_LOCK,
-    };
+    let wanted = Ask::new(holder.into(), Asker::Guard);
     match ask(lock, wanted, Waker::noop()) {
         Ok(Asked::Waits(queued)) => queued,
         Ok(Asked::Got(_)) => panic!("it was free"),
