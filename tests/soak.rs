@@ -487,6 +487,7 @@ impl World {
             + stats.rejected
             + stats.deadlocks;
         assert_eq!(stats.attempts, ended, "{stats:?}");
+        assert_eq!(stats.deadlocks, 0, "nobody holds two");
         assert_eq!(
             stats.hold.count, stats.acquisitions,
             "each permit was given back once"

@@ -268,6 +268,26 @@ impl<'a> Future for Acquire<'a> {
 pub struct AcquireOwned(#[pin] Waiting<ResourceLock>);
 
 impl AcquireOwned {
+    /// As [`Acquire::permits`].
+    pub fn permits(self, n: usize) -> Self {
+        Self(self.0.ask(|ask| ask.permits = n.max(1)))
+    }
+
+    /// As [`Acquire::timeout`].
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Own(timeout)))
+    }
+
+    /// As [`Acquire::priority`].
+    pub fn priority(self, priority: Priority) -> Self {
+        Self(self.0.ask(|ask| ask.priority = priority))
+    }
+
+    /// As [`Acquire::no_timeout`].
+    pub fn no_timeout(self) -> Self {
+        Self(self.0.ask(|ask| ask.limit.timeout = Timeout::Never))
+    }
+
     /// As [`Acquire::blocking`].
     ///
     /// # Errors

@@ -20,8 +20,10 @@
 //! 6. Only its owner removes an entry, so a place needs no generation.
 
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::TryLockError;
 use std::task::{Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use super::codel::Queue;
@@ -122,12 +124,22 @@ impl Wakes {
         }
     }
 
+    /// All of them, also if one panics. Says what the first panicked with.
     #[inline]
-    fn wake(self) {
-        if let Some(waker) = self.one {
-            waker.wake();
+    fn wake(self) -> thread::Result<()> {
+        let mut result = Ok(());
+        for waker in self.one.into_iter().chain(self.more) {
+            let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            result = result.and(woken);
         }
-        self.more.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+/// A waker is somebody else's code: its panic goes on where everything is done.
+fn go_on_with(panic: thread::Result<()>) {
+    if let Err(panic) = panic {
+        resume_unwind(panic);
     }
 }
 
@@ -442,12 +454,13 @@ impl Core {
     /// them.
     #[inline(never)]
     fn hand_on<'a>(&'a self, mut queue: MutexGuard<'a, Records>, mut in_hand: u32, now: Tick) {
+        let mut panic = Ok(());
         loop {
             let (wakes, is_done) = self.grant_some(&mut queue, in_hand, now);
             drop(queue);
-            wakes.wake();
+            panic = panic.and(wakes.wake());
             if is_done {
-                return;
+                return go_on_with(panic);
             }
             (queue, in_hand) = (self.queue(), 0);
         }
@@ -505,8 +518,8 @@ impl Core {
                 |waker| refused.extend(Some(waker)),
             );
         }
-        self.hand_on(queue, 0, now);
-        refused.wake();
+        let handed = catch_unwind(AssertUnwindSafe(|| self.hand_on(queue, 0, now)));
+        go_on_with(refused.wake().and(handed));
         from
     }
 
@@ -522,7 +535,7 @@ impl Core {
         );
         self.word.clear_queued();
         drop(queue);
-        refused.wake();
+        go_on_with(refused.wake());
     }
 
     /// A waiter runs on another line of work than the one it began on: its permits are nobody's in particular.

@@ -16,8 +16,7 @@ use crate::event::Observer;
 /// A lock for each key: a file, a tenant, an account. Made when a key is first asked for, and forgotten when it is idle
 /// and room is needed.
 ///
-/// A lock is idle when nobody has a handle of it, a permit, a place in its queue, or a refusal that has not been looked
-/// at. So two who ask for the same key always get the same lock as long as either has its handle: never are two inside.
+/// A lock is idle when nobody has a handle of it, a permit, a place in its queue, or a refusal of it. So two who ask for the same key always get the same lock as long as either has its handle: never are two inside.
 /// A cheap clone of shared state.
 ///
 /// ```

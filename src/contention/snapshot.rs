@@ -64,6 +64,8 @@ pub struct ResourceStats {
     pub abandoned: u64,
     /// Refusals without a wait: the queue was full, or the caller did not want to wait.
     pub rejected: u64,
+    /// Those of them by a full queue.
+    pub queue_full: u64,
     /// Waits that were refused because they could never have ended.
     pub deadlocks: u64,
     /// Waits that were refused because the lock was closed, or had too few permits after a cut.
@@ -124,6 +126,7 @@ impl ResourceLock {
                 timeouts: counts.timeouts,
                 abandoned: counts.abandoned,
                 rejected,
+                queue_full: counts.queue_full,
                 deadlocks: counts.deadlocks,
                 closed: counts.closed,
                 shed: counts.shed,

@@ -220,8 +220,8 @@ impl Contended {
     /// ([`Busy`](ContendedReason::Busy), [`QueueFull`](ContendedReason::QueueFull),
     /// [`ExceedsCapacity`](ContendedReason::ExceedsCapacity), or a lock that was closed already) has to be cheap: it
     /// collects nothing. Then these are the holders of the moment at which this, [`queue_length`](Self::queue_length),
-    /// [`expected_wait`](Self::expected_wait) or the text of the error is first asked for. Until then the error keeps
-    /// the lock alive.
+    /// [`expected_wait`](Self::expected_wait) or the text of the error is first asked for. For that the error keeps the
+    /// lock alive.
     #[must_use]
     pub fn holders(&self) -> &[HolderInfo] {
         &self.seen().holders

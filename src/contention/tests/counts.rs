@@ -1,6 +1,9 @@
 //! What is counted, what is remembered, and for how long.
 
-use std::task::{Poll, Waker};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::call::Holder;
@@ -229,4 +232,42 @@ fn with_permits_for_all_of_a_hundred_waiters_all_are_granted_theirs() {
     }
     core.release(held, None, Tick(2));
     assert_eq!(core.seen().in_use(), 100);
+}
+
+/// Somebody else's waker panics; whoever is behind it is woken and granted its permit all the same.
+#[test]
+fn a_waker_that_panics_keeps_nobody_from_being_granted_and_woken() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("waker");
+        }
+    }
+    struct Counts(AtomicUsize);
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let core = Core::new(1);
+    let held = take(&core, 0, 0);
+    let counts = Arc::new(Counts(AtomicUsize::new(0)));
+    let mut waiters = Vec::new();
+    for n in 0..100 {
+        let waker = match n % 10 {
+            0 => Waker::from(Arc::new(Panics)),
+            _ => Waker::from(Arc::clone(&counts)),
+        };
+        let queued = core.enqueue(1, somebody(n), waker, None, Tick(0));
+        waiters.push(queued.unwrap().0);
+    }
+    let more = catch_unwind(AssertUnwindSafe(|| core.resize(101, Tick(1))));
+    assert!(more.is_err(), "the panic is not lost");
+    assert_eq!(counts.0.load(Ordering::Relaxed), 90);
+    for waiter in waiters {
+        assert!(matches!(claim(&core, waiter), Claimed::Permits(_)));
+        core.release(waiter, None, Tick(2));
+    }
+    core.release(held, None, Tick(2));
+    assert_eq!(core.seen().in_use(), 0);
 }
