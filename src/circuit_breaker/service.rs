@@ -106,9 +106,13 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.refused = self.breaker.shared.peek();
-        if let Some(refusal) = self.refused {
+        if let Some(refusal) = self.breaker.shared.peek() {
+            self.refused = Some(refusal);
             return self.refuse(refusal, cx);
+        }
+        // Not written as a whole where nothing was refused: it would be read before it has arrived.
+        if self.refused.is_some() {
+            self.refused = None;
         }
         match self.inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => {

@@ -458,7 +458,8 @@ impl Core {
         loop {
             let (wakes, is_done) = self.grant_some(&mut queue, in_hand, now);
             drop(queue);
-            panic = panic.and(wakes.wake());
+            let woken = wakes.wake();
+            panic = panic.and(woken);
             if is_done {
                 return go_on_with(panic);
             }

@@ -78,8 +78,12 @@ pub(super) struct Shared {
 
 /// What has happened so far.
 struct Counts {
-    /// Calls whose first attempt succeeded: most, so they are counted in shards.
+    /// Calls whose first attempt succeeded: most, so they are counted in shards. Of a policy with a budget of its own the
+    /// budget has counted all first attempts already, and this stays 0.
     plain: ShardedCounter,
+    /// First attempts that the policy's own budget has counted, and that did not just succeed.
+    not_plain: AtomicU64,
+    by_own_budget: bool,
     calls: AtomicU64,
     attempts: AtomicU64,
     successes: AtomicU64,
@@ -90,6 +94,7 @@ struct Counts {
 
 impl RetryPolicy {
     pub(super) fn from_parts(name: Arc<str>, config: RetryConfig, callbacks: Callbacks) -> Self {
+        let by_own_budget = config.budget == Budget::Own;
         let budget = match &config.budget {
             Budget::Own => Some(RetryBudget::own(config.max_retries)),
             Budget::Shared(budget) => Some(budget.clone()),
@@ -106,6 +111,8 @@ impl RetryPolicy {
                 on_retry: callbacks.on_retry,
                 counts: Counts {
                     plain: ShardedCounter::new(),
+                    not_plain: AtomicU64::new(0),
+                    by_own_budget,
                     calls: AtomicU64::new(0),
                     attempts: AtomicU64::new(0),
                     successes: AtomicU64::new(0),
@@ -135,7 +142,12 @@ impl RetryPolicy {
         let shared = &self.shared;
         let counts = &shared.counts;
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let plain = counts.plain.sum();
+        let plain = match (&shared.budget, counts.by_own_budget) {
+            (Some(budget), true) => budget
+                .first_attempts()
+                .saturating_sub(of(&counts.not_plain)),
+            _ => counts.plain.sum(),
+        };
         RetrySnapshot {
             name: Arc::clone(shared.funnel.name()),
             calls: plain + of(&counts.calls),
@@ -195,7 +207,19 @@ impl Shared {
     /// A call has succeeded at its first attempt.
     #[inline]
     pub(super) fn count_plain(&self) {
-        self.counts.plain.add_one();
+        if !self.counts.by_own_budget {
+            self.counts.plain.add_one();
+        }
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+            budget.succeeded(0);
+        }
+    }
+
+    /// A first attempt has ended otherwise.
+    pub(super) fn first_attempt(&self, budget: &RetryBudget) {
+        budget.deposit();
+        self.counts.not_plain.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Any other call has ended.

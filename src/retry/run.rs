@@ -286,10 +286,6 @@ impl Run {
         let plain = verdict.is_plain_success() && self.session.attempts() == 1;
         if plain {
             policy.count_plain();
-            if let Some(budget) = &policy.budget {
-                budget.deposit();
-                budget.succeeded(0);
-            }
         }
         plain
     }
@@ -525,7 +521,7 @@ impl Run {
     /// Tells the budget how an attempt ended.
     fn account(&self, policy: &Shared, budget: &RetryBudget, verdict: &Verdict, repeatable: bool) {
         if self.session.attempts() == 1 {
-            budget.deposit();
+            policy.first_attempt(budget);
         }
         if verdict.is_failure() || verdict.is_overload() {
             // What will be sent again at once and for nothing was no attempt.

@@ -55,13 +55,45 @@ const MOST: u32 = 1 << 12;
 /// The account of one call. Owned by its permit, or by an attempt of a retry.
 #[derive(Default)]
 pub(crate) struct Frame {
-    /// Calls inside that are at the service.
-    busy: u32,
-    /// Whether this call is counted in `busy` by the frames around.
-    told: bool,
-    waiting: bool,
+    now: Now,
     /// Made by the first wait.
     waits: Option<Box<Waits>>,
+}
+
+/// Where a call is, in one word that is written and read whole: it moves with every call, and what is written in parts
+/// cannot be read as a whole before it has arrived in memory. (Three fields cost a breaker 5 ns a call.)
+///
+/// The lower half: how many calls inside are at the service.
+#[derive(Clone, Copy, Default)]
+struct Now(u64);
+
+impl Now {
+    /// This call is counted as busy by the frames around.
+    const TOLD: u64 = 1 << 32;
+    const WAITING: u64 = 1 << 33;
+
+    #[inline(always)]
+    fn is(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    #[inline(always)]
+    fn with(self, flag: u64, on: bool) -> Self {
+        Self(match on {
+            true => self.0 | flag,
+            false => self.0 & !flag,
+        })
+    }
+
+    fn busy(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn add_busy(self, n: u32) -> Self {
+        let busy = (self.0 as u32).wrapping_add(n);
+        Self(self.0 >> 32 << 32 | u64::from(busy))
+    }
 }
 
 #[derive(Default)]
@@ -89,7 +121,9 @@ impl Frame {
             here.depth.set(here.depth.get() - 1);
             (here.fresh.get(), here.busy.get())
         });
-        self.busy = self.busy.wrapping_add(now_busy.wrapping_sub(busy));
+        if now_busy != busy {
+            self.now = self.now.add_busy(now_busy.wrapping_sub(busy));
+        }
         if now_fresh != fresh || self.waits.is_some() {
             self.look(fresh, permit);
         }
@@ -100,9 +134,10 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn poll<T>(&mut self, permit: u64, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
         let value = self.enter(permit, poll);
-        let at_service = value.is_pending() && !self.waiting;
+        let at_service = value.is_pending() && !self.now.is(Now::WAITING);
+        let told = self.now.is(Now::TOLD);
         // The outermost frame has no frame around it.
-        if self.told != at_service && (self.told || HERE.with(|here| here.depth.get() > 0)) {
+        if told != at_service && (told || HERE.with(|here| here.depth.get() > 0)) {
             self.tell(at_service);
         }
         value
@@ -110,7 +145,7 @@ impl Frame {
 
     #[inline(always)]
     fn tell(&mut self, at_service: bool) {
-        self.told = at_service;
+        self.now = self.now.with(Now::TOLD, at_service);
         HERE.with(|here| {
             here.busy.set(match at_service {
                 true => here.busy.get().wrapping_add(1),
@@ -126,11 +161,12 @@ impl Frame {
         let known = waits.open.len();
         waits.adopt(from as usize, permit);
         let ended = waits.forget_ended(known);
-        let busy = (self.busy as i32) > 0;
+        let was_waiting = self.now.is(Now::WAITING);
+        let busy = (self.now.busy() as i32) > 0;
         let waiting = !waits.open.is_empty() && !busy;
         // Nothing changes while an earlier wait is still open.
-        if !(self.waiting && waiting && ended.still_open > 0) {
-            if self.waiting {
+        if !(was_waiting && waiting && ended.still_open > 0) {
+            if was_waiting {
                 waits.waited += ended.known.unwrap_or_else(time::now).since(waits.since);
             }
             if !busy {
@@ -142,7 +178,7 @@ impl Frame {
                 waits.since = began.unwrap_or_else(time::now).max(ended.last);
             }
         }
-        self.waiting = waiting;
+        self.now = self.now.with(Now::WAITING, waiting);
         if HERE.with(|here| here.depth.get() == 0) {
             forget_fresh();
         }
@@ -151,7 +187,7 @@ impl Frame {
     /// Whether the last poll left the call in a wait.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting
+        self.now.is(Now::WAITING)
     }
 
     /// The time at the service, until `now`, of a call that started at `started`.
@@ -162,7 +198,7 @@ impl Frame {
     /// How long it has waited, until `now`.
     pub(crate) fn waited(&self, now: Tick) -> Duration {
         self.waits.as_ref().map_or(Duration::ZERO, |waits| {
-            let current = match self.waiting {
+            let current = match self.is_waiting() {
                 true => now.since(waits.since),
                 false => Duration::ZERO,
             };
@@ -247,7 +283,7 @@ impl Waits {
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Frame")
-            .field("waiting", &self.waiting)
+            .field("waiting", &self.is_waiting())
             .finish_non_exhaustive()
     }
 }
@@ -259,7 +295,7 @@ impl Drop for Frame {
         #[cold]
         #[inline(never)]
         fn forget(_: Box<Waits>) {}
-        if self.told {
+        if self.now.is(Now::TOLD) {
             self.tell(false);
         }
         if let Some(waits) = self.waits.take() {

@@ -139,7 +139,18 @@ impl RetryBudget {
         }
     }
 
+    /// How many first attempts it has counted.
+    pub(super) fn first_attempts(&self) -> u64 {
+        match &self.kind {
+            Kind::Bucket(shared) => shared.first_attempts.sum(),
+            Kind::Throttle(_) | Kind::Quota(_) => 0,
+            #[cfg(feature = "tower")]
+            Kind::Tower(_) => 0,
+        }
+    }
+
     /// Counts a first attempt.
+    #[inline]
     pub(super) fn deposit(&self) {
         match &self.kind {
             Kind::Bucket(shared) if shared.rules.deposit > 0 => {
