@@ -791,3 +791,33 @@ fn queues_that_cannot_work_are_refused_with_the_name_of_the_setting() {
         ]
     );
 }
+
+// ---- Statistics ---------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn recent_times_forget_the_bad_minute_that_the_times_since_the_start_remember() {
+    let lock = lock_of(1);
+    let held = lock.acquire("slow").await.unwrap();
+    let mut waiter = task::spawn(lock.acquire("waiter"));
+    assert_pending!(waiter.poll());
+    advance(20 * SECOND).await;
+    drop(held);
+    drop(assert_ready_ok!(waiter.poll()));
+    let stats = lock.snapshot().stats;
+    assert_eq!(stats.recent_hold.max, 20 * SECOND);
+    assert_eq!(stats.recent_wait.max, 20 * SECOND);
+    advance(60 * SECOND).await;
+    for _ in 0..10 {
+        let held = lock.acquire("fast").await.unwrap();
+        advance(MS).await;
+        drop(held);
+    }
+    let stats = lock.snapshot().stats;
+    assert_eq!((stats.recent_hold.max, stats.recent_hold.count), (MS, 10));
+    assert_eq!(
+        (stats.recent_wait.max, stats.recent_wait.count),
+        (Duration::ZERO, 10)
+    );
+    assert_eq!((stats.hold.max, stats.hold.count), (20 * SECOND, 12));
+    assert_eq!((stats.wait.max, stats.wait.count), (20 * SECOND, 12));
+}

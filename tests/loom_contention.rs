@@ -47,7 +47,7 @@ mod call {
 }
 
 mod util {
-    pub(crate) use crate::{histogram, sync, time};
+    pub(crate) use crate::{recent, sync, time};
     pub(crate) mod sharded {
         pub(crate) use crate::shards::Sharded;
     }
@@ -69,29 +69,25 @@ mod error {
     }
 }
 
-mod histogram {
+mod recent {
     use std::time::Duration;
 
+    use super::time::Tick;
+
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Histogram;
+    pub(crate) struct RecentHistogram;
 
-    pub(crate) struct Summary {
-        pub(crate) count: u64,
-        pub(crate) mean: Duration,
-    }
+    impl RecentHistogram {
+        pub(crate) fn record(&mut self, _: Duration, _: Tick) {}
 
-    impl Histogram {
-        pub(crate) fn record(&mut self, _: Duration) {}
+        pub(crate) fn record_zero(&mut self, _: Tick) {}
 
-        pub(crate) fn record_zero(&mut self) {}
+        pub(crate) fn turn(&mut self, _: Tick) {}
 
         pub(crate) fn add(&mut self, _: &Self) {}
 
-        pub(crate) fn summary(&self) -> Summary {
-            Summary {
-                count: 0,
-                mean: Duration::ZERO,
-            }
+        pub(crate) fn totals(&self) -> [(u64, u128); 2] {
+            [(0, 0); 2]
         }
     }
 }
@@ -216,7 +212,7 @@ impl Lock {
         let seen = self.core.seen();
         assert_eq!((seen.in_use(), seen.is_queued()), (0, false));
         assert_eq!(self.core.waiting(), 0);
-        let counts = self.core.counts();
+        let counts = self.core.counts(crate::time::now());
         let ended = counts.granted + counts.timeouts + counts.abandoned + counts.closed;
         assert_eq!(counts.queued, ended, "every wait ended, and once");
         assert!(self.core.holders(9, NOW).is_empty());

@@ -598,31 +598,33 @@ impl Core {
     }
 
     /// Counts and times of all shards.
-    pub(super) fn counts(&self) -> Counts {
-        let mut shards = self.shards.all();
-        let first = shards.next().map(|shard| shard.lock().counts.clone());
-        let mut counts = first.unwrap_or_default();
-        for shard in shards {
-            counts.add(&shard.lock().counts);
-        }
+    pub(super) fn counts(&self, now: Tick) -> Counts {
+        let of_shard = |shard: &Shard| {
+            let mut records = shard.lock();
+            records.counts.turn(now);
+            records.counts.clone()
+        };
+        let mut shards = self.shards.all().map(of_shard);
+        let mut counts = shards.next().unwrap_or_default();
+        shards.for_each(|it| counts.add(&it));
         counts
     }
 
     /// For how long permits were held that came back lately, on average; else since the beginning.
     pub(super) fn mean_hold(&self, now: Tick) -> Option<Duration> {
-        let (mut count, mut sum) = (0, 0_u64);
+        let mut totals = [(0, 0); 2];
         for shard in self.shards.all() {
-            let recent = shard.lock().counts.recent_hold.total(now);
-            count += recent.0;
-            sum = sum.saturating_add(recent.1);
-        }
-        match sum.checked_div(count) {
-            Some(mean) => Some(Duration::from_nanos(mean)),
-            None => {
-                let hold = self.counts().hold.summary();
-                (hold.count > 0).then_some(hold.mean)
+            let mut records = shard.lock();
+            records.counts.turn(now);
+            for (total, more) in totals.iter_mut().zip(records.counts.hold.totals()) {
+                *total = (total.0 + more.0, total.1 + more.1);
             }
         }
+        let (count, sum) = totals.into_iter().find(|it| it.0 > 0)?;
+        let mean = sum / u128::from(count);
+        Some(Duration::from_nanos(
+            u64::try_from(mean).unwrap_or(u64::MAX),
+        ))
     }
 
     /// Who has had permits for at least `threshold` and has not been reported; now it has. With `claimed`, who holds
@@ -635,6 +637,11 @@ impl Core {
     ) -> Vec<HolderInfo> {
         let report = |shard: &Shard| shard.lock().report_long(threshold, claimed, now);
         self.shards.all().flat_map(report).collect()
+    }
+
+    /// How often somebody found the queue full.
+    pub(super) fn queue_full(&self) -> u64 {
+        self.queue().counts.queue_full
     }
 
     /// Waits that an overloaded or full queue has ended.

@@ -265,7 +265,7 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn tell_refusal(&self, event: ContentionEvent) {
-        let total = || self.core.refused() + self.core.counts().queue_full;
+        let total = || self.core.refused() + self.core.queue_full();
         self.funnel
             .refused(time::now(), total, || Event::Contention(event));
     }

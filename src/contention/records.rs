@@ -10,7 +10,7 @@ use super::owner::Owner;
 use super::rules::{Priority, Rules};
 use crate::call::Holder;
 use crate::error::HolderInfo;
-use crate::util::histogram::Histogram;
+use crate::util::recent::RecentHistogram;
 use crate::util::time::Tick;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,49 +103,17 @@ pub(super) struct Counts {
     pub(super) shed: u64,
     pub(super) queue_full: u64,
     pub(super) peak_waiting: u32,
-    pub(super) wait: Histogram,
-    pub(super) hold: Histogram,
-    pub(super) recent_hold: RecentMean,
-}
-
-/// The mean of the last 30 to 60 seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RecentMean {
-    turned: Tick,
-    halves: [(u64, u64); 2],
-}
-
-impl RecentMean {
-    const HALF: Duration = Duration::from_secs(30);
-
-    fn turn(&mut self, now: Tick) {
-        let passed = now.since(self.turned);
-        if passed < Self::HALF {
-            return;
-        }
-        let newer = std::mem::take(&mut self.halves[0]);
-        self.halves[1] = match passed < Self::HALF * 2 {
-            true => newer,
-            false => (0, 0),
-        };
-        self.turned = now;
-    }
-
-    fn record(&mut self, nanos: u64, now: Tick) {
-        self.turn(now);
-        let (count, sum) = self.halves[0];
-        self.halves[0] = (count + 1, sum.saturating_add(nanos));
-    }
-
-    /// How many there were lately, and their sum in nanoseconds.
-    pub(super) fn total(mut self, now: Tick) -> (u64, u64) {
-        self.turn(now);
-        let [(newer, a), (older, b)] = self.halves;
-        (newer + older, a.saturating_add(b))
-    }
+    pub(super) wait: RecentHistogram,
+    pub(super) hold: RecentHistogram,
 }
 
 impl Counts {
+    /// Lets go of what is no longer recent.
+    pub(super) fn turn(&mut self, now: Tick) {
+        self.wait.turn(now);
+        self.hold.turn(now);
+    }
+
     /// Adds what was counted in another shard, where nobody ever waits.
     pub(super) fn add(&mut self, other: &Self) {
         self.at_once += other.at_once;
@@ -271,7 +239,7 @@ impl Records {
     #[inline]
     pub(super) fn hold(&mut self, who: Who, n: u32, now: Tick) -> u32 {
         self.counts.at_once += 1;
-        self.counts.wait.record_zero();
+        self.counts.wait.record_zero(now);
         if let Some(rules) = &mut self.rules {
             rules.takes(&who.holder, n);
         }
@@ -311,9 +279,7 @@ impl Records {
         }
         self.holders.unlink(&mut self.entries, before, behind);
         let entry = self.remove(at);
-        self.counts.hold.record(held_for);
-        let nanos = crate::util::time::nanos(held_for);
-        self.counts.recent_hold.record(nanos, now);
+        self.counts.hold.record(held_for, now);
         let was_long = long.is_some_and(|long| held_for >= long);
         let holder = entry.filter(|_| was_long).map(|entry| entry.holder);
         (held_for, holder)
@@ -510,9 +476,10 @@ impl Records {
         }
         entry.stage = Stage::Holds;
         entry.reported = false;
-        let waited = entry.since.since(entry.asked);
+        let granted = entry.since;
+        let waited = granted.since(entry.asked);
         self.counts.granted += 1;
-        self.counts.wait.record(waited);
+        self.counts.wait.record(waited, granted);
         self.counts.contended += u64::from(waited >= threshold);
         Some(waited)
     }
@@ -528,7 +495,7 @@ impl Records {
             Because::Shed | Because::GaveWay => self.counts.shed += 1,
         }
         self.counts.contended += 1;
-        self.counts.wait.record(waited);
+        self.counts.wait.record(waited, now);
         Some((because, waited))
     }
 
@@ -573,7 +540,7 @@ impl Records {
             EndedBy::Abandoned => self.counts.abandoned += 1,
             EndedBy::Deadlock => self.counts.deadlocks += 1,
         }
-        self.counts.wait.record(waited);
+        self.counts.wait.record(waited, now);
         Some((gave_up, self.remove(at), was_next))
     }
 

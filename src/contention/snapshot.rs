@@ -80,9 +80,10 @@ pub struct ResourceStats {
     pub wait: DurationSummary,
     /// Time held, of permits that have been given back.
     pub hold: DurationSummary,
-    /// The mean time for which permits were held that came back in the last 30 to 60 seconds; before that, since the
-    /// beginning. `None` if none has come back yet.
-    pub recent_mean_hold: Option<Duration>,
+    /// Of the waits that ended in the last 30 to 60 seconds.
+    pub recent_wait: DurationSummary,
+    /// Of the permits that came back in the last 30 to 60 seconds.
+    pub recent_hold: DurationSummary,
 }
 
 impl ResourceLock {
@@ -95,7 +96,7 @@ impl ResourceLock {
         let now = time::now();
         self.shared.report_long_holds(now);
         let core = &self.shared.core;
-        let counts = core.counts();
+        let counts = core.counts(now);
         let rejected = core.refused() + counts.queue_full;
         let seen = core.seen();
         let waiters = core.waiters(MOST, now).into_iter();
@@ -132,9 +133,10 @@ impl ResourceLock {
                 shed: counts.shed,
                 peak_in_use: core.peak_in_use() as usize,
                 peak_waiting: counts.peak_waiting as usize,
-                wait: counts.wait.summary(),
-                hold: counts.hold.summary(),
-                recent_mean_hold: core.mean_hold(now),
+                wait: counts.wait.since_the_start(),
+                hold: counts.hold.since_the_start(),
+                recent_wait: counts.wait.recent(),
+                recent_hold: counts.hold.recent(),
             },
         }
     }

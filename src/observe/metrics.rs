@@ -22,7 +22,7 @@ use crate::registry::RegistrySnapshot;
 /// | `bulwark_circuit_failure_rate` | gauge | `name` | failures in the window, once it holds enough calls |
 /// | `bulwark_resource_in_use`, `_capacity`, `_waiting` | gauge | `name` | permits and waiters now |
 /// | `bulwark_resource_attempts_total` | counter | `name`, `outcome` | who asked for a permit, each once: `acquired`, `timed_out`, `abandoned`, `busy`, `queue_full`, `deadlock`, `closed`, `shed` |
-/// | `bulwark_resource_hold_seconds` | gauge | `name`, `quantile` | for how long permits were held: 0.5, 0.9, 0.95, 0.99, and 1 for the longest |
+/// | `bulwark_resource_hold_seconds` | gauge | `name`, `quantile` | for how long the permits were held that came back in the last 30 to 60 seconds: 0.5, 0.9, 0.95, 0.99, and 1 for the longest |
 /// | `bulwark_retry_calls_total` | counter | `name`, `outcome` | calls that have ended: `success`, `failure` |
 /// | `bulwark_retry_attempts_total` | counter | `name` | their attempts, the first ones included |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
@@ -111,11 +111,11 @@ impl Metrics {
                     .absolute(attempts);
             }
             for (quantile, time) in [
-                ("0.5", stats.hold.p50),
-                ("0.9", stats.hold.p90),
-                ("0.95", stats.hold.p95),
-                ("0.99", stats.hold.p99),
-                ("1", stats.hold.max),
+                ("0.5", stats.recent_hold.p50),
+                ("0.9", stats.recent_hold.p90),
+                ("0.95", stats.recent_hold.p95),
+                ("0.99", stats.recent_hold.p99),
+                ("1", stats.recent_hold.max),
             ] {
                 gauge!("bulwark_resource_hold_seconds", "name" => name(), "quantile" => quantile)
                     .set(time.as_secs_f64());

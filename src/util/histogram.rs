@@ -87,7 +87,11 @@ impl Histogram {
         self.carried += carried + u32::from(over);
     }
 
-    fn sum(&self) -> u128 {
+    pub(crate) fn len(&self) -> u64 {
+        self.zeros + self.others
+    }
+
+    pub(crate) fn sum(&self) -> u128 {
         u128::from(self.carried) << 64 | u128::from(self.sum_nanos)
     }
 
@@ -145,7 +149,7 @@ impl Histogram {
     }
 
     fn quantile(&self, share: f64) -> Duration {
-        let count = self.zeros + self.others;
+        let count = self.len();
         let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
         let max = Duration::from_nanos(self.max_nanos);
         let mut seen = self.zeros;
@@ -168,7 +172,7 @@ impl Histogram {
     }
 
     pub(crate) fn summary(&self) -> DurationSummary {
-        let count = self.zeros + self.others;
+        let count = self.len();
         if count == 0 {
             return DurationSummary::default();
         }

@@ -4,6 +4,7 @@
 pub(crate) mod accessors;
 pub(crate) mod histogram;
 pub(crate) mod random;
+pub(crate) mod recent;
 pub(crate) mod sharded;
 pub(crate) mod sync;
 pub(crate) mod time;

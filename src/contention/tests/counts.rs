@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::call::Holder;
 use crate::contention::core::{Claimed, Core, Place};
 use crate::contention::owner::Owner;
-use crate::contention::records::{EndedBy, GaveUp, RecentMean, Records, Who};
+use crate::contention::records::{EndedBy, GaveUp, Records, Who};
 use crate::contention::rules::Priority;
 use crate::util::time::Tick;
 
@@ -55,13 +55,13 @@ fn each_end_of_a_wait_has_a_count_of_its_own() {
             assert!(matches!(left, Some(GaveUp::Left(_))));
         }
     }
-    let counts = core.counts();
+    let counts = core.counts(Tick(100));
     assert_eq!(
         (counts.timeouts, counts.abandoned, counts.deadlocks),
         (2, 3, 4)
     );
     assert_eq!(counts.contended, 9);
-    assert_eq!(counts.wait.summary().count, 1 + 9);
+    assert_eq!(counts.wait.since_the_start().count, 1 + 9);
 }
 
 #[test]
@@ -74,9 +74,9 @@ fn waits_below_the_threshold_are_no_contention_and_waits_at_it_are() {
         // It is the wait for the permit that counts, not how long the waiter was not polled.
         let claimed = core.claim(waiter, Waker::noop(), THRESHOLD, || Tick(900));
         assert_eq!(claimed, Claimed::Permits(Duration::from_nanos(waited)));
-        assert_eq!(core.counts().contended, contended);
+        assert_eq!(core.counts(Tick(100)).contended, contended);
         assert_eq!(
-            core.counts().wait.summary().max,
+            core.counts(Tick(100)).wait.since_the_start().max,
             Duration::from_nanos(waited)
         );
     }
@@ -147,7 +147,7 @@ fn statistics_can_be_reset_while_somebody_holds_and_somebody_waits() {
     core.reset_counts();
     core.release(held, None, Tick(70));
     assert!(matches!(claim(&core, waiter), Claimed::Permits(_)));
-    let counts = core.counts();
+    let counts = core.counts(Tick(100));
     assert_eq!(
         (
             counts.at_once,
@@ -215,8 +215,7 @@ fn the_recent_mean_forgets_what_is_older_than_a_minute() {
     );
     // After an hour without a release it is the mean of all times.
     let mean = core.mean_hold(Tick(start + 3_600 * second)).unwrap();
-    assert_eq!(mean, core.counts().hold.summary().mean);
-    assert_eq!(RecentMean::default().total(Tick(start)), (0, 0));
+    assert_eq!(mean, core.counts(Tick(100)).hold.since_the_start().mean);
 }
 
 /// More than are granted with the queue locked once.

@@ -280,7 +280,7 @@ fn run(core: &Core, capacity: u32, steps: Vec<(Step, u32)>) -> Result<(), TestCa
         prop_assert_eq!(unclaimed, model.granted.len());
         prop_assert_eq!(holders.len(), model.granted.len() + model.holding.len());
     }
-    let counts = core.counts();
+    let counts = core.counts(Tick(100));
     let ended = counts.timeouts + counts.abandoned + counts.closed;
     prop_assert_eq!(counts.at_once + counts.queued, attempts);
     prop_assert_eq!(counts.queue_full, refused);
@@ -289,7 +289,7 @@ fn run(core: &Core, capacity: u32, steps: Vec<(Step, u32)>) -> Result<(), TestCa
         counts.at_once + counts.granted + ended + waiters.len() as u64
     );
     prop_assert_eq!(
-        counts.wait.summary().count,
+        counts.wait.since_the_start().count,
         counts.at_once + counts.granted + ended
     );
     prop_assert!(counts.contended >= ended);
