@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{pending, ready};
@@ -1486,7 +1487,7 @@ async fn a_refusals_time_that_does_not_fit_the_deadline_is_no_reason_to_give_up_
 #[tokio::test(start_paused = true)]
 async fn a_whole_job_that_met_a_deadlock_is_tried_once_more() {
     let locks = [ResourceLock::new("a"), ResourceLock::new("b")];
-    let policy = each_second().retry_deadlocks(true).build().unwrap();
+    let policy = each_second().build().unwrap();
     let job = |first: usize| {
         let (one, other) = (&locks[first], &locks[1 - first]);
         policy.run(move || async move {
@@ -1509,6 +1510,38 @@ async fn a_whole_job_that_met_a_deadlock_is_tried_once_more() {
         })
         .await;
     assert_eq!(policy.snapshot().retries, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadlock_is_worth_one_more_try_to_a_whole_job_and_none_to_a_layer_unless_told() {
+    let lock = ResourceLock::new("a");
+    // Whoever asks for what it holds itself meets a deadlock at each attempt.
+    let attempt = || async {
+        let _held = lock.acquire("job").await?;
+        lock.acquire("job").await.map(drop)
+    };
+    for (told, of_job, of_layer) in [(None, 2, 1), (Some(true), 2, 2), (Some(false), 1, 1)] {
+        let builder = || match told {
+            None => each_second(),
+            Some(yes) => each_second().retry_deadlocks(yes),
+        };
+        let policy = builder().build().unwrap();
+        let attempts = Cell::new(0);
+        let end = policy.run(|| {
+            attempts.set(attempts.get() + 1);
+            attempt()
+        });
+        assert!(end.await.is_err());
+        assert_eq!(attempts.get(), of_job, "{told:?}");
+        attempts.set(0);
+        let service = service_fn(|(): ()| {
+            attempts.set(attempts.get() + 1);
+            attempt()
+        });
+        let layer = builder().build().unwrap().layer();
+        assert!(layer.layer(service).oneshot(()).await.is_err());
+        assert_eq!(attempts.get(), of_layer, "{told:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,11 +152,13 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Whether a call that was refused as part of a deadlock is tried once more, after the backoff. Default: no. For a
-    /// retry around a whole job, which gives back all it holds with the failed attempt; a retry inside of something
-    /// that holds a permit would only wait again.
+    /// Whether a call that was refused as part of a deadlock is tried once more, after the backoff.
+    ///
+    /// Default: in [`RetryPolicy::run`](super::RetryPolicy::run) and its blocking twin yes, in a layer no. A closure is
+    /// most often a whole job, which gives back all it holds with the failed attempt. A layer is part of a job: what
+    /// holds the other permit is most often outside of it, and a second try would only wait again.
     pub fn retry_deadlocks(mut self, yes: bool) -> Self {
-        self.config.retry_deadlocks = yes;
+        self.config.retry_deadlocks = Some(yes);
         self
     }
 

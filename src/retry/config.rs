@@ -17,7 +17,7 @@ pub struct RetryConfig {
     pub(super) total_timeout: Option<Duration>,
     pub(super) retry_after_jitter: f64,
     pub(super) retry_rejections: bool,
-    pub(super) retry_deadlocks: bool,
+    pub(super) retry_deadlocks: Option<bool>,
     pub(super) retry_exhausted: bool,
     /// Whether a request that was certainly not done is sent again although no retries are wanted.
     pub(super) free_retry: bool,
@@ -47,7 +47,7 @@ impl Default for RetryConfig {
             total_timeout: None,
             retry_after_jitter: 0.1,
             retry_rejections: false,
-            retry_deadlocks: false,
+            retry_deadlocks: None,
             retry_exhausted: false,
             free_retry: false,
             budget: Budget::Own,
@@ -110,9 +110,10 @@ impl RetryConfig {
         self.retry_after_jitter
     }
 
-    /// Whether a deadlock below is worth one more try.
+    /// Whether a deadlock below is worth one more try. `None`: to [`RetryPolicy::run`](super::RetryPolicy::run) and its
+    /// blocking twin it is, to a layer it is not.
     #[must_use]
-    pub fn retries_deadlocks(&self) -> bool {
+    pub fn retries_deadlocks(&self) -> Option<bool> {
         self.retry_deadlocks
     }
 

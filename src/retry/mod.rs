@@ -70,7 +70,7 @@
 //! | `budget` | one of the policy's own: a fifth of its traffic, and a floor | in an outage each call would else be four; the floor lets a quiet client retry |
 //! | `attempt_timeout`, `total_timeout` | none | what is long depends on the work |
 //! | `retry_rejections`, `retry_exhausted` | no | a refusal keeps calls away on purpose; retries do not multiply |
-//! | `retry_deadlocks` | no | right around a whole job that holds nothing itself, wrong inside one |
+//! | `retry_deadlocks` | in `run` once, in a layer no | right around a whole job, which gives back all it holds; wrong inside one |
 //!
 //! # Events
 //!

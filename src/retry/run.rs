@@ -23,6 +23,8 @@ use crate::util::time::{self, Tick};
 pub(super) struct Run {
     session: Session,
     clock: Clock,
+    /// All that an attempt takes it gives back when it has failed.
+    is_whole_job: bool,
 }
 
 /// What is known of a call's times. [`UNREAD`] where nobody has looked, [`Tick::NEVER`] where nothing ends.
@@ -155,6 +157,17 @@ impl Run {
                 false => Clock::unread(ends),
                 true => Clock::begun(&policy.config, ends),
             },
+            is_whole_job: false,
+        }
+    }
+
+    /// The first attempt of a closure begins, and not of a request on its way through layers.
+    pub(super) fn of_job(policy: &Shared) -> Self {
+        let limit = policy.config.max_retries;
+        let run = Self::new(policy, limit, None, Idempotency::Idempotent);
+        Self {
+            is_whole_job: true,
+            ..run
         }
     }
 
@@ -412,7 +425,9 @@ impl Run {
         let rules = &policy.config;
         let wants = match is_deadlock(rejection) {
             // Once: what the attempt held is gone with it, and the others may go on meanwhile.
-            true => rules.retry_deadlocks && self.session.take_deadlock(),
+            true => {
+                rules.retry_deadlocks.unwrap_or(self.is_whole_job) && self.session.take_deadlock()
+            }
             false => rules.retry_rejections,
         };
         let reason = if wants {

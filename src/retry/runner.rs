@@ -14,7 +14,7 @@ use super::run::{Again, Copy, Run, Step};
 use crate::call::context::Wait;
 use crate::call::deadline;
 use crate::call::outcome::{
-    AttemptContext, Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf, Idempotency,
+    AttemptContext, Classify, ClassifyFn, DelayFrom, ErrorsAreFailures, FailureIf,
     ResponseFailureIf, RetryIfWith, Verdict,
 };
 use crate::error::{Error, IntoError};
@@ -202,9 +202,8 @@ impl<C> Retry<C> {
     {
         let (policy, classify) = (self.policy.clone(), self.classify.clone());
         async move {
-            let limit = policy.config().max_retries;
             let policy = policy.shared.mine();
-            let run = Run::new(&policy, limit, None, Idempotency::Idempotent);
+            let run = Run::of_job(&policy);
             RetryFuture::begin(run, policy, Operation(operation), (), classify).await
         }
     }
@@ -226,9 +225,8 @@ impl<C> Retry<C> {
         L: StdError + 'static,
         C: Classify<T, L>,
     {
-        let limit = self.policy.config().max_retries;
         let policy = &*self.policy.shared;
-        let mut run = Run::new(policy, limit, None, Idempotency::Idempotent);
+        let mut run = Run::of_job(policy);
         run.waits();
         let (mut last, mut wait) = (None, Wait::new(0));
         loop {

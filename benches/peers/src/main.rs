@@ -10,6 +10,7 @@
 
 mod alloc;
 mod contract;
+mod snapshot;
 mod subjects;
 
 use std::collections::BTreeMap;
@@ -160,5 +161,7 @@ fn main() -> std::io::Result<()> {
     writeln!(file, "{}", serde_json::Value::from(rows))?;
     println!("written to target/bench/overhead.json");
     runtime.block_on(contract::print());
+    let _runtime = handle.enter();
+    snapshot::print();
     Ok(())
 }
