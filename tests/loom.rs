@@ -221,10 +221,10 @@ fn two_who_settle_while_the_epoch_changes_are_both_counted() {
 fn a_call_is_swept_as_slow_or_ends_unswept_and_never_both() {
     check(|| {
         let calls = Arc::new(InFlight::new(Duration::from_nanos(80)));
-        let seat = calls.enter(1, Tick(1_000)).unwrap();
+        let place = calls.enter(1, Tick(1_000)).unwrap();
         let ends = {
             let calls = Arc::clone(&calls);
-            thread::spawn(move || calls.exit(seat))
+            thread::spawn(move || calls.exit(place))
         };
         let swept = calls.sweep(1, Tick(2_000));
         let ended_unswept = ends.join().unwrap();

@@ -25,7 +25,7 @@ impl Lends for ResourceLock {
     }
 
     fn look(&self) -> Arc<dyn Look> {
-        self.shared.mine().into_hold()
+        self.shared.mine().into_arc()
     }
 }
 
@@ -35,7 +35,7 @@ impl Lends for &ResourceLock {
     }
 
     fn look(&self) -> Arc<dyn Look> {
-        self.shared.mine().into_hold()
+        self.shared.mine().into_arc()
     }
 }
 
@@ -46,7 +46,7 @@ impl Lends for ArcShard<Shared> {
     }
 
     fn look(&self) -> Arc<dyn Look> {
-        self.clone().into_hold()
+        self.clone().into_arc()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::{
 };
 use crate::event::ContentionEvent;
 use crate::event::{Event, Funnel, Observer};
-use crate::util::sharded::{Hold, ShardedArc};
+use crate::util::sharded::{ShardValue, ShardedArc};
 use crate::util::time::{self, Tick, nanos};
 
 /// A named lock, exclusive or for n holders at once: a cheap clone of shared state.
@@ -391,7 +391,7 @@ impl Look for Shared {
 }
 
 /// What a refusal keeps.
-impl Look for Hold<Shared> {
+impl Look for ShardValue<Shared> {
     fn name(&self) -> &Arc<str> {
         self.value().name()
     }

@@ -1,4 +1,4 @@
-//! What every storey above stands on, and nobody outside sees: time, random numbers, windows, histograms, and
+//! What all other modules use, and nobody outside sees: time, random numbers, windows, histograms, and
 //! values in shards.
 
 pub(crate) mod accessors;

@@ -105,7 +105,7 @@ impl fmt::Display for Warning {
             ),
             Self::NoBudget { retry } => write!(
                 f,
-                "retry `{retry}` has no budget: in an outage all callers retry; give it a `RetryBudget`"
+                "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
             ),
             Self::Unbounded => f.write_str(
                 "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",

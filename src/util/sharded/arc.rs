@@ -1,6 +1,6 @@
 //! Shared ownership by many threads at once, without one count that they all write.
 //!
-//! Every call in flight owns a share of its handle's state, so the state lives as long as the call. At first
+//! Every call in flight owns a shard of its handle's state, so the state lives as long as the call. At first
 //! there is one count, as of any `Arc`. Once threads are seen to collide at it there is one for each group of
 //! threads, in a cache line of its own.
 
@@ -16,11 +16,11 @@ use crate::util::sharded::Collisions;
 use crate::util::sync::{shard_count, thread_number};
 
 /// What handles and services hold.
-pub(crate) struct ShardedArc<T>(Arc<Hub<T>>);
+pub(crate) struct ShardedArc<T>(Arc<Inner<T>>);
 
 #[repr(C)]
-struct Hub<T> {
-    // The count of the hub is written whenever a service is cloned; what follows is read by every call.
+struct Inner<T> {
+    // The count of `Inner` is written whenever a service is cloned; what follows is read by every call.
     _apart: [u64; 6],
     more: OnceLock<Box<[ArcShard<T>]>>,
     first: ArcShard<T>,
@@ -29,17 +29,17 @@ struct Hub<T> {
 }
 
 /// What a call in flight holds.
-pub(crate) struct ArcShard<T>(Arc<Hold<T>>);
+pub(crate) struct ArcShard<T>(Arc<ShardValue<T>>);
 
 /// What a shard points to.
 #[repr(C)]
-pub(crate) struct Hold<T> {
+pub(crate) struct ShardValue<T> {
     value: Arc<T>,
     // So that the counts of two allocations side by side are in different lines.
     _apart: [u64; 6],
 }
 
-impl<T> Hold<T> {
+impl<T> ShardValue<T> {
     pub(crate) fn value(&self) -> &T {
         &self.value
     }
@@ -47,12 +47,12 @@ impl<T> Hold<T> {
 
 impl<T> ArcShard<T> {
     /// For those who keep it under another type.
-    pub(crate) fn into_hold(self) -> Arc<Hold<T>> {
+    pub(crate) fn into_arc(self) -> Arc<ShardValue<T>> {
         self.0
     }
 
     fn new(value: &Arc<T>) -> Self {
-        Self(Arc::new(Hold {
+        Self(Arc::new(ShardValue {
             value: Arc::clone(value),
             _apart: [0; 6],
         }))
@@ -62,7 +62,7 @@ impl<T> ArcShard<T> {
 impl<T> ShardedArc<T> {
     pub(crate) fn new(value: T) -> Self {
         let value = Arc::new(value);
-        Self(Arc::new(Hub {
+        Self(Arc::new(Inner {
             _apart: [0; 6],
             more: OnceLock::new(),
             first: ArcShard::new(&value),
@@ -71,7 +71,7 @@ impl<T> ShardedArc<T> {
         }))
     }
 
-    /// The share of this thread's group.
+    /// The shard of this thread's group.
     #[inline(always)]
     pub(crate) fn mine(&self) -> ArcShard<T> {
         self.mine_if(false)
@@ -80,26 +80,26 @@ impl<T> ShardedArc<T> {
     /// The same; `crowded` says that threads have been seen to collide at something else of this handle.
     #[inline(always)]
     pub(crate) fn mine_if(&self, crowded: bool) -> ArcShard<T> {
-        let hub = &*self.0;
-        if crowded && hub.more.get().is_none() {
-            hub.grow();
+        let inner = &*self.0;
+        if crowded && inner.more.get().is_none() {
+            inner.grow();
         }
-        let shares = match hub.more.get() {
-            Some(shares) => &**shares,
-            None => slice::from_ref(&hub.first),
+        let shards = match inner.more.get() {
+            Some(shards) => &**shards,
+            None => slice::from_ref(&inner.first),
         };
-        let share = &shares[thread_number() & (shares.len() - 1)];
-        let before = Arc::strong_count(&share.0);
-        let taken = share.clone();
+        let shard = &shards[thread_number() & (shards.len() - 1)];
+        let before = Arc::strong_count(&shard.0);
+        let taken = shard.clone();
         // Somebody else has come or gone meanwhile: that is a collision.
-        if Arc::strong_count(&share.0) != before + 1 {
-            hub.collided();
+        if Arc::strong_count(&shard.0) != before + 1 {
+            inner.collided();
         }
         taken
     }
 }
 
-impl<T> Hub<T> {
+impl<T> Inner<T> {
     #[cold]
     fn collided(&self) {
         if self.collisions.collided() {
@@ -109,9 +109,9 @@ impl<T> Hub<T> {
 
     #[cold]
     fn grow(&self) {
-        let share = |_| ArcShard::new(&self.value);
+        let shard = |_| ArcShard::new(&self.value);
         self.more
-            .get_or_init(|| (0..shard_count()).map(share).collect());
+            .get_or_init(|| (0..shard_count()).map(shard).collect());
     }
 }
 
@@ -130,7 +130,7 @@ impl<T> ShardedArc<T> {
 }
 
 impl<T> ArcShard<T> {
-    /// What it is a share of.
+    /// What it is a shard of.
     pub(crate) fn whole(&self) -> &Arc<T> {
         &self.0.value
     }
@@ -221,20 +221,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_lives_as_long_as_the_last_share_and_no_longer() {
+    fn the_state_lives_as_long_as_the_last_shard_and_no_longer() {
         let state = Arc::new(());
         let spread = ShardedArc::new(Arc::clone(&state));
         let clone = spread.clone();
-        let share = spread.mine();
+        let shard = spread.mine();
         drop((spread, clone));
         assert_eq!(Arc::strong_count(&state), 2, "the call still runs");
-        assert!(Arc::ptr_eq(&share, &state));
-        drop(share);
+        assert!(Arc::ptr_eq(&shard, &state));
+        drop(shard);
         assert_eq!(Arc::strong_count(&state), 1);
     }
 
     #[test]
-    fn a_share_taken_before_it_grew_keeps_the_state_as_one_taken_after() {
+    fn a_shard_taken_before_it_grew_keeps_the_state_as_one_taken_after() {
         let state = Arc::new(());
         let spread = ShardedArc::new(Arc::clone(&state));
         let early = spread.mine();

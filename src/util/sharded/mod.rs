@@ -9,7 +9,7 @@ mod shards;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use arc::{ArcShard, Hold, ShardedArc, ShardedSlot};
+pub(crate) use arc::{ArcShard, ShardValue, ShardedArc, ShardedSlot};
 pub(crate) use collisions::Collisions;
 pub(crate) use counter::{Added, ShardedCounter, TaggedCounter};
 pub(crate) use shards::Sharded;

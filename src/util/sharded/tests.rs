@@ -42,7 +42,7 @@ fn every_count_is_drained_exactly_once() {
 }
 
 #[test]
-fn a_full_stripe_asks_to_be_drained_instead_of_touching_its_tag() {
+fn a_full_shard_asks_to_be_drained_instead_of_touching_its_tag() {
     let shards = TaggedCounter::new();
     for shard in shards.words.all() {
         shard.store(word(7, u32::MAX), Ordering::Relaxed);
