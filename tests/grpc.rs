@@ -206,7 +206,7 @@ async fn a_channel_retries_as_the_service_config_and_the_server_say() {
     breaker.force_open();
     let status = client.complete(hello()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("`model`"), "{status}");
+    assert_eq!(Rejection::find(&status).unwrap().name(), "model");
 }
 
 #[tokio::test]
@@ -231,12 +231,8 @@ async fn a_server_that_refuses_says_so_in_grpc_and_when_to_come_back() {
     }
     let status = client.complete(hello()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(
-        status
-            .message()
-            .contains("circuit breaker `database` is open"),
-        "{status}"
-    );
+    // What is inside of the server is no business of its clients.
+    assert!(!status.message().contains("database"), "{status}");
     let pushback = pushback_of(&status).unwrap();
     assert!((1..=30_000).contains(&pushback), "{pushback}");
     assert_eq!(model.calls.lock().unwrap().len(), 6);
@@ -332,7 +328,8 @@ async fn each_refusal_has_a_code_of_its_own() {
         .unwrap();
     let held = lock.acquire("a").await.unwrap();
     let status = Status::from(Rejection::from(lock.acquire("b").await.unwrap_err()));
-    assert_eq!(status.message(), "resource `gpu` was busy for too long");
+    assert!(!status.message().contains("gpu"), "{status}");
+    assert_eq!(Rejection::find(&status).unwrap().name(), "gpu");
     // No permit has come back so far: nobody can say.
     assert_eq!(
         (status.code(), pushback_of(&status)),

@@ -9,7 +9,7 @@ mod goaway;
 mod support;
 
 use std::future::ready;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use hyper_util::rt::TokioExecutor;
 use support::{Fault, Server};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::http::{
     ErrorKind, MarkedIdempotent, MaxRetries, ReceiveDeadlineLayer, ResilientClient,
-    SendDeadlineLayer, problem,
+    SendDeadlineLayer, deadline_exceeded, problem, problem_with_name,
 };
 use tower_bulwark::{
     Backoff, BoxError, Boxed, CircuitBreaker, Error, Holder, Jitter, Rejection, ResourceLock,
@@ -491,6 +491,91 @@ async fn a_deadline_that_cannot_be_read_is_none() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_caller_can_neither_refuse_itself_all_time_nor_have_more_than_there_is() {
+    let layer = ReceiveDeadlineLayer::new()
+        .at_least(50 * MS)
+        .at_most(100 * MS);
+    let service = layer.layer(service_fn(|_: Request<()>| {
+        ready(Ok::<_, std::convert::Infallible>(deadline::remaining()))
+    }));
+    for (asked, given) in [("0", 50), ("1", 50), ("70", 70), ("999999999", 100)] {
+        let request = Request::builder().header("x-envoy-expected-rq-timeout-ms", asked);
+        let request = request.body(()).unwrap();
+        let got = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(got, Some(given * MS), "{asked}");
+    }
+    let got = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(got, Some(100 * MS), "who says nothing gets the most");
+}
+
+/// Hangs for as long as it is let, and says when it is dropped.
+fn hangs(
+    dropped: &Arc<AtomicBool>,
+) -> impl Service<Request<()>, Response = Response<String>, Error = std::io::Error> + Clone {
+    let dropped = Arc::clone(dropped);
+    service_fn(move |_: Request<()>| {
+        let dropped = OnDrop(Arc::clone(&dropped));
+        async move {
+            let _dropped = dropped;
+            std::future::pending().await
+        }
+    })
+}
+
+struct OnDrop(Arc<AtomicBool>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_is_answered_with_504_and_is_no_failure_of_the_service() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(1)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(ReceiveDeadlineLayer::new().answer_with(deadline_exceeded::<String>))
+        .layer(breaker.http_layer())
+        .service(hangs(&dropped));
+    let request = Request::builder().header("x-envoy-expected-rq-timeout-ms", "80");
+    let start = tokio::time::Instant::now();
+    let late = service.oneshot(request.body(()).unwrap()).await.unwrap();
+    assert_eq!(start.elapsed(), 80 * MS);
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(
+        late.body().contains(r#""code":"deadline""#),
+        "{}",
+        late.body()
+    );
+    assert!(dropped.load(Ordering::SeqCst), "the call is over");
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.failures, totals.cancelled), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_in_time_is_not_answered_for_and_one_without_a_deadline_never_is() {
+    let layer = ReceiveDeadlineLayer::new().answer_with(deadline_exceeded::<String>);
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        tokio::time::sleep(60 * MS).await;
+        Ok::<_, std::io::Error>(Response::new("done".to_owned()))
+    }));
+    let request = Request::builder().header("x-envoy-expected-rq-timeout-ms", "80");
+    let request = request.body(()).unwrap();
+    assert_eq!(
+        service.clone().oneshot(request).await.unwrap().body(),
+        "done"
+    );
+    assert_eq!(
+        service.oneshot(Request::new(())).await.unwrap().body(),
+        "done"
+    );
+}
+
 // ---- Refusals -----------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -498,6 +583,9 @@ async fn a_refusal_is_a_problem_with_a_status_and_a_time_to_come_back() {
     let breaker = CircuitBreaker::new("back \"end\"");
     breaker.open_for(Duration::from_millis(1_200));
     let refused: Rejection = breaker.try_acquire().unwrap_err().into();
+    let named: Response<String> = problem_with_name(refused.clone());
+    let named: serde_json::Value = serde_json::from_str(named.body()).unwrap();
+    assert_eq!(named["resource"], "back \"end\"");
     let response: Response<String> = problem(refused);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "2", "rounded up");
@@ -510,16 +598,23 @@ async fn a_refusal_is_a_problem_with_a_status_and_a_time_to_come_back() {
         (&body["status"], &body["retry_after"]),
         (&503.into(), &2.into())
     );
-    assert_eq!(body["resource"], "back \"end\"");
+    assert_eq!(
+        (&body["title"], &body["code"]),
+        (&"Service Unavailable".into(), &"circuit_open".into())
+    );
+    assert!(!response.body().contains("back"), "{}", response.body());
 
     let lock = ResourceLock::new("gpu");
     let _held = lock.try_acquire(Holder::from("somebody-secret")).unwrap();
     let busy: Response<String> = problem(lock.try_acquire("b").unwrap_err().into());
     assert_eq!(busy.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(!busy.body().contains("secret"), "{}", busy.body());
+    assert!(!busy.body().contains("gpu"), "{}", busy.body());
+    assert!(busy.body().contains(r#""code":"contended""#));
     let late = deadline::scope(Deadline::after(MS), lock.acquire("b")).await;
     let late: Response<String> = problem(late.unwrap_err().into());
     assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(late.body().contains(r#""code":"deadline""#));
     let waited = lock.acquire("b").timeout(MS).await.unwrap_err();
     let waited: Response<String> = problem(waited.into());
     assert_eq!(waited.status(), StatusCode::SERVICE_UNAVAILABLE);

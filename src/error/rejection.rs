@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::circuit_open::CircuitOpen;
-use super::contended::Contended;
+use super::contended::{Contended, ContendedReason};
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -24,6 +24,19 @@ impl Rejection {
         match self {
             Self::CircuitOpen(open) => open.name(),
             Self::Contended(contended) => contended.resource(),
+        }
+    }
+
+    /// What refused, for machines: `circuit_open`, `contended`, or `deadline` where the caller's own deadline came
+    /// before its turn.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::CircuitOpen(_) => "circuit_open",
+            Self::Contended(contended) => match contended.reason() {
+                ContendedReason::DeadlineExceeded => "deadline",
+                _ => "contended",
+            },
         }
     }
 

@@ -205,6 +205,7 @@ impl GrpcClassify {
                 .retry_immediately()
                 .retry(RetrySafety::IfIdempotent),
             failure::Failure::NotConnected => self.verdict(Code::Unavailable, None),
+            failure::Failure::NoMeans => Verdict::ignored().retry(RetrySafety::Always),
             failure::Failure::TimedOut => {
                 let verdict = self.verdict(Code::DeadlineExceeded, None);
                 let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);

@@ -18,6 +18,8 @@ pub(super) enum Failure {
     GoAway,
     /// There was no connection to send anything over.
     NotConnected,
+    /// There could be none, for want of something on this side.
+    NoMeans,
     /// This side waited too long.
     TimedOut,
     /// The connection broke: the call may have been done.
@@ -43,7 +45,10 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
             return Failure::TimedOut;
         }
         if chain(error).any(|error| error.is::<tonic::ConnectError>()) {
-            return Failure::NotConnected;
+            return match chain(error).any(ErrorKind::lacks_means) {
+                true => Failure::NoMeans,
+                false => Failure::NotConnected,
+            };
         }
         // One that was made from what the body of an answer ended with.
         let after_head = status.and_then(|status| status.source());
@@ -59,8 +64,9 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
         ErrorKind::Unsent => Failure::NotBegun,
         ErrorKind::GoAway => Failure::GoAway,
         ErrorKind::Connect => Failure::NotConnected,
+        ErrorKind::NoMeans => Failure::NoMeans,
         ErrorKind::Request | ErrorKind::Local => Failure::Refused,
-        ErrorKind::TimedOut => Failure::TimedOut,
+        ErrorKind::TimedOut if chain(error).any(ErrorKind::is_elapsed) => Failure::TimedOut,
         _ => Failure::Broken,
     }
 }
@@ -82,7 +88,7 @@ fn h2_failure(error: &h2::Error) -> Option<Failure> {
     Some(match reason {
         h2::Reason::REFUSED_STREAM if error.is_reset() => Failure::NotBegun,
         h2::Reason::NO_ERROR if error.is_go_away() => Failure::GoAway,
-        h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::INADEQUATE_SECURITY if error.is_reset() => {
+        h2::Reason::ENHANCE_YOUR_CALM if error.is_reset() => {
             Failure::Status(Code::from_reset(reason.into()), None)
         }
         _ => Failure::Broken,

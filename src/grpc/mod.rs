@@ -85,4 +85,4 @@ pub use retry::{GrpcRetry, GrpcRetryLayer, GrpcRetryService};
 pub use service_config::{
     HedgingConfig, MethodConfig, RetryConfig, RetryThrottling, ServiceConfig, ServiceConfigError,
 };
-pub use timeout::{decode_timeout, encode_timeout};
+pub use timeout::{deadline_exceeded, decode_timeout, encode_timeout};

@@ -25,10 +25,11 @@ use crate::http::{Refused, come_back};
 /// A deadlock is `ABORTED`, the code for what has to be begun anew at a higher level: asking again does not
 /// help, giving back what one holds and starting over does.
 ///
-/// The message names the breaker or the resource, and the reason; who holds a resource, and what the last
-/// failure said, is nobody's business but the operator's. All of it is in the refusal, which is the
-/// [source](StdError::source) of the status as long as that has not been sent: [`Rejection::find`] finds it,
-/// and no classifier of this crate takes such a status for a result of the service.
+/// The message says what happened and names neither the breaker nor the resource: what is inside of a server is
+/// nobody's business but the operator's. All of it is in the refusal, which is the [source](StdError::source) of the
+/// status as long as that has not been sent: [`Rejection::find`] finds it, and no classifier of this crate takes such a
+/// status for a result of the service. For callers who may know the names, make the status of the refusal's own words:
+/// `Status::unavailable(rejection.to_string())`.
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
         // Zero would say: at once.
@@ -58,27 +59,20 @@ impl From<Rejection> for Status {
     }
 }
 
-fn message(rejection: &Rejection) -> String {
-    let name = rejection.name();
-    let why = match rejection {
-        Rejection::CircuitOpen(open) => match open.retry_after() {
-            Some(delay) => {
-                return format!("circuit breaker `{name}` is open, retry after {delay:.3?}");
-            }
-            None => return format!("circuit breaker `{name}` is open"),
-        },
+fn message(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::CircuitOpen(_) => "a service that is needed for this call is not available",
         Rejection::Contended(contended) => match contended.reason() {
-            ContendedReason::Busy => "is busy",
-            ContendedReason::TimedOut => "was busy for too long",
-            ContendedReason::DeadlineExceeded => "was busy until the deadline",
-            ContendedReason::QueueFull => "is busy, and enough are waiting for it",
-            ContendedReason::Deadlock(_) => "could never be had: deadlock",
-            ContendedReason::Overloaded => "is overloaded",
-            ContendedReason::Closed => "was closed",
-            ContendedReason::ExceedsCapacity { .. } => "has fewer permits than were asked for",
+            ContendedReason::Busy => "what is needed for this call is busy",
+            ContendedReason::TimedOut => "what is needed for this call was busy for too long",
+            ContendedReason::DeadlineExceeded => "the deadline of the call came before its turn",
+            ContendedReason::QueueFull => "enough calls are waiting already",
+            ContendedReason::Deadlock(_) => "the call was part of a deadlock: begin anew",
+            ContendedReason::Overloaded => "there are too many calls at once",
+            ContendedReason::Closed => "what is needed for this call was closed",
+            ContendedReason::ExceedsCapacity { .. } => "the call asks for more than there is",
         },
-    };
-    format!("resource `{name}` {why}")
+    }
 }
 
 fn push_back(status: &mut Status, pushback: Pushback) {

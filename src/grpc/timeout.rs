@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use crate::http::ReceiveDeadlineLayer;
 
@@ -77,10 +78,24 @@ impl ReceiveDeadlineLayer {
     /// Reads `grpc-timeout`. (feature `grpc`)
     ///
     /// A handler's own client that goes by [`GrpcRequests`](super::GrpcRequests) asks its servers for what is
-    /// left. A tonic server ends a call whose time is over by itself.
+    /// left. A tonic server ends a call whose time is over by itself, and answers `CANCELLED`; with
+    /// [`answer_with`](Self::answer_with) and [`deadline_exceeded`] it is `DEADLINE_EXCEEDED`.
     #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
     #[must_use]
     pub fn grpc() -> Self {
         Self::reading(TIMEOUT, decode_timeout)
     }
+}
+
+/// The answer to a call whose deadline has passed: a response that is all trailers, with `DEADLINE_EXCEEDED`. For
+/// [`ReceiveDeadlineLayer::answer_with`].
+#[must_use]
+pub fn deadline_exceeded<B: Default>() -> Response<B> {
+    let mut response = Response::new(B::default());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static("4"));
+    let message = HeaderValue::from_static("the deadline of the call has passed");
+    headers.insert("grpc-message", message);
+    response
 }

@@ -214,6 +214,7 @@ impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
 impl<E: StdError + 'static> Classify<reqwest::Response, E> for HttpClassify {
     fn classify(&self, result: Result<&reqwest::Response, &E>) -> Verdict {
         match result {
+            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
             Ok(response) => self.head(response.status(), response.headers()),
             Err(error) => self.error(error),
         }

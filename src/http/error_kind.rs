@@ -10,6 +10,9 @@ use crate::error::Rejection;
 pub enum ErrorKind {
     /// No connection, as the client itself says: refused, not found, timed out. Nothing was sent.
     Connect,
+    /// No connection could be made for want of something on this side: ports, file descriptors, permission. Nothing was
+    /// sent, and nothing is known of the server.
+    NoMeans,
     /// The handshake was refused as invalid, by a certificate that is not trusted, say: another attempt meets the same.
     Certificate,
     /// The request was certainly not processed: it was handed back before it started, or its stream was refused.
@@ -42,7 +45,7 @@ impl ErrorKind {
     /// unreachable" proves nothing, because a route can be lost after the request. No text is looked at.
     ///
     /// Errors of `hyper`, `hyper-util` and `h2` are known with the feature `hyper`, those of `reqwest` and `tower`
-    /// (`timeout`, `load_shed`) with the features of those names, [`std::io::Error`] always.
+    /// (`timeout`, `load_shed`, `buffer`) with the features of those names, [`std::io::Error`] always.
     #[must_use]
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
         if Rejection::find(error).is_some() {
@@ -55,6 +58,7 @@ impl ErrorKind {
         match kind {
             // A handshake that went wrong, not a connection that was refused: another attempt meets the same.
             Self::Connect if chain(error).any(is_bad_handshake) => Self::Certificate,
+            Self::Connect if chain(error).any(Self::lacks_means) => Self::NoMeans,
             // The answer had begun: what its stream ends with proves nothing any more.
             Self::Unsent | Self::GoAway if chain(error).any(has_answer) => Self::Broken,
             kind => kind,
@@ -70,7 +74,7 @@ impl ErrorKind {
             Self::Request => 3,
             Self::GoAway => 4,
             Self::EnhanceYourCalm => 5,
-            Self::Connect => 6,
+            Self::Connect | Self::NoMeans => 6,
             Self::TimedOut => 7,
             Self::Broken => 8,
             Self::Response => 9,
@@ -85,6 +89,9 @@ impl ErrorKind {
         if error.is::<tokio::time::error::Elapsed>() {
             return Self::TimedOut;
         }
+        if error.is::<::http::Error>() || error.is::<::http::uri::InvalidUri>() {
+            return Self::Request;
+        }
         #[cfg(feature = "tower")]
         if let Some(kind) = of_tower(error) {
             return kind;
@@ -98,6 +105,33 @@ impl ErrorKind {
             return kind;
         }
         Self::Unknown
+    }
+
+    /// Whether this side lacks what it takes to make a connection, as the operating system says. Of a connection that
+    /// was made it would prove nothing.
+    pub(crate) fn lacks_means(error: &(dyn StdError + 'static)) -> bool {
+        // std has no kind for them.
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| match error.raw_os_error() {
+            Some(ENFILE | EMFILE) => cfg!(unix),
+            Some(_) => matches!(
+                error.kind(),
+                io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied
+            ),
+            None => false,
+        })
+    }
+
+    /// A time that somebody on this side has set is over: a timeout of the connection is none.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn is_elapsed(error: &(dyn StdError + 'static)) -> bool {
+        #[cfg(feature = "tower")]
+        if error.is::<tower::timeout::error::Elapsed>() {
+            return true;
+        }
+        error.is::<tokio::time::error::Elapsed>()
     }
 
     fn of_io(kind: io::ErrorKind) -> Self {
@@ -122,6 +156,7 @@ impl ErrorKind {
     pub fn verdict(self) -> Verdict {
         match self {
             Self::Connect => Verdict::failure().retry(RetrySafety::Always),
+            Self::NoMeans => Verdict::ignored().retry(RetrySafety::Always),
             Self::Unsent => Verdict::ignored().retry_immediately(),
             Self::GoAway => Verdict::ignored()
                 .retry_immediately()
@@ -172,6 +207,11 @@ fn is_bad_handshake(error: &(dyn StdError + 'static)) -> bool {
 
 /// Whether an error came while the body of an answer was read.
 fn has_answer(error: &(dyn StdError + 'static)) -> bool {
+    // hyper has no predicate for it, and these words for nothing else.
+    #[cfg(feature = "hyper")]
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.to_string() == "error reading a body from connection";
+    }
     #[cfg(feature = "reqwest")]
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         return error.is_body() || error.is_decode();
@@ -185,8 +225,12 @@ fn of_tower(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     if error.is::<tower::timeout::error::Elapsed>() {
         return Some(ErrorKind::TimedOut);
     }
-    let shed = error.is::<tower::load_shed::error::Overloaded>();
-    shed.then_some(ErrorKind::Local)
+    if error.is::<tower::buffer::error::ServiceError>() {
+        return Some(ErrorKind::Connect);
+    }
+    let is_local = error.is::<tower::load_shed::error::Overloaded>()
+        || error.is::<tower::buffer::error::Closed>();
+    is_local.then_some(ErrorKind::Local)
 }
 
 #[cfg(feature = "hyper")]
@@ -194,9 +238,9 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         return Some(match error {
             error if error.is_connect() => ErrorKind::Connect,
-            // No connection was there to send it on.
+            // The connection was gone before anything was sent on it.
             error if error.connect_info().is_none() && error.source().is_some() => {
-                ErrorKind::Unsent
+                ErrorKind::Connect
             }
             error if error.source().is_none() => ErrorKind::Request,
             _ => ErrorKind::Unknown,
@@ -209,8 +253,8 @@ fn of_hyper(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
             error if error.is_user() => of_user(error),
             error if error.is_parse() => ErrorKind::Response,
             error if error.is_timeout() => ErrorKind::TimedOut,
-            error if error.is_incomplete_message() => ErrorKind::Broken,
-            _ => ErrorKind::Unknown,
+            // What hyper has no predicate for is that reading or writing failed.
+            _ => ErrorKind::Broken,
         });
     }
     let error = error.downcast_ref::<h2::Error>()?;

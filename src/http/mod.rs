@@ -46,7 +46,7 @@
 //! |---|---|---|
 //! | ends, by trailers or without | what the head was, or what [`ClassifyEnd`] says | given back |
 //! | breaks off with an error, or panics | failure | given back (after a panic: when dropped) |
-//! | is dropped before its end | cancelled | given back |
+//! | is dropped before its end | what the head was: the caller has read what it wanted | given back |
 //! | is dropped by a timeout of this crate | failure | given back |
 //!
 //! A body can fall silent and never end: [`IdleTimeoutLayer`] makes an error of that.
@@ -107,8 +107,8 @@ mod until_body_end;
 
 pub use classify::HttpClassify;
 pub use deadline::{
-    ReceiveDeadlineFuture, ReceiveDeadlineLayer, ReceiveDeadlineService, SendDeadlineLayer,
-    SendDeadlineService,
+    AnswerWith, LateAnswer, NoAnswer, ReceiveDeadlineFuture, ReceiveDeadlineLayer,
+    ReceiveDeadlineService, SendDeadlineLayer, SendDeadlineService, deadline_exceeded,
 };
 pub use error_kind::ErrorKind;
 #[cfg(feature = "grpc")]
@@ -119,7 +119,7 @@ pub use idle::{
 };
 #[cfg(feature = "tonic")]
 pub(crate) use reject::come_back;
-pub use reject::{Refused, problem};
+pub use reject::{Refused, problem, problem_with_name};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};

@@ -21,13 +21,14 @@ pub struct Refused;
 /// was full, or the caller did not want to wait), a `503` if it waited without success or could never have been served, and a `504`
 /// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
 /// probe through, or the [time that the resource is likely to take](crate::Contended::expected_wait); at least a
-/// second, and one where nobody can say. After a deadlock it is not sent: coming back does not help. The body is a problem of
-/// RFC 9457.
+/// second, and one where nobody can say. After a deadlock it is not sent: coming back does not help.
+///
+/// The body is a problem of RFC 9457: `type` is `about:blank`, so `title` is the phrase of the status; `detail` says in
+/// words what happened, `code` is [`Rejection::code`], and `retry_after` is what the header says. It names neither the
+/// breaker nor the resource, and no holder: what is inside is nobody's business but the operator's. For callers who may
+/// know the name there is [`problem_with_name`].
 ///
 /// It is marked as [`Refused`], so that no breaker around it takes it for the service's.
-///
-/// The body names the breaker or the resource and the reason; who holds a resource is nobody's business but the
-/// operator's.
 ///
 /// ```
 /// # use http::Response;
@@ -42,37 +43,54 @@ pub struct Refused;
     reason = "that is what `reject_with` takes"
 )]
 pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
-    let (status, title) = match &rejection {
-        Rejection::CircuitOpen(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The service behind this one is not available",
-        ),
-        Rejection::Contended(contended) => match contended.reason() {
-            ContendedReason::Busy | ContendedReason::QueueFull | ContendedReason::Overloaded => {
-                (StatusCode::TOO_MANY_REQUESTS, "Too many requests at once")
-            }
-            ContendedReason::DeadlineExceeded => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "The request's deadline came before its turn",
-            ),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "The resource is busy"),
-        },
-    };
-    let mut body = String::from(r#"{"type":"about:blank","title":""#);
-    escape_into(&mut body, title);
-    // Writing to a string cannot fail.
-    let _ = write!(body, r#"","status":{},"resource":""#, status.as_u16());
-    escape_into(&mut body, rejection.name());
-    body.push('"');
-    let retry_after = come_back(&rejection).map(whole_seconds);
+    respond(&rejection, None)
+}
+
+/// As [`problem`], and the member `resource` of the body names the breaker or the resource. For services whose callers
+/// are trusted with the names of what is inside.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "that is what `reject_with` takes"
+)]
+pub fn problem_with_name<B: From<String>>(rejection: Rejection) -> Response<B> {
+    respond(&rejection, Some(rejection.name()))
+}
+
+fn respond<B: From<String>>(rejection: &Rejection, name: Option<&str>) -> Response<B> {
+    let (status, detail) = answer(rejection);
+    let retry_after = come_back(rejection).map(whole_seconds);
+    let mut response = problem_of(status, detail, rejection.code(), (name, retry_after));
+    response.extensions_mut().insert(Refused);
+    response
+}
+
+/// `detail` and `code` need no escape in JSON.
+pub(super) fn problem_of<B: From<String>>(
+    status: StatusCode,
+    detail: &str,
+    code: &str,
+    (name, retry_after): (Option<&str>, Option<u64>),
+) -> Response<B> {
+    let (title, number) = (
+        status.canonical_reason().unwrap_or_default(),
+        status.as_u16(),
+    );
+    let mut body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}","code":"{code}""#
+    );
+    if let Some(name) = name {
+        body.push_str(r#","resource":""#);
+        escape_into(&mut body, name);
+        body.push('"');
+    }
     if let Some(seconds) = retry_after {
+        // Writing to a string cannot fail.
         let _ = write!(body, r#","retry_after":{seconds}"#);
     }
     body.push('}');
 
     let mut response = Response::new(B::from(body));
     *response.status_mut() = status;
-    response.extensions_mut().insert(Refused);
     let json = HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     if let Some(seconds) = retry_after {
@@ -80,6 +98,33 @@ pub fn problem<B: From<String>>(rejection: Rejection) -> Response<B> {
         response.headers_mut().insert(RETRY_AFTER, seconds);
     }
     response
+}
+
+/// The status, and what happened in words that need no escape in JSON.
+fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
+    let contended = match rejection {
+        Rejection::CircuitOpen(_) => {
+            return (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a service that is needed for this request is not available",
+            );
+        }
+        Rejection::Contended(contended) => contended,
+    };
+    match contended.reason() {
+        ContendedReason::Busy | ContendedReason::QueueFull | ContendedReason::Overloaded => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "there are too many requests at once",
+        ),
+        ContendedReason::DeadlineExceeded => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "the deadline of the request came before its turn",
+        ),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what is needed for this request is busy",
+        ),
+    }
 }
 
 /// When it may be worth asking again; `None` if it never is.

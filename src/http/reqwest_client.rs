@@ -53,7 +53,7 @@ type Stack = RetryService<
 /// Responses and errors are judged by [`HttpClassify`]; only requests that may be done twice, or were certainly
 /// not done, are sent again. A permit of the lock is held, and the breaker's judgement waits, until the body of
 /// the response has been read or dropped: a stream that dies after a good head is a failure, and one that nobody
-/// wants to the end says nothing.
+/// wants to the end counts as its head did.
 ///
 /// A client by itself sends again, at once, what an HTTP/2 server refused or left behind when it went away: unseen
 /// by these layers, and in the second case also what may not be done twice (see [`ErrorKind::GoAway`]). Build it

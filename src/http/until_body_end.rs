@@ -83,8 +83,13 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
     /// that may die after a good head.
     ///
     /// A head that is a failure is counted at once. After any other head, a body that ends makes the call
-    /// what its head was (or what [`classify_end`](CircuitBreakerBodyLayer::classify_end) says), one that
-    /// breaks off makes it a failure, and one that is dropped a cancelled call: neither failure nor success.
+    /// what its head was (or what [`classify_end`](CircuitBreakerBodyLayer::classify_end) says), and one that
+    /// breaks off makes it a failure. One that is dropped before its end leaves it what its head was, because the
+    /// caller has read what it wanted; only where a timeout of this crate dropped it, it is a failure.
+    ///
+    /// A response without a body (to a `HEAD`, `204`, `304`) ends with its head: clients give such a body as one that
+    /// has ended. After `101`, and after a `2xx` to a `CONNECT`, the connection belongs to the caller: the call ends
+    /// when the (empty) body does, which is at once, and nothing is held while the connection is used.
     ///
     /// How slow the call was is how long its head took. The length of a stream says nothing about the
     /// health of its sender.

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower::ServiceBuilder;
 use tower_bulwark::ResourceLock;
-use tower_bulwark::http::problem;
+use tower_bulwark::http::problem_with_name;
 
 use crate::hyper_client::breaker;
 use crate::ledger::{End, Ledger, MS};
@@ -115,7 +115,7 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
         .layer(
             breaker
                 .http_layer()
-                .reject_with(problem::<Body>)
+                .reject_with(problem_with_name::<Body>)
                 .until_body_end(),
         )
         .map_request(move |request: Request| {
@@ -128,7 +128,7 @@ async fn a_guarded_server_survives_the_script_and_its_callers() {
                 .holder(|request: &Request| {
                     request.headers()["x-tenant"].to_str().unwrap().to_owned()
                 })
-                .reject_with(problem::<Body>)
+                .reject_with(problem_with_name::<Body>)
                 .until_body_end(),
         );
     let router = Router::new()

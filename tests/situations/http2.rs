@@ -193,3 +193,133 @@ async fn an_errno_of_an_established_connection_is_no_proof_that_a_post_was_not_s
         }
     }
 }
+
+/// Of a client whose connector fails with `error`: what a breaker counts, and how often the connector was asked.
+async fn no_connection(error: fn() -> std::io::Error, method: &str) -> (u64, u64, usize) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let connector = tower::service_fn(move |_: http::Uri| {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Err::<Io, _>(error()))
+    });
+    let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+    let breaker = tower_bulwark::CircuitBreaker::new("api");
+    let service = ServiceBuilder::new()
+        .layer(quick().build().unwrap().http_layer())
+        .layer(breaker.http_layer())
+        .service(client);
+    let request = http::Request::builder()
+        .method(method)
+        .uri("http://upstream.invalid/")
+        .body(Full::default())
+        .unwrap();
+    assert!(service.oneshot(request).await.is_err());
+    let totals = breaker.snapshot().totals;
+    (
+        totals.failures,
+        totals.ignored,
+        asked.load(Ordering::SeqCst),
+    )
+}
+
+#[tokio::test]
+async fn no_ports_no_files_and_no_permission_on_this_side_are_no_failures_of_the_service() {
+    let own: [fn() -> std::io::Error; 4] = [
+        || std::io::Error::from_raw_os_error(if cfg!(target_os = "linux") { 99 } else { 49 }),
+        || std::io::Error::from_raw_os_error(13),
+        || std::io::Error::from_raw_os_error(23),
+        || std::io::Error::from_raw_os_error(24),
+    ];
+    for error in own {
+        for method in ["GET", "POST"] {
+            let counted = no_connection(error, method).await;
+            assert_eq!(counted, (0, 4, 4), "{method}, {:?}", error());
+        }
+    }
+    let refused = || std::io::ErrorKind::ConnectionRefused.into();
+    assert_eq!(no_connection(refused, "POST").await, (4, 0, 4));
+}
+
+#[tokio::test]
+async fn to_a_grpc_channel_want_on_this_side_is_no_failure_either() {
+    use tower_bulwark::grpc::GrpcClassify;
+    for (number, is_own) in [(23, true), (24, true), (13, true), (111, false)] {
+        let connector = tower::service_fn(move |_: http::Uri| {
+            std::future::ready(Err::<TokioIo<tokio::net::TcpStream>, _>(
+                std::io::Error::from_raw_os_error(number),
+            ))
+        });
+        let channel = tonic::transport::Endpoint::from_static("http://upstream.invalid")
+            .connect_with_connector_lazy(connector);
+        let request = http::Request::new(tonic::body::Body::empty());
+        let error = channel.oneshot(request).await.unwrap_err();
+        let verdict = GrpcClassify::new().classify_error(&error);
+        assert_eq!(verdict.is_failure(), !is_own, "{number}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_refused_after_its_head_proves_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (got_head, has_head) = tokio::sync::oneshot::channel();
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut stream = respond
+            .send_response(http::Response::new(()), false)
+            .unwrap();
+        let reset = async {
+            has_head.await.unwrap();
+            stream.send_reset(h2::Reason::REFUSED_STREAM);
+        };
+        let (_, ()) = tokio::join!(connection.accept(), reset);
+    });
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let request = http::Request::post(format!("http://{address}/")).body(Full::default());
+    let response = client.request(request.unwrap()).await.unwrap();
+    got_head.send(()).unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
+    let kind = tower_bulwark::http::ErrorKind::of(&error);
+    assert_eq!(kind, tower_bulwark::http::ErrorKind::Broken, "{error:?}");
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_buffer_says_whether_its_worker_or_its_service_is_gone() {
+    use tower::buffer::Buffer;
+    use tower_bulwark::http::ErrorKind;
+
+    let (buffer, worker) = Buffer::pair(
+        tower::service_fn(|(): ()| async { Ok::<_, tower::BoxError>(()) }),
+        4,
+    );
+    drop(worker);
+    let gone = buffer.oneshot(()).await.unwrap_err();
+    assert_eq!(ErrorKind::of(&*gone), ErrorKind::Local);
+
+    /// Never ready: it fails.
+    struct Broken;
+    impl tower::Service<()> for Broken {
+        type Response = ();
+        type Error = std::io::Error;
+        type Future = std::future::Ready<Result<(), std::io::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
+            Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+    let not_ready = Buffer::new(Broken, 4).oneshot(()).await.unwrap_err();
+    assert_eq!(
+        ErrorKind::of(&*not_ready),
+        ErrorKind::Connect,
+        "{not_ready:?}"
+    );
+}
