@@ -2,6 +2,7 @@
 //! one call, deadlines in headers, refusals as problems.
 
 #![cfg(feature = "reqwest")]
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
 #[path = "support/goaway.rs"]
 mod goaway;
