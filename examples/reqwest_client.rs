@@ -71,9 +71,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_concurrent(4)
         .build()?;
 
-    let client = ResilientClient::new(http.clone(), &retry, &breaker, &slots);
+    let client = ResilientClient::builder("upstream", http)
+        .retry(retry)
+        .circuit_breaker(breaker.clone())
+        .lock(slots.clone())
+        .build()?;
 
-    let response = match client.send(http.get(&url)).await {
+    let response = match client.get(&url).send().await {
         Ok(response) => response,
         Err(CallError::CircuitOpen(open)) => return Err(open.into()),
         Err(error) => return Err(error.into()),
@@ -89,11 +93,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{:?}", breaker.snapshot().totals);
 
     println!("a write that failed may have been done: it is sent once");
-    let response = client.send(http.post(format!("{url}write"))).await?;
+    let response = client.post(format!("{url}write")).send().await?;
     println!("  {}", response.status());
 
     println!("a host that is not there: the last error is reqwest's own");
-    match client.send(http.get("http://127.0.0.1:9/")).await {
+    match client.get("http://127.0.0.1:9/").send().await {
         Err(CallError::Exhausted(gave_up)) => {
             println!("  {} attempts, {}", gave_up.attempts(), gave_up.reason());
             match gave_up

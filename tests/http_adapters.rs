@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::http::{
-    ErrorKind, MarkedIdempotent, MaxRetries, ReceiveDeadlineLayer, ResilientClient,
+    Attempts, ErrorKind, MarkedIdempotent, MaxRetries, ReceiveDeadlineLayer, ResilientClient,
     SendDeadlineLayer, deadline_exceeded, problem, problem_with_name,
 };
 use tower_bulwark::{
@@ -337,14 +337,23 @@ fn handles() -> (CircuitBreaker, ResourceLock) {
     (breaker.build().unwrap(), ResourceLock::new("api-slot"))
 }
 
+fn resilient(breaker: &CircuitBreaker, lock: &ResourceLock) -> ResilientClient {
+    ResilientClient::builder("api", reqwest_client())
+        .retry(quick())
+        .circuit_breaker(breaker.clone())
+        .lock(lock.clone())
+        .build()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn the_client_in_one_call_retries_guards_and_holds_its_permit_to_the_end_of_the_body() {
     let faults = [Fault::Status(503, None), Fault::Hangup];
     let server = Server::start(faults).await;
     let (breaker, lock) = handles();
-    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
+    let client = resilient(&breaker, &lock);
     let url = server.uri().to_string();
-    let response = client.send(client.get_ref().get(&url)).await.unwrap();
+    let response = client.get(&url).send().await.unwrap();
     assert_eq!((response.status(), server.requests()), (StatusCode::OK, 3));
     assert_eq!(response.url().as_str(), url);
     assert_eq!(lock.snapshot().in_use, 1, "the body has not been read");
@@ -358,8 +367,8 @@ async fn the_client_in_one_call_retries_guards_and_holds_its_permit_to_the_end_o
 async fn an_open_circuit_and_a_busy_lock_are_errors_of_the_client() {
     let server = Server::start([]).await;
     let (breaker, lock) = handles();
-    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
-    let get = || client.send(client.get_ref().get(server.uri().to_string()));
+    let client = resilient(&breaker, &lock);
+    let get = || client.get(server.uri().to_string()).send();
     let response = get().await.unwrap();
     let waits = deadline::scope(Deadline::after(5 * MS), get()).await;
     assert!(matches!(waits, Err(Error::Contended(_))), "{waits:?}");
@@ -370,11 +379,83 @@ async fn an_open_circuit_and_a_busy_lock_are_errors_of_the_client() {
 }
 
 #[tokio::test]
+async fn a_request_says_for_itself_whether_and_how_often_it_may_be_tried_again() {
+    let (breaker, lock) = handles();
+    breaker.disable();
+    for (mark, expected) in [(None, 1), (Some(true), 4), (Some(false), 1)] {
+        let server = Server::start(vec![Fault::Hangup; 9]).await;
+        let client = resilient(&breaker, &lock);
+        let mut post = client.post(server.uri().to_string()).body("x");
+        if let Some(yes) = mark {
+            post = post.idempotent(yes);
+        }
+        assert!(post.send().await.is_err());
+        assert_eq!(server.requests(), expected, "{mark:?}");
+    }
+    let server = Server::start(vec![Fault::Hangup; 9]).await;
+    let client = resilient(&breaker, &lock);
+    let keyed = client
+        .post(server.uri().to_string())
+        .idempotency_key("k")
+        .max_retries(2);
+    assert!(keyed.send().await.is_err());
+    assert_eq!(server.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_response_says_how_many_attempts_it_took_and_an_attempt_its_number() {
+    let server = Server::start([Fault::Status(503, None), Fault::Status(502, None)]).await;
+    let client = ResilientClient::builder("api", reqwest_client())
+        .retry(quick())
+        .attempt_header("x-attempt".parse().unwrap())
+        .build()
+        .unwrap();
+    let response = client.get(server.uri().to_string()).send().await.unwrap();
+    assert_eq!(response.extensions().get(), Some(&Attempts(3)));
+}
+
+#[tokio::test]
+async fn a_timeout_of_a_request_ends_its_wait_for_a_permit_and_names_its_holder() {
+    let server = Server::start([]).await;
+    let (breaker, lock) = handles();
+    let client = resilient(&breaker, &lock);
+    let get = || client.get(server.uri().to_string());
+    let held = get().holder("tenant-7").send().await.unwrap();
+    assert_eq!(lock.snapshot().holders[0].holder, Holder::from("tenant-7"));
+    let refused = get().timeout(5 * MS).send().await;
+    assert!(matches!(refused, Err(Error::Contended(_))), "{refused:?}");
+    drop(held);
+}
+
+#[tokio::test]
+async fn parts_of_the_client_can_be_left_out_and_an_attempt_longer_than_the_whole_is_an_error() {
+    let server = Server::start(vec![Fault::Status(500, None); 20]).await;
+    let client = ResilientClient::builder("api", reqwest_client())
+        .no_retry()
+        .no_circuit_breaker()
+        .no_lock()
+        .build()
+        .unwrap();
+    for n in 1..=10 {
+        let answer = client.get(server.uri().to_string()).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), server.requests()), (500, n));
+    }
+    let policy = RetryPolicy::builder()
+        .attempt_timeout(2 * SECOND)
+        .total_timeout(SECOND)
+        .build();
+    if let Ok(policy) = policy {
+        let client = ResilientClient::builder("api", reqwest_client()).retry(policy);
+        assert_eq!(client.build().unwrap_err().setting(), "attempt_timeout");
+    }
+}
+
+#[tokio::test]
 async fn the_client_is_a_service_for_stacks_around_it() {
     let server = Server::start([]).await;
     let (breaker, lock) = handles();
-    let client = ResilientClient::new(reqwest_client(), &quick(), &breaker, &lock);
-    let request = client.get_ref().get(server.uri().to_string()).build();
+    let client = resilient(&breaker, &lock);
+    let request = reqwest_client().get(server.uri().to_string()).build();
     let service = ServiceBuilder::new().timeout(30 * SECOND).service(client);
     let response: Result<_, BoxError> = service.oneshot(request.unwrap()).await;
     assert_eq!(response.unwrap().status(), StatusCode::OK);

@@ -98,6 +98,10 @@ mod replay_body;
 mod requests;
 #[cfg(feature = "reqwest")]
 mod reqwest_client;
+#[cfg(feature = "reqwest")]
+mod reqwest_request;
+#[cfg(feature = "reqwest")]
+mod reqwest_send;
 mod retry_after;
 #[cfg(test)]
 mod tests;
@@ -125,7 +129,15 @@ pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub use reqwest_client::{ReqwestRequests, ResilientClient, ResilientFuture};
+pub use reqwest_client::{
+    ReqwestRequests, ResilientClient, ResilientClientBuilder, ResilientFuture,
+};
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use reqwest_request::ResilientRequest;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub use reqwest_send::Attempts;
 pub use retry_after::{DelayHeaders, retry_after};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use ::http::HeaderName;
 use reqwest::{Client, Request, RequestBuilder, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -13,11 +16,13 @@ use super::classify::HttpClassify;
 #[cfg(doc)]
 use super::error_kind::ErrorKind;
 use super::requests::idempotency;
+use super::reqwest_send::{Marked, MarkedRequests, Marks, SendMarked};
 use super::until_body_end::{CircuitBreakerBodyService, ContentionBodyService};
+use crate::call::Holder;
 use crate::call::outcome::Idempotency;
 use crate::circuit_breaker::CircuitBreaker;
-use crate::contention::ResourceLock;
-use crate::error::Error;
+use crate::contention::{AmbientHolder, HolderWith, ResourceLock};
+use crate::error::{ConfigError, Error};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
@@ -39,14 +44,21 @@ impl RequestConfig<Request> for ReqwestRequests {
 
 type Stack = RetryService<
     CircuitBreakerBodyService<
-        ContentionBodyService<Client, reqwest::Error>,
+        ContentionBodyService<
+            SendMarked,
+            reqwest::Error,
+            HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
+        >,
         reqwest::Error,
         HttpClassify,
     >,
     reqwest::Error,
     HttpClassify,
-    ReqwestRequests,
+    MarkedRequests,
 >;
+
+/// More calls at once than any machine has sockets for.
+const UNBOUNDED: usize = 1_000_000;
 
 /// A [`reqwest::Client`] behind all three layers: retry, circuit breaker, contention. (feature `reqwest`)
 ///
@@ -54,6 +66,29 @@ type Stack = RetryService<
 /// not done, are sent again. A permit of the lock is held, and the breaker's judgement waits, until the body of
 /// the response has been read or dropped: a stream that dies after a good head is a failure, and one that nobody
 /// wants to the end counts as its head did.
+///
+/// Nothing on it goes around the layers. A response carries [`Attempts`](super::Attempts) among its extensions. Each
+/// attempt is a span of `tracing` with OpenTelemetry's names: `http.request.method`, `server.address`,
+/// `http.request.resend_count`, `http.response.status_code`, `error.type`.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower_bulwark::http::ResilientClient;
+///
+/// # async fn ask() -> Result<(), Box<dyn std::error::Error>> {
+/// let http = reqwest::Client::builder().retry(reqwest::retry::never()).build()?;
+/// let client = ResilientClient::builder("openai", http).build()?;
+///
+/// let request = client
+///     .post("http://localhost:8080/v1/answers")
+///     .body("why is the sky blue?")
+///     .idempotency_key("f3b1")
+///     .timeout(Duration::from_secs(20));
+/// let response = request.send().await?.error_for_status()?;
+/// println!("{}", response.text().await?);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// A client by itself sends again, at once, what an HTTP/2 server refused or left behind when it went away: unseen
 /// by these layers, and in the second case also what may not be done twice (see [`ErrorKind::GoAway`]). Build it
@@ -72,68 +107,154 @@ type Stack = RetryService<
 /// ```
 ///
 /// A cheap clone of shared parts. It is a tower service of [`reqwest::Request`] too, for stacks of your own
-/// around it.
-///
-/// ```no_run
-/// use tower_bulwark::http::ResilientClient;
-/// use tower_bulwark::{CircuitBreaker, Error, ResourceLock, RetryPolicy};
-///
-/// # async fn ask() -> Result<(), Error<reqwest::Error>> {
-/// let http = reqwest::Client::builder().retry(reqwest::retry::never()).build().map_err(Error::Inner)?;
-/// let client = ResilientClient::new(
-///     http,
-///     &RetryPolicy::new(),
-///     &CircuitBreaker::new("api"),
-///     &ResourceLock::builder("api-slots").max_concurrent(8).build().expect("valid"),
-/// );
-/// let response = client.send(client.get_ref().get("http://localhost:8080/")).await?;
-/// println!("{}: {}", response.url(), response.status());
-/// # Ok(())
-/// # }
-/// ```
+/// around it. For a layer of your own between the retry and the client, build the stack with `ServiceBuilder` and
+/// [`ReqwestRequests`].
 #[derive(Clone)]
 pub struct ResilientClient {
-    client: Client,
+    /// Only makes requests.
+    pub(super) client: Client,
     stack: Stack,
 }
 
-impl ResilientClient {
-    /// Puts `client` behind the layers of these handles.
-    #[must_use]
-    pub fn new(
-        client: Client,
-        retry: &RetryPolicy,
-        breaker: &CircuitBreaker,
-        lock: &ResourceLock,
-    ) -> Self {
-        Self::with_classifier(client, retry, breaker, lock, HttpClassify::new())
+/// Puts a [`ResilientClient`] together. Made by [`ResilientClient::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct ResilientClientBuilder {
+    name: Arc<str>,
+    client: Client,
+    retry: Option<RetryPolicy>,
+    breaker: Option<CircuitBreaker>,
+    lock: Option<ResourceLock>,
+    classify: HttpClassify,
+    attempt_header: Option<HeaderName>,
+}
+
+impl ResilientClientBuilder {
+    /// Retries by this policy; its timeouts are those of the calls. Default: at most 3 retries within a budget of a
+    /// fifth of the traffic, 15 seconds for an attempt, 60 for all of it: most calls of an API end within seconds, and
+    /// few callers wait for longer than a minute.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
     }
 
-    /// Like [`new`](Self::new), with a classifier set up otherwise: as [`sdk`](HttpClassify::sdk)s do, say.
-    #[must_use]
-    pub fn with_classifier(
-        client: Client,
-        retry: &RetryPolicy,
-        breaker: &CircuitBreaker,
-        lock: &ResourceLock,
-        classify: HttpClassify,
-    ) -> Self {
-        let lock = lock.layer().until_body_end();
-        let breaker = breaker.layer().classify(classify.clone()).until_body_end();
-        let retry = retry.layer().classify(classify).requests(ReqwestRequests);
-        Self {
-            stack: retry.layer(breaker.layer(lock.layer(client.clone()))),
+    /// Sends each request once. The timeouts of the default policy stay.
+    pub fn no_retry(mut self) -> Self {
+        self.retry = Some(default_retry(&self.name, 0));
+        self
+    }
+
+    /// Guards the calls with this breaker. Default: one of the client's name, with the defaults of
+    /// [`CircuitBreaker::new`]. A breaker is of one service: give each service a client of its own.
+    pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// Lets all calls through: the breaker is [disabled](CircuitBreaker::disable).
+    pub fn no_circuit_breaker(mut self) -> Self {
+        let breaker = CircuitBreaker::new(&*self.name);
+        breaker.disable();
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// Takes a permit of this lock for each call. Default: 64 permits, for which a call waits up to 30 seconds.
+    pub fn lock(mut self, lock: ResourceLock) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// As many calls at once as are wanted, up to a million.
+    pub fn no_lock(mut self) -> Self {
+        self.lock = lock_of(&self.name, UNBOUNDED).ok();
+        self
+    }
+
+    /// Judges responses and errors otherwise: [as the clients of models do](HttpClassify::sdk), say.
+    pub fn classify(mut self, classify: HttpClassify) -> Self {
+        self.classify = classify;
+        self
+    }
+
+    /// Sends the number of the attempt, from 1, in this header. Default: it is not sent.
+    pub fn attempt_header(mut self, header: HeaderName) -> Self {
+        self.attempt_header = Some(header);
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if an attempt may take longer than all of it.
+    pub fn build(self) -> Result<ResilientClient, ConfigError> {
+        let name = self.name;
+        let retry = self.retry.unwrap_or_else(|| default_retry(&name, 3));
+        let config = retry.config();
+        if let (Some(attempt), Some(total)) = (config.attempt_timeout(), config.total_timeout())
+            && attempt > total
+        {
+            return Err(ConfigError::new(
+                "attempt_timeout",
+                format!("{attempt:?}"),
+                "no attempt can be longer than `total_timeout`: make it shorter",
+            ));
+        }
+        let breaker = self.breaker.unwrap_or_else(|| CircuitBreaker::new(&*name));
+        let lock = match self.lock {
+            Some(lock) => lock,
+            None => lock_of(&name, 64)?,
+        };
+        let bottom = SendMarked::new(self.client.clone(), self.attempt_header);
+        let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
+        let breaker = breaker.layer().classify(self.classify.clone());
+        let retry = retry
+            .layer()
+            .classify(self.classify)
+            .requests(MarkedRequests);
+        let guarded = breaker
+            .until_body_end()
+            .layer(lock.until_body_end().layer(bottom));
+        Ok(ResilientClient {
+            stack: retry.layer(guarded),
+            client: self.client,
+        })
+    }
+}
+
+fn default_retry(name: &Arc<str>, retries: u32) -> RetryPolicy {
+    RetryPolicy::builder()
+        .name(Arc::clone(name))
+        .max_retries(retries)
+        .attempt_timeout(Duration::from_secs(15))
+        .total_timeout(Duration::from_secs(60))
+        .build()
+        .unwrap_or_default()
+}
+
+fn lock_of(name: &Arc<str>, permits: usize) -> Result<ResourceLock, ConfigError> {
+    ResourceLock::builder(&**name)
+        .max_concurrent(permits)
+        .build()
+}
+
+impl ResilientClient {
+    /// Puts `client` behind all three layers, with defaults that are right for an API. `name` is that of the policy, the
+    /// breaker and the lock that the builder makes.
+    pub fn builder(name: impl Into<Arc<str>>, client: Client) -> ResilientClientBuilder {
+        ResilientClientBuilder {
+            name: name.into(),
             client,
+            retry: None,
+            breaker: None,
+            lock: None,
+            classify: HttpClassify::new(),
+            attempt_header: None,
         }
     }
 
-    /// The client, to make requests with.
-    #[must_use]
-    pub fn get_ref(&self) -> &Client {
-        &self.client
-    }
-
-    /// Sends what a builder has built.
+    /// Sends what a builder of reqwest has built, through the layers of this client.
     ///
     /// # Errors
     ///
@@ -152,9 +273,35 @@ impl ResilientClient {
     /// [`Error::Contended`] when it was refused, [`Error::Inner`] for an error that is not worth a retry. The last
     /// bad *response* is no error: its status says what happened.
     pub async fn execute(&self, request: Request) -> Result<Response, Error<reqwest::Error>> {
+        self.execute_marked(Marked::new(request, Marks::default()))
+            .await
+    }
+
+    pub(super) async fn execute_marked(
+        &self,
+        request: Marked,
+    ) -> Result<Response, Error<reqwest::Error>> {
         let mut stack = self.stack.clone();
         std::future::poll_fn(|cx| stack.poll_ready(cx)).await?;
         stack.call(request).await
+    }
+
+    /// The policy by which it retries.
+    #[must_use]
+    pub fn policy(&self) -> &RetryPolicy {
+        self.stack.policy()
+    }
+
+    /// The breaker that guards its calls.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        self.stack.get_ref().breaker()
+    }
+
+    /// The lock of which each call takes a permit.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceLock {
+        self.stack.get_ref().get_ref().resource()
     }
 }
 
@@ -168,6 +315,7 @@ impl Service<Request> for ResilientClient {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        let request = Marked::new(request, Marks::default());
         ResilientFuture(Box::pin(self.stack.call(request)))
     }
 }
@@ -176,7 +324,7 @@ impl Service<Request> for ResilientClient {
 #[must_use = "futures do nothing unless polled"]
 pub struct ResilientFuture(
     // Named, and small to move: what it does takes a network's time.
-    Pin<Box<<Stack as Service<Request>>::Future>>,
+    Pin<Box<<Stack as Service<Marked>>::Future>>,
 );
 
 impl Future for ResilientFuture {
@@ -195,10 +343,10 @@ impl fmt::Debug for ResilientFuture {
 
 impl fmt::Debug for ResilientClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let breaker = self.stack.get_ref();
         f.debug_struct("ResilientClient")
-            .field("retry", self.stack.policy())
-            .field("lock", breaker.get_ref().get_ref())
+            .field("retry", self.policy())
+            .field("breaker", self.breaker())
+            .field("lock", self.resource())
             .finish_non_exhaustive()
     }
 }

@@ -17,12 +17,14 @@ use tower_service::Service;
 use super::guarded_body::{BodyGuard, GuardResponse};
 use crate::call::context::{Reason, reason};
 use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict, message};
-use crate::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerService, Permit};
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService, Permit};
 use crate::contention::{
     AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, RequestHolder,
+    ResourceLock,
 };
 use crate::error::CircuitOpen;
 use crate::error::{Answer, AsError, Judgement};
+use crate::registry::explain::{Describe, LayerDescription};
 
 /// The three ways to the service inside the one that is wrapped here.
 macro_rules! service_below {
@@ -113,6 +115,12 @@ pub struct CircuitBreakerBodyLayer<L, C = ErrorsAreFailures, A = AsError, E = As
 }
 
 impl<L, C, A, E> CircuitBreakerBodyLayer<L, C, A, E> {
+    /// The breaker that guards.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        self.layer.breaker()
+    }
+
     /// Judges calls also by how their bodies ended: by the status in the trailers of a gRPC call, say.
     /// Default: [`AsHead`].
     #[must_use]
@@ -152,6 +160,12 @@ pub struct CircuitBreakerBodyService<S, L, C = ErrorsAreFailures, A = AsError, E
 
 impl<S, L, C, A, E> CircuitBreakerBodyService<S, L, C, A, E> {
     service_below!("guarded");
+
+    /// The breaker that guards.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreaker {
+        self.service.breaker()
+    }
 }
 
 impl<S: Clone, L, C: Clone, A: Clone, E: Clone> Clone for CircuitBreakerBodyService<S, L, C, A, E> {
@@ -330,6 +344,26 @@ pub struct ContentionBodyLayer<L, H = AmbientHolder, A = AsError> {
     layer: ContentionLayer<L, H, A>,
 }
 
+impl<L, H, A> ContentionBodyLayer<L, H, A> {
+    /// The lock of which each call takes a permit.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceLock {
+        self.layer.resource()
+    }
+}
+
+impl<L, C, A, E> Describe for CircuitBreakerBodyLayer<L, C, A, E> {
+    fn describe(&self) -> LayerDescription {
+        self.layer.describe()
+    }
+}
+
+impl<L, H, A> Describe for ContentionBodyLayer<L, H, A> {
+    fn describe(&self) -> LayerDescription {
+        self.layer.describe()
+    }
+}
+
 impl<L, H: Clone, A: Clone> Clone for ContentionBodyLayer<L, H, A> {
     fn clone(&self) -> Self {
         Self {
@@ -356,6 +390,12 @@ pub struct ContentionBodyService<S, L, H = AmbientHolder, A = AsError> {
 
 impl<S, L, H, A> ContentionBodyService<S, L, H, A> {
     service_below!("held to its permits");
+
+    /// The lock of which each call takes a permit.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceLock {
+        self.service.resource()
+    }
 }
 
 impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionBodyService<S, L, H, A> {

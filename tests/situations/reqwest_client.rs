@@ -27,10 +27,12 @@ fn resilient(classify: HttpClassify) -> (ResilientClient, CircuitBreaker) {
         .build()
         .unwrap();
     let retry = quick().build().unwrap();
-    (
-        ResilientClient::with_classifier(http(), &retry, &breaker, &lock, classify),
-        breaker,
-    )
+    let client = ResilientClient::builder("api", http())
+        .retry(retry)
+        .circuit_breaker(breaker.clone())
+        .lock(lock)
+        .classify(classify);
+    (client.build().unwrap(), breaker)
 }
 
 /// A reqwest call that ends with its whole body, as a service: so that a retry around it covers the body too.
@@ -161,13 +163,12 @@ async fn a_streamed_upload_is_sent_once_and_not_refused() {
     let upload = || {
         let chunks = futures::stream::iter([Ok::<_, std::io::Error>("a"), Ok("b")]);
         client
-            .get_ref()
             .put(&server.url)
             .header("content-length", "2")
             .body(reqwest::Body::wrap_stream(chunks))
     };
-    assert_eq!(client.send(upload()).await.unwrap().status(), 200);
-    let response = client.send(upload()).await.unwrap();
+    assert_eq!(upload().send().await.unwrap().status(), 200);
+    let response = upload().send().await.unwrap();
     assert_eq!(
         response.status(),
         503,
@@ -214,19 +215,17 @@ async fn a_post_that_meets_a_closing_connection_is_not_doubled_and_a_get_is_sent
         .await;
         let (client, _) = resilient(HttpClassify::new());
         client
-            .send(client.get_ref().get(&server.url))
+            .get(&server.url)
+            .send()
             .await
             .unwrap()
             .bytes()
             .await
             .unwrap();
         let answer = client
-            .send(
-                client
-                    .get_ref()
-                    .request(method.clone(), &server.url)
-                    .body("x"),
-            )
+            .request(method.clone(), &server.url)
+            .body("x")
+            .send()
             .await;
         match (want, answer) {
             (Some(status), Ok(response)) => assert_eq!(response.status(), status),
@@ -257,10 +256,7 @@ async fn connections_of_answers_that_were_retried_are_used_again_or_closed() {
         .await;
         let (client, _) = resilient(HttpClassify::new());
         for _ in 0..10 {
-            let response = client
-                .send(client.get_ref().get(&server.url))
-                .await
-                .unwrap();
+            let response = client.get(&server.url).send().await.unwrap();
             assert_eq!(response.status(), 200);
             response.bytes().await.unwrap();
         }

@@ -12,7 +12,7 @@ use axum::{Router, extract::State};
 use tokio::time::sleep;
 use tower::ServiceBuilder;
 use tower_bulwark::http::{ResilientClient, problem};
-use tower_bulwark::{CircuitBreaker, CircuitState, ResourceLock, RetryPolicy};
+use tower_bulwark::{CircuitBreaker, CircuitState, ResourceLock};
 
 const MS: Duration = Duration::from_millis(1);
 const SEC: Duration = Duration::from_secs(1);
@@ -25,19 +25,16 @@ async fn serve(router: Router) -> SocketAddr {
 }
 
 fn client(breaker: &CircuitBreaker) -> ResilientClient {
-    ResilientClient::new(
-        crate::common::reqwest_builder()
-            .no_proxy()
-            .retry(reqwest::retry::never())
-            .build()
-            .unwrap(),
-        &RetryPolicy::builder().max_retries(0).build().unwrap(),
-        breaker,
-        &ResourceLock::builder("slots")
-            .max_concurrent(8)
-            .build()
-            .unwrap(),
-    )
+    let http = crate::common::reqwest_builder()
+        .no_proxy()
+        .retry(reqwest::retry::never())
+        .build()
+        .unwrap();
+    ResilientClient::builder("hook", http)
+        .no_retry()
+        .circuit_breaker(breaker.clone())
+        .build()
+        .unwrap()
 }
 
 async fn flaky(State(down): State<Arc<AtomicU32>>) -> (StatusCode, String) {
@@ -63,8 +60,8 @@ async fn answers_whose_bodies_nobody_reads_close_the_circuit_again() {
         .unwrap();
     let client = client(&breaker);
     let notify = async || {
-        let request = client.get_ref().get(format!("http://{addr}/hook"));
-        client.send(request).await.map(|response| response.status())
+        let request = client.get(format!("http://{addr}/hook"));
+        request.send().await.map(|response| response.status())
     };
     for _ in 0..5 {
         assert_eq!(notify().await.unwrap(), 503);

@@ -1,0 +1,187 @@
+//! What is below the layers of the resilient client: reqwest, sending requests with marks for the layers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::http::{HeaderName, HeaderValue};
+use pin_project::pin_project;
+use reqwest::{Client, Request, Response};
+use tower_service::Service;
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::error_kind::ErrorKind;
+use super::requests::idempotency;
+use crate::call::deadline::Deadline;
+use crate::call::outcome::Idempotency;
+use crate::call::{Holder, workflow};
+use crate::retry::{CopyRequest, RequestConfig};
+
+/// How many attempts a response took: an extension of the responses of a
+/// [`ResilientClient`](super::ResilientClient).
+///
+/// ```no_run
+/// # use tower_bulwark::http::{Attempts, ResilientClient};
+/// # async fn ask(client: ResilientClient) -> Result<(), Box<dyn std::error::Error>> {
+/// let response = client.get("http://localhost:8080/").send().await?;
+/// let attempts = response.extensions().get().map(|Attempts(n)| *n);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts(pub u32);
+
+/// What a request says to the layers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks {
+    pub(super) idempotent: Option<bool>,
+    pub(super) max_retries: Option<u32>,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) holder: Option<Holder>,
+}
+
+/// A request on its way through the layers.
+#[derive(Debug)]
+pub(super) struct Marked {
+    request: Request,
+    marks: Marks,
+    attempt: u32,
+}
+
+impl Marked {
+    pub(super) fn new(request: Request, marks: Marks) -> Self {
+        Self {
+            request,
+            marks,
+            attempt: 1,
+        }
+    }
+
+    pub(super) fn holder(&self) -> Holder {
+        let marked = self.marks.holder.clone();
+        marked.or_else(workflow::current).into()
+    }
+}
+
+/// Reads the marks, and of what is not marked the request itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MarkedRequests;
+
+impl CopyRequest<Marked> for MarkedRequests {
+    fn copy(&self, it: &Marked) -> Option<Marked> {
+        Some(Marked::new(it.request.try_clone()?, it.marks.clone()))
+    }
+}
+
+impl RequestConfig<Marked> for MarkedRequests {
+    fn max_retries(&self, it: &Marked) -> Option<u32> {
+        it.marks.max_retries
+    }
+
+    fn deadline(&self, it: &Marked) -> Option<Deadline> {
+        it.marks.deadline
+    }
+
+    fn idempotency(&self, it: &Marked) -> Idempotency {
+        let by_itself = idempotency(it.request.method(), it.request.headers());
+        match (it.marks.idempotent, by_itself) {
+            (Some(false), _) => Idempotency::NotIdempotent,
+            (Some(true), Idempotency::NotIdempotent) => Idempotency::Idempotent,
+            (_, by_itself) => by_itself,
+        }
+    }
+
+    fn before_attempt(&self, it: &mut Marked, attempt: u32) {
+        it.attempt = attempt;
+    }
+}
+
+/// The client itself, below the layers.
+#[derive(Clone, Debug)]
+pub(super) struct SendMarked {
+    client: Client,
+    attempt_header: Option<HeaderName>,
+}
+
+impl SendMarked {
+    pub(super) fn new(client: Client, attempt_header: Option<HeaderName>) -> Self {
+        Self {
+            client,
+            attempt_header,
+        }
+    }
+}
+
+impl Service<Marked> for SendMarked {
+    type Response = Response;
+    type Error = reqwest::Error;
+    type Future = SendMarkedFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+        Service::<Request>::poll_ready(&mut self.client, cx)
+    }
+
+    fn call(&mut self, it: Marked) -> SendMarkedFuture {
+        let Marked {
+            mut request,
+            attempt,
+            ..
+        } = it;
+        if let Some(header) = &self.attempt_header {
+            let number = HeaderValue::from(attempt);
+            request.headers_mut().insert(header.clone(), number);
+        }
+        let span = tracing::info_span!(
+            "attempt",
+            "http.request.method" = %request.method(),
+            "server.address" = request.url().host_str(),
+            "server.port" = request.url().port_or_known_default(),
+            "http.request.resend_count" = attempt.saturating_sub(1),
+            "http.response.status_code" = Empty,
+            "error.type" = Empty,
+        );
+        let call = span.in_scope(|| self.client.call(request));
+        SendMarkedFuture {
+            call,
+            span,
+            attempt,
+        }
+    }
+}
+
+/// An attempt that is running.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub(super) struct SendMarkedFuture {
+    #[pin]
+    call: <Client as Service<Request>>::Future,
+    span: Span,
+    attempt: u32,
+}
+
+impl Future for SendMarkedFuture {
+    type Output = Result<Response, reqwest::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = this.span.in_scope(|| this.call.poll(cx));
+        let mut result = ready!(result);
+        match &mut result {
+            Ok(response) => {
+                let status = response.status();
+                this.span
+                    .record("http.response.status_code", status.as_u16());
+                if status.is_client_error() || status.is_server_error() {
+                    this.span.record("error.type", status.as_str());
+                }
+                response.extensions_mut().insert(Attempts(*this.attempt));
+            }
+            Err(error) => {
+                let kind = ErrorKind::of(error);
+                this.span.record("error.type", tracing::field::debug(kind));
+            }
+        }
+        Poll::Ready(result)
+    }
+}
