@@ -76,7 +76,10 @@ async fn more_permits_than_there_are_are_refused_at_once() {
             ContendedReason::ExceedsCapacity { permits: 3.. }
         ));
         assert_eq!((refused.capacity(), refused.expected_wait()), (2, None));
-        assert!(refused.to_string().contains("it has 2"), "{refused}");
+        assert!(
+            refused.to_string().contains("nobody can have more than 2"),
+            "{refused}"
+        );
     }
     assert_eq!(lock.snapshot().stats.rejected, 3);
 }

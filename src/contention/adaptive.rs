@@ -124,6 +124,14 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
+    /// Whether one call that takes so long says that there are too many.
+    fn is_too_long(&self, time: Duration) -> bool {
+        match self.algorithm {
+            Algorithm::Aimd { timeout, .. } => time > timeout,
+            _ => false,
+        }
+    }
+
     pub(super) fn new(capacity: &AdaptiveCapacity, start: usize) -> Self {
         let algorithm = match capacity.algorithm {
             Adaptive::Gradient2 => Algorithm::Gradient2 {
@@ -274,7 +282,7 @@ impl Controller {
         self.samples += 1;
         self.sum = self.sum.saturating_add(sample.time);
         self.most_in_use = self.most_in_use.max(sample.in_use);
-        self.dropped |= sample.dropped;
+        self.dropped |= sample.dropped || self.estimate.is_too_long(sample.time);
         if now < self.window_ends || self.samples < Self::LEAST_SAMPLES {
             return None;
         }

@@ -84,7 +84,8 @@ impl ResourceLockBuilder {
     /// After how long a wait looks for a deadlock, and again each time that this has passed; `None`: never. Default: 1 s,
     /// as PostgreSQL has it: most waits are over by then, and pay nothing for the search.
     ///
-    /// A call that waits for a resource of which it holds every permit itself is refused at once, whatever is set here.
+    /// A call that waits for a resource of which it holds every permit itself is refused at once, whatever is set here
+    /// (with [`OnDeadlock::Report`](super::OnDeadlock::Report) only reported). Of a blocking wait that is not seen.
     pub fn deadlock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.deadlock_timeout = timeout.into();
         self

@@ -26,7 +26,8 @@ pub enum Queue {
         interval: Duration,
     },
     /// First come, first served as long as the queue was empty within `interval`. After that the last comes first, who
-    /// can still use what it gets, and those who have waited for more than `interval` are refused.
+    /// can still use what it gets, and with each permit that comes back those who have waited for more than `interval` are
+    /// refused.
     #[non_exhaustive]
     LifoWhenOverloaded {
         /// For how long the queue may not be empty.

@@ -19,6 +19,7 @@
 //! 5. A record is made after its permits are taken, and removed before they are given back.
 //! 6. Only its owner removes an entry, so a place needs no generation.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::TryLockError;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use super::codel::Queue;
 use super::owner::Owner;
-use super::records::{Because, Counts, EndedBy, Entry, GaveUp, Records, Stage, Who};
+use super::records::{Because, Counts, EndedBy, Entry, GaveUp, Records, Settled, Stage, Who};
 use super::rules::{Priority, Rules};
 use super::word::{Asked, Seen, Word};
 use crate::call::Holder;
@@ -187,7 +188,24 @@ impl Core {
             None => records.rules = Rules::new(queue, max_per_holder),
         }
         self.word.set_locked(max_per_holder.is_some());
-        self.hand_on(records, 0, now);
+        let mut refused = Wakes::default();
+        if let Some(most) = max_per_holder {
+            let mut held = HashMap::new();
+            let mut count = |holder: &Holder, n| *held.entry(holder.clone()).or_default() += n;
+            records.recount(&mut count);
+            let others = self.shards.all().skip(1);
+            others.for_each(|shard| shard.lock().recount(&mut count));
+            if let Some(rules) = &mut records.rules {
+                rules.held = held;
+            }
+            records.refuse_all(
+                Because::TooMany,
+                |entry| entry.n > most,
+                |waker| refused.extend(Some(waker)),
+            );
+        }
+        let handed = catch_unwind(AssertUnwindSafe(|| self.hand_on(records, 0, now)));
+        go_on_with(refused.wake().and(handed));
     }
 
     /// With a shard for each group of threads from the beginning.
@@ -365,9 +383,46 @@ impl Core {
                 Ok((Place { shard: 0, at, n }, Poll::Pending))
             }
         };
-        drop(queue);
-        evicted.into_iter().for_each(Waker::wake);
+        self.joined(queue, &asked, evicted, now);
         asked
+    }
+
+    /// Somebody has asked under the lock: wakes whom that concerns. If that panics, nobody learns of the place, and it is
+    /// free again.
+    fn joined(
+        &self,
+        queue: MutexGuard<'_, Records>,
+        asked: &Result<(Place, Poll<()>), Why>,
+        evicted: Option<Waker>,
+        now: Tick,
+    ) {
+        // Who comes may be the next, and want no more than is free.
+        let is_next = match asked {
+            Ok((place, Poll::Pending)) => {
+                let is_alone = queue.waiting() == 1 && evicted.is_none();
+                !is_alone && queue.next(now).is_some_and(|next| next.0 == place.at)
+            }
+            _ => false,
+        };
+        let handed = catch_unwind(AssertUnwindSafe(|| match is_next {
+            true => self.hand_on(queue, 0, now),
+            false => drop(queue),
+        }));
+        let mut wakes = Wakes::default();
+        wakes.extend(evicted);
+        let panic = wakes.wake().and(handed);
+        if panic.is_err() {
+            match asked {
+                Ok((place, Poll::Pending)) => {
+                    let _ = self.give_up(*place, EndedBy::Abandoned, Duration::MAX, now);
+                }
+                Ok((place, Poll::Ready(()))) => {
+                    self.release(*place, None, now);
+                }
+                Err(_) => {}
+            }
+        }
+        go_on_with(panic);
     }
 
     fn recorded(&self, queue: &mut Records, who: Who, n: u32, now: Tick) -> Place {
@@ -437,12 +492,19 @@ impl Core {
     #[inline]
     pub(super) fn release(&self, place: Place, long: Option<Duration>, now: Tick) -> Released {
         let mut records = self.shard(place).lock();
-        let (held_for, long) = records.settle(place.at, long, now);
+        let Settled {
+            held_for,
+            long,
+            owed,
+        } = records.settle(place.at, long, now);
         // Others wait only in the first shard.
         if records.waiting() > 0 {
             self.hand_on(records, place.n, now);
         } else {
             drop(records);
+            if let Some(holder) = owed {
+                self.queue().gives_back(&holder, place.n);
+            }
             if self.word.give(place.n) {
                 self.hand_on(self.queue(), 0, now);
             }
@@ -637,6 +699,12 @@ impl Core {
     ) -> Vec<HolderInfo> {
         let report = |shard: &Shard| shard.lock().report_long(threshold, claimed, now);
         self.shards.all().flat_map(report).collect()
+    }
+
+    /// Whether somebody who wants one permit now finds it.
+    pub(super) fn has_free(&self) -> bool {
+        let seen = self.word.look();
+        !seen.is_closed() && seen.in_use() < seen.capacity() && self.waiting() == 0
     }
 
     /// How often somebody found the queue full.

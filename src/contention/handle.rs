@@ -115,7 +115,7 @@ impl ResourceLock {
             let adapts = config.adaptive.is_some();
             shared.adapts.store(adapts, Ordering::Relaxed);
         }
-        if old.max_concurrent != permits {
+        if old.max_concurrent != permits || old.adaptive != config.adaptive {
             shared.goes_on_from(permits);
             shared.resize(permits)?;
         }
@@ -128,9 +128,13 @@ impl ResourceLock {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for 0.
+    /// [`ConfigError`] for 0, and for what is outside of the range of an `adaptive` lock.
     pub fn set_max_concurrent(&self, n: usize) -> Result<(), ConfigError> {
-        check_permits(n)?;
+        let changed = ContentionConfig {
+            max_concurrent: n,
+            ..ContentionConfig::clone(&self.shared.config.load())
+        };
+        changed.check()?;
         self.shared.config.rcu(|config| ContentionConfig {
             max_concurrent: n,
             ..ContentionConfig::clone(config)
@@ -277,8 +281,17 @@ impl Shared {
         holder: Holder,
         reason: ContendedReason,
     ) -> Contended {
-        let capacity = self.core.seen().capacity();
+        let capacity = match reason {
+            ContendedReason::ExceedsCapacity { .. } => self.most_at_once(),
+            _ => self.core.seen().capacity(),
+        };
         Contended::after(waited, self, holder, reason, capacity)
+    }
+
+    /// The most permits that anybody can have at once.
+    pub(super) fn most_at_once(&self) -> u32 {
+        let most = self.config.load().most_per_holder().unwrap_or(u32::MAX);
+        self.core.seen().capacity().min(most)
     }
 
     fn resize(&self, n: usize) -> Result<(), ConfigError> {

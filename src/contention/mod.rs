@@ -95,7 +95,7 @@
 //! A wait that has lasted for `deadlock_timeout` (1 s) looks for a cycle of waits that no release can break, and looks
 //! again each time that this passes, as PostgreSQL does. Of a cycle, the wait that would give up first is refused, with
 //! the cycle; with [`OnDeadlock::Report`] it is only reported. Shorter waits cost nothing. A call that waits for a
-//! resource of which it holds every permit itself is refused at once.
+//! resource of which it holds every permit itself is refused, or reported, at once.
 //!
 //! A false alarm would break a healthy program, so only what is certain counts:
 //!
@@ -108,7 +108,7 @@
 //! - An owned guard, and a permit taken in `poll_ready`, may be anywhere, and prove nothing.
 //!
 //! What is not seen ends with its timeout: alternatives of a `select!` in which one branch could go on, some cycles in
-//! which somebody waits for several permits, and locks that are not of this crate.
+//! which somebody waits for several permits, blocking waits inside of a call, and locks that are not of this crate.
 //!
 //! # Defaults
 //!

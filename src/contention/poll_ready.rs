@@ -38,6 +38,12 @@ impl InPollReady {
         if let Self::Waits(wait) = self {
             let result = ready!(wait.as_mut().poll(cx));
             *self = Self::Ready(result);
+        } else if let Self::Ready(Err(_)) = self
+            && lock.shared.core.has_free()
+            && let Ok(slot) = try_now(lock.shared.mine(), Ask::new(holder(), Asker::OwnedGuard))
+        {
+            // An old refusal is not repeated if there is a permit by now.
+            *self = Self::Ready(Ok(slot));
         }
         Poll::Ready(())
     }

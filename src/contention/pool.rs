@@ -43,6 +43,20 @@ struct Shared<T> {
 }
 
 impl<T> Shared<T> {
+    /// Nothing is kept once the lock is closed: a close drops what is idle after it has closed the lock.
+    fn put_back(&self, value: T) {
+        let mut idle = self.idle();
+        let left = match self.lock.is_closed() {
+            true => Some(value),
+            false => {
+                idle.push_back(value);
+                None
+            }
+        };
+        drop(idle);
+        drop(left);
+    }
+
     fn idle(&self) -> MutexGuard<'_, VecDeque<T>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,12 +127,21 @@ impl<T> ResourcePool<T> {
 
     /// Drops what is idle and has gone bad: `keep` says which stay.
     pub fn retain(&self, mut keep: impl FnMut(&T) -> bool) {
-        // Looked at and dropped where no lock is held: both are somebody else's code.
-        let idle = std::mem::take(&mut *self.shared.idle());
-        let kept: VecDeque<T> = idle.into_iter().filter(|it| keep(it)).collect();
-        let mut idle = self.shared.idle();
-        for value in kept.into_iter().rev() {
-            idle.push_front(value);
+        // Looked at and dropped where no lock is held: both are somebody else's code. One at a time, so that whoever
+        // asks meanwhile finds the others.
+        let idle = self.idle();
+        for _ in 0..idle {
+            let Some(value) = self.shared.idle().pop_front() else {
+                return;
+            };
+            if !keep(&value) {
+                continue;
+            }
+            // Somebody who found nothing meanwhile has made another: there are no more than the lock has permits.
+            let seen = self.shared.lock.shared.core.seen();
+            if self.idle() + (seen.in_use() as usize) < seen.capacity() as usize {
+                self.shared.put_back(value);
+            }
         }
     }
 
@@ -175,10 +198,8 @@ impl<T> Pooled<T> {
 
 impl<T> Drop for Pooled<T> {
     fn drop(&mut self) {
-        if let Some(value) = self.value.take()
-            && !self.pool.lock.is_closed()
-        {
-            self.pool.idle().push_back(value);
+        if let Some(value) = self.value.take() {
+            self.pool.put_back(value);
         }
         // After what it is for, so that whoever is granted it finds that.
         drop(self.permit.take());

@@ -62,6 +62,18 @@ pub(super) struct Entry {
     priority: Priority,
     /// A long hold, or a grant that nobody takes, has been reported.
     reported: bool,
+    /// Its permits are among those that the rules have counted for its holder.
+    counted: bool,
+}
+
+/// What is known of a holder that is gone.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) held_for: Duration,
+    /// Who it was, if it held its permits for long.
+    pub(super) long: Option<Holder>,
+    /// Who it was, if the rules of the first shard have counted its permits.
+    pub(super) owed: Option<Holder>,
 }
 
 /// How a wait ended without a permit.
@@ -240,9 +252,10 @@ impl Records {
     pub(super) fn hold(&mut self, who: Who, n: u32, now: Tick) -> u32 {
         self.counts.at_once += 1;
         self.counts.wait.record_zero(now);
-        if let Some(rules) = &mut self.rules {
-            rules.takes(&who.holder, n);
-        }
+        let counted = match &mut self.rules {
+            Some(rules) => rules.takes(&who.holder, n),
+            None => false,
+        };
         let at = self.insert(Entry {
             holder: who.holder,
             owner: who.owner,
@@ -255,6 +268,7 @@ impl Records {
             behind: NOBODY,
             stage: Stage::Holds,
             reported: false,
+            counted,
         });
         self.holders.push(&mut self.entries, at);
         at
@@ -263,26 +277,38 @@ impl Records {
     /// Removes the record of a holder, before its permits are given back. Says for how long it held them, and whose
     /// they were only if that was at least `long`: nobody else wants to know.
     #[inline]
-    pub(super) fn settle(
-        &mut self,
-        at: u32,
-        long: Option<Duration>,
-        now: Tick,
-    ) -> (Duration, Option<Holder>) {
+    pub(super) fn settle(&mut self, at: u32, long: Option<Duration>, now: Tick) -> Settled {
         let Some(entry) = self.entries.get(at as usize) else {
-            return (Duration::ZERO, None);
+            return Settled::default();
         };
         let held_for = now.since(entry.since);
         let (before, behind) = (entry.before, entry.behind);
-        if let Some(rules) = &mut self.rules {
-            rules.gives_back(&entry.holder, entry.n);
-        }
+        let counted = entry.counted.then_some(entry.n);
+        let owed = match (&mut self.rules, counted) {
+            (Some(rules), Some(n)) => {
+                rules.gives_back(&entry.holder, n);
+                None
+            }
+            (None, Some(_)) => Some(entry.holder.clone()),
+            (_, None) => None,
+        };
         self.holders.unlink(&mut self.entries, before, behind);
         let entry = self.remove(at);
         self.counts.hold.record(held_for, now);
         let was_long = long.is_some_and(|long| held_for >= long);
-        let holder = entry.filter(|_| was_long).map(|entry| entry.holder);
-        (held_for, holder)
+        let long = entry.filter(|_| was_long).map(|entry| entry.holder);
+        Settled {
+            held_for,
+            long,
+            owed,
+        }
+    }
+
+    /// A record of another shard is gone, whose permits the rules have counted.
+    pub(super) fn gives_back(&mut self, holder: &Holder, n: u32) {
+        if let Some(rules) = &mut self.rules {
+            rules.gives_back(holder, n);
+        }
     }
 
     #[inline]
@@ -309,6 +335,7 @@ impl Records {
             behind: NOBODY,
             stage: Stage::Waits,
             reported: false,
+            counted: false,
         });
         if let Some(rules) = &mut self.rules
             && self.waiting == 0
@@ -346,17 +373,21 @@ impl Records {
 
     /// The first of the most important, and now and then whoever waits longest: so nobody starves.
     fn next_by_priority(&self) -> Option<u32> {
-        const FOR_THE_OLDEST: u32 = 8;
         let mut firsts = self.queues.iter().rev().map(|queue| queue.first);
         let mut there = firsts.by_ref().filter(|first| *first != NOBODY);
         let most_important = there.next()?;
-        if self.grants % FOR_THE_OLDEST != FOR_THE_OLDEST - 1 {
+        if !self.is_for_the_oldest() {
             return Some(most_important);
         }
         let asked = |at: &u32| self.entries.get(*at as usize).map(|entry| entry.asked);
         std::iter::once(most_important)
             .chain(there)
             .min_by_key(asked)
+    }
+
+    fn is_for_the_oldest(&self) -> bool {
+        const EACH: u32 = 8;
+        self.grants % EACH == EACH - 1
     }
 
     fn next_by_rules(&self, rules: &Rules, now: Tick) -> Option<u32> {
@@ -369,7 +400,21 @@ impl Records {
             true => queue.iter_back(&self.entries).find(may),
             false => queue.iter(&self.entries).find(may),
         };
-        queues.filter_map(next).map(|(at, _)| at).next()
+        let mut next = queues.filter_map(next);
+        if rules.last_comes_first(now) || !self.is_for_the_oldest() {
+            return next.next().map(|(at, _)| at);
+        }
+        next.min_by_key(|(_, entry)| entry.asked).map(|(at, _)| at)
+    }
+
+    /// Counts the permits of each holder anew, for rules that begin to limit them.
+    pub(super) fn recount(&mut self, mut count: impl FnMut(&Holder, u32)) {
+        for (_, entry) in &mut self.entries {
+            if matches!(entry.stage, Stage::Granted | Stage::Holds) {
+                entry.counted = true;
+                count(&entry.holder, entry.n);
+            }
+        }
     }
 
     /// Whether anybody can have so many at once.
@@ -399,7 +444,7 @@ impl Records {
         let waker = entry.waker.take();
         (entry.stage, entry.since) = (Stage::Granted, now);
         if let Some(rules) = &mut self.rules {
-            rules.takes(&entry.holder, entry.n);
+            entry.counted = rules.takes(&entry.holder, entry.n);
         }
         self.holders.push(&mut self.entries, at);
         waker
@@ -518,7 +563,9 @@ impl Records {
                 return Some((GaveUp::HadPermits, None, false));
             }
             Stage::Granted | Stage::Holds => {
-                if let Some(rules) = &mut self.rules {
+                if let Some(rules) = &mut self.rules
+                    && entry.counted
+                {
                     rules.gives_back(&entry.holder, entry.n);
                 }
                 self.holders.unlink(&mut self.entries, before, behind);

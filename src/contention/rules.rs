@@ -9,7 +9,8 @@ use crate::util::time::Tick;
 
 /// How important it is that somebody gets a permit.
 ///
-/// The most important are served first, and each eighth grant goes to whoever waits longest, so nobody starves. A full
+/// The most important are served first, and each eighth grant goes to whoever waits longest, so nobody starves. (While a
+/// queue serves the last first, it refuses those who wait longest instead.) A full
 /// queue refuses the youngest of the least important if somebody more important comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -80,10 +81,13 @@ impl Rules {
         held.saturating_add(n) <= self.max_per_holder
     }
 
-    pub(super) fn takes(&mut self, holder: &Holder, n: u32) {
-        if self.limits_holders() {
+    /// Whether they are counted: only those are to be given back.
+    pub(super) fn takes(&mut self, holder: &Holder, n: u32) -> bool {
+        let counts = self.limits_holders();
+        if counts {
             *self.held.entry(holder.clone()).or_default() += n;
         }
+        counts
     }
 
     pub(super) fn gives_back(&mut self, holder: &Holder, n: u32) {

@@ -149,10 +149,17 @@ fn refuse<B: Lends>(lock: &B, holder: Holder, permits: usize, seen: Seen) -> Con
     shared.refused(earlier, || ContentionEvent::Busy {
         holder: holder.clone(),
     });
-    let reason = match seen {
-        _ if seen.is_closed() => ContendedReason::Closed,
-        _ if permits > seen.capacity() as usize => ContendedReason::ExceedsCapacity { permits },
-        _ => ContendedReason::Busy,
+    // One permit is never too many.
+    if permits > 1 && !seen.is_closed() {
+        let most = shared.most_at_once();
+        if permits > most as usize {
+            let reason = ContendedReason::ExceedsCapacity { permits };
+            return Contended::at_once(lock.look(), holder, reason, most);
+        }
+    }
+    let reason = match seen.is_closed() {
+        true => ContendedReason::Closed,
+        false => ContendedReason::Busy,
     };
     Contended::at_once(lock.look(), holder, reason, seen.capacity())
 }
@@ -263,7 +270,10 @@ fn queue<B: Lends>(
 #[cold]
 fn turned_away<B: Lends>(lock: &B, holder: Holder, permits: usize, why: Why) -> Contended {
     let shared = lock.shared();
-    let capacity = shared.core.seen().capacity();
+    let capacity = match why {
+        Why::TooMany => shared.most_at_once(),
+        _ => shared.core.seen().capacity(),
+    };
     let (earlier, reason) = match why {
         Why::QueueFull { waiting, earlier } => {
             let queue_length = waiting as usize;
@@ -354,9 +364,29 @@ impl<B: Lends> WaitInQueue<B> {
 
     /// A wait inside of a call that holds all that it waits for: nothing could end it.
     pub(super) fn reenters(&mut self, now: Tick) -> Option<Result<Slot<B>, Contended>> {
-        let name = Arc::clone(self.lock.as_ref()?.shared().name());
-        let step = CycleStep::new(self.holder.clone(), name);
-        self.end_as(EndedBy::Deadlock, Some(vec![step]), now)
+        let shared = self.lock.as_ref()?.shared();
+        let step = CycleStep::new(self.holder.clone(), Arc::clone(shared.name()));
+        let on_deadlock = shared.config().on_deadlock;
+        self.deadlocked(vec![step], on_deadlock, now)
+    }
+
+    fn deadlocked(
+        &mut self,
+        cycle: Vec<CycleStep>,
+        on_deadlock: OnDeadlock,
+        now: Tick,
+    ) -> Option<Result<Slot<B>, Contended>> {
+        match on_deadlock {
+            OnDeadlock::Refuse => self.end_as(EndedBy::Deadlock, Some(cycle), now),
+            OnDeadlock::Report => {
+                if !std::mem::replace(&mut self.reported, true) {
+                    let holder = self.holder.clone();
+                    let event = ContentionEvent::Deadlock { holder, cycle };
+                    self.lock.as_ref()?.shared().publish(event);
+                }
+                None
+            }
+        }
     }
 
     /// Looks for a cycle that no release can break, and ends this wait if it is the one to give way.
@@ -386,18 +416,7 @@ impl<B: Lends> WaitInQueue<B> {
             self.looks = Tick::NEVER;
         }
         let cycle = cycle.filter(|cycle| cycle.is_victim)?;
-        match on_deadlock {
-            OnDeadlock::Refuse => self.end_as(EndedBy::Deadlock, Some(cycle.steps), now),
-            OnDeadlock::Report => {
-                if !std::mem::replace(&mut self.reported, true) {
-                    shared.publish(ContentionEvent::Deadlock {
-                        holder: self.holder.clone(),
-                        cycle: cycle.steps,
-                    });
-                }
-                None
-            }
-        }
+        self.deadlocked(cycle.steps, on_deadlock, now)
     }
 
     /// Does what is due at `now`: reports the wait, or ends it.

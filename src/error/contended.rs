@@ -306,7 +306,10 @@ impl fmt::Display for Contended {
             ContendedReason::Closed => return f.write_str("it was closed"),
             ContendedReason::ExceedsCapacity { permits } => {
                 let capacity = self.capacity;
-                return write!(f, "{permits} permits were asked for, and it has {capacity}");
+                return write!(
+                    f,
+                    "{permits} permits were asked for, and nobody can have more than {capacity}"
+                );
             }
         }
         for (i, info) in self.holders().iter().take(3).enumerate() {

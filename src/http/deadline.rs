@@ -292,7 +292,9 @@ where
         let asked = asked.and_then(|value| (self.layer.read)(value.as_bytes()));
         let asked = asked.map(|left| left.max(self.layer.at_least));
         let left = asked.into_iter().chain(self.layer.at_most).min();
-        let deadline = deadline::earlier(left.map(Deadline::after), deadline::current());
+        let known = request.extensions().get::<Deadline>().copied();
+        let known = deadline::earlier(known, deadline::current());
+        let deadline = deadline::earlier(left.map(Deadline::after), known);
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }

@@ -1,6 +1,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use super::idle::BodyError;
+use super::replay_body::ReplayError;
 use crate::call::outcome::{RetrySafety, Verdict};
 use crate::error::Rejection;
 
@@ -87,6 +89,13 @@ impl ErrorKind {
             return Self::of_io(error.kind());
         }
         if error.is::<tokio::time::error::Elapsed>() {
+            return Self::TimedOut;
+        }
+        // The upload failed here.
+        if error.is::<ReplayError>() {
+            return Self::Request;
+        }
+        if let Some(BodyError::Idle(_) | BodyError::DeadlineExceeded) = error.downcast_ref() {
             return Self::TimedOut;
         }
         if error.is::<::http::Error>() || error.is::<::http::uri::InvalidUri>() {

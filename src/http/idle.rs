@@ -26,7 +26,7 @@ use crate::util::time;
 /// stream whose sender has died, a proxy that keeps the connection open.
 ///
 /// The silence is measured while somebody waits for a frame, from the moment they begin to: a reader that
-/// takes its time is not the sender's fault. With the error the body inside is dropped, and so its
+/// takes its time is not the sender's fault. (A deadline ends the body whoever was slow.) With the error the body inside is dropped, and so its
 /// connection; permits that are held inside learn that it took too long.
 #[pin_project]
 pub struct IdleTimeoutBody<B> {

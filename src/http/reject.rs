@@ -21,7 +21,8 @@ pub struct Refused;
 /// was full, or the caller did not want to wait), a `503` if it waited without success or could never have been served, and a `504`
 /// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
 /// probe through, or the [time that the resource is likely to take](crate::Contended::expected_wait); at least a
-/// second, and one where nobody can say. After a deadlock it is not sent: coming back does not help.
+/// second, and one where nobody can say. It is not sent after a deadlock, by a lock that was closed, or to who asked for
+/// more permits than there are: coming back does not help.
 ///
 /// The body is a problem of RFC 9457: `type` is `about:blank`, so `title` is the phrase of the status; `detail` says in
 /// words what happened, `code` is [`Rejection::code`], and `retry_after` is what the header says. It names neither the
@@ -132,8 +133,12 @@ pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
     const NOBODY_CAN_SAY: Duration = Duration::from_secs(1);
     let known = match rejection {
         Rejection::CircuitOpen(open) => open.retry_after(),
-        Rejection::Contended(contended) if contended.is_deadlock() => return None,
-        Rejection::Contended(contended) => contended.expected_wait(),
+        Rejection::Contended(contended) => match contended.reason() {
+            ContendedReason::Deadlock(_)
+            | ContendedReason::Closed
+            | ContendedReason::ExceedsCapacity { .. } => return None,
+            _ => contended.expected_wait(),
+        },
     };
     Some(known.unwrap_or(NOBODY_CAN_SAY))
 }
