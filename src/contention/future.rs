@@ -140,9 +140,7 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Refused(contended) => {
-                    let Some(contended) = contended.take() else {
-                        panic!("`ContentionFuture` polled after completion");
-                    };
+                    let contended = contended.take().unwrap_or_else(|| polled_too_often());
                     return Poll::Ready(this.answer.refuse(contended.into()));
                 }
                 StateProj::Waiting { wait, next } => match ready!(wait.as_mut().poll(cx)) {
@@ -157,7 +155,7 @@ where
                 },
                 StateProj::Readying { next, slot } => {
                     let (Some((service, _)), Some(held)) = (next.as_mut(), slot.as_ref()) else {
-                        panic!("`ContentionFuture` polled after completion");
+                        polled_too_often()
                     };
                     let polled = this.frame.poll(held.number(), || service.poll_ready(cx));
                     match polled {
@@ -178,11 +176,9 @@ where
                     }
                 }
                 StateProj::Calling { call, slot } => {
-                    let Some(held) = slot.as_ref() else {
-                        panic!("`ContentionFuture` polled after completion");
-                    };
-                    let polled = this.frame.poll(held.number(), || call.poll(cx));
-                    let Poll::Ready(result) = polled else {
+                    let held = slot.as_ref().unwrap_or_else(|| polled_too_often());
+                    let Poll::Ready(result) = this.frame.poll(held.number(), || call.poll(cx))
+                    else {
                         held.refuse_reentry(this.frame);
                         this.alarm.watch(held, cx);
                         return Poll::Pending;
@@ -195,6 +191,11 @@ where
             }
         }
     }
+}
+
+#[cold]
+fn polled_too_often() -> ! {
+    panic!("`ContentionFuture` polled after completion")
 }
 
 impl<S: Service<Req>, Req, L, A> fmt::Debug for ContentionFuture<S, Req, L, A> {

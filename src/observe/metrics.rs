@@ -2,11 +2,13 @@
 
 use metrics::{counter, gauge, histogram};
 
-use crate::circuit_breaker::{CircuitBreakerEvent, CircuitState};
+use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, CircuitState};
+use crate::contention::ResourceSnapshot;
 use crate::event::ContentionEvent;
 use crate::event::RetryEvent;
 use crate::event::{Event, Observer};
 use crate::registry::RegistrySnapshot;
+use crate::retry::RetrySnapshot;
 
 /// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
 ///
@@ -65,76 +67,81 @@ fn circuit_state(name: &str, now: CircuitState) {
 impl Metrics {
     /// Records what a snapshot shows.
     pub fn record(snapshot: &RegistrySnapshot) {
-        for breaker in &snapshot.circuit_breakers {
-            let name = || breaker.name.to_string();
-            circuit_state(&breaker.name, breaker.state);
-            let totals = &breaker.totals;
-            for (outcome, calls) in [
-                ("success", totals.successes),
-                ("failure", totals.failures),
-                ("overload", totals.overloads),
-                ("ignored", totals.ignored),
-                ("cancelled", totals.cancelled),
-                ("rejected", totals.rejected),
-            ] {
-                counter!("bulwark_circuit_calls_total", "name" => name(), "outcome" => outcome)
-                    .absolute(calls);
-            }
-            // These are among the others: how long a call took, and what would have been.
-            counter!("bulwark_circuit_slow_calls_total", "name" => name()).absolute(totals.slow);
-            counter!("bulwark_circuit_would_reject_total", "name" => name())
-                .absolute(totals.would_reject);
-            if let Some(rate) = breaker.failure_rate {
-                gauge!("bulwark_circuit_failure_rate", "name" => name()).set(rate);
-            }
-        }
-        for lock in &snapshot.resource_locks {
-            let name = || lock.name.to_string();
-            gauge!("bulwark_resource_in_use", "name" => name()).set(lock.in_use as f64);
-            gauge!("bulwark_resource_capacity", "name" => name()).set(lock.capacity as f64);
-            gauge!("bulwark_resource_waiting", "name" => name()).set(lock.waiting as f64);
-            let stats = &lock.stats;
-            for (outcome, attempts) in [
-                ("acquired", stats.acquisitions),
-                ("timed_out", stats.timeouts),
-                ("abandoned", stats.abandoned),
-                (
-                    "busy",
-                    stats.rejected - stats.queue_full.min(stats.rejected),
-                ),
-                ("queue_full", stats.queue_full),
-                ("deadlock", stats.deadlocks),
-                ("closed", stats.closed),
-                ("shed", stats.shed),
-            ] {
-                counter!("bulwark_resource_attempts_total", "name" => name(), "outcome" => outcome)
-                    .absolute(attempts);
-            }
-            for (quantile, time) in [
-                ("0.5", stats.recent_hold.p50),
-                ("0.9", stats.recent_hold.p90),
-                ("0.95", stats.recent_hold.p95),
-                ("0.99", stats.recent_hold.p99),
-                ("1", stats.recent_hold.max),
-            ] {
-                gauge!("bulwark_resource_hold_seconds", "name" => name(), "quantile" => quantile)
-                    .set(time.as_secs_f64());
-            }
-        }
-        for retry in &snapshot.retries {
-            let name = || retry.name.to_string();
-            for (outcome, calls) in [
-                ("success", retry.successes),
-                ("failure", retry.calls.saturating_sub(retry.successes)),
-            ] {
-                counter!("bulwark_retry_calls_total", "name" => name(), "outcome" => outcome)
-                    .absolute(calls);
-            }
-            counter!("bulwark_retry_attempts_total", "name" => name()).absolute(retry.attempts);
-            if let Some(left) = retry.budget_available {
-                gauge!("bulwark_retry_budget", "name" => name()).set(left as f64);
-            }
-        }
+        snapshot.circuit_breakers.iter().for_each(record_breaker);
+        snapshot.resource_locks.iter().for_each(record_lock);
+        snapshot.retries.iter().for_each(record_retry);
+    }
+}
+
+fn record_breaker(breaker: &CircuitBreakerSnapshot) {
+    let name = || breaker.name.to_string();
+    circuit_state(&breaker.name, breaker.state);
+    let totals = &breaker.totals;
+    for (outcome, calls) in [
+        ("success", totals.successes),
+        ("failure", totals.failures),
+        ("overload", totals.overloads),
+        ("ignored", totals.ignored),
+        ("cancelled", totals.cancelled),
+        ("rejected", totals.rejected),
+    ] {
+        counter!("bulwark_circuit_calls_total", "name" => name(), "outcome" => outcome)
+            .absolute(calls);
+    }
+    // These are among the others: how long a call took, and what would have been.
+    counter!("bulwark_circuit_slow_calls_total", "name" => name()).absolute(totals.slow);
+    counter!("bulwark_circuit_would_reject_total", "name" => name()).absolute(totals.would_reject);
+    if let Some(rate) = breaker.failure_rate {
+        gauge!("bulwark_circuit_failure_rate", "name" => name()).set(rate);
+    }
+}
+
+fn record_lock(lock: &ResourceSnapshot) {
+    let name = || lock.name.to_string();
+    gauge!("bulwark_resource_in_use", "name" => name()).set(lock.in_use as f64);
+    gauge!("bulwark_resource_capacity", "name" => name()).set(lock.capacity as f64);
+    gauge!("bulwark_resource_waiting", "name" => name()).set(lock.waiting as f64);
+    let stats = &lock.stats;
+    for (outcome, attempts) in [
+        ("acquired", stats.acquisitions),
+        ("timed_out", stats.timeouts),
+        ("abandoned", stats.abandoned),
+        (
+            "busy",
+            stats.rejected - stats.queue_full.min(stats.rejected),
+        ),
+        ("queue_full", stats.queue_full),
+        ("deadlock", stats.deadlocks),
+        ("closed", stats.closed),
+        ("shed", stats.shed),
+    ] {
+        counter!("bulwark_resource_attempts_total", "name" => name(), "outcome" => outcome)
+            .absolute(attempts);
+    }
+    for (quantile, time) in [
+        ("0.5", stats.recent_hold.p50),
+        ("0.9", stats.recent_hold.p90),
+        ("0.95", stats.recent_hold.p95),
+        ("0.99", stats.recent_hold.p99),
+        ("1", stats.recent_hold.max),
+    ] {
+        gauge!("bulwark_resource_hold_seconds", "name" => name(), "quantile" => quantile)
+            .set(time.as_secs_f64());
+    }
+}
+
+fn record_retry(retry: &RetrySnapshot) {
+    let name = || retry.name.to_string();
+    for (outcome, calls) in [
+        ("success", retry.successes),
+        ("failure", retry.calls.saturating_sub(retry.successes)),
+    ] {
+        counter!("bulwark_retry_calls_total", "name" => name(), "outcome" => outcome)
+            .absolute(calls);
+    }
+    counter!("bulwark_retry_attempts_total", "name" => name()).absolute(retry.attempts);
+    if let Some(left) = retry.budget_available {
+        gauge!("bulwark_retry_budget", "name" => name()).set(left as f64);
     }
 }
 

@@ -414,6 +414,16 @@ impl Run {
         }
     }
 
+    fn retries_refusal(&mut self, rules: &RetryConfig, rejection: &Rejection) -> bool {
+        match is_deadlock(rejection) {
+            // Once: what the attempt held is gone with it, and the others may go on meanwhile.
+            true => {
+                rules.retry_deadlocks.unwrap_or(self.is_whole_job) && self.session.take_deadlock()
+            }
+            false => rules.retry_rejections,
+        }
+    }
+
     fn settle_rejection<Res, L>(
         &mut self,
         policy: &Shared,
@@ -423,14 +433,7 @@ impl Run {
         copy: Copy<impl FnOnce() -> bool>,
     ) -> Step<Res, L> {
         let rules = &policy.config;
-        let wants = match is_deadlock(rejection) {
-            // Once: what the attempt held is gone with it, and the others may go on meanwhile.
-            true => {
-                rules.retry_deadlocks.unwrap_or(self.is_whole_job) && self.session.take_deadlock()
-            }
-            false => rules.retry_rejections,
-        };
-        let reason = if wants {
+        let reason = if self.retries_refusal(rules, rejection) {
             // A time that is not worth waiting for, or does not fit, is no reason not to try: then it backs off.
             let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
             let left = deadline.map_or(Duration::MAX, |it| it.0.since(time::now()));
