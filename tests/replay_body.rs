@@ -394,7 +394,8 @@ fn most_live_bodies(source: Source) -> usize {
                 .build()
                 .unwrap()
                 .layer()
-                .requests(CopyReplay),
+                .requests(CopyReplay)
+                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
         )
         .service(service_fn(move |request: Request<Copy>| {
             seen.fetch_max(request.body().copies(), Ordering::SeqCst);
@@ -800,7 +801,14 @@ async fn the_first_answer_may_come_before_the_body_has_gone_and_the_next_attempt
     let transport = Arc::clone(&held);
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
-        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
+        .layer(
+            every_second()
+                .build()
+                .unwrap()
+                .layer()
+                .requests(CopyReplay)
+                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
+        )
         .service(service_fn(move |mut request: Request<Copy>| {
             let transport = Arc::clone(&transport);
             async move {
@@ -829,7 +837,14 @@ async fn the_first_answer_may_come_before_the_body_has_gone_and_the_next_attempt
 async fn a_body_that_outgrows_the_limit_is_sent_to_its_end_and_not_again() {
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new().max_bytes(4))
-        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
+        .layer(
+            every_second()
+                .build()
+                .unwrap()
+                .layer()
+                .requests(CopyReplay)
+                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
+        )
         .service(service_fn(|request: Request<Copy>| async {
             assert_eq!(
                 request.into_body().collect().await.unwrap().to_bytes(),
@@ -850,7 +865,14 @@ async fn a_body_that_outgrows_the_limit_is_sent_to_its_end_and_not_again() {
 async fn a_good_answer_leaves_the_body_to_the_transport_that_sends_it() {
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
-        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
+        .layer(
+            every_second()
+                .build()
+                .unwrap()
+                .layer()
+                .requests(CopyReplay)
+                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
+        )
         .service(service_fn(|mut request: Request<Copy>| async move {
             read(request.body_mut(), 1);
             Ok::<_, Reset>(request.into_body())
@@ -869,7 +891,8 @@ async fn a_copy_has_the_method_the_uri_the_version_the_headers_and_the_extension
                 .build()
                 .unwrap()
                 .layer()
-                .requests(CopyReplay),
+                .requests(CopyReplay)
+                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
         )
         .service(service_fn(|request: Request<Copy>| async move {
             assert_eq!(request.method(), Method::PUT);
@@ -888,4 +911,27 @@ async fn a_copy_has_the_method_the_uri_the_version_the_headers_and_the_extension
     let service = ReplayLayer::new().layer(service);
     let gave_up = service.oneshot(request).await;
     assert!(matches!(gave_up, Err(Error::Exhausted(it)) if it.attempts() == 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_body_can_be_sent_again_does_not_mean_that_the_request_may_be_done_twice() {
+    for (method, expected) in [("POST", 1), ("PUT", 2)] {
+        let sent = Arc::new(std::sync::Mutex::new(0));
+        let count = Arc::clone(&sent);
+        let service = ServiceBuilder::new()
+            .layer(ReplayLayer::new())
+            .layer(every_second().build().unwrap().layer().requests(CopyReplay))
+            .service(service_fn(move |_: Request<Copy>| {
+                let mut sent = count.lock().unwrap();
+                *sent += 1;
+                std::future::ready(if *sent == 1 { Err(Reset) } else { Ok(()) })
+            }));
+        let request = Request::builder().method(method).body(hello()).unwrap();
+        let answer = service.oneshot(request).await;
+        assert_eq!(
+            (*sent.lock().unwrap(), answer.is_ok()),
+            (expected, expected == 2),
+            "{method}"
+        );
+    }
 }

@@ -85,6 +85,7 @@ async fn a_message_that_the_first_server_did_not_want_reaches_the_second_unchang
             retry()
                 .layer()
                 .requests(CopyReplay)
+                .idempotency_from(|_: &http::Request<_>| tower_bulwark::Idempotency::Idempotent)
                 .retry_response_if(is_unavailable),
         )
         .layer(
@@ -126,6 +127,7 @@ async fn a_message_that_is_too_large_to_keep_is_sent_once() {
             retry()
                 .layer()
                 .requests(CopyReplay)
+                .idempotency_from(|_: &http::Request<_>| tower_bulwark::Idempotency::Idempotent)
                 .retry_response_if(is_unavailable),
         )
         .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))

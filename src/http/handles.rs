@@ -9,8 +9,7 @@ impl RetryPolicy {
     /// A layer that retries HTTP requests by this policy: responses and errors are judged by
     /// [`HttpClassify`], and only requests that may be done twice (or were certainly not done) are sent again.
     ///
-    /// For bodies that are `Clone`. Those that stream are sent again with
-    /// [`ReplayLayer`](super::ReplayLayer) around it and `.requests(HttpRequests::new().copied_by(CopyReplay))` on it.
+    /// For bodies that are `Clone`. Those that stream are sent again with [`replaying`](RetryLayer::replaying).
     #[must_use]
     pub fn http_layer<L>(&self) -> RetryLayer<L, HttpClassify, HttpRequests> {
         self.layer()

@@ -4,11 +4,15 @@ use std::task::{Context, Poll};
 
 use http::{Method, Request, header};
 use http_body::Body;
-use tower_layer::Layer;
+use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
+use super::classify::HttpClassify;
 use super::replay_body::ReplayBody;
-use crate::retry::{CopyRequest, RequestConfig};
+use super::requests::HttpRequests;
+use crate::call::deadline::Deadline;
+use crate::call::outcome::Idempotency;
+use crate::retry::{CopyRequest, RequestConfig, RetryLayer};
 use crate::util::accessors::inner_service;
 
 /// Puts a [`ReplayBody`] around the body of each request. Goes *outside* the retry, which copies requests
@@ -46,7 +50,7 @@ use crate::util::accessors::inner_service;
 ///
 /// # let frame = |data: &'static str| Ok(http_body::Frame::data(Bytes::from(data)));
 /// # let stream = futures::stream::iter(vec![frame("hel"), frame("lo")]);
-/// let request = Request::post("/upload").body(StreamBody::new(stream))?;
+/// let request = Request::put("/upload").body(StreamBody::new(stream))?;
 /// let response = service.oneshot(request).await?; // The second attempt.
 /// assert_eq!(response.into_body(), "hello");
 /// # Ok(())
@@ -160,4 +164,43 @@ impl<B> CopyRequest<Request<ReplayBody<B>>> for CopyReplay {
     }
 }
 
-impl<Req> RequestConfig<Req> for CopyReplay {}
+/// As [`HttpRequests`] has it: a copy of a request is not yet a request that may be done twice.
+impl<B> RequestConfig<Request<ReplayBody<B>>> for CopyReplay {
+    fn max_retries(&self, request: &Request<ReplayBody<B>>) -> Option<u32> {
+        HttpRequests::new().max_retries(request)
+    }
+
+    fn deadline(&self, request: &Request<ReplayBody<B>>) -> Option<Deadline> {
+        HttpRequests::new().deadline(request)
+    }
+
+    fn idempotency(&self, request: &Request<ReplayBody<B>>) -> Idempotency {
+        HttpRequests::new().idempotency(request)
+    }
+}
+
+impl<L> RetryLayer<L, HttpClassify, HttpRequests> {
+    /// For requests whose bodies stream: a [`ReplayLayer`] around this one, which copies by [`CopyReplay`]. The service
+    /// below is given requests with a [`ReplayBody`].
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// use tower::ServiceBuilder;
+    /// use tower_bulwark::{RetryPolicy, http::ReplayBody};
+    ///
+    /// let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Full<Bytes>>>();
+    /// let service = ServiceBuilder::new()
+    ///     .layer(RetryPolicy::new().http_layer().replaying())
+    ///     .service(client);
+    /// # fn is<S: tower::Service<http::Request<Full<Bytes>>>>(_: S) {} is(service);
+    /// ```
+    #[must_use]
+    pub fn replaying(
+        self,
+    ) -> Stack<RetryLayer<L, HttpClassify, HttpRequests<CopyReplay>>, ReplayLayer> {
+        let retry = self.requests(HttpRequests::new().copied_by(CopyReplay));
+        Stack::new(retry, ReplayLayer::new())
+    }
+}
