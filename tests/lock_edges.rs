@@ -118,9 +118,7 @@ async fn max_per_holder_by_update_counts_those_who_hold() {
         .build()
         .unwrap();
     let _a = lock.acquire("a").await.unwrap();
-    let mut c = (*lock.config()).clone();
-    c.max_per_holder = Some(1);
-    lock.update(c).unwrap();
+    limit_holders(&lock, 1);
     assert!(lock.try_acquire("a").is_err(), "a second permit of one");
 }
 #[tokio::test(start_paused = true)]
@@ -130,9 +128,7 @@ async fn a_permit_taken_before_the_limit_is_counted_and_given_back_once() {
         .build()
         .unwrap();
     let old = lock.acquire("a").await.unwrap();
-    let mut c = (*lock.config()).clone();
-    c.max_per_holder = Some(1);
-    lock.update(c).unwrap();
+    limit_holders(&lock, 1);
     let _new = lock.try_acquire("a");
     drop(old);
     let _newer = lock.try_acquire("a");
@@ -193,6 +189,12 @@ async fn retain_makes_no_more_than_the_lock() {
     });
     assert!(pool.idle() <= 1, "{}", pool.idle());
 }
+fn limit_holders(lock: &ResourceLock, most: usize) {
+    let mut config = (*lock.config()).clone();
+    config.max_per_holder = Some(most);
+    lock.update(config).unwrap();
+}
+
 async fn calls(lock: &ResourceLock, times: &[Duration]) {
     for t in times {
         let t = *t;
@@ -268,9 +270,7 @@ async fn waiter_larger_than_new_limit_of_a_holder_is_refused() {
     let g = lock.acquire("x").await.unwrap();
     let mut w = pin!(lock.acquire("w").permits(4));
     assert!(futures::poll!(w.as_mut()).is_pending());
-    let mut c = (*lock.config()).clone();
-    c.max_per_holder = Some(2);
-    lock.update(c).unwrap();
+    limit_holders(&lock, 2);
     drop(g);
     assert!(
         timeout(S, w).await.is_ok(),

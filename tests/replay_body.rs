@@ -394,8 +394,7 @@ fn most_live_bodies(source: Source) -> usize {
                 .build()
                 .unwrap()
                 .layer()
-                .requests(CopyReplay)
-                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
+                .requests(CopyReplay),
         )
         .service(service_fn(move |request: Request<Copy>| {
             seen.fetch_max(request.body().copies(), Ordering::SeqCst);
@@ -801,14 +800,7 @@ async fn the_first_answer_may_come_before_the_body_has_gone_and_the_next_attempt
     let transport = Arc::clone(&held);
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
-        .layer(
-            every_second()
-                .build()
-                .unwrap()
-                .layer()
-                .requests(CopyReplay)
-                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
-        )
+        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
         .service(service_fn(move |mut request: Request<Copy>| {
             let transport = Arc::clone(&transport);
             async move {
@@ -837,14 +829,7 @@ async fn the_first_answer_may_come_before_the_body_has_gone_and_the_next_attempt
 async fn a_body_that_outgrows_the_limit_is_sent_to_its_end_and_not_again() {
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new().max_bytes(4))
-        .layer(
-            every_second()
-                .build()
-                .unwrap()
-                .layer()
-                .requests(CopyReplay)
-                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
-        )
+        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
         .service(service_fn(|request: Request<Copy>| async {
             assert_eq!(
                 request.into_body().collect().await.unwrap().to_bytes(),
@@ -865,14 +850,7 @@ async fn a_body_that_outgrows_the_limit_is_sent_to_its_end_and_not_again() {
 async fn a_good_answer_leaves_the_body_to_the_transport_that_sends_it() {
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
-        .layer(
-            every_second()
-                .build()
-                .unwrap()
-                .layer()
-                .requests(CopyReplay)
-                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
-        )
+        .layer(every_second().build().unwrap().layer().requests(CopyReplay))
         .service(service_fn(|mut request: Request<Copy>| async move {
             read(request.body_mut(), 1);
             Ok::<_, Reset>(request.into_body())
@@ -891,8 +869,7 @@ async fn a_copy_has_the_method_the_uri_the_version_the_headers_and_the_extension
                 .build()
                 .unwrap()
                 .layer()
-                .requests(CopyReplay)
-                .idempotency_from(|_: &Request<_>| tower_bulwark::Idempotency::Idempotent),
+                .requests(CopyReplay),
         )
         .service(service_fn(|request: Request<Copy>| async move {
             assert_eq!(request.method(), Method::PUT);

@@ -69,7 +69,7 @@ impl<T> ResourcePool<T> {
         Self::with(lock, [])
     }
 
-    /// A pool that begins with these.
+    /// A pool that begins with these. More than the lock has permits are of no use: [`retain`](Self::retain) drops them.
     #[must_use]
     pub fn with(lock: ResourceLock, idle: impl IntoIterator<Item = T>) -> Self {
         Self {

@@ -88,9 +88,14 @@ impl Word {
     /// Takes `n` if they are free and nobody waits. A refusal writes nothing.
     #[inline]
     pub(super) fn take(&self, n: u32) -> Result<(), Seen> {
+        self.take_if(n, |seen| seen.has(n))
+    }
+
+    #[inline]
+    fn take_if(&self, n: u32, may: impl Fn(Seen) -> bool) -> Result<(), Seen> {
         let mut seen = Seen(self.bits.load(Ordering::Relaxed));
         loop {
-            if !seen.has(n) {
+            if !may(seen) {
                 return Err(seen);
             }
             match self.swap(seen, seen.0 + u64::from(n) * ONE) {
@@ -150,19 +155,7 @@ impl Word {
 
     /// Takes `n` if there is room, whoever waits. Under the queue's lock only.
     pub(super) fn take_past_queue(&self, n: u32) -> Result<(), Seen> {
-        let mut seen = Seen(self.bits.load(Ordering::Relaxed));
-        loop {
-            if seen.is_closed() || !seen.leaves_room(n, 0) {
-                return Err(seen);
-            }
-            match self.swap(seen, seen.0 + u64::from(n) * ONE) {
-                Ok(()) => {
-                    self.note_peak(seen.in_use() + n);
-                    return Ok(());
-                }
-                Err(now) => seen = now,
-            }
-        }
+        self.take_if(n, |seen| !seen.is_closed() && seen.leaves_room(n, 0))
     }
 
     /// Whether all permits are taken under the queue's lock.

@@ -28,7 +28,7 @@ use crate::util::accessors::inner_service;
 ///
 /// The header is the caller's word, and a caller may be wrong or hostile: [`at_most`](Self::at_most) bounds what it can
 /// ask of this server, [`at_least`](Self::at_least) what it can refuse it. A call that ends by its caller's deadline is
-/// no failure of the service to a breaker below.
+/// a cancelled call to a breaker below, and no failure unless that is told otherwise (`cancelled_is_failure_after`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -337,8 +337,8 @@ pub struct ReceiveDeadlineFuture<F, A = NoAnswer> {
     #[pin]
     call: Option<F>,
     deadline: Option<Deadline>,
-    #[pin]
-    timer: Option<Sleep>,
+    /// Set when the call does not end at once, and only if it is to be ended.
+    timer: Option<Pin<Box<Sleep>>>,
     answer: A,
 }
 
@@ -361,14 +361,14 @@ where
         let Some(deadline) = deadline.filter(|_| A::ENDS) else {
             return Poll::Pending;
         };
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until(deadline.0.to_instant())));
-        }
-        let Some(timer) = this.timer.as_pin_mut() else {
-            return Poll::Pending;
-        };
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline.0.to_instant())));
         // Also if the call has used up the task's budget.
-        if Pin::new(&mut unconstrained(timer)).poll(cx).is_pending() {
+        if Pin::new(&mut unconstrained(timer.as_mut()))
+            .poll(cx)
+            .is_pending()
+        {
             return Poll::Pending;
         }
         this.call.set(None);

@@ -64,6 +64,15 @@ pub fn idempotency(method: &Method, headers: &HeaderMap) -> Idempotency {
     }
 }
 
+/// What the caller knows goes before what the request says by itself.
+pub(super) fn marked(mark: Option<bool>, by_itself: Idempotency) -> Idempotency {
+    match (mark, by_itself) {
+        (Some(false), _) => Idempotency::NotIdempotent,
+        (Some(true), Idempotency::NotIdempotent) => Idempotency::Idempotent,
+        (_, by_itself) => by_itself,
+    }
+}
+
 impl<B, C: CopyRequest<Request<B>>> CopyRequest<Request<B>> for HttpRequests<C> {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         self.copy.copy(request)
@@ -84,11 +93,7 @@ impl<B, C> RequestConfig<Request<B>> for HttpRequests<C> {
     }
 
     fn idempotency(&self, request: &Request<B>) -> Idempotency {
-        let by_itself = idempotency(request.method(), request.headers());
-        match (request.extensions().get(), by_itself) {
-            (Some(MarkedIdempotent(false)), _) => Idempotency::NotIdempotent,
-            (Some(MarkedIdempotent(true)), Idempotency::NotIdempotent) => Idempotency::Idempotent,
-            (_, by_itself) => by_itself,
-        }
+        let mark = request.extensions().get().map(|MarkedIdempotent(yes)| *yes);
+        marked(mark, idempotency(request.method(), request.headers()))
     }
 }

@@ -67,7 +67,7 @@ const UNBOUNDED: usize = 1_000_000;
 /// the response has been read or dropped: a stream that dies after a good head is a failure, and one that nobody
 /// wants to the end counts as its head did.
 ///
-/// Nothing on it goes around the layers. A response carries [`Attempts`](super::Attempts) among its extensions. Each
+/// None of its methods sends around the layers. A response carries [`Attempts`](super::Attempts) among its extensions. Each
 /// attempt is a span of `tracing` with OpenTelemetry's names: `http.request.method`, `server.address`,
 /// `http.request.resend_count`, `http.response.status_code`, `error.type`.
 ///
@@ -123,8 +123,12 @@ pub struct ResilientClientBuilder {
     name: Arc<str>,
     client: Client,
     retry: Option<RetryPolicy>,
+    /// Of the policy that is made if none is given.
+    max_retries: u32,
     breaker: Option<CircuitBreaker>,
     lock: Option<ResourceLock>,
+    /// Of the lock that is made if none is given.
+    permits: usize,
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
 }
@@ -140,7 +144,7 @@ impl ResilientClientBuilder {
 
     /// Sends each request once. The timeouts of the default policy stay.
     pub fn no_retry(mut self) -> Self {
-        self.retry = Some(default_retry(&self.name, 0));
+        (self.retry, self.max_retries) = (None, 0);
         self
     }
 
@@ -167,7 +171,7 @@ impl ResilientClientBuilder {
 
     /// As many calls at once as are wanted, up to a million.
     pub fn no_lock(mut self) -> Self {
-        self.lock = lock_of(&self.name, UNBOUNDED).ok();
+        (self.lock, self.permits) = (None, UNBOUNDED);
         self
     }
 
@@ -187,10 +191,13 @@ impl ResilientClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if an attempt may take longer than all of it.
+    /// [`ConfigError`] if an attempt of the given policy may take longer than all of it.
     pub fn build(self) -> Result<ResilientClient, ConfigError> {
         let name = self.name;
-        let retry = self.retry.unwrap_or_else(|| default_retry(&name, 3));
+        let retry = match self.retry {
+            Some(policy) => policy,
+            None => default_retry(&name, self.max_retries)?,
+        };
         let config = retry.config();
         if let (Some(attempt), Some(total)) = (config.attempt_timeout(), config.total_timeout())
             && attempt > total
@@ -204,7 +211,10 @@ impl ResilientClientBuilder {
         let breaker = self.breaker.unwrap_or_else(|| CircuitBreaker::new(&*name));
         let lock = match self.lock {
             Some(lock) => lock,
-            None => lock_of(&name, 64)?,
+            None => {
+                let lock = ResourceLock::builder(&*name);
+                lock.max_concurrent(self.permits).build()?
+            }
         };
         let bottom = SendMarked::new(self.client.clone(), self.attempt_header);
         let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
@@ -223,19 +233,12 @@ impl ResilientClientBuilder {
     }
 }
 
-fn default_retry(name: &Arc<str>, retries: u32) -> RetryPolicy {
+fn default_retry(name: &Arc<str>, retries: u32) -> Result<RetryPolicy, ConfigError> {
     RetryPolicy::builder()
         .name(Arc::clone(name))
         .max_retries(retries)
         .attempt_timeout(Duration::from_secs(15))
         .total_timeout(Duration::from_secs(60))
-        .build()
-        .unwrap_or_default()
-}
-
-fn lock_of(name: &Arc<str>, permits: usize) -> Result<ResourceLock, ConfigError> {
-    ResourceLock::builder(&**name)
-        .max_concurrent(permits)
         .build()
 }
 
@@ -247,8 +250,10 @@ impl ResilientClient {
             name: name.into(),
             client,
             retry: None,
+            max_retries: 3,
             breaker: None,
             lock: None,
+            permits: 64,
             classify: HttpClassify::new(),
             attempt_header: None,
         }

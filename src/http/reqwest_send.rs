@@ -12,7 +12,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::error_kind::ErrorKind;
-use super::requests::idempotency;
+use super::requests::{idempotency, marked};
 use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
 use crate::call::{Holder, workflow};
@@ -85,11 +85,7 @@ impl RequestConfig<Marked> for MarkedRequests {
 
     fn idempotency(&self, it: &Marked) -> Idempotency {
         let by_itself = idempotency(it.request.method(), it.request.headers());
-        match (it.marks.idempotent, by_itself) {
-            (Some(false), _) => Idempotency::NotIdempotent,
-            (Some(true), Idempotency::NotIdempotent) => Idempotency::Idempotent,
-            (_, by_itself) => by_itself,
-        }
+        marked(it.marks.idempotent, by_itself)
     }
 
     fn before_attempt(&self, it: &mut Marked, attempt: u32) {
