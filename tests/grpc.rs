@@ -31,7 +31,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::grpc::{Codes, GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, reject};
+use tower_bulwark::grpc::{
+    Codes, GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, deadline_exceeded, reject,
+};
 use tower_bulwark::http::{
     CopyReplay, MarkedIdempotent, ReceiveDeadlineLayer, ReplayBody, ReplayLayer,
 };
@@ -138,6 +140,19 @@ fn hello() -> CompleteRequest {
 fn pushback_of(status: &Status) -> Option<i32> {
     let value = status.metadata().get("grpc-retry-pushback-ms")?;
     Some(value.to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_is_deadline_exceeded_to_a_generated_client() {
+    let layer = ReceiveDeadlineLayer::grpc()
+        .at_most(SECOND)
+        .answer_with(deadline_exceeded::<Body>);
+    let hangs = service_fn(|_: http::Request<Body>| {
+        std::future::pending::<Result<http::Response<Body>, Infallible>>()
+    });
+    let mut client = CompletionsClient::new(layer.layer(hangs));
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 }
 
 #[tokio::test]

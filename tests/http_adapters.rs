@@ -402,16 +402,98 @@ async fn a_request_says_for_itself_whether_and_how_often_it_may_be_tried_again()
     assert_eq!(server.requests(), 3);
 }
 
-#[tokio::test]
-async fn a_response_says_how_many_attempts_it_took_and_an_attempt_its_number() {
-    let server = Server::start([Fault::Status(503, None), Fault::Status(502, None)]).await;
+/// Fails twice, then is well; says what each request had in `x-attempt`.
+async fn counting(seen: &Arc<Mutex<Vec<String>>>, tasks: &mut JoinSet<()>) -> String {
+    let seen = Arc::clone(seen);
+    let answer = move |headers: http::HeaderMap| {
+        let mut seen = seen.lock().unwrap();
+        seen.push(headers["x-attempt"].to_str().unwrap().to_owned());
+        let status = match seen.len() {
+            1 | 2 => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::OK,
+        };
+        ready(status)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/", axum::routing::any(answer));
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+fn counted(url: &str) -> tower_bulwark::http::ResilientRequest {
     let client = ResilientClient::builder("api", reqwest_client())
         .retry(quick())
-        .attempt_header("x-attempt".parse().unwrap())
-        .build()
-        .unwrap();
-    let response = client.get(server.uri().to_string()).send().await.unwrap();
+        .attempt_header("x-attempt".parse().unwrap());
+    client.build().unwrap().get(url)
+}
+
+#[tokio::test]
+async fn a_response_says_how_many_attempts_it_took_and_each_attempt_its_number() {
+    let (seen, mut tasks) = (Arc::default(), JoinSet::new());
+    let url = counting(&seen, &mut tasks).await;
+    let response = counted(&url).send().await.unwrap();
     assert_eq!(response.extensions().get(), Some(&Attempts(3)));
+    assert_eq!(*seen.lock().unwrap(), ["1", "2", "3"]);
+}
+
+/// The fields of each span by the name `attempt`, in the order in which they were recorded.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<String>>>);
+
+impl tracing::field::Visit for Spans {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{}={value:?}", field.name()));
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        if attributes.metadata().name() == "attempt" {
+            attributes.record(&mut self.clone());
+        }
+    }
+
+    fn on_record(
+        &self,
+        _: &tracing::span::Id,
+        values: &tracing::span::Record<'_>,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        values.record(&mut self.clone());
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_is_a_span_with_the_names_of_opentelemetry() {
+    use tracing_subscriber::prelude::*;
+    let (seen, mut tasks) = (Arc::default(), JoinSet::new());
+    let url = counting(&seen, &mut tasks).await;
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    counted(&url).send().await.unwrap();
+    let told = spans.0.lock().unwrap().join(" ");
+    for expected in [
+        "http.request.method=GET",
+        "server.address=\"127.0.0.1\"",
+        "http.request.resend_count=0",
+        "http.request.resend_count=1",
+        "http.request.resend_count=2",
+        "http.response.status_code=502 error.type=\"502\"",
+        "http.response.status_code=200",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert_eq!(told.matches("error.type").count(), 2, "{told}");
 }
 
 #[tokio::test]
