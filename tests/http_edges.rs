@@ -111,3 +111,71 @@ async fn an_upload_that_fails_here_is_no_failure_of_the_service() {
     let t = breaker.snapshot().totals;
     assert_eq!(t.failures, 0, "{t:?}");
 }
+
+/// Answers each connection with these bytes, and keeps it open.
+async fn answers(head: &'static str) -> (String, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1_024];
+        let read = socket.read(&mut request).await.unwrap();
+        assert!(read > 0);
+        socket.write_all(head.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+        drop(socket);
+    });
+    (format!("http://{address}/"), server)
+}
+
+#[tokio::test]
+async fn a_response_that_has_no_body_ends_with_its_head() {
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    for (method, upgrade, head) in [
+        (
+            "HEAD",
+            false,
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n",
+        ),
+        ("GET", false, "HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            "GET",
+            false,
+            "HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n",
+        ),
+        ("CONNECT", false, "HTTP/1.1 200 OK\r\n\r\n"),
+        (
+            "GET",
+            true,
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+        ),
+    ] {
+        let (url, server) = answers(head).await;
+        let (breaker, lock) = (CircuitBreaker::new("b"), ResourceLock::new("l"));
+        let client =
+            Client::builder(TokioExecutor::new()).build_http::<http_body_util::Empty<Bytes>>();
+        let service = ServiceBuilder::new()
+            .layer(breaker.http_layer().until_body_end())
+            .layer(lock.layer().until_body_end())
+            .service(client);
+        // The address of a CONNECT is that of the host alone.
+        let url = match method {
+            "CONNECT" => url.trim_start_matches("http://").trim_end_matches('/'),
+            _ => &url,
+        };
+        let mut request = Request::builder().method(method).uri(url);
+        if upgrade {
+            request = request
+                .header("connection", "upgrade")
+                .header("upgrade", "echo");
+        }
+        let request = request.body(http_body_util::Empty::new()).unwrap();
+        // Kept, and not read.
+        let _response = service.oneshot(request).await.unwrap();
+        assert_eq!(lock.snapshot().in_use, 0, "{method} {head}");
+        assert_eq!(breaker.snapshot().totals.successes, 1, "{method} {head}");
+        server.abort();
+    }
+}
