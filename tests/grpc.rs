@@ -600,8 +600,14 @@ fn an_error_is_what_is_in_the_chain_of_its_causes() {
         says("ABORTED", Outcome::Success, RetrySafety::Never)
     );
     let slow = std::io::Error::other(tonic::TimeoutExpired(()));
-    let late = says("DEADLINE_EXCEEDED", Outcome::Failure, RetrySafety::Never);
+    let late = says(
+        "DEADLINE_EXCEEDED",
+        Outcome::Failure,
+        RetrySafety::IfIdempotent,
+    );
     assert_eq!(judge(&slow), late);
+    let by_code = GrpcClassify::new().for_throttle().classify_error(&slow);
+    assert_eq!(by_code.retry_safety(), RetrySafety::Never);
     let away = tonic::ConnectError("no route".into());
     let not_sent = says("UNAVAILABLE", Outcome::Failure, RetrySafety::Always);
     assert_eq!(judge(&away), not_sent);
@@ -612,6 +618,10 @@ fn an_error_is_what_is_in_the_chain_of_its_causes() {
     let none = GrpcClassify::new().retry_on(tower_bulwark::grpc::Codes::NONE);
     assert_eq!(
         none.classify_error(&reset).retry_safety(),
+        RetrySafety::Never
+    );
+    assert_eq!(
+        none.classify_error(&slow).retry_safety(),
         RetrySafety::Never
     );
 }

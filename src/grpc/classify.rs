@@ -46,6 +46,10 @@ use crate::http::{ClassifyEnd, Refused};
 /// be done twice is sent again. With the feature `hyper` more is known: see
 /// [`ErrorKind`](crate::http::ErrorKind).
 ///
+/// A time limit of this side that passes below the retry (`Endpoint::timeout` of tonic, `tower::timeout`) has ended an
+/// attempt, and not the call: what may be done twice is sent again if `UNAVAILABLE` is, as over HTTP. A `DEADLINE_EXCEEDED` that the server
+/// sends is judged by the table, and so is every timeout [for a throttle](Self::for_throttle).
+///
 /// A `CANCELLED` after the ambient deadline is taken for the `DEADLINE_EXCEEDED` that it is.
 ///
 /// ```
@@ -208,8 +212,12 @@ impl GrpcClassify {
             failure::Failure::NoMeans => Verdict::ignored().retry(RetrySafety::Always),
             failure::Failure::TimedOut => {
                 let verdict = self.verdict(Code::DeadlineExceeded, None);
-                let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
-                verdict.retry(repeat)
+                let retries = |code| self.retryable.contains(code);
+                let again = !self.by_code && retries(Code::Unavailable);
+                match again || retries(Code::DeadlineExceeded) {
+                    true => verdict.retry(RetrySafety::IfIdempotent),
+                    false => verdict,
+                }
             }
             failure::Failure::Broken => {
                 let verdict = self.verdict(Code::Unavailable, None);

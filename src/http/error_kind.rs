@@ -7,6 +7,24 @@ use crate::call::outcome::{RetrySafety, Verdict};
 use crate::error::Rejection;
 
 /// What the error of an HTTP client says of the request: whether it can have reached the server's work.
+///
+/// # What the errors do not tell
+///
+/// Each of these is made by a real client in the tests (`tests/clients`), and judged by what its error says:
+///
+/// - *Sent again though it may have been done*: a `POST` that reqwest follows to another host, which refuses the
+///   connection: reqwest says of the second host what it says of the first. Switch redirects off for such requests.
+///   An `UNAVAILABLE` in the trailers after a message, seen through a generated tonic client: the status does not say
+///   that a message came.
+/// - *The service is not blamed*: a `grpc-encoding` that the client does not speak is `UNIMPLEMENTED` to tonic.
+/// - *The service is blamed without fault*: the runtime of a connection ends while a request is in flight; an upload
+///   panics; tonic's `UNKNOWN` without a cause (a worker that is gone, a request head that is too large); a server that
+///   wants a client certificate; `https` over a connector without TLS; a proxy's `407`; `http_body_util::Limited` over
+///   a response; a `user_agent` that `Endpoint` does not take; errors of the caller's own layers.
+/// - *Not sent again though it could be*: whatever came with `ENHANCE_YOUR_CALM`, because the server asks to be left
+///   alone.
+///
+/// A classifier of your own around this one knows more of your own errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -17,7 +35,9 @@ pub enum ErrorKind {
     NoMeans,
     /// The handshake was refused as invalid, by a certificate that is not trusted, say: another attempt meets the same.
     Certificate,
-    /// The request was certainly not processed: it was handed back before it started, or its stream was refused.
+    /// The request was certainly not processed: it was handed back before it started, or its stream was refused. (What
+    /// the pool of `hyper-util` or `reqwest` hands back is [`Connect`](Self::Connect): it sends a request again itself
+    /// if an idle connection was closed, so the connection was new and died.)
     Unsent,
     /// The server takes no more requests on this connection (HTTP/2's `GOAWAY` with `NO_ERROR`), as it does before
     /// it stops. It has not begun this one, as a rule; but `hyper` says the same of a request that was on its way
@@ -63,6 +83,7 @@ impl ErrorKind {
             Self::Connect if chain(error).any(Self::lacks_means) => Self::NoMeans,
             // The answer had begun: what its stream ends with proves nothing any more.
             Self::Unsent | Self::GoAway if chain(error).any(has_answer) => Self::Broken,
+            Self::Unsent if died_new(error) => Self::Connect,
             kind => kind,
         }
     }
@@ -212,6 +233,24 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError +
 fn is_bad_handshake(error: &(dyn StdError + 'static)) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Whether a pooled client gave up a request because its connection ended before it was sent. The pool makes up for idle
+/// connections that the server closed, so this one was new: a server that accepts and closes is not well.
+fn died_new(error: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "hyper")]
+    {
+        let is_canceled = |it: &(dyn StdError + 'static)| {
+            it.downcast_ref().is_some_and(hyper::Error::is_canceled)
+        };
+        chain(error).any(|it| it.is::<hyper_util::client::legacy::Error>())
+            && chain(error).any(is_canceled)
+    }
+    #[cfg(not(feature = "hyper"))]
+    {
+        let _ = error;
+        false
+    }
 }
 
 /// Whether an error came while the body of an answer was read.
