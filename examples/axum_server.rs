@@ -11,7 +11,6 @@ use std::error::Error;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -22,7 +21,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::ServiceBuilder;
-use tower_bulwark::http::problem;
+use tower_bulwark::http::{ReceiveDeadlineLayer, deadline_exceeded, problem};
 use tower_bulwark::{CircuitBreaker, Error as CallError, ResourceLock};
 
 async fn handle_error(error: CallError<Infallible>) -> Response {
@@ -60,8 +59,15 @@ fn router(breaker: &CircuitBreaker, lock: &ResourceLock) -> Router {
     );
     let plain = Router::new().route("/plain", get(slow)).layer(
         ServiceBuilder::new()
-            .layer(breaker.http_layer().reject_with(problem::<Body>))
-            .layer(lock.layer().holder(tenant).reject_with(problem::<Body>)),
+            // What the caller still waits for is the deadline of everything below.
+            .layer(ReceiveDeadlineLayer::new().answer_with(deadline_exceeded))
+            .layer(breaker.http_layer().reject_with(problem).until_body_end())
+            .layer(
+                lock.layer()
+                    .holder(tenant)
+                    .reject_with(problem)
+                    .until_body_end(),
+            ),
     );
     Router::new()
         .route("/health", get(health))

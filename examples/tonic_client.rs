@@ -25,9 +25,7 @@ use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
-use tower::ServiceBuilder;
-use tower_bulwark::grpc::{GrpcClassify, GrpcRequests};
-use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
+use tower_bulwark::grpc::Resilient;
 use tower_bulwark::{Backoff, BoxError, CircuitBreaker, Rejection, ResourceLock, RetryPolicy};
 
 /// Fails as often as it is told to.
@@ -121,29 +119,10 @@ async fn main() -> Result<(), BoxError> {
     let channel = Channel::from_shared(format!("http://{address}"))?
         .connect()
         .await?;
-    // To HTTP every gRPC call is a `200`: what became of it is in a header or in the trailers.
-    let classify = GrpcClassify::new();
-    let channel = ServiceBuilder::new()
-        // Refusals as statuses; else tonic makes `UNKNOWN` of them.
-        .map_err(Status::from)
-        // The body of a request is a stream: what was sent of it is kept, to be sent again.
-        .layer(ReplayLayer::new())
-        .layer(
-            retry
-                .layer()
-                .classify(classify)
-                .requests(GrpcRequests::over(CopyReplay)),
-        )
-        .layer(
-            breaker
-                .layer()
-                .classify(classify)
-                .until_body_end()
-                .classify_end(classify.at_end()),
-        )
-        .layer(slots.layer().until_body_end())
-        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(channel);
+    let channel = Resilient::new(channel)
+        .retry(&retry)
+        .breaker(&breaker)
+        .lock(&slots);
     let client = CompletionsClient::new(channel.clone());
     let mut streams = StreamsClient::new(channel);
     let complete = async |prompt: &str| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -16,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::{Barrier, Semaphore};
 use tower::ServiceBuilder;
+use tower_bulwark::http::problem;
 use tower_bulwark::{CircuitBreaker, CircuitState, Error, Rejection, ResourceLock};
 
 async fn serve(router: Router) -> SocketAddr {
@@ -95,4 +97,31 @@ async fn failures_on_different_connections_open_one_breaker_and_no_error_handler
     }
     assert_eq!(breaker.state(), CircuitState::Open);
     assert_eq!(ask(address).await, 503);
+}
+
+/// Two layers that answer refusals and hold on to the end of a body stand one upon the other as they are.
+#[tokio::test]
+async fn two_layers_that_hold_to_the_end_of_a_body_refuse_with_problems() {
+    let breaker = CircuitBreaker::new("handlers");
+    let lock = ResourceLock::builder("handlers")
+        .timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let handler = || async { Body::from("done") };
+    let app = Router::new().route("/", get(handler)).layer(
+        ServiceBuilder::new()
+            .layer(breaker.http_layer().reject_with(problem).until_body_end())
+            .layer(lock.layer().reject_with(problem).until_body_end()),
+    );
+    let address = serve(app).await;
+    assert_eq!(ask(address).await, 200);
+    let held = lock.acquire("other").await.unwrap();
+    assert_eq!(ask(address).await, 429);
+    drop(held);
+    breaker.force_open();
+    assert_eq!(ask(address).await, 503);
+    breaker.reset();
+    assert_eq!(ask(address).await, 200);
+    // The refusal of the lock was no failure of the handler.
+    assert_eq!(breaker.snapshot().totals.failures, 0);
 }

@@ -32,11 +32,9 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::grpc::{
-    Codes, GrpcClassify, GrpcRequests, GrpcRetry, ServiceConfig, deadline_exceeded, reject,
+    Codes, GrpcClassify, GrpcRetry, Resilient, ServiceConfig, deadline_exceeded, reject,
 };
-use tower_bulwark::http::{
-    CopyReplay, MarkedIdempotent, ReceiveDeadlineLayer, ReplayBody, ReplayLayer,
-};
+use tower_bulwark::http::{MarkedIdempotent, ReceiveDeadlineLayer};
 use tower_bulwark::retry::RetryPolicyBuilder;
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, Jitter, Rejection, ResourceLock, RetryPolicy, deadline,
@@ -156,6 +154,108 @@ async fn a_deadline_that_passes_is_deadline_exceeded_to_a_generated_client() {
 }
 
 #[tokio::test]
+async fn a_resilient_channel_does_what_its_parts_say_and_nothing_else() {
+    let model = Model::failing([Status::unavailable("loading")]);
+    let (mut tasks, at_server) = (JoinSet::new(), CircuitBreaker::new("server"));
+    let channel = serve(&model, &at_server, &mut tasks).await;
+
+    // No parts: sent once, and the server's own words come out.
+    let mut plain = CompletionsClient::new(Resilient::new(channel.clone()));
+    let status = plain.complete(hello()).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "loading")
+    );
+    assert_eq!(model.calls.lock().unwrap().len(), 1);
+
+    // A policy, a breaker and a lock, in any order of the calls.
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let (breaker, slot) = (CircuitBreaker::new("model"), ResourceLock::new("slot"));
+    let resilient = Resilient::new(channel)
+        .lock(&slot)
+        .retry(&policy)
+        .breaker(&breaker);
+    let mut client = CompletionsClient::new(resilient);
+    *model.failures.lock().unwrap() = [
+        Status::unavailable("loading"),
+        Status::unavailable("loading"),
+    ]
+    .into();
+    let reply = client.complete(hello()).await.unwrap();
+    assert_eq!(reply.get_ref().text, "hello");
+    assert_eq!(policy.snapshot().recovered, 1);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.failures), (1, 2));
+    assert_eq!((slot.snapshot().in_use, slot.snapshot().waiting), (0, 0));
+
+    // A refusal is a status that keeps it; nothing is sent.
+    let before = model.calls.lock().unwrap().len();
+    breaker.force_open();
+    let status = client.complete(hello()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(matches!(
+        Rejection::find(&status),
+        Some(Rejection::CircuitOpen(_))
+    ));
+    assert_eq!(model.calls.lock().unwrap().len(), before);
+    breaker.reset();
+
+    // Who waits for the permit and goes away leaves nothing behind.
+    let held = slot.acquire("other").await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(20), client.complete(hello()));
+    waits.await.unwrap_err();
+    drop(held);
+    assert_eq!((slot.snapshot().in_use, slot.snapshot().waiting), (0, 0));
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.failures), (0, 0));
+}
+
+/// The last attempt was answered by the server, and the next one refused: no attempt took too long.
+#[tokio::test]
+async fn a_call_whose_retry_meets_an_open_circuit_is_unavailable_and_says_when_to_come_back() {
+    let model = Model::failing([Status::unavailable("loading")]);
+    let (mut tasks, at_server) = (JoinSet::new(), CircuitBreaker::new("server"));
+    let channel = serve(&model, &at_server, &mut tasks).await;
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let breaker = CircuitBreaker::builder("secret name")
+        .consecutive_failures(1)
+        .build()
+        .unwrap();
+    let resilient = Resilient::new(channel).retry(&policy).breaker(&breaker);
+    let status = CompletionsClient::new(resilient)
+        .complete(hello())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(pushback_of(&status).is_some_and(|millis| millis > 50_000));
+    assert!(!status.message().contains("secret"), "{}", status.message());
+    assert_eq!(model.calls.lock().unwrap().len(), 1);
+    // It was sent, and failed: to a breaker around it this is no mere refusal.
+    assert!(Rejection::find(&status).is_none());
+}
+
+#[test]
+fn hedging_in_a_service_config_is_an_error_that_says_what_to_change() {
+    let json = r#"{"methodConfig": [{"name": [{"service": "a.B"}],
+        "hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0.1s"}}]}"#;
+    let channel = service_fn(|_: http::Request<Body>| {
+        std::future::ready(Ok::<http::Response<Body>, Infallible>(
+            http::Response::default(),
+        ))
+    });
+    let error = Resilient::new(channel).service_config(json).unwrap_err();
+    assert_eq!(error.field(), "hedgingPolicy");
+    assert!(error.problem().contains("/a.B/"), "{error}");
+    assert!(error.problem().contains("without_hedging"), "{error}");
+}
+
+#[tokio::test]
 async fn a_channel_retries_as_the_service_config_and_the_server_say() {
     let model = Model::failing([
         pushing_back(Code::Unavailable, "1"),
@@ -167,20 +267,9 @@ async fn a_channel_retries_as_the_service_config_and_the_server_say() {
         GrpcRetry::new("model", &config()).unwrap(),
         CircuitBreaker::new("model"),
     );
-    let classify = GrpcClassify::new();
-    let channel = ServiceBuilder::new()
-        .map_err(Status::from)
-        .layer(ReplayLayer::new())
-        .layer(retry.layer().requests(GrpcRequests::over(CopyReplay)))
-        .layer(
-            breaker
-                .layer()
-                .classify(classify)
-                .until_body_end()
-                .classify_end(classify.at_end()),
-        )
-        .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(channel);
+    let channel = Resilient::new(channel)
+        .retry_by_method(retry.clone())
+        .breaker(&breaker);
     let mut client = CompletionsClient::new(channel);
 
     let reply = client.complete(hello()).await.unwrap();

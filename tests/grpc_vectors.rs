@@ -114,7 +114,17 @@ fn service_configs_are_read_and_wrong_ones_refused() {
                 "{id}"
             );
         }
-        GrpcRetry::new("vectors", &config).unwrap();
+        // Hedging is an error, not silence.
+        let made = GrpcRetry::new("vectors", &config);
+        let refused = made.map_err(|error| error.setting()).err();
+        assert_eq!(
+            refused,
+            hedging.is_some().then_some("hedgingPolicy"),
+            "{id}"
+        );
+        let once = config.clone().without_hedging();
+        assert_eq!(once.not_supported(), [""; 0], "{id}");
+        GrpcRetry::new("vectors", &once).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
-use crate::error::{ContendedReason, Error, Rejection};
+use crate::error::{ContendedReason, Error, LastFailure, Rejection};
 use crate::http::{Refused, come_back};
 
 /// The status of a refusal.
@@ -89,9 +89,10 @@ fn push_back(status: &mut Status, pushback: Pushback) {
 /// What a stack of layers ended with, as a status: for `.map_err(Status::from)` between the layers and a
 /// tonic client, and for `?` in a handler.
 ///
-/// The service's own error is what tonic makes of it: a `Status` is itself. A retry that gave up is the last
-/// failure; if that was an attempt that took too long, `DEADLINE_EXCEEDED`. A refusal is as
-/// [`From<Rejection>`] has it.
+/// The service's own error is what tonic makes of it: a `Status` is itself. A refusal is as [`From<Rejection>`] has it.
+/// A retry that gave up is the last failure; if that left no error, it is the refusal of the next attempt, else
+/// `DEADLINE_EXCEEDED` after an attempt that took too long, and `UNAVAILABLE` after a response that was a failure. The
+/// message names nobody; what gave up is the source of the status.
 ///
 /// Without it a tonic client makes `UNKNOWN` of a refusal.
 impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
@@ -101,13 +102,27 @@ impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
         }
         match error.into_inner() {
             Ok(inner) => Self::from_error(Box::new(inner)),
-            Err(error) => {
-                let mut status = Self::deadline_exceeded(error.to_string());
-                status.set_source(Arc::new(error));
-                status
-            }
+            Err(error) => gave_up(error),
         }
     }
+}
+
+/// A retry that gave up, and whose last attempt left no error of the service's own.
+fn gave_up<E: StdError + Send + Sync + 'static>(error: Error<E>) -> Status {
+    let (refusal, in_time) = match &error {
+        Error::Exhausted(gave_up) => (
+            gave_up.refusal().cloned(),
+            matches!(gave_up.last(), LastFailure::Response(_)),
+        ),
+        _ => (None, false),
+    };
+    let mut status = match refusal {
+        Some(refusal) => Status::from(refusal),
+        None if in_time => Status::unavailable("a service that is needed for this call fails"),
+        None => Status::deadline_exceeded("a service that is needed for this call took too long"),
+    };
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers

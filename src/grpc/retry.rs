@@ -46,7 +46,7 @@ use crate::retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy, RetryS
 /// - A request of which the server has certainly seen nothing is sent once more at once, if the method is
 ///   retried at all; such an attempt is none of `maxAttempts`.
 ///
-/// A method that the config does not speak of, or for which it wants hedging, is called once.
+/// A method that the config does not speak of is called once.
 #[derive(Clone)]
 pub struct GrpcRetry {
     shared: Arc<Shared>,
@@ -71,9 +71,17 @@ impl GrpcRetry {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a `timeout` of zero.
+    /// [`ConfigError`] for a `timeout` of zero, and for a `hedgingPolicy`: hedging is not done. A config that has one goes
+    /// through [`ServiceConfig::without_hedging`], if its methods shall be called once.
     pub fn new(name: impl Into<Arc<str>>, config: &ServiceConfig) -> Result<Self, ConfigError> {
         let name = name.into();
+        if let Some(entry) = config.not_supported().into_iter().next() {
+            return Err(ConfigError::new(
+                "hedgingPolicy",
+                format!("of `{entry}`"),
+                "hedging is not done: leave it out, or take `ServiceConfig::without_hedging`",
+            ));
+        }
         let throttle = match config.throttling() {
             // More than all of them cannot be put back.
             Some(rules) => Some(RetryBudget::throttle(
@@ -107,6 +115,26 @@ impl GrpcRetry {
                 name,
             }),
         })
+    }
+
+    /// One policy for all methods.
+    #[cfg(feature = "tonic")]
+    pub(super) fn one_for_all(policy: RetryPolicy, classify: GrpcClassify) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name: policy.name().into(),
+                methods: ByPath::new(),
+                others: Rule { policy, classify },
+                throttle: None,
+            }),
+        }
+    }
+
+    /// Every call is made once.
+    #[cfg(feature = "tonic")]
+    pub(super) fn none() -> Self {
+        let classify = GrpcClassify::new().retry_on(Codes::NONE);
+        Self::one_for_all(RetryPolicy::none(), classify)
     }
 
     /// The name.

@@ -121,6 +121,20 @@ where
     }
 }
 
+/// A body of our own making, for which nothing is held: what a layer that refuses answers with.
+impl<B: From<String>, G> From<String> for GuardedBody<B, G> {
+    fn from(text: String) -> Self {
+        Self::unguarded(B::from(text))
+    }
+}
+
+/// An empty body, for which nothing is held.
+impl<B: Default, G> Default for GuardedBody<B, G> {
+    fn default() -> Self {
+        Self::unguarded(B::default())
+    }
+}
+
 impl<B, G> fmt::Debug for GuardedBody<B, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardedBody")

@@ -57,9 +57,6 @@ type Stack = RetryService<
     MarkedRequests,
 >;
 
-/// More calls at once than any machine has sockets for.
-const UNBOUNDED: usize = 1_000_000;
-
 /// A [`reqwest::Client`] behind all three layers: retry, circuit breaker, contention. (feature `reqwest`)
 ///
 /// Responses and errors are judged by [`HttpClassify`]; only requests that may be done twice, or were certainly
@@ -127,8 +124,6 @@ pub struct ResilientClientBuilder {
     max_retries: u32,
     breaker: Option<CircuitBreaker>,
     lock: Option<ResourceLock>,
-    /// Of the lock that is made if none is given.
-    permits: usize,
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
 }
@@ -171,7 +166,7 @@ impl ResilientClientBuilder {
 
     /// As many calls at once as are wanted, up to a million.
     pub fn no_lock(mut self) -> Self {
-        (self.lock, self.permits) = (None, UNBOUNDED);
+        self.lock = Some(ResourceLock::unlimited(Arc::clone(&self.name)));
         self
     }
 
@@ -211,10 +206,7 @@ impl ResilientClientBuilder {
         let breaker = self.breaker.unwrap_or_else(|| CircuitBreaker::new(&*name));
         let lock = match self.lock {
             Some(lock) => lock,
-            None => {
-                let lock = ResourceLock::builder(&*name);
-                lock.max_concurrent(self.permits).build()?
-            }
+            None => ResourceLock::builder(&*name).max_concurrent(64).build()?,
         };
         let bottom = SendMarked::new(self.client.clone(), self.attempt_header);
         let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
@@ -253,7 +245,6 @@ impl ResilientClient {
             max_retries: 3,
             breaker: None,
             lock: None,
-            permits: 64,
             classify: HttpClassify::new(),
             attempt_header: None,
         }

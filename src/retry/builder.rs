@@ -26,6 +26,18 @@ impl RetryPolicy {
         Self::from_parts(name, config, Callbacks::default())
     }
 
+    /// No retries, no timeouts, no budget: for code that wants a policy where nothing shall be tried again.
+    #[must_use]
+    pub fn none() -> Self {
+        let RetryPolicyBuilder { name, config, .. } = RetryPolicyBuilder::new();
+        let config = RetryConfig {
+            max_retries: 0,
+            budget: Budget::Unlimited,
+            ..config
+        };
+        Self::from_parts(name, config, Callbacks::default())
+    }
+
     /// Starts with the default policy; see [`RetryPolicyBuilder`].
     pub fn builder() -> RetryPolicyBuilder {
         RetryPolicyBuilder::new()

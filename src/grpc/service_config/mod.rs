@@ -68,9 +68,9 @@ impl ServiceConfig {
         self.throttling
     }
 
-    /// The names of the entries that ask for what this crate does not do, which is hedging: calls of their
-    /// methods are made once. `/service/method`, `/service/`, or empty for the default of all methods;
-    /// sorted.
+    /// The names of the entries that ask for what this crate does not do, which is hedging: with one of them
+    /// [`GrpcRetry::new`](super::GrpcRetry::new) fails. `/service/method`, `/service/`, or empty for the default of all
+    /// methods; sorted.
     #[must_use]
     pub fn not_supported(&self) -> Vec<String> {
         let hedged = self
@@ -80,6 +80,24 @@ impl ServiceConfig {
         let mut names: Vec<_> = hedged.map(|(name, _)| name.to_owned()).collect();
         names.sort();
         names
+    }
+
+    /// The same without what it says of hedging: those methods are called once.
+    #[must_use]
+    pub fn without_hedging(self) -> Self {
+        let mut methods = ByPath::new();
+        for (name, method) in self.methods.iter() {
+            let method = match method.hedging {
+                None => Arc::clone(method),
+                Some(_) => Arc::new(MethodConfig {
+                    hedging: None,
+                    ..MethodConfig::clone(method)
+                }),
+            };
+            // The names of a config are different.
+            let _ = methods.insert(name.to_owned(), method);
+        }
+        Self { methods, ..self }
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Arc<MethodConfig>)> {
@@ -146,6 +164,11 @@ pub struct ServiceConfigError {
 }
 
 impl ServiceConfigError {
+    #[cfg(feature = "tonic")]
+    pub(super) fn new(field: String, problem: String) -> Self {
+        Self { field, problem }
+    }
+
     /// Which field it is: `methodConfig[0].retryPolicy.maxAttempts`. Empty for the whole.
     #[must_use]
     pub fn field(&self) -> &str {
