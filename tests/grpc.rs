@@ -240,6 +240,55 @@ async fn a_call_whose_retry_meets_an_open_circuit_is_unavailable_and_says_when_t
     assert!(Rejection::find(&status).is_none());
 }
 
+/// A `google.rpc.Status` with a `RetryInfo` of so many seconds, as it goes over the wire.
+fn retry_info(seconds: u8) -> Bytes {
+    let url = b"type.googleapis.com/google.rpc.RetryInfo";
+    let info = [0x0a, 2, 0x08, seconds];
+    let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    let any = [field(0x0a, url), field(0x12, &info)].concat();
+    field(0x1a, &any).into()
+}
+
+#[tokio::test]
+async fn the_wait_in_the_details_of_a_status_is_a_floor_beneath_the_backoff() {
+    let busy = |code| Status::with_details(code, "not now", retry_info(7));
+    let model = Model::failing([
+        busy(Code::Unavailable),
+        busy(Code::InvalidArgument),
+        busy(Code::Unavailable),
+    ]);
+    let (mut tasks, at_server) = (JoinSet::new(), CircuitBreaker::new("server"));
+    let channel = serve(&model, &at_server, &mut tasks).await;
+    let classify = GrpcClassify::new();
+
+    let mut typed = CompletionsClient::new(channel.clone());
+    let status = typed.complete(hello()).await.unwrap_err();
+    let verdict = classify.classify_error(&status);
+    assert_eq!(verdict.retry_delay(), Some(7 * SECOND));
+    // What is not sent again needs no wait.
+    let status = typed.complete(hello()).await.unwrap_err();
+    assert_eq!(classify.classify_error(&status).retry_delay(), None);
+
+    // Below the generated client it is in the head of a response.
+    let waits = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&waits);
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(1)))
+        .delay_with(move |failed| {
+            told.lock().unwrap().push(failed.delay);
+            Duration::from_millis(1)
+        })
+        .build()
+        .unwrap();
+    let mut client = CompletionsClient::new(Resilient::new(channel).retry(&policy));
+    client.complete(hello()).await.unwrap();
+    let waits = waits.lock().unwrap();
+    assert!(
+        matches!(waits[..], [wait] if wait >= 7 * SECOND && wait < 8 * SECOND),
+        "{waits:?}"
+    );
+}
+
 #[test]
 fn hedging_in_a_service_config_is_an_error_that_says_what_to_change() {
     let json = r#"{"methodConfig": [{"name": [{"service": "a.B"}],

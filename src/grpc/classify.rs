@@ -6,7 +6,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
 
 use super::code::{Code, Codes};
-use super::failure;
+use super::failure::{self, Said};
 use super::pushback::Pushback;
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::{Classify, RetrySafety, Verdict};
@@ -37,7 +37,8 @@ use crate::http::{ClassifyEnd, Refused};
 /// shall see them needs `until_body_end` and [`at_end`](Self::at_end).
 ///
 /// `grpc-retry-pushback-ms` is obeyed: a delay instead of the backoff, if the code is one to be retried; or
-/// no retry whatever the code.
+/// no retry whatever the code. Without it, `google.rpc.RetryInfo` in the details of the status
+/// (`grpc-status-details-bin`) is a floor beneath the backoff, as `Retry-After` is over HTTP.
 ///
 /// An error instead of a response is judged by what is in the chain of its causes: a `tonic::Status`, a reset
 /// HTTP/2 stream (of which `REFUSED_STREAM`, like a connection that says goodbye first, proves that nothing
@@ -156,6 +157,16 @@ impl GrpcClassify {
         }
     }
 
+    /// A pushback is an order; the wait in the details of a status is advice: what the backoff may not be shorter than.
+    fn judge(&self, said: Said) -> Verdict {
+        let verdict = self.verdict(said.code, said.pushback);
+        let asks = verdict.retry_safety() != RetrySafety::Never && said.pushback.is_none();
+        match said.recommended.filter(|_| asks) {
+            Some(delay) => verdict.retry_after(delay),
+            None => verdict,
+        }
+    }
+
     fn health(&self, code: Code) -> Verdict {
         let retryable = self.retryable.contains(code);
         if self.failures.contains(code) || self.by_code && retryable {
@@ -198,7 +209,7 @@ impl GrpcClassify {
     pub fn classify_error(&self, error: &(dyn StdError + 'static)) -> Verdict {
         match failure::of(error) {
             failure::Failure::Refused => Verdict::ignored().because("not sent"),
-            failure::Failure::Status(code, pushback) => self.verdict(code, pushback),
+            failure::Failure::Status(said) => self.judge(said),
             failure::Failure::NotBegun => self
                 .verdict(Code::Unavailable, None)
                 .because("not begun")
@@ -252,7 +263,7 @@ fn head_code(status: StatusCode, headers: &HeaderMap, ends_here: bool) -> Option
 pub struct GrpcClassifyEnd {
     classify: GrpcClassify,
     /// What the head said.
-    said: Option<(Code, Option<Pushback>)>,
+    said: Option<Said>,
     /// Whether the trailers have no say.
     decided: bool,
 }
@@ -262,21 +273,20 @@ impl ClassifyEnd for GrpcClassifyEnd {
         let decided = head_code(status, headers, false);
         self.decided = decided.is_some();
         let said = decided.or_else(|| Code::from_headers(headers));
-        self.said = said.map(|code| (code, Pushback::from_headers(headers)));
+        self.said = said.map(|code| Said::new(code, headers));
     }
 
     fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict> {
-        let at_end = trailers.and_then(|trailers| {
-            let code = Code::from_headers(trailers)?;
-            Some((code, Pushback::from_headers(trailers)))
-        });
+        let at_end = trailers.and_then(|it| Code::from_headers(it).map(|code| Said::new(code, it)));
         let said = match (self.decided, at_end) {
             (false, Some(end)) => Some(end),
             // Without trailers the head was all of it, and its status counts.
             _ => self.said,
         };
-        let (code, pushback) = said.unwrap_or((Code::Unknown, None));
-        Some(self.classify.verdict(code, pushback))
+        Some(
+            self.classify
+                .judge(said.unwrap_or_else(|| Code::Unknown.into())),
+        )
     }
 }
 
@@ -287,7 +297,7 @@ impl<B: Body, E: StdError + 'static> Classify<Response<B>, E> for GrpcClassify {
             Ok(response) => {
                 let (headers, ends_here) = (response.headers(), response.body().is_end_stream());
                 match head_code(response.status(), headers, ends_here) {
-                    Some(code) => self.verdict(code, Pushback::from_headers(headers)),
+                    Some(code) => self.judge(Said::new(code, headers)),
                     None => Verdict::success(),
                 }
             }

@@ -1,17 +1,55 @@
 //! What an error without a response means: what is in the chain of its causes.
 
 use std::error::Error as StdError;
+use std::time::Duration;
+
+use http::HeaderMap;
 
 use super::code::Code;
 use super::pushback::Pushback;
+use super::retry_info;
 use crate::error::Rejection;
 use crate::http::{ErrorKind, chain};
+
+/// What a status says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    pub(super) code: Code,
+    pub(super) pushback: Option<Pushback>,
+    /// The wait in its details.
+    pub(super) recommended: Option<Duration>,
+}
+
+impl Said {
+    /// What headers or trailers say beside the code.
+    pub(super) fn new(code: Code, headers: &HeaderMap) -> Self {
+        Self {
+            code,
+            pushback: Pushback::from_headers(headers),
+            recommended: match code {
+                // The usual, which has no details.
+                Code::Ok => None,
+                _ => retry_info::in_headers(headers),
+            },
+        }
+    }
+}
+
+impl From<Code> for Said {
+    fn from(code: Code) -> Self {
+        Self {
+            code,
+            pushback: None,
+            recommended: None,
+        }
+    }
+}
 
 pub(super) enum Failure {
     /// A layer of this crate refused the call, or the request itself was wrong: nothing is known of the
     /// server.
     Refused,
-    Status(Code, Option<Pushback>),
+    Status(Said),
     /// The server certainly did nothing, and takes the next one.
     NotBegun,
     /// The server takes no more calls on this connection, and has not begun this one, as far as anybody can tell.
@@ -38,8 +76,11 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
         if let Some(status) = status
             && status.source().is_none()
         {
-            let pushback = Pushback::from_headers(status.metadata().as_ref());
-            return Failure::Status(status.code().into(), pushback);
+            return Failure::Status(Said {
+                code: status.code().into(),
+                pushback: Pushback::from_headers(status.metadata().as_ref()),
+                recommended: retry_info::in_details(status.details()),
+            });
         }
         if chain(error).any(|error| error.is::<tonic::TimeoutExpired>()) {
             return Failure::TimedOut;
@@ -89,7 +130,7 @@ fn h2_failure(error: &h2::Error) -> Option<Failure> {
         h2::Reason::REFUSED_STREAM if error.is_reset() => Failure::NotBegun,
         h2::Reason::NO_ERROR if error.is_go_away() => Failure::GoAway,
         h2::Reason::ENHANCE_YOUR_CALM if error.is_reset() => {
-            Failure::Status(Code::from_reset(reason.into()), None)
+            Failure::Status(Code::from_reset(reason.into()).into())
         }
         _ => Failure::Broken,
     })

@@ -109,6 +109,7 @@ mod requests;
 #[cfg(feature = "tonic")]
 mod resilient;
 mod retry;
+mod retry_info;
 mod service_config;
 #[cfg(test)]
 mod tests;
