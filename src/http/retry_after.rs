@@ -127,9 +127,9 @@ impl DelayHeaders {
         }
         value.first().filter(|first| first.is_ascii_alphabetic())?;
         let local = now();
-        let until = http_date(value, local.div_euclid(1_000))?;
+        let until = http_date(value)?;
         let sent = headers.get(DATE);
-        let sent = sent.and_then(|date| http_date(trimmed(date), local.div_euclid(1_000)));
+        let sent = sent.and_then(|date| http_date(trimmed(date)));
         let now = sent.map_or(local, |seconds| seconds.saturating_mul(1_000));
         Some(until_millis(until.saturating_mul(1_000), now))
     }
