@@ -34,7 +34,8 @@
 //! # Requests whose bodies are streams
 //!
 //! A retry sends a request again, and a stream can be read only once. [`ReplayLayer`] and [`CopyReplay`] keep
-//! what an attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, nor copied.
+//! what an attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, and only frames of less than
+//! 4 KiB are copied, so that many small ones take no more memory than a few large ones.
 //!
 //! # Responses whose bodies are streams
 //!
@@ -91,6 +92,7 @@ mod error_kind;
 mod guarded_body;
 mod handles;
 mod idle;
+mod kept;
 mod recording;
 mod reject;
 mod replay;

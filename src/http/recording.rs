@@ -1,25 +1,23 @@
 //! What has been read of a body, for those who will read it again: no lock, no waker, no source.
 
-use std::collections::VecDeque;
 use std::error::Error as StdError;
-use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use super::kept::{Kept, LetGo};
+
 pub(super) type SharedError = Arc<dyn StdError + Send + Sync>;
 
 /// The frames of one body, as far as they have been read and are kept.
 #[derive(Debug)]
 pub(super) struct Recording {
-    kept: VecDeque<Bytes>,
-    /// How many chunks were read and are not kept: those before the first kept one.
-    gone: u64,
+    /// Ends with the last byte that was read.
+    kept: Kept,
     /// Bytes read so far, kept or not.
     bytes: u64,
-    kept_bytes: u64,
     max_bytes: u64,
     /// Whether everything from the first byte on is kept.
     whole: bool,
@@ -38,14 +36,13 @@ enum End {
 /// How far one copy of the body has got.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
-    chunks: u64,
     bytes: u64,
     has_trailers: bool,
 }
 
 impl Cursor {
     pub(super) fn is_at_start(self) -> bool {
-        self.chunks == 0 && !self.has_trailers
+        self.bytes == 0 && !self.has_trailers
     }
 }
 
@@ -63,17 +60,12 @@ pub(super) enum Next {
     Gone,
 }
 
-/// Chunks that are kept no longer. To be dropped where no lock is held: a chunk may be anybody's.
-pub(super) type LetGo = VecDeque<Bytes>;
-
 impl Recording {
     /// Of a source that says `rest` of its length, and perhaps that it has no frames at all.
     pub(super) fn new(max_bytes: u64, rest: SizeHint, is_empty: bool) -> Self {
         Self {
-            kept: VecDeque::new(),
-            gone: 0,
+            kept: Kept::default(),
             bytes: 0,
-            kept_bytes: 0,
             max_bytes,
             whole: true,
             end: match is_empty {
@@ -92,20 +84,26 @@ impl Recording {
         }
     }
 
-    /// The next frame of a copy. The only copy takes what it reads along.
-    pub(super) fn next(&mut self, cursor: &mut Cursor, is_only_copy: bool) -> Next {
+    /// The next frame of a copy. Nobody else will read what the only copy has read.
+    pub(super) fn next(&mut self, cursor: &mut Cursor, is_only_copy: bool) -> (Next, LetGo) {
+        let next = self.peek(cursor);
+        let mut let_go = LetGo::new();
+        if is_only_copy && cursor.bytes > self.kept.begin() {
+            self.whole = false;
+            let_go = self.kept.cut(cursor.bytes);
+        }
+        (next, let_go)
+    }
+
+    fn peek(&self, cursor: &mut Cursor) -> Next {
         if let End::Failed(error) = &self.end {
             return Next::Failed(Arc::clone(error));
         }
-        let Some(at) = cursor.chunks.checked_sub(self.gone) else {
+        if cursor.bytes < self.kept.begin() {
             return Next::Gone;
-        };
-        let chunk = match is_only_copy {
-            true => self.take(at),
-            false => self.kept.get(at as usize).cloned(),
-        };
-        if let Some(chunk) = chunk {
-            cursor.chunks += 1;
+        }
+        let chunk = self.kept.from(cursor.bytes);
+        if !chunk.is_empty() {
             cursor.bytes += chunk.len() as u64;
             return Next::Data(chunk);
         }
@@ -117,20 +115,6 @@ impl Recording {
             End::Clean(_) => Next::End,
             End::NotYet | End::Failed(_) => Next::AskSource,
         }
-    }
-
-    /// Chunk `at` of the kept ones, for the only copy; the ones before it have been read.
-    fn take(&mut self, at: u64) -> Option<Bytes> {
-        let mut taken = None;
-        for _ in 0..=at {
-            taken = self.kept.pop_front();
-            if let Some(chunk) = &taken {
-                self.gone += 1;
-                self.kept_bytes -= chunk.len() as u64;
-                self.whole = false;
-            }
-        }
-        taken
     }
 
     /// The copy at `cursor` has read another frame from the source; `ended` says that it was the last.
@@ -158,31 +142,22 @@ impl Recording {
         }
         let length = data.len() as u64;
         self.bytes = self.bytes.saturating_add(length);
-        let mut let_go = LetGo::new();
-        let total = self.kept_bytes.saturating_add(length);
-        if self.whole && others_listen && total <= self.max_bytes {
-            self.kept.push_back(data.clone());
-            self.kept_bytes = total;
-        } else {
-            let_go = self.let_go();
-            self.gone += 1;
-        }
-        self.catch_up(cursor);
-        let_go
-    }
-
-    /// Everything that is known has been read by the copy at `cursor`.
-    fn catch_up(&self, cursor: &mut Cursor) {
-        cursor.chunks = self.gone + self.kept.len() as u64;
+        let total = self.kept.len().saturating_add(length);
+        let let_go = match self.whole && others_listen && total <= self.max_bytes {
+            true => {
+                self.kept.push(data);
+                LetGo::new()
+            }
+            false => self.let_go(),
+        };
         cursor.bytes = self.bytes;
+        let_go
     }
 
     /// Nobody will read again what is kept.
     pub(super) fn let_go(&mut self) -> LetGo {
         self.whole = self.whole && self.bytes == 0;
-        self.kept_bytes = 0;
-        self.gone += self.kept.len() as u64;
-        mem::take(&mut self.kept)
+        self.kept.clear(self.bytes)
     }
 
     pub(super) fn set_rest(&mut self, rest: SizeHint) {
@@ -207,7 +182,7 @@ impl Recording {
 
     /// Whether the copy at `cursor` can still get everything that it has not read.
     pub(super) fn serves(&self, cursor: Cursor) -> bool {
-        cursor.chunks >= self.gone && !matches!(self.end, End::Failed(_))
+        cursor.bytes >= self.kept.begin() && !matches!(self.end, End::Failed(_))
     }
 
     /// Whether nothing more will come from the source.
@@ -246,7 +221,7 @@ impl Recording {
     }
 
     pub(super) fn kept_bytes(&self) -> u64 {
-        self.kept_bytes
+        self.kept.len()
     }
 
     pub(super) fn max_bytes(&self) -> u64 {

@@ -74,7 +74,8 @@ impl ReplayLayer {
     }
 
     /// How many bytes of each body are kept at most. Default: 64 KiB. It is the price of a retry in
-    /// memory: that much for each call on its way.
+    /// memory: that much, and an eighth more at worst, for each call on its way. Frames of less than 4 KiB are copied
+    /// together; of larger ones what they are slices of is kept too.
     #[must_use]
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-use super::recording::{Cursor, LetGo, Next, Recording, SharedError};
+use super::kept::LetGo;
+use super::recording::{Cursor, Next, Recording, SharedError};
 use crate::error::BoxError;
 
 /// A request body that may be sent more than once, although its source can be read only once.
@@ -273,7 +274,9 @@ impl<B> ReplayBody<B> {
             return Took::Error(ReplayError::InUse);
         }
         let is_only_copy = state.copies == 1;
-        match state.recording.next(&mut self.cursor, is_only_copy) {
+        let (next, let_go) = state.recording.next(&mut self.cursor, is_only_copy);
+        leftovers.chunks = let_go;
+        match next {
             Next::Data(data) => return Took::Frame(Frame::data(data)),
             Next::Trailers(trailers) => return Took::Frame(Frame::trailers(trailers)),
             Next::End => return Took::End,
