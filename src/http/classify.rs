@@ -1,12 +1,14 @@
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, Response, StatusCode};
+use ::http::{Extensions, HeaderMap, Response, StatusCode};
 
 use super::error_kind::ErrorKind;
 #[cfg(feature = "reqwest")]
 use super::error_kind::chain;
+use super::peek::BodyStart;
 use super::reject::Refused;
 use super::retry_after::DelayHeaders;
 use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
@@ -33,14 +35,17 @@ use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
 /// Sources: RFC 9110 sections 9.2.2 and 15, RFC 6585 section 4, RFC 8470 section 5.2, RFC 4918 section 11.5,
 /// the draft on `Idempotency-Key`. That `408` is a failure and `429` an overload is this crate's choice: a slow
 /// handler behind a timeout answers `408`, and who is told to slow down is not talking to a dead service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct HttpClassify {
     delays: DelayHeaders,
     profile: Profile,
     strict: bool,
     no_internal_errors: bool,
     own: Option<Arc<[(StatusCode, Verdict)]>>,
+    by_body: Option<Arc<ByBody>>,
 }
+
+type ByBody = dyn Fn(StatusCode, &[u8]) -> Option<Verdict> + Send + Sync;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Profile {
@@ -109,6 +114,28 @@ impl HttpClassify {
         let others = earlier.filter(|(other, _)| *other != status);
         self.own = Some(others.chain([(status, verdict)]).collect());
         self
+    }
+
+    /// Asks `verdict` first of a response whose body a [`PeekBodyLayer`](super::PeekBodyLayer) has looked into: `None` leaves
+    /// it to the head. It is given the status and the beginning of the body.
+    #[must_use]
+    pub fn by_body<F>(mut self, verdict: F) -> Self
+    where
+        F: Fn(StatusCode, &[u8]) -> Option<Verdict> + Send + Sync + 'static,
+    {
+        self.by_body = Some(Arc::new(verdict));
+        self
+    }
+
+    /// Judges a response by its head, and by the beginning of its body if that is known.
+    fn answer(&self, status: StatusCode, headers: &HeaderMap, more: &Extensions) -> Verdict {
+        if more.get::<Refused>().is_some() {
+            return Verdict::ignored();
+        }
+        let by_body = self.by_body.as_ref().zip(more.get::<BodyStart>());
+        by_body
+            .and_then(|(judge, BodyStart(start))| judge(status, start))
+            .unwrap_or_else(|| self.head(status, headers))
     }
 
     /// Judges a response by its head.
@@ -187,6 +214,18 @@ impl HttpClassify {
     }
 }
 
+impl fmt::Debug for HttpClassify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClassify")
+            .field("delays", &self.delays)
+            .field("profile", &self.profile)
+            .field("strict", &self.strict)
+            .field("own", &self.own)
+            .field("by_body", &self.by_body.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The status that an error stands for.
 fn status_of(error: &(dyn StdError + 'static)) -> Option<StatusCode> {
     #[cfg(feature = "reqwest")]
@@ -203,8 +242,7 @@ fn status_of(error: &(dyn StdError + 'static)) -> Option<StatusCode> {
 impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Verdict {
         match result {
-            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
-            Ok(response) => self.head(response.status(), response.headers()),
+            Ok(it) => self.answer(it.status(), it.headers(), it.extensions()),
             Err(error) => self.error(error),
         }
     }
@@ -214,8 +252,7 @@ impl<B, E: StdError + 'static> Classify<Response<B>, E> for HttpClassify {
 impl<E: StdError + 'static> Classify<reqwest::Response, E> for HttpClassify {
     fn classify(&self, result: Result<&reqwest::Response, &E>) -> Verdict {
         match result {
-            Ok(response) if response.extensions().get::<Refused>().is_some() => Verdict::ignored(),
-            Ok(response) => self.head(response.status(), response.headers()),
+            Ok(it) => self.answer(it.status(), it.headers(), it.extensions()),
             Err(error) => self.error(error),
         }
     }

@@ -195,16 +195,25 @@ where
         let Some(guard) = guard else {
             return self;
         };
-        use reqwest::ResponseBuilderExt as _;
-        // The URL is not among what a response turns into, and comes back as an extension.
-        let url = http::response::Builder::new()
-            .url(self.url().clone())
-            .body(());
-        let (mut parts, body) = Response::<reqwest::Body>::from(self).into_parts();
-        if let Ok(url) = url {
-            parts.extensions.extend(url.into_parts().0.extensions);
-        }
+        let (parts, body) = into_http(self).into_parts();
         let body = reqwest::Body::wrap(GuardedBody::new(body, guard));
         Self::from(Response::from_parts(parts, body))
     }
+}
+
+/// A response of reqwest's as one of `http`, which can become one of reqwest's again and has lost nothing.
+#[cfg(feature = "reqwest")]
+pub(super) fn into_http(response: reqwest::Response) -> Response<reqwest::Body> {
+    use reqwest::ResponseBuilderExt as _;
+    // The URL is not among what a response turns into, and comes back as an extension.
+    let url = http::response::Builder::new()
+        .url(response.url().clone())
+        .body(());
+    let mut response = Response::<reqwest::Body>::from(response);
+    if let Ok(url) = url {
+        response
+            .extensions_mut()
+            .extend(url.into_parts().0.extensions);
+    }
+    response
 }

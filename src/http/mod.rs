@@ -93,6 +93,7 @@ mod guarded_body;
 mod handles;
 mod idle;
 mod kept;
+mod peek;
 mod recording;
 mod reject;
 mod replay;
@@ -123,6 +124,7 @@ pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };
+pub use peek::{BodyStart, PeekBodyFuture, PeekBodyLayer, PeekBodyService, PeekedBody};
 #[cfg(feature = "tonic")]
 pub(crate) use reject::come_back;
 pub use reject::{Refused, problem, problem_with_name};

@@ -15,8 +15,9 @@ use tower_service::Service;
 use super::classify::HttpClassify;
 #[cfg(doc)]
 use super::error_kind::ErrorKind;
+use super::peek::PeekBodyLayer;
 use super::requests::idempotency;
-use super::reqwest_send::{Marked, MarkedRequests, Marks, SendMarked};
+use super::reqwest_send::{Bottom, Inner, Marked, MarkedRequests, Marks, SendMarked};
 use super::until_body_end::{CircuitBreakerBodyService, ContentionBodyService};
 use crate::call::Holder;
 use crate::call::outcome::Idempotency;
@@ -104,8 +105,8 @@ type Stack = RetryService<
 /// ```
 ///
 /// A cheap clone of shared parts. It is a tower service of [`reqwest::Request`] too, for stacks of your own
-/// around it. For a layer of your own between the retry and the client, build the stack with `ServiceBuilder` and
-/// [`ReqwestRequests`].
+/// around it. A layer of your own between the retry and the client is given to the
+/// [builder](ResilientClientBuilder::layer).
 #[derive(Clone)]
 pub struct ResilientClient {
     /// Only makes requests.
@@ -126,6 +127,8 @@ pub struct ResilientClientBuilder {
     lock: Option<ResourceLock>,
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
+    peek: Option<PeekBodyLayer>,
+    bottom: Bottom,
 }
 
 impl ResilientClientBuilder {
@@ -182,6 +185,46 @@ impl ResilientClientBuilder {
         self
     }
 
+    /// Reads the beginning of the bodies of bad answers, for [`HttpClassify::by_body`]. Default: nothing is read.
+    pub fn peek_bodies(mut self, rules: PeekBodyLayer) -> Self {
+        self.peek = Some(rules);
+        self
+    }
+
+    /// Puts a layer of your own between the retry, breaker and lock and the client: it sees each attempt, as reqwest's
+    /// own request. The last one given is the outermost. Its errors are reqwest's own.
+    ///
+    /// ```no_run
+    /// use reqwest::header::{HeaderValue, USER_AGENT};
+    /// use tower::util::MapRequestLayer;
+    /// use tower_bulwark::http::ResilientClient;
+    ///
+    /// let client = ResilientClient::builder("api", reqwest::Client::new())
+    ///     .layer(MapRequestLayer::new(|mut attempt: reqwest::Request| {
+    ///         attempt.headers_mut().insert(USER_AGENT, HeaderValue::from_static("mine"));
+    ///         attempt
+    ///     }))
+    ///     .build()?;
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<Inner>,
+        L::Service: Service<Request, Response = Response, Error = reqwest::Error>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        let inner = match self.bottom {
+            Bottom::Client(client) => Inner::new(client),
+            Bottom::Layered(inner) => inner,
+        };
+        self.bottom = Bottom::Layered(Inner::new(layer.layer(inner)));
+        self
+    }
+
     /// The client.
     ///
     /// # Errors
@@ -208,7 +251,11 @@ impl ResilientClientBuilder {
             Some(lock) => lock,
             None => ResourceLock::builder(&*name).max_concurrent(64).build()?,
         };
-        let bottom = SendMarked::new(self.client.clone(), self.attempt_header);
+        let bottom = SendMarked {
+            inner: self.bottom,
+            attempt_header: self.attempt_header,
+            peek: self.peek,
+        };
         let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
         let breaker = breaker.layer().classify(self.classify.clone());
         let retry = retry
@@ -240,6 +287,7 @@ impl ResilientClient {
     pub fn builder(name: impl Into<Arc<str>>, client: Client) -> ResilientClientBuilder {
         ResilientClientBuilder {
             name: name.into(),
+            bottom: Bottom::Client(client.clone()),
             client,
             retry: None,
             max_retries: 3,
@@ -247,6 +295,7 @@ impl ResilientClient {
             lock: None,
             classify: HttpClassify::new(),
             attempt_header: None,
+            peek: None,
         }
     }
 

@@ -12,6 +12,8 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::error_kind::ErrorKind;
+use super::guarded_body::into_http;
+use super::peek::{PeekBodyLayer, Reading};
 use super::requests::{idempotency, marked};
 use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
@@ -93,20 +95,22 @@ impl RequestConfig<Marked> for MarkedRequests {
     }
 }
 
-/// The client itself, below the layers.
+/// The client itself, or what the user has put around it.
+pub(super) type Inner = tower::util::BoxCloneSyncService<Request, Response, reqwest::Error>;
+
+/// What is below the layers.
 #[derive(Clone, Debug)]
 pub(super) struct SendMarked {
-    client: Client,
-    attempt_header: Option<HeaderName>,
+    pub(super) inner: Bottom,
+    pub(super) attempt_header: Option<HeaderName>,
+    pub(super) peek: Option<PeekBodyLayer>,
 }
 
-impl SendMarked {
-    pub(super) fn new(client: Client, attempt_header: Option<HeaderName>) -> Self {
-        Self {
-            client,
-            attempt_header,
-        }
-    }
+#[derive(Clone, Debug)]
+pub(super) enum Bottom {
+    Client(Client),
+    /// With a layer of the user's own.
+    Layered(Inner),
 }
 
 impl Service<Marked> for SendMarked {
@@ -115,7 +119,10 @@ impl Service<Marked> for SendMarked {
     type Future = SendMarkedFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
-        Service::<Request>::poll_ready(&mut self.client, cx)
+        match &mut self.inner {
+            Bottom::Client(client) => Service::<Request>::poll_ready(client, cx),
+            Bottom::Layered(inner) => inner.poll_ready(cx),
+        }
     }
 
     fn call(&mut self, it: Marked) -> SendMarkedFuture {
@@ -137,11 +144,33 @@ impl Service<Marked> for SendMarked {
             "http.response.status_code" = Empty,
             "error.type" = Empty,
         );
-        let call = span.in_scope(|| self.client.call(request));
+        let call = span.in_scope(|| match &mut self.inner {
+            Bottom::Client(client) => Attempt::Client(client.call(request)),
+            Bottom::Layered(inner) => Attempt::Layered(inner.call(request)),
+        });
         SendMarkedFuture {
             call,
+            reading: None,
+            peek: self.peek,
             span,
             attempt,
+        }
+    }
+}
+
+#[pin_project(project = AttemptProjected)]
+enum Attempt {
+    Client(#[pin] <Client as Service<Request>>::Future),
+    Layered(#[pin] <Inner as Service<Request>>::Future),
+}
+
+impl Future for Attempt {
+    type Output = Result<Response, reqwest::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AttemptProjected::Client(call) => call.poll(cx),
+            AttemptProjected::Layered(call) => call.poll(cx),
         }
     }
 }
@@ -151,7 +180,10 @@ impl Service<Marked> for SendMarked {
 #[must_use = "futures do nothing unless polled"]
 pub(super) struct SendMarkedFuture {
     #[pin]
-    call: <Client as Service<Request>>::Future,
+    call: Attempt,
+    /// A bad answer, the beginning of whose body is being read.
+    reading: Option<Box<Reading<reqwest::Body>>>,
+    peek: Option<PeekBodyLayer>,
     span: Span,
     attempt: u32,
 }
@@ -161,23 +193,44 @@ impl Future for SendMarkedFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = this.span.in_scope(|| this.call.poll(cx));
-        let mut result = ready!(result);
-        match &mut result {
-            Ok(response) => {
-                let status = response.status();
-                this.span
-                    .record("http.response.status_code", status.as_u16());
-                if status.is_client_error() || status.is_server_error() {
-                    this.span.record("error.type", status.as_str());
-                }
-                response.extensions_mut().insert(Attempts(*this.attempt));
+        if this.reading.is_none() {
+            let mut result = ready!(this.span.in_scope(|| this.call.poll(cx)));
+            record(this.span, &result);
+            if let Ok(response) = &mut result {
+                let attempts = Attempts(*this.attempt);
+                response.extensions_mut().insert(attempts);
             }
-            Err(error) => {
-                let kind = ErrorKind::of(error);
-                this.span.record("error.type", tracing::field::debug(kind));
+            match (result, &*this.peek) {
+                (Ok(response), Some(rules)) if rules.wants(response.status()) => {
+                    let reading = Reading::new(*rules, into_http(response));
+                    *this.reading = Some(Box::new(reading));
+                }
+                (result, _) => return Poll::Ready(result),
             }
         }
-        Poll::Ready(result)
+        match this.reading {
+            Some(reading) => {
+                let response = ready!(this.span.in_scope(|| reading.poll_read(cx)));
+                let response = response.map(reqwest::Body::wrap);
+                Poll::Ready(Ok(Response::from(response)))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn record(span: &Span, result: &Result<Response, reqwest::Error>) {
+    match result {
+        Ok(response) => {
+            let status = response.status();
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_client_error() || status.is_server_error() {
+                span.record("error.type", status.as_str());
+            }
+        }
+        Err(error) => {
+            let kind = ErrorKind::of(error);
+            span.record("error.type", tracing::field::debug(kind));
+        }
     }
 }
