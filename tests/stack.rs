@@ -528,3 +528,32 @@ impl<S: Service<u32>> CallOnce for S {
         self.call(1)
     }
 }
+
+/// The lease of a probe is the longest that it can take, and no time to come back.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_because_a_probe_is_on_its_way_asks_again_after_the_backoff() {
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(1)
+        .recovery_timeout(SECOND)
+        .success_threshold(1)
+        .build()
+        .unwrap();
+    breaker.trip();
+    tokio::time::advance(SECOND).await;
+    let probe = breaker.try_acquire().unwrap();
+    let retry = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::from_millis(10)))
+        .retry_rejections(true)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(retry.layer())
+        .layer(breaker.layer())
+        .service(service_fn(|()| async { Ok::<_, std::io::Error>(()) }));
+    let call = tokio::spawn(service.oneshot(()));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    probe.success();
+    let began = tokio::time::Instant::now();
+    call.await.unwrap().unwrap();
+    assert!(tokio::time::Instant::now() - began < Duration::from_millis(50));
+}

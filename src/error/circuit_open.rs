@@ -211,11 +211,24 @@ impl CircuitOpen {
         self.trip.opened.to_instant()
     }
 
-    /// How long after the refusal it is worth asking again: when the open time is over, or when the lease of the
-    /// earliest probe ends (a probe may end sooner). `None` when nobody can say: an operator forced it open.
+    /// How long after the refusal it is worth asking again: when the open time is over. `None` when nobody can say: an
+    /// operator forced it open, or its probes are on their way, which may end at any moment.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.refusal.retry_after()
+        match self.reason() {
+            OpenReason::ProbesBusy => None,
+            _ => self.refusal.retry_after(),
+        }
+    }
+
+    /// If all probes were on their way: how long after the refusal the lease of the earliest ends. Then it has ended or
+    /// counts as failed.
+    #[must_use]
+    pub fn probe_lease(&self) -> Option<Duration> {
+        match self.reason() {
+            OpenReason::ProbesBusy => self.refusal.retry_after(),
+            _ => None,
+        }
     }
 
     /// The message of the failure that opened it, if a failure did.

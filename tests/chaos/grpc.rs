@@ -13,15 +13,14 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::Idempotency;
-use tower_bulwark::grpc::{GrpcClassify, GrpcRequests};
-use tower_bulwark::http::{CopyReplay, ReplayBody, ReplayLayer};
+use tower::{Service, ServiceExt, service_fn};
+use tower_bulwark::grpc::Resilient;
+use tower_bulwark::http::MarkedIdempotent;
 
 use crate::hyper_client::{breaker, lock, retry};
 use crate::ledger::{End, Ledger, MS};
-use crate::script::{Call, Caller, Fault, Route, digest};
-use crate::server::{Answer, Connection, Scripted, Server, Speaks};
+use crate::script::{Call, Caller, Fault, Route, Scripted, digest};
+use crate::server::{Answer, Connection, Server, Speaks};
 
 /// Made from `examples/support/completion.proto`.
 #[path = "../../examples/support/completion.rs"]
@@ -240,7 +239,7 @@ fn request(call: &Call) -> Request<CompleteRequest> {
     });
     request.metadata_mut().insert("x-id", call.id.into());
     if call.may_be_done_twice() {
-        request.metadata_mut().insert("x-twice", 1.into());
+        request.extensions_mut().insert(MarkedIdempotent(true));
     }
     request
 }
@@ -333,7 +332,7 @@ async fn a_tonic_channel_survives_the_script() {
         answer(request, Arc::clone(&at_server), connection)
     })
     .await;
-    let (breaker, lock, retry) = (breaker(), lock(), retry(false));
+    let (breaker, lock, retry) = (breaker(&ledger), lock(), retry(false));
     let addresses = server.addresses();
     let channel = |route| {
         let uri = format!("http://{}", addresses.to(route));
@@ -341,54 +340,24 @@ async fn a_tonic_channel_survives_the_script() {
     };
     let channels =
         [Route::Server, Route::Nobody, Route::Silence].map(|route| (route, channel(route)));
-    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
+    let [sent, came_back] = [&ledger; 2].map(Arc::clone);
     let channel = service_fn(move |request: http::Request<Body>| {
-        let route = *request.extensions().get::<Route>().unwrap();
-        sent.sent(id(&request), route);
+        let route = sent.send(id(&request));
         let channel = channels.iter().find(|(it, _)| *it == route);
         let mut channel: Channel = channel.unwrap().1.clone();
-        async move { channel.ready().await?.call(request).await }
+        let came_back = Arc::clone(&came_back);
+        async move {
+            let response = channel.ready().await?.call(request).await?;
+            let code = response.headers().get("grpc-status");
+            let is_overload = code.is_some_and(|code| code == "8");
+            came_back.overloads.fetch_add(is_overload.into(), SeqCst);
+            Ok::<_, tonic::transport::Error>(response)
+        }
     });
-    let classify = GrpcClassify::new();
-    let service = ServiceBuilder::new()
-        .map_err(Status::from)
-        .layer(ReplayLayer::new())
-        .layer(
-            retry
-                .layer()
-                .classify(classify)
-                .requests(GrpcRequests::over(CopyReplay))
-                .idempotency_from(|request: &http::Request<ReplayBody<Body>>| {
-                    match request.headers().contains_key("x-twice") {
-                        true => Idempotency::Idempotent,
-                        false => Idempotency::NotIdempotent,
-                    }
-                })
-                .before_attempt(|request: &mut http::Request<ReplayBody<Body>>, attempt| {
-                    let route = Route::of(id(request), attempt);
-                    request.extensions_mut().insert(route);
-                }),
-        )
-        .map_result(move |result| {
-            came_back.came_back(&result, |response: &http::Response<_>| {
-                let code = response.headers().get("grpc-status");
-                code.is_some_and(|code| code == "8")
-            });
-            result
-        })
-        .layer(
-            breaker
-                .layer()
-                .classify(classify)
-                .until_body_end()
-                .classify_end(classify.at_end()),
-        )
-        .map_request(move |request: http::Request<ReplayBody<Body>>| {
-            admitted.admitted.fetch_add(1, SeqCst);
-            request.map(Body::new)
-        })
-        .layer(lock.layer().until_body_end())
-        .service(channel);
+    let service = Resilient::new(channel)
+        .retry(&retry)
+        .breaker(&breaker)
+        .lock(&lock);
 
     let ends = ledger
         .run(2_500, |call| complete(call, service.clone()))

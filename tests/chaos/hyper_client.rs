@@ -1,7 +1,6 @@
 //! `Retry(Breaker(Contention(hyper-util's client)))`, whose request bodies are streams and whose calls end with
 //! their bodies.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -12,20 +11,24 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_bulwark::circuit_breaker::{Recovery, Window};
-use tower_bulwark::http::{CopyReplay, HttpRequests, ReplayBody, ReplayLayer};
+use tower_bulwark::http::ReplayBody;
 use tower_bulwark::{Backoff, CircuitBreaker, Jitter, ResourceLock, RetryPolicy};
 
 use crate::ledger::{End, Ledger, MS};
-use crate::script::Call;
+use crate::network::{LossyConnector, MortalTasks};
+use crate::script::{Call, Scripted};
 use crate::server::{Server, Speaks};
 
-pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Scripted>;
 
-pub(crate) fn breaker() -> CircuitBreaker {
+pub(crate) fn breaker(ledger: &Arc<Ledger>) -> CircuitBreaker {
+    let ledger = Arc::clone(ledger);
     CircuitBreaker::builder("api")
+        .on_rejected(move |_| {
+            ledger.refused.fetch_add(1, SeqCst);
+        })
         .failure_rate(0.5, Window::calls(40))
         .minimum_calls(20)
         .recovery(Recovery::fixed(MS))
@@ -54,10 +57,7 @@ pub(crate) fn retry(rejections: bool) -> RetryPolicy {
 }
 
 fn request(call: &Call) -> Request<RequestBody> {
-    let pieces = call
-        .pieces()
-        .into_iter()
-        .map(|piece| Ok(Frame::data(piece)));
+    let pieces = call.stream().map(|piece| piece.map(Frame::data));
     let body = StreamBody::new(stream::iter(pieces)).boxed_unsync();
     let mut request = Request::builder()
         .method(call.method.clone())
@@ -76,44 +76,29 @@ fn id(request: &Request<ReplayBody<RequestBody>>) -> u64 {
 async fn survives(speaks: Speaks) {
     let ledger = Ledger::new();
     let server = Server::start(speaks, &ledger).await;
-    let (breaker, lock, retry) = (breaker(), lock(), retry(matches!(speaks, Speaks::Http2)));
-    let client: Client<_, ReplayBody<RequestBody>> = Client::builder(TokioExecutor::new())
+    let (breaker, lock) = (breaker(&ledger), lock());
+    let retry = retry(matches!(speaks, Speaks::Http2));
+    let connector = LossyConnector::default();
+    let lost = Arc::clone(&connector.lost);
+    let client: Client<_, ReplayBody<RequestBody>> = Client::builder(MortalTasks::default())
         .retry_canceled_requests(false)
         .http2_only(matches!(speaks, Speaks::Http2))
-        .build_http();
+        .build(connector);
     let addresses = server.addresses();
-    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
+    let [sent, came_back] = [&ledger; 2].map(Arc::clone);
     let service = ServiceBuilder::new()
-        .layer(ReplayLayer::new())
-        .layer(
-            retry
-                .http_layer()
-                .requests(HttpRequests::new().copied_by(CopyReplay))
-                .before_attempt(
-                    move |request: &mut Request<ReplayBody<RequestBody>>, attempt| {
-                        let to = addresses.of(id(request), attempt);
-                        *request.uri_mut() = format!("http://{to}/").parse().unwrap();
-                    },
-                ),
-        )
-        .map_result(move |result| {
-            came_back.came_back(&result, |response: &http::Response<_>| {
-                response.status() == 429
-            });
-            result
-        })
+        .layer(retry.http_layer().replaying())
         .layer(breaker.http_layer().until_body_end())
-        .map_request(move |request: Request<ReplayBody<RequestBody>>| {
-            admitted.admitted.fetch_add(1, SeqCst);
+        .layer(lock.layer().until_body_end())
+        .map_request(move |mut request: Request<ReplayBody<RequestBody>>| {
+            let to = addresses.to(sent.send(id(&request)));
+            *request.uri_mut() = format!("http://{to}/").parse().unwrap();
             request
         })
-        .layer(lock.layer().until_body_end())
-        .map_request(move |request: Request<ReplayBody<RequestBody>>| {
-            sent.sent(
-                id(&request),
-                addresses.route(request.uri().port_u16().unwrap()),
-            );
-            request
+        .map_response(move |response: http::Response<_>| {
+            let is_overload = response.status() == 429;
+            came_back.overloads.fetch_add(is_overload.into(), SeqCst);
+            response
         })
         .service(client);
 
@@ -132,6 +117,7 @@ async fn survives(speaks: Speaks) {
         })
         .await;
     ledger.balance(&breaker, &lock);
+    assert!(lost.load(SeqCst) > 0, "no route was lost");
     assert!(retry.snapshot().recovered > 20, "{:?}", retry.snapshot());
     // How many meet an open circuit depends on the machine; that many of the rest get through does not.
     assert!(ends[&End::Answer(200)] > 300, "{ends:?}");

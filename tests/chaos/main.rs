@@ -14,6 +14,7 @@ mod grpc;
 mod hostile;
 mod hyper_client;
 mod ledger;
+mod network;
 mod reqwest_client;
 mod script;
 mod server;

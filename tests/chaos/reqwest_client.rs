@@ -1,4 +1,4 @@
-//! `Retry(Breaker(Contention(reqwest)))`. A body that is a stream cannot be copied and is sent once.
+//! A `ResilientClient`. A body that is a stream cannot be copied and is sent once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -7,12 +7,12 @@ use futures::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use reqwest::{Client, Request, Response};
-use tower::{ServiceBuilder, ServiceExt};
-use tower_bulwark::http::{HttpClassify, idempotency};
+use tower::util::{MapRequestLayer, MapResponseLayer};
+use tower_bulwark::http::ResilientClient;
 
 use crate::hyper_client::{breaker, lock, retry};
 use crate::ledger::{End, Ledger};
-use crate::script::Call;
+use crate::script::{Call, Caller};
 use crate::server::{Server, Speaks};
 
 fn request(call: &Call) -> Request {
@@ -22,11 +22,11 @@ fn request(call: &Call) -> Request {
     if call.keyed {
         headers.insert("idempotency-key", call.id.into());
     }
-    *request.body_mut() = match call.is_too_large() {
+    let in_pieces = call.is_too_large() || call.caller == Caller::BreaksOff;
+    *request.body_mut() = match in_pieces {
         false => Some(call.body.clone().into()),
         true => {
-            let pieces = call.pieces().into_iter();
-            let frames = stream::iter(pieces.map(|it| Ok::<_, std::io::Error>(Frame::data(it))));
+            let frames = stream::iter(call.stream().map(|piece| piece.map(Frame::data)));
             Some(reqwest::Body::wrap(StreamBody::new(frames)))
         }
     };
@@ -41,7 +41,7 @@ fn id(request: &Request) -> u64 {
 async fn reqwest_survives_the_script() {
     let ledger = Ledger::new();
     let server = Server::start(Speaks::Http1, &ledger).await;
-    let (breaker, lock, retry) = (breaker(), lock(), retry(false));
+    let (breaker, lock, retry) = (breaker(&ledger), lock(), retry(false));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .no_proxy()
@@ -50,40 +50,29 @@ async fn reqwest_survives_the_script() {
         .build()
         .unwrap();
     let addresses = server.addresses();
-    let [came_back, admitted, sent] = [&ledger; 3].map(Arc::clone);
-    let service = ServiceBuilder::new()
-        .layer(
-            retry
-                .layer()
-                .classify(HttpClassify::new())
-                .copy_request(Request::try_clone)
-                .idempotency_from(|r: &Request| idempotency(r.method(), r.headers()))
-                .before_attempt(move |request: &mut Request, attempt| {
-                    let to = addresses.of(id(request), attempt);
-                    request.url_mut().set_port(Some(to.port())).unwrap();
-                }),
-        )
-        .map_result(move |result| {
-            came_back.came_back(&result, |response: &Response| response.status() == 429);
-            result
-        })
-        .layer(breaker.http_layer().until_body_end())
-        .map_request(move |request: Request| {
-            admitted.admitted.fetch_add(1, SeqCst);
+    let [sent, came_back] = [&ledger; 2].map(Arc::clone);
+    let client = ResilientClient::builder("api", client)
+        .retry(retry.clone())
+        .circuit_breaker(breaker.clone())
+        .lock(lock.clone())
+        .layer(MapRequestLayer::new(move |mut request: Request| {
+            let to = addresses.to(sent.send(id(&request)));
+            request.url_mut().set_port(Some(to.port())).unwrap();
             request
-        })
-        .layer(lock.layer().until_body_end())
-        .map_request(move |request: Request| {
-            sent.sent(id(&request), addresses.route(request.url().port().unwrap()));
-            request
-        })
-        .service(client);
+        }))
+        .layer(MapResponseLayer::new(move |response: Response| {
+            let is_overload = response.status() == 429;
+            came_back.overloads.fetch_add(is_overload.into(), SeqCst);
+            response
+        }))
+        .build()
+        .unwrap();
 
     let ends = ledger
         .run(2_500, |call| {
-            let service = service.clone();
+            let client = client.clone();
             async move {
-                match service.oneshot(request(&call)).await {
+                match client.execute(request(&call)).await {
                     Ok(response) => {
                         let (status, headers) = (response.status(), response.headers().clone());
                         let body = reqwest::Body::from(response);

@@ -13,7 +13,7 @@ const SEED: u64 = 0x5eed_ca05;
 /// More than a `ReplayLayer` keeps.
 const TOO_LARGE: usize = 80 * 1024;
 
-fn dice(id: u64, what: u64) -> StdRng {
+pub(crate) fn dice(id: u64, what: u64) -> StdRng {
     let mut hasher = DefaultHasher::new();
     for number in [SEED, id, what] {
         hasher.write_u64(number);
@@ -47,6 +47,10 @@ pub(crate) enum Caller {
     GoesAway,
     /// Wants no more than the head.
     HeadOnly,
+    /// Has a deadline that is over before most answers come.
+    Hasty,
+    /// Breaks off in the middle of its own body.
+    BreaksOff,
 }
 
 impl Call {
@@ -70,6 +74,8 @@ impl Call {
         let caller = match dice.random_range(0..100) {
             0..3 => Caller::GoesAway,
             3..6 => Caller::HeadOnly,
+            6..9 => Caller::Hasty,
+            9..12 if size > 0 => Caller::BreaksOff,
             _ => Caller::Patient,
         };
         Self {
@@ -90,11 +96,32 @@ impl Call {
         self.body.len() >= TOO_LARGE
     }
 
+    /// The pieces of the body, as far as the caller sends them.
+    pub(crate) fn stream(&self) -> impl Iterator<Item = Result<Bytes, Scripted>> + use<> {
+        let mut pieces = self.pieces();
+        let end = (self.caller == Caller::BreaksOff).then(|| {
+            pieces.truncate(pieces.len() / 2);
+            Err(Scripted)
+        });
+        pieces.into_iter().map(Ok).chain(end)
+    }
+
     pub(crate) fn pieces(&self) -> Vec<Bytes> {
         let pieces = self.body.chunks(self.piece);
         pieces.map(|piece| self.body.slice_ref(piece)).collect()
     }
 }
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scripted;
+
+impl std::fmt::Display for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("as the script says")
+    }
+}
+
+impl std::error::Error for Scripted {}
 
 /// What a server does with one arrival of a request.
 #[derive(Clone, Copy, Debug)]

@@ -20,24 +20,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::ledger::{Ledger, MS};
-use crate::script::{Fault, Look, Route, digest};
+use crate::script::{Fault, Look, Route, Scripted, digest};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Speaks {
     Http1,
     Http2,
 }
-
-#[derive(Debug)]
-pub(crate) struct Scripted;
-
-impl std::fmt::Display for Scripted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("as the script says")
-    }
-}
-
-impl std::error::Error for Scripted {}
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Scripted>>;
 
@@ -103,19 +92,9 @@ pub(crate) struct Addresses([SocketAddr; 3]);
 const ROUTES: [Route; 3] = [Route::Server, Route::Nobody, Route::Silence];
 
 impl Addresses {
-    /// Where attempt number `attempt` of a request goes.
-    pub(crate) fn of(self, id: u64, attempt: u32) -> SocketAddr {
-        self.to(Route::of(id, attempt))
-    }
-
     pub(crate) fn to(self, route: Route) -> SocketAddr {
         let of = ROUTES.iter().position(|it| *it == route);
         self.0[of.unwrap()]
-    }
-
-    pub(crate) fn route(self, port: u16) -> Route {
-        let of = self.0.iter().position(|it| it.port() == port);
-        ROUTES[of.unwrap()]
     }
 }
 
