@@ -68,6 +68,7 @@ pub mod grpc;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
+pub mod keyed;
 pub mod observe;
 mod registry;
 pub mod retry;

@@ -12,6 +12,7 @@ const STOREYS: &[&[&str]] = &[
     &["error"],
     &["event"],
     &["circuit_breaker", "contention", "retry"],
+    &["keyed"],
     &["registry"],
     &["observe"],
     &["http"],

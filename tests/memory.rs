@@ -7,6 +7,7 @@ use std::time::Duration;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::time::timeout;
 use tower_bulwark::circuit_breaker::Window;
+use tower_bulwark::keyed::Keyed;
 use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
 
 #[global_allocator]
@@ -91,6 +92,29 @@ async fn idle_handles() {
     }
 }
 
+/// A hundred thousand keys, and looking them up.
+fn by_key() {
+    const KEYS: u32 = 100_000;
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("host-{n}")).collect();
+    let make = |host: &String| CircuitBreaker::new(host.as_str());
+    let (size, hosts) = kept(|| {
+        let hosts = Keyed::new("hosts", 2 * KEYS as usize, make).expect("not none");
+        for key in &keys {
+            drop(hosts.get(key).expect("there is room"));
+        }
+        hosts
+    });
+    let each = size / KEYS as isize;
+    println!("a breaker by key: {each} bytes");
+    assert!(each <= IDLE, "{each} bytes");
+    let region = Region::new(ALLOCATOR);
+    for key in &keys {
+        drop(hosts.get(key).expect("it is known"));
+    }
+    let change = region.change();
+    assert_eq!(change.allocations, 0, "a known key is found without one");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_handle_is_small_and_a_million_calls_leave_nothing_behind() {
     idle_handles().await;
@@ -112,6 +136,8 @@ async fn an_idle_handle_is_small_and_a_million_calls_leave_nothing_behind() {
         assert_eq!(kept, 0, "{window:?}");
         assert!(size < 300_000, "{size}");
     }
+
+    by_key();
 
     let (size, lock) = kept(|| ResourceLock::new("db"));
     println!("a lock: {size} bytes");

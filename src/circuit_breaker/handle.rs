@@ -146,12 +146,20 @@ impl CircuitBreaker {
 
     /// Whether nobody else has a handle or a permit, and there is nothing to remember.
     pub(crate) fn is_idle(&self) -> bool {
-        self.shared.is_sole() && {
-            let snapshot = self.snapshot();
-            snapshot.state == CircuitState::Closed
-                && snapshot.failure_count == 0
-                && snapshot.openings == 0
-        }
+        self.has_one_handle() && self.remembers_nothing()
+    }
+
+    /// Whether nobody else has a handle, and no call is on its way.
+    pub(crate) fn has_one_handle(&self) -> bool {
+        self.shared.is_sole()
+    }
+
+    /// Whether one that is made anew would do the same.
+    pub(crate) fn remembers_nothing(&self) -> bool {
+        let now = time::now();
+        self.shared.with_core(now, |state, _| {
+            (state.remembers_nothing(now), Effects::default())
+        })
     }
 
     /// Closes the circuit and forgets everything: windows, counts, the last failure, and an operator's

@@ -192,8 +192,18 @@ impl ResourceLock {
 
     /// Whether nobody else has a handle, a permit or a place in the queue.
     pub(crate) fn is_idle(&self) -> bool {
+        self.remembers_nothing() && self.has_one_handle()
+    }
+
+    /// Whether no permit is out, and nobody waits.
+    pub(crate) fn remembers_nothing(&self) -> bool {
         let seen = self.shared.core.seen();
-        seen.in_use() == 0 && !seen.is_queued() && self.shared.is_sole()
+        seen.in_use() == 0 && !seen.is_queued()
+    }
+
+    /// Whether nobody else has a handle.
+    pub(crate) fn has_one_handle(&self) -> bool {
+        self.shared.is_sole()
     }
 
     /// Starts all statistics again. Holders and waiters stay; what they end with is counted anew.

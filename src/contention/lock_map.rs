@@ -1,17 +1,15 @@
 //! A lock for each key.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::error::Error as StdError;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::config::ContentionConfig;
 use super::handle::ResourceLock;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, TooManyKeys};
 use crate::event::Observer;
+use crate::util::bounded_map::{BoundedMap, Full};
 
 /// A lock for each key: a file, a tenant, an account. Made when a key is first asked for, and forgotten when it is idle
 /// and room is needed.
@@ -37,33 +35,10 @@ pub struct LockMap<K> {
 
 struct Shared<K> {
     name: Arc<str>,
-    most: usize,
     config: ContentionConfig,
     observers: Vec<Arc<dyn Observer>>,
-    locks: Mutex<HashMap<K, ResourceLock>>,
+    locks: BoundedMap<K, ResourceLock>,
 }
-
-/// A [`LockMap`] has as many keys as it may have, and all of their locks are in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TooManyKeys {
-    /// The name of the map.
-    pub name: Arc<str>,
-    /// How many keys it may have.
-    pub most: usize,
-}
-
-impl fmt::Display for TooManyKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, most } = self;
-        write!(
-            f,
-            "`{name}` has {most} keys, all of them in use: allow more, or hold fewer handles"
-        )
-    }
-}
-
-impl StdError for TooManyKeys {}
 
 impl<K: Hash + Eq + Clone> LockMap<K> {
     /// A map of at most `most` keys, whose locks are made with this config. All of them have this name.
@@ -98,52 +73,34 @@ impl<K: Hash + Eq + Clone> LockMap<K> {
         Ok(Self {
             shared: Arc::new(Shared {
                 name: name.into(),
-                most,
+                locks: BoundedMap::new(most),
                 config,
                 observers,
-                locks: Mutex::default(),
             }),
         })
-    }
-
-    fn locks(&self) -> MutexGuard<'_, HashMap<K, ResourceLock>> {
-        self.shared
-            .locks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock of a key. Keep it no longer than it is needed: as long as it is kept it is not idle.
     ///
     /// # Errors
     ///
-    /// [`TooManyKeys`] if the key is new, the map is full, and no lock in it is idle. Looking for idle ones takes time
-    /// that grows with the number of keys.
+    /// [`TooManyKeys`] if the key is new, the map is full, and no lock in it is idle. A large map that was found full by
+    /// the one before is looked through in parts, a part by each newcomer.
     pub fn get<Q>(&self, key: &Q) -> Result<ResourceLock, TooManyKeys>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let mut forgotten = Vec::new();
-        let mut locks = self.locks();
-        if let Some(lock) = locks.get(key) {
-            return Ok(lock.clone());
+        let shared = &self.shared;
+        if let Some(known) = shared.locks.get(key) {
+            return Ok(known);
         }
-        if locks.len() >= self.shared.most {
-            let idle = locks.extract_if(|_, lock| lock.is_idle());
-            forgotten.extend(idle);
-        }
-        let full = locks.len() >= self.shared.most;
-        let made = match locks.entry(key.to_owned()) {
-            Entry::Vacant(_) if full => None,
-            entry => Some(entry.or_insert_with(|| self.make()).clone()),
-        };
-        // Keys are somebody else's code: dropped where no lock is held.
-        drop(locks);
-        drop(forgotten);
-        made.ok_or_else(|| TooManyKeys {
-            name: Arc::clone(&self.shared.name),
-            most: self.shared.most,
+        let made = shared
+            .locks
+            .get_or_make(key.to_owned(), |_| self.make(), ResourceLock::is_idle);
+        made.map_err(|Full| TooManyKeys {
+            name: Arc::clone(&shared.name),
+            most: shared.locks.most(),
         })
     }
 
@@ -157,22 +114,20 @@ impl<K: Hash + Eq + Clone> LockMap<K> {
     }
 
     /// Forgets the locks that are idle; says how many that were.
-    #[expect(clippy::must_use_candidate, reason = "the number is by the way")]
     pub fn forget_idle(&self) -> usize {
-        let forgotten: Vec<_> = self.locks().extract_if(|_, lock| lock.is_idle()).collect();
-        forgotten.len()
+        self.shared.locks.forget_idle(ResourceLock::is_idle)
     }
 
     /// How many keys have a lock.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.locks().len()
+        self.shared.locks.len()
     }
 
     /// Whether no key has a lock.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.locks().is_empty()
+        self.len() == 0
     }
 }
 
@@ -188,7 +143,6 @@ impl<K> fmt::Debug for LockMap<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockMap")
             .field("name", &self.shared.name)
-            .field("most", &self.shared.most)
             .finish_non_exhaustive()
     }
 }

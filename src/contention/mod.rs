@@ -195,6 +195,7 @@ mod wait;
 mod word;
 
 pub use crate::call::{Here, Holder};
+pub use crate::error::TooManyKeys;
 pub use crate::event::ContentionEvent;
 pub use acquire::{Acquire, AcquireOwned};
 pub use adaptive::{Adaptive, AdaptiveCapacity};
@@ -208,7 +209,7 @@ pub use future::ContentionFuture;
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use layer::ContentionLayer;
-pub use lock_map::{LockMap, TooManyKeys};
+pub use lock_map::LockMap;
 pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
 pub use rules::Priority;

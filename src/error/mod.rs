@@ -11,6 +11,7 @@ mod contended;
 mod exhausted;
 mod find;
 mod rejection;
+mod too_many_keys;
 
 pub(crate) use answer::Judgement;
 pub use answer::{Answer, AsError, RejectWith};
@@ -24,6 +25,7 @@ pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
 pub(crate) use find::Found;
 pub use rejection::Rejection;
+pub use too_many_keys::TooManyKeys;
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -18,12 +18,13 @@ use super::error_kind::ErrorKind;
 use super::peek::PeekBodyLayer;
 use super::requests::idempotency;
 use super::reqwest_send::{Bottom, Inner, Marked, MarkedRequests, Marks, SendMarked};
-use super::until_body_end::{CircuitBreakerBodyService, ContentionBodyService};
+use super::until_body_end::{CircuitBreakerBodyLayer, ContentionBodyService};
 use crate::call::Holder;
 use crate::call::outcome::Idempotency;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::{AmbientHolder, HolderWith, ResourceLock};
 use crate::error::{ConfigError, Error};
+use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
@@ -44,19 +45,58 @@ impl RequestConfig<Request> for ReqwestRequests {
 }
 
 type Stack = RetryService<
-    CircuitBreakerBodyService<
+    PerKeyService<
         ContentionBodyService<
             SendMarked,
             reqwest::Error,
             HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
         >,
-        reqwest::Error,
-        HttpClassify,
+        Authority,
+        BreakerLayer,
+        fn(&Marked) -> Authority,
+        Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync>,
     >,
     reqwest::Error,
     HttpClassify,
     MarkedRequests,
 >;
+
+type BreakerLayer = CircuitBreakerBodyLayer<reqwest::Error, HttpClassify>;
+
+/// `host:port`
+type Authority = Arc<str>;
+
+/// So many hosts have a breaker of their own. Those beyond share one.
+const MOST_HOSTS: usize = 1_000;
+
+#[derive(Clone, Debug)]
+enum Breakers {
+    One(CircuitBreaker),
+    ByAuthority {
+        known: Keyed<String, CircuitBreaker>,
+        /// Of those for which there is no room.
+        others: CircuitBreaker,
+    },
+}
+
+impl Breakers {
+    fn by_authority(name: &str, known: Keyed<String, CircuitBreaker>) -> Self {
+        Self::ByAuthority {
+            known,
+            others: CircuitBreaker::new(format!("{name} others")),
+        }
+    }
+
+    fn of(&self, authority: &str) -> CircuitBreaker {
+        match self {
+            Self::One(breaker) => breaker.clone(),
+            Self::ByAuthority { known, others } => {
+                let known = known.get(authority);
+                known.unwrap_or_else(|_| others.clone())
+            }
+        }
+    }
+}
 
 /// A [`reqwest::Client`] behind all three layers: retry, circuit breaker, contention. (feature `reqwest`)
 ///
@@ -111,6 +151,7 @@ type Stack = RetryService<
 pub struct ResilientClient {
     /// Only makes requests.
     pub(super) client: Client,
+    breakers: Breakers,
     stack: Stack,
 }
 
@@ -123,7 +164,7 @@ pub struct ResilientClientBuilder {
     retry: Option<RetryPolicy>,
     /// Of the policy that is made if none is given.
     max_retries: u32,
-    breaker: Option<CircuitBreaker>,
+    breakers: Option<Breakers>,
     lock: Option<ResourceLock>,
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
@@ -146,10 +187,17 @@ impl ResilientClientBuilder {
         self
     }
 
-    /// Guards the calls with this breaker. Default: one of the client's name, with the defaults of
-    /// [`CircuitBreaker::new`]. A breaker is of one service: give each service a client of its own.
+    /// Guards the calls with these breakers, by the authority of the address (`api.example.com:443`). Default: one for each
+    /// authority, up to 1,000, with the defaults of [`CircuitBreaker::new`] and the names `openai api.example.com:443`.
+    /// Those for which there is no room share one.
+    pub fn circuit_breakers(mut self, breakers: Keyed<String, CircuitBreaker>) -> Self {
+        self.breakers = Some(Breakers::by_authority(&self.name, breakers));
+        self
+    }
+
+    /// Guards all calls with this one breaker, wherever they go: for a client of one service.
     pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
-        self.breaker = Some(breaker);
+        self.breakers = Some(Breakers::One(breaker));
         self
     }
 
@@ -157,7 +205,7 @@ impl ResilientClientBuilder {
     pub fn no_circuit_breaker(mut self) -> Self {
         let breaker = CircuitBreaker::new(&*self.name);
         breaker.disable();
-        self.breaker = Some(breaker);
+        self.breakers = Some(Breakers::One(breaker));
         self
     }
 
@@ -246,7 +294,14 @@ impl ResilientClientBuilder {
                 "no attempt can be longer than `total_timeout`: make it shorter",
             ));
         }
-        let breaker = self.breaker.unwrap_or_else(|| CircuitBreaker::new(&*name));
+        let breakers = match self.breakers {
+            Some(breakers) => breakers,
+            None => {
+                let named = Arc::clone(&name);
+                let make = move |host: &String| CircuitBreaker::new(format!("{named} {host}"));
+                Breakers::by_authority(&name, Keyed::new(Arc::clone(&name), MOST_HOSTS, make)?)
+            }
+        };
         let lock = match self.lock {
             Some(lock) => lock,
             None => ResourceLock::builder(&*name).max_concurrent(64).build()?,
@@ -257,15 +312,21 @@ impl ResilientClientBuilder {
             peek: self.peek,
         };
         let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
-        let breaker = breaker.layer().classify(self.classify.clone());
+        let (known, classify) = (breakers.clone(), self.classify.clone());
+        let make: Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync> =
+            Box::new(move |authority| {
+                let layer = known.of(authority).layer();
+                layer.classify(classify.clone()).until_body_end()
+            });
+        let authority: fn(&Marked) -> Authority = Marked::authority;
+        let guard = PerKeyLayer::new(MOST_HOSTS, authority, make);
         let retry = retry
             .layer()
             .classify(self.classify)
             .requests(MarkedRequests);
-        let guarded = breaker
-            .until_body_end()
-            .layer(lock.until_body_end().layer(bottom));
+        let guarded = guard.layer(lock.until_body_end().layer(bottom));
         Ok(ResilientClient {
+            breakers,
             stack: retry.layer(guarded),
             client: self.client,
         })
@@ -282,8 +343,8 @@ fn default_retry(name: &Arc<str>, retries: u32) -> Result<RetryPolicy, ConfigErr
 }
 
 impl ResilientClient {
-    /// Puts `client` behind all three layers, with defaults that are right for an API. `name` is that of the policy, the
-    /// breaker and the lock that the builder makes.
+    /// Puts `client` behind all three layers, with defaults that are right for an API. `name` is that of the policy and the
+    /// lock that the builder makes, and the names of the breakers begin with it.
     pub fn builder(name: impl Into<Arc<str>>, client: Client) -> ResilientClientBuilder {
         ResilientClientBuilder {
             name: name.into(),
@@ -291,7 +352,7 @@ impl ResilientClient {
             client,
             retry: None,
             max_retries: 3,
-            breaker: None,
+            breakers: None,
             lock: None,
             classify: HttpClassify::new(),
             attempt_header: None,
@@ -337,10 +398,11 @@ impl ResilientClient {
         self.stack.policy()
     }
 
-    /// The breaker that guards its calls.
+    /// The breaker that guards calls of this authority: `api.example.com:443`, with the port also where an address leaves it
+    /// out.
     #[must_use]
-    pub fn breaker(&self) -> &CircuitBreaker {
-        self.stack.get_ref().breaker()
+    pub fn breaker(&self, authority: &str) -> CircuitBreaker {
+        self.breakers.of(authority)
     }
 
     /// The lock of which each call takes a permit.
@@ -390,7 +452,7 @@ impl fmt::Debug for ResilientClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResilientClient")
             .field("retry", self.policy())
-            .field("breaker", self.breaker())
+            .field("breakers", &self.breakers)
             .field("lock", self.resource())
             .finish_non_exhaustive()
     }

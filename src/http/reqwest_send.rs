@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ::http::{HeaderName, HeaderValue};
@@ -57,6 +58,16 @@ impl Marked {
             request,
             marks,
             attempt: 1,
+        }
+    }
+
+    /// Where it goes: `host:port`.
+    pub(super) fn authority(&self) -> Arc<str> {
+        let url = self.request.url();
+        let host = url.host_str().unwrap_or_default();
+        match url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
         }
     }
 

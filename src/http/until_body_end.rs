@@ -24,6 +24,7 @@ use crate::contention::{
 };
 use crate::error::CircuitOpen;
 use crate::error::{Answer, AsError, Judgement};
+use crate::keyed::Idle;
 use crate::registry::explain::{Describe, LayerDescription};
 
 /// The three ways to the service inside the one that is wrapped here.
@@ -349,6 +350,18 @@ impl<L, H, A> ContentionBodyLayer<L, H, A> {
     #[must_use]
     pub fn resource(&self) -> &ResourceLock {
         self.layer.resource()
+    }
+}
+
+impl<L, C, A, E> Idle for CircuitBreakerBodyLayer<L, C, A, E> {
+    fn is_idle(&self) -> bool {
+        self.layer.is_idle()
+    }
+}
+
+impl<L, H, A> Idle for ContentionBodyLayer<L, H, A> {
+    fn is_idle(&self) -> bool {
+        self.layer.is_idle()
     }
 }
 

@@ -162,7 +162,21 @@ impl RetryPolicy {
 
     /// Whether nobody else has a handle, and no call is on its way.
     pub(crate) fn is_idle(&self) -> bool {
+        self.has_one_handle()
+    }
+
+    /// Whether nobody else has a handle, and no call is on its way.
+    pub(crate) fn has_one_handle(&self) -> bool {
         self.shared.is_sole()
+    }
+
+    /// Whether one that is made anew would do the same: its own budget is full.
+    pub(crate) fn remembers_nothing(&self) -> bool {
+        let shared = &self.shared;
+        match (&shared.config.budget, &shared.budget) {
+            (Budget::Own, Some(budget)) => budget.is_full(),
+            _ => true,
+        }
     }
 
     /// What pays for the retries, if anything does.

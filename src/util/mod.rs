@@ -2,6 +2,7 @@
 //! values in shards.
 
 pub(crate) mod accessors;
+pub(crate) mod bounded_map;
 pub(crate) mod histogram;
 pub(crate) mod random;
 pub(crate) mod recent;

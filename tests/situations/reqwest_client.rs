@@ -288,3 +288,61 @@ async fn an_attempt_that_towers_timeout_ended_is_a_timeout() {
         .await;
     assert!(answer.is_ok(), "a GET that timed out was not tried again");
 }
+
+/// One client for many hosts: the one that is down opens its own circuit.
+#[tokio::test]
+async fn a_client_has_a_breaker_for_each_authority() {
+    let up = scripted(|_, _| (ok("fine"), Then::Keep)).await;
+    let down = scripted(|_, _| {
+        let failed = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+        (failed.into(), Then::Keep)
+    })
+    .await;
+    let client = ResilientClient::builder("apis", http())
+        .no_retry()
+        .build()
+        .unwrap();
+    for _ in 0..5 {
+        let answer = client.get(&down.url).send().await.unwrap();
+        assert_eq!(answer.status(), 500);
+        let answer = client.get(&up.url).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "fine");
+    }
+    let refused = client.get(&down.url).send().await.unwrap_err();
+    assert!(refused.is_rejection(), "{refused}");
+    let answer = client.get(&up.url).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(down.requests(), 5);
+    let authority = down.url.trim_start_matches("http://").trim_end_matches('/');
+    let breaker = client.breaker(authority);
+    assert_eq!(&*breaker.snapshot().name, format!("apis {authority}"));
+    assert_eq!(breaker.snapshot().totals.rejected, 1);
+}
+
+/// Breakers of one's own, of which there are too few: hosts without room share one.
+#[tokio::test]
+async fn hosts_without_room_share_a_breaker() {
+    let one = scripted(|_, _| (ok("fine"), Then::Keep)).await;
+    let two = scripted(|_, _| (ok("fine"), Then::Keep)).await;
+    let keyed = tower_bulwark::keyed::Keyed::new("hosts", 1, |host: &String| {
+        CircuitBreaker::new(host.as_str())
+    })
+    .unwrap();
+    let client = ResilientClient::builder("apis", http())
+        .circuit_breakers(keyed.clone())
+        .build()
+        .unwrap();
+    let authority = |it: &crate::common::Scripted| {
+        let url = it.url.trim_start_matches("http://");
+        url.trim_end_matches('/').to_owned()
+    };
+    let first = client.breaker(&authority(&one));
+    first.force_open();
+    assert!(client.get(&one.url).send().await.is_err());
+    assert!(client.get(&two.url).send().await.is_ok());
+    assert_eq!(
+        &*client.breaker(&authority(&two)).snapshot().name,
+        "apis others"
+    );
+    assert_eq!(keyed.len(), 1);
+}

@@ -477,6 +477,20 @@ impl State {
         })
     }
 
+    /// Whether a new one would do the same.
+    pub(in crate::circuit_breaker) fn remembers_nothing(&self, now: Tick) -> bool {
+        let is_closed = matches!(self.phase, Phase::Closed { ramp_since: None });
+        let counts = self.counts(now);
+        let has_rested = self.openings == 0 || now.since(self.closed) >= self.open_time;
+        self.mode == Mode::Normal
+            && is_closed
+            && has_rested
+            && self.consecutive == 0
+            && self.overdue == 0
+            && counts.failures == 0
+            && counts.slow == 0
+    }
+
     /// Opens for the time that the policy gives, or for the longer one that the service asked for.
     fn open(
         &mut self,

@@ -139,6 +139,19 @@ impl RetryBudget {
         }
     }
 
+    /// Whether no retry has been paid for that was not earned again.
+    pub(super) fn is_full(&self) -> bool {
+        match &self.kind {
+            Kind::Bucket(shared) => {
+                let (now, seen) = (time::now(), shared.first_attempts.sum());
+                shared.bucket().tokens(shared.rules, seen, now) >= shared.rules.burst
+            }
+            Kind::Throttle(_) | Kind::Quota(_) => false,
+            #[cfg(feature = "tower")]
+            Kind::Tower(_) => false,
+        }
+    }
+
     /// How many first attempts it has counted.
     pub(super) fn first_attempts(&self) -> u64 {
         match &self.kind {

@@ -1,0 +1,153 @@
+//! Handles by key.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::idle::Instance;
+use crate::error::{ConfigError, TooManyKeys};
+use crate::util::bounded_map::{BoundedMap, Full};
+
+/// A handle for each key, made when the key is first asked for: `Keyed<String, CircuitBreaker>` for hosts, say.
+///
+/// Two who ask for the same key always get the same handle, as long as either has it or it has something to remember. A
+/// cheap clone of shared state.
+///
+/// ```
+/// use tower_bulwark::CircuitBreaker;
+/// use tower_bulwark::keyed::Keyed;
+///
+/// let hosts = Keyed::new("hosts", 1_000, |host: &String| CircuitBreaker::new(format!("api {host}")))?;
+/// hosts.get("a.example")?.trip();
+/// hosts.get("b.example")?;
+/// // What is wrong comes first.
+/// let worst = &hosts.snapshot(10)[0];
+/// assert_eq!(worst.0, "a.example");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A known key is found without an allocation. Keep a handle no longer than it is needed: as long as it is kept its key is
+/// not forgotten.
+pub struct Keyed<K, T> {
+    shared: Arc<Shared<K, T>>,
+}
+
+struct Shared<K, T> {
+    name: Arc<str>,
+    map: BoundedMap<K, T>,
+    make: Box<dyn Fn(&K) -> T + Send + Sync>,
+}
+
+impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
+    /// At most `most` keys, whose handles `make` makes. The name is for errors.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for no keys at all.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        most: usize,
+        make: impl Fn(&K) -> T + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        if most == 0 {
+            let advice = "there could be no instance: give the number of keys that are in use at once, at least";
+            return Err(ConfigError::new("most", most, advice));
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                name: name.into(),
+                map: BoundedMap::new(most),
+                make: Box::new(make),
+            }),
+        })
+    }
+
+    /// The handle of a key.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyKeys`] if the key is new, the map is full, and nothing in it may be forgotten. A large map that was found
+    /// full by the one before is looked through in parts, a part by each newcomer.
+    pub fn get<Q>(&self, key: &Q) -> Result<T, TooManyKeys>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let shared = &*self.shared;
+        if let Some(known) = shared.map.get(key) {
+            return Ok(known);
+        }
+        let made = shared
+            .map
+            .get_or_make(key.to_owned(), &shared.make, Self::may_go);
+        made.map_err(|Full| TooManyKeys {
+            name: Arc::clone(&shared.name),
+            most: shared.map.most(),
+        })
+    }
+
+    /// The handle of a key that has one.
+    #[must_use]
+    pub fn get_known<Q>(&self, key: &Q) -> Option<T>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.shared.map.get(key)
+    }
+
+    fn may_go(handle: &T) -> bool {
+        handle.is_sole() && handle.is_idle()
+    }
+
+    /// Forgets what has nothing to remember; says how many keys that were.
+    pub fn forget_idle(&self) -> usize {
+        self.shared.map.forget_idle(Self::may_go)
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.map.len()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What there is to see of each key, the worst first, at most `most` of them. Takes time and memory that grow with the
+    /// number of keys.
+    #[must_use]
+    pub fn snapshot(&self, most: usize) -> Vec<(K, T::Snapshot)> {
+        let all = self.shared.map.to_vec().into_iter();
+        let mut seen: Vec<_> = all
+            .map(|(key, handle)| {
+                let snapshot = handle.snapshot();
+                (T::trouble(&snapshot), key, snapshot)
+            })
+            .collect();
+        seen.sort_by(|a, b| b.0.total_cmp(&a.0));
+        seen.truncate(most);
+        let pairs = seen.into_iter().map(|(_, key, snapshot)| (key, snapshot));
+        pairs.collect()
+    }
+}
+
+impl<K, T> Clone for Keyed<K, T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<K, T> fmt::Debug for Keyed<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyed")
+            .field("name", &self.shared.name)
+            .finish_non_exhaustive()
+    }
+}

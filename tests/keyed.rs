@@ -1,0 +1,271 @@
+//! Instances by key: bounded, and nothing that matters is forgotten.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_test::{assert_pending, assert_ready_ok, task};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_bulwark::keyed::{Idle, Keyed, PerKeyLayer, Stateless};
+use tower_bulwark::{Backoff, CircuitBreaker, CircuitState, Error, ResourceLock, RetryPolicy};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+struct Down;
+
+impl std::fmt::Display for Down {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("down")
+    }
+}
+
+impl std::error::Error for Down {}
+
+/// Odd hosts are down.
+fn hosts() -> impl Service<u32, Response = u32, Error = Down, Future: Send> + Clone {
+    service_fn(|host: u32| async move {
+        match host % 2 {
+            0 => Ok(host),
+            _ => Err(Down),
+        }
+    })
+}
+
+fn breaker(host: &u32) -> CircuitBreaker {
+    CircuitBreaker::builder(format!("host {host}"))
+        .consecutive_failures(2)
+        .recovery_timeout(10 * SECOND)
+        .success_threshold(1)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_host_that_is_down_closes_no_door_of_another() {
+    let layer = PerKeyLayer::new(100, |host: &u32| *host, |host: &u32| breaker(host).layer());
+    // Two services of one layer, as of two connections.
+    let services = [layer.layer(hosts()), layer.clone().layer(hosts())];
+    for n in 0..4 {
+        let ended = services[n % 2].clone().oneshot(1).await.unwrap_err();
+        assert_eq!(ended.is_rejection(), n >= 2, "{n}: {ended}");
+        assert_eq!(services[n % 2].clone().oneshot(2).await.unwrap(), 2);
+    }
+    assert_eq!(layer.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_not_forgotten_however_many_keys_come() {
+    let layer = PerKeyLayer::new(4, |host: &u32| *host, |host: &u32| breaker(host).layer());
+    let service = layer.layer(hosts());
+    for _ in 0..2 {
+        assert!(!service.clone().oneshot(1).await.unwrap_err().is_rejection());
+    }
+    for host in 0..1_000 {
+        let _ = service.clone().oneshot(host * 2).await;
+        assert!(layer.len() <= 4);
+    }
+    assert!(service.clone().oneshot(1).await.unwrap_err().is_rejection());
+}
+
+/// A failure that does not open it yet is something to remember too.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_counts_is_not_forgotten() {
+    let layer = PerKeyLayer::new(1, |host: &u32| *host, |host: &u32| breaker(host).layer());
+    let service = layer.layer(hosts());
+    let _ = service.clone().oneshot(1).await;
+    for host in 1..50 {
+        let _ = service.clone().oneshot(host * 2).await;
+    }
+    let _ = service.clone().oneshot(1).await;
+    assert!(service.clone().oneshot(1).await.unwrap_err().is_rejection());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_without_room_are_guarded_together() {
+    let layer = PerKeyLayer::new(1, |host: &u32| *host, |host: &u32| breaker(host).layer());
+    let service = layer.layer(hosts());
+    // Takes the only place, and keeps it.
+    for _ in 0..2 {
+        let _ = service.clone().oneshot(1).await;
+    }
+    // Two hosts fail once each, and the circuit that they share opens.
+    for host in [3, 5] {
+        assert!(
+            !service
+                .clone()
+                .oneshot(host)
+                .await
+                .unwrap_err()
+                .is_rejection()
+        );
+    }
+    assert!(service.clone().oneshot(7).await.unwrap_err().is_rejection());
+}
+
+/// However keys are forgotten, made anew and waited for, there is never more than one call of a key inside.
+#[tokio::test(start_paused = true)]
+async fn never_are_two_calls_of_one_tenant_inside() {
+    let inside: Arc<[AtomicUsize; 8]> = Arc::default();
+    let counted = Arc::clone(&inside);
+    let service = service_fn(move |tenant: usize| {
+        let inside = Arc::clone(&counted);
+        async move {
+            assert_eq!(
+                inside[tenant].fetch_add(1, Ordering::SeqCst),
+                0,
+                "two inside"
+            );
+            // Dropped calls leave too.
+            struct Leaves(Arc<[AtomicUsize; 8]>, usize);
+            impl Drop for Leaves {
+                fn drop(&mut self) {
+                    self.0[self.1].fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            let _leaves = Leaves(inside, tenant);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            Ok::<_, Infallible>(tenant)
+        }
+    });
+    // Room for all of them: else those without share a lock.
+    let layer = PerKeyLayer::new(
+        8,
+        |tenant: &usize| *tenant,
+        |tenant: &usize| ResourceLock::new(format!("tenant {tenant}")).layer(),
+    );
+    let service = layer.layer(service);
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..400_u64 {
+        let call = service.clone().oneshot(n as usize % 8);
+        calls.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(n % 17)).await;
+            let _ = tokio::time::timeout(Duration::from_millis(n % 29), call).await;
+        });
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended.unwrap();
+    }
+    assert!(inside.iter().all(|n| n.load(Ordering::SeqCst) == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_stack_by_key_is_a_tuple_the_outermost_first() {
+    let retry = RetryPolicy::builder()
+        .max_retries(1)
+        .backoff(Backoff::fixed(Duration::ZERO))
+        .build()
+        .unwrap();
+    let breakers = Keyed::new("hosts", 10, breaker).unwrap();
+    let known = breakers.clone();
+    let layer = PerKeyLayer::new(
+        10,
+        |host: &u32| *host,
+        move |host: &u32| {
+            (
+                retry.layer::<Down>(),
+                breakers.get(host).unwrap().layer(),
+                Stateless(tower::layer::util::Identity::new()),
+            )
+        },
+    );
+    let mut service = layer.layer(hosts());
+    // One call is two attempts, and these open the circuit.
+    let ended = service.ready().await.unwrap().call(1).await.unwrap_err();
+    assert!(matches!(ended, Error::Exhausted(_)), "{ended}");
+    assert_eq!(known.get_known(&1).unwrap().state(), CircuitState::Open);
+    assert!(known.get_known(&2).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_comes_first() {
+    let hosts = Keyed::new("hosts", 10, breaker).unwrap();
+    for host in 0..5 {
+        let _ = hosts.get(&host).unwrap();
+    }
+    hosts.get(&3).unwrap().trip();
+    let failing = hosts.get(&4).unwrap();
+    let _ = failing.call(async || Err::<(), _>(Down)).await;
+    let seen: Vec<u32> = hosts
+        .snapshot(2)
+        .into_iter()
+        .map(|(host, _)| host)
+        .collect();
+    assert_eq!(seen, [3, 4]);
+    drop(failing);
+    // Three have nothing to remember.
+    assert_eq!((hosts.forget_idle(), hosts.len()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_has_rested_as_long_as_it_was_open_may_be_forgotten() {
+    let breaker = breaker(&1);
+    assert!(Idle::is_idle(&breaker));
+    breaker.trip();
+    tokio::time::advance(10 * SECOND).await;
+    let _ = breaker.call(async || Ok::<_, Down>(())).await;
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert!(
+        !Idle::is_idle(&breaker),
+        "it rests longer if it opens again"
+    );
+    tokio::time::advance(10 * SECOND).await;
+    assert!(Idle::is_idle(&breaker));
+    breaker.disable();
+    assert!(!Idle::is_idle(&breaker), "an operator's word");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_spent_is_not_forgotten() {
+    let policy = RetryPolicy::builder()
+        .backoff(Backoff::fixed(Duration::ZERO))
+        .build()
+        .unwrap();
+    assert!(Idle::is_idle(&policy));
+    let _ = policy.run(async || Err::<(), _>(Down)).await;
+    assert!(!Idle::is_idle(&policy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_keys_at_all_is_an_error_and_a_full_map_says_what_to_do() {
+    assert!(Keyed::new("hosts", 0, breaker).is_err());
+    let locks = Keyed::new("files", 1, |name: &String| ResourceLock::new(name.as_str())).unwrap();
+    let first = locks.get("a").unwrap();
+    let full = locks.get("b").unwrap_err();
+    assert_eq!((&*full.name, full.most), ("files", 1));
+    // Whoever waits for a permit of it keeps it.
+    let held = first.acquire("one").await.unwrap();
+    let again = locks.get("a").unwrap();
+    let mut waits = task::spawn(again.acquire("two").owned());
+    assert_pending!(waits.poll());
+    drop((held, first.clone()));
+    let guard = assert_ready_ok!(waits.poll());
+    drop((first, again));
+    assert!(locks.get("b").is_err(), "a permit is out");
+    drop((waits, guard));
+    assert!(locks.get("b").is_ok());
+}
+
+/// A call that has not begun yet keeps the lock of its key.
+#[tokio::test(start_paused = true)]
+async fn the_layers_of_a_call_that_was_not_polled_yet_are_not_forgotten() {
+    let layer = PerKeyLayer::new(
+        1,
+        |tenant: &u32| *tenant,
+        |tenant: &u32| ResourceLock::new(format!("tenant {tenant}")).layer(),
+    );
+    let inside = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&inside);
+    let stays = service_fn(move |_: u32| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<(), Infallible>>()
+    });
+    let goes = service_fn(|_: u32| std::future::ready(Ok::<(), Infallible>(())));
+    let mut first = task::spawn(layer.layer(stays.clone()).call(0));
+    layer.layer(goes).oneshot(1).await.unwrap();
+    let mut second = task::spawn(layer.layer(stays).call(0));
+    assert_pending!(second.poll());
+    assert_pending!(first.poll());
+    assert_eq!(inside.load(Ordering::SeqCst), 1, "two inside");
+}
