@@ -269,3 +269,40 @@ async fn the_layers_of_a_call_that_was_not_polled_yet_are_not_forgotten() {
     assert_pending!(first.poll());
     assert_eq!(inside.load(Ordering::SeqCst), 1, "two inside");
 }
+
+/// What all keys share is not what a key remembers.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_all_keys_share_keeps_none_of_them() {
+    let shared = ResourceLock::new("all");
+    let layer = PerKeyLayer::new(
+        2,
+        |host: &u32| *host,
+        move |host: &u32| (breaker(host).layer::<Down>(), shared.layer()),
+    );
+    let service = layer.layer(hosts());
+    for host in 0..10 {
+        assert_eq!(service.clone().oneshot(2 * host).await.unwrap(), 2 * host);
+    }
+    // Two fail once, each for itself: they have room.
+    for host in [1, 3] {
+        assert!(
+            !service
+                .clone()
+                .oneshot(host)
+                .await
+                .unwrap_err()
+                .is_rejection()
+        );
+    }
+    for host in [1, 3] {
+        assert!(
+            !service
+                .clone()
+                .oneshot(host)
+                .await
+                .unwrap_err()
+                .is_rejection()
+        );
+    }
+    assert!(service.clone().oneshot(1).await.unwrap_err().is_rejection());
+}

@@ -145,7 +145,7 @@ impl CircuitBreaker {
     }
 
     /// Whether nobody else has a handle or a permit, and there is nothing to remember.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(crate) fn is_disused(&self) -> bool {
         self.has_one_handle() && self.remembers_nothing()
     }
 

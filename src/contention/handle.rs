@@ -191,7 +191,7 @@ impl ResourceLock {
     }
 
     /// Whether nobody else has a handle, a permit or a place in the queue.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(crate) fn is_disused(&self) -> bool {
         self.remembers_nothing() && self.has_one_handle()
     }
 

@@ -95,9 +95,10 @@ impl<K: Hash + Eq + Clone> LockMap<K> {
         if let Some(known) = shared.locks.get(key) {
             return Ok(known);
         }
-        let made = shared
-            .locks
-            .get_or_make(key.to_owned(), |_| self.make(), ResourceLock::is_idle);
+        let made =
+            shared
+                .locks
+                .get_or_make(key.to_owned(), |_| self.make(), ResourceLock::is_disused);
         made.map_err(|Full| TooManyKeys {
             name: Arc::clone(&shared.name),
             most: shared.locks.most(),
@@ -115,7 +116,7 @@ impl<K: Hash + Eq + Clone> LockMap<K> {
 
     /// Forgets the locks that are idle; says how many that were.
     pub fn forget_idle(&self) -> usize {
-        self.shared.locks.forget_idle(ResourceLock::is_idle)
+        self.shared.locks.forget_idle(ResourceLock::is_disused)
     }
 
     /// How many keys have a lock.

@@ -257,9 +257,9 @@ impl Registry {
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_if_idle(&self, name: &str) -> bool {
         let shared = &self.shared;
-        let breaker = |it: &CircuitBreaker| it.is_idle();
-        let lock = |it: &ResourceLock| it.is_idle();
-        let retry = |it: &RetryPolicy| it.is_idle();
+        let breaker = |it: &CircuitBreaker| it.is_disused();
+        let lock = |it: &ResourceLock| it.is_disused();
+        let retry = |it: &RetryPolicy| it.is_disused();
         let removed = [
             shared.circuit_breakers.remove_if(name, breaker),
             shared.resource_locks.remove_if(name, lock),

@@ -161,7 +161,7 @@ impl RetryPolicy {
     }
 
     /// Whether nobody else has a handle, and no call is on its way.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(crate) fn is_disused(&self) -> bool {
         self.has_one_handle()
     }
 

@@ -32,8 +32,11 @@ pub(crate) struct Full;
 impl<K: Hash + Eq, V: Clone> BoundedMap<K, V> {
     /// A map of at most `most` entries.
     pub(crate) fn new(most: usize) -> Self {
-        // A small map in one piece: its limit is what it is chosen for, and not its speed.
-        let shards = (most / 32).next_power_of_two().clamp(1, 64);
+        // A small map is in one piece, so that each search of it is complete.
+        let shards = match most {
+            0..1_024 => 1,
+            _ => 64,
+        };
         Self {
             shards: (0..shards).map(|_| CachePadded::default()).collect(),
             hasher: RandomState::new(),
@@ -48,9 +51,9 @@ impl<K: Hash + Eq, V: Clone> BoundedMap<K, V> {
         self.most
     }
 
+    /// With those that are being made.
     pub(crate) fn len(&self) -> usize {
-        let entries = |shard: &Shard<K, V>| lock(shard).len();
-        self.shards.iter().map(entries).sum()
+        self.taken.load(Ordering::Relaxed)
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Entries<K, V>> {
@@ -94,47 +97,54 @@ impl<K: Hash + Eq, V: Clone> BoundedMap<K, V> {
         Ok(value)
     }
 
-    fn take_place(&self, is_idle: impl Fn(&V) -> bool) -> Result<Place<'_>, Full> {
+    /// A place, if there is one.
+    fn take(&self) -> Option<Place<'_>> {
         let more = |taken: usize| (taken < self.most).then_some(taken + 1);
-        let take = || {
-            let taken = self
-                .taken
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-            taken.ok().map(|_| Place(&self.taken))
-        };
-        if let Some(place) = take() {
+        let taken = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Place(&self.taken))
+    }
+
+    fn take_place(&self, is_idle: impl Fn(&V) -> bool) -> Result<Place<'_>, Full> {
+        if let Some(place) = self.take() {
             return Ok(place);
         }
         let shards = match self.was_futile.load(Ordering::Relaxed) {
             true => 1,
             false => self.shards.len(),
         };
-        for _ in 0..shards {
+        let place = (0..shards).find_map(|_| {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-            if self.forget_in(next, &is_idle) > 0
-                && let Some(place) = take()
-            {
-                self.was_futile.store(false, Ordering::Relaxed);
-                return Ok(place);
-            }
-        }
-        self.was_futile.store(true, Ordering::Relaxed);
-        Err(Full)
+            self.forget_in(next, &is_idle, || self.take()).1
+        });
+        self.was_futile.store(place.is_none(), Ordering::Relaxed);
+        place.ok_or(Full)
     }
 
-    fn forget_in(&self, shard: usize, is_idle: impl Fn(&V) -> bool) -> usize {
-        let forgotten: Vec<_> = {
-            let mut shard = lock(&self.shards[shard]);
-            shard.extract_if(|(_, value)| is_idle(value)).collect()
-        };
+    /// Forgets what is idle in a shard, and does something else before others can use the room.
+    fn forget_in<T>(
+        &self,
+        shard: usize,
+        is_idle: impl Fn(&V) -> bool,
+        then: impl FnOnce() -> T,
+    ) -> (usize, T) {
+        let mut entries = lock(&self.shards[shard]);
+        let idle = entries.extract_if(|(_, value)| is_idle(value));
+        let forgotten: Vec<_> = idle.collect();
         self.taken.fetch_sub(forgotten.len(), Ordering::Relaxed);
-        forgotten.len()
+        let then = then();
+        // Keys and values are dropped where no lock is held.
+        drop(entries);
+        (forgotten.len(), then)
     }
 
     /// Forgets all entries that are idle; says how many that were.
     pub(crate) fn forget_idle(&self, is_idle: impl Fn(&V) -> bool) -> usize {
         let shards = 0..self.shards.len();
-        shards.map(|shard| self.forget_in(shard, &is_idle)).sum()
+        shards
+            .map(|shard| self.forget_in(shard, &is_idle, || ()).0)
+            .sum()
     }
 
     /// Everything, at slightly different moments.
