@@ -37,6 +37,16 @@
 //! what an attempt has sent, up to 64 KiB, while it is being sent: nothing is buffered ahead, and only frames of less than
 //! 4 KiB are copied, so that many small ones take no more memory than a few large ones.
 //!
+//! # What clients do by themselves
+//!
+//! Below these layers nobody sees what a client sends again by itself.
+//!
+//! | client | sends again by itself | what to do |
+//! |---|---|---|
+//! | `hyper-util` | what it has not sent yet, because the idle connection that it took was closed | nothing: no request leaves twice |
+//! | `reqwest` | over HTTP/2, what the server refused or left behind with a `GOAWAY`: also a `POST`, and the error is no proof that it was not done | `retry(reqwest::retry::never())` |
+//! | `tonic` | nothing | nothing |
+//!
 //! # Responses whose bodies are streams
 //!
 //! A call ends with the head of its response, unless it is said otherwise: a permit is given back and a
