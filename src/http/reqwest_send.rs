@@ -22,7 +22,8 @@ use crate::call::{Holder, workflow};
 use crate::retry::{CopyRequest, RequestConfig};
 
 /// How many attempts a response took: an extension of the responses of a
-/// [`ResilientClient`](super::ResilientClient).
+/// [`ResilientClient`](super::ResilientClient). One that the server did not begin, and that was sent again at once, is not
+/// counted.
 ///
 /// ```no_run
 /// # use tower_bulwark::http::{Attempts, ResilientClient};
