@@ -17,6 +17,7 @@ use support::fake_llm::{FakeLlm, Seen};
 use support::scenario::{Scenario, Trouble};
 use tower::util::option_layer;
 use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_bulwark::rate_limit::{Quota, RateLimit};
 use tower_bulwark::{Backoff, BoxError, ConfigError, Error, ResourceLock, RetryPolicy};
 
 const MS: Duration = Duration::from_millis(1);
@@ -100,6 +101,27 @@ async fn main() -> Result<(), BoxError> {
     );
     assert!(unlimited.over_capacity > 0);
     assert_eq!((limited.requests, limited.over_capacity), (60, 0));
+
+    println!("twenty-five requests at once, ten a second:");
+    let limit = RateLimit::new("api", Quota::per_second(10).burst(1))?;
+    let server = FakeLlm::start(Scenario::healthy(3)).await?;
+    let service = ServiceBuilder::new()
+        .layer(limit.layer())
+        .service(http.clone());
+    let watch = Stopwatch::start();
+    let requests: Result<Vec<_>, _> = (0..25).map(|prompt| ask(&server, &http, prompt)).collect();
+    let calls = requests?.into_iter().map(|it| service.clone().oneshot(it));
+    for result in join_all(calls).await {
+        result?;
+    }
+    let took = watch.elapsed();
+    println!(
+        "  {} requests in {took:.1?}; waits p50 {:.1?}",
+        server.shutdown().await.requests,
+        limit.snapshot().wait.p50
+    );
+    // The first goes at once, and each of the others a tenth of a second after the one before.
+    assert!(took >= 2_400 * MS);
     Ok(())
 }
 

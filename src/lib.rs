@@ -1,5 +1,5 @@
-//! Resilience middleware for [tower]: **retry**, **circuit breaker** and **resource contention detection**, as
-//! `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
+//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection** and **rate
+//! limits**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
 //!
 //! ```text
 //! request ──▶ Retry ──▶ CircuitBreaker ──▶ Contention ──▶ your client
@@ -34,6 +34,9 @@
 //! | [`retry`] | [`RetryPolicy`] | [`RetryLayer`] | [`run`](RetryPolicy::run), [`run_blocking`](RetryPolicy::run_blocking) |
 //! | [`circuit_breaker`] | [`CircuitBreaker`] | [`CircuitBreakerLayer`] | [`call`](CircuitBreaker::call), [`try_acquire`](CircuitBreaker::try_acquire) |
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
+//! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
+//!
+//! An instance for each key (host, tenant, model): [`keyed`].
 //!
 //! A *handle* is a cheap clone of shared, named state. Keep it: it is where you look ([`snapshot`]) and what you
 //! command. A *layer* holds a handle, so it may be applied as often as a router likes.
@@ -70,6 +73,7 @@ pub mod grpc;
 pub mod http;
 pub mod keyed;
 pub mod observe;
+pub mod rate_limit;
 mod registry;
 pub mod retry;
 mod util;
@@ -83,6 +87,7 @@ pub use error::{
     HolderInfo, LastFailure, Rejection, StopReason, TimedOut,
 };
 pub use event::{Event, Observer};
+pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -17,7 +16,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::{Barrier, Semaphore};
 use tower::ServiceBuilder;
-use tower_bulwark::http::problem;
 use tower_bulwark::{CircuitBreaker, CircuitState, Error, Rejection, ResourceLock};
 
 async fn serve(router: Router) -> SocketAddr {
@@ -99,9 +97,13 @@ async fn failures_on_different_connections_open_one_breaker_and_no_error_handler
     assert_eq!(ask(address).await, 503);
 }
 
+#[cfg(feature = "http")]
 /// Two layers that answer refusals and hold on to the end of a body stand one upon the other as they are.
 #[tokio::test]
 async fn two_layers_that_hold_to_the_end_of_a_body_refuse_with_problems() {
+    use axum::body::Body;
+    use tower_bulwark::http::problem;
+
     let breaker = CircuitBreaker::new("handlers");
     let lock = ResourceLock::builder("handlers")
         .timeout(Duration::ZERO)

@@ -11,7 +11,7 @@ const STOREYS: &[&[&str]] = &[
     &["call"],
     &["error"],
     &["event"],
-    &["circuit_breaker", "contention", "retry"],
+    &["circuit_breaker", "contention", "rate_limit", "retry"],
     &["keyed"],
     &["registry"],
     &["observe"],

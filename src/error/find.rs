@@ -6,6 +6,7 @@ use std::io;
 use super::circuit_open::CircuitOpen;
 use super::contended::Contended;
 use super::exhausted::MET_EXHAUSTED;
+use super::rate_limited::RateLimited;
 use super::rejection::Rejection;
 
 /// What is in a chain.
@@ -77,6 +78,9 @@ fn rejection_in(error: &(dyn StdError + 'static)) -> Option<Rejection> {
     }
     if let Some(contended) = error.downcast_ref::<Contended>() {
         return Some(Rejection::Contended(contended.clone()));
+    }
+    if let Some(limited) = error.downcast_ref::<RateLimited>() {
+        return Some(Rejection::RateLimited(limited.clone()));
     }
     error.downcast_ref::<Rejection>().cloned()
 }

@@ -10,6 +10,7 @@ mod config_change;
 mod contended;
 mod exhausted;
 mod find;
+mod rate_limited;
 mod rejection;
 mod too_many_keys;
 
@@ -24,6 +25,7 @@ pub(crate) use contended::{LockView, Look, write_more};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
 pub(crate) use find::Found;
+pub use rate_limited::{RateLimitReason, RateLimited};
 pub use rejection::Rejection;
 pub use too_many_keys::TooManyKeys;
 
@@ -62,6 +64,8 @@ pub enum Error<E> {
     CircuitOpen(CircuitOpen),
     /// A resource was busy for too long, or could never have become free.
     Contended(Contended),
+    /// A rate limit had not enough left.
+    RateLimited(RateLimited),
     /// Cannot be built: it holds what tells this type from a leaf error.
     #[doc(hidden)]
     __Never(Never, AlreadyAResilienceError),
@@ -84,7 +88,10 @@ impl<E> Error<E> {
         match self {
             Self::Inner(error) => Some(error),
             Self::Exhausted(exhausted) => exhausted.last().as_inner(),
-            Self::CircuitOpen(_) | Self::Contended(_) | Self::__Never(..) => None,
+            Self::CircuitOpen(_)
+            | Self::Contended(_)
+            | Self::RateLimited(_)
+            | Self::__Never(..) => None,
         }
     }
 
@@ -97,7 +104,10 @@ impl<E> Error<E> {
         match self {
             Self::Inner(error) => Ok(error),
             Self::Exhausted(exhausted) => exhausted.into_inner().map_err(Self::Exhausted),
-            Self::CircuitOpen(_) | Self::Contended(_) | Self::__Never(..) => Err(self),
+            Self::CircuitOpen(_)
+            | Self::Contended(_)
+            | Self::RateLimited(_)
+            | Self::__Never(..) => Err(self),
         }
     }
 
@@ -106,13 +116,17 @@ impl<E> Error<E> {
         match self {
             Self::CircuitOpen(open) => Some(Rejection::CircuitOpen(open.clone())),
             Self::Contended(contended) => Some(Rejection::Contended(contended.clone())),
+            Self::RateLimited(limited) => Some(Rejection::RateLimited(limited.clone())),
             Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => None,
         }
     }
 
     /// Whether one of this crate's layers refused the call.
     pub fn is_rejection(&self) -> bool {
-        matches!(self, Self::CircuitOpen(_) | Self::Contended(_))
+        matches!(
+            self,
+            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_)
+        )
     }
 
     /// Changes the type of the service's own error and leaves everything else as it is.
@@ -122,6 +136,7 @@ impl<E> Error<E> {
             Self::Exhausted(exhausted) => Error::Exhausted(exhausted.map_inner(f)),
             Self::CircuitOpen(open) => Error::CircuitOpen(open),
             Self::Contended(contended) => Error::Contended(contended),
+            Self::RateLimited(limited) => Error::RateLimited(limited),
             Self::__Never(never, _) => match never {},
         }
     }
@@ -132,6 +147,7 @@ impl<E> From<Rejection> for Error<E> {
         match rejection {
             Rejection::CircuitOpen(open) => Self::CircuitOpen(open),
             Rejection::Contended(contended) => Self::Contended(contended),
+            Rejection::RateLimited(limited) => Self::RateLimited(limited),
         }
     }
 }
@@ -143,6 +159,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Self::Exhausted(exhausted) => exhausted.fmt(f),
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
+            Self::RateLimited(limited) => limited.fmt(f),
             Self::__Never(never, _) => match *never {},
         }
     }
@@ -155,6 +172,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
             Self::Exhausted(exhausted) => exhausted.source(),
             Self::CircuitOpen(open) => Some(open),
             Self::Contended(contended) => Some(contended),
+            Self::RateLimited(limited) => Some(limited),
             Self::__Never(never, _) => match *never {},
         }
     }
@@ -235,7 +253,7 @@ impl<L> Error<L> {
                 LastFailure::TimedOut(_) => View::TimedOut,
                 LastFailure::Response(_) => View::FailedResponse,
             },
-            Self::CircuitOpen(_) | Self::Contended(_) => View::Rejected,
+            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => View::Rejected,
             Self::__Never(never, _) => match *never {},
         }
     }

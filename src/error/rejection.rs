@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::circuit_open::CircuitOpen;
 use super::contended::{Contended, ContendedReason};
+use super::rate_limited::{RateLimitReason, RateLimited};
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -15,19 +16,22 @@ pub enum Rejection {
     CircuitOpen(CircuitOpen),
     /// A resource was busy.
     Contended(Contended),
+    /// A rate limit had not enough left.
+    RateLimited(RateLimited),
 }
 
 impl Rejection {
-    /// The name of the breaker or resource that refused.
+    /// The name of the breaker, resource or limit that refused.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::CircuitOpen(open) => open.name(),
             Self::Contended(contended) => contended.resource(),
+            Self::RateLimited(limited) => limited.name(),
         }
     }
 
-    /// What refused, for machines: `circuit_open`, `contended`, or `deadline` where the caller's own deadline came
+    /// What refused, for machines: `circuit_open`, `contended`, `rate_limited`, or `deadline` where the caller's own deadline came
     /// before its turn.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -36,6 +40,10 @@ impl Rejection {
             Self::Contended(contended) => match contended.reason() {
                 ContendedReason::DeadlineExceeded => "deadline",
                 _ => "contended",
+            },
+            Self::RateLimited(limited) => match limited.reason() {
+                RateLimitReason::DeadlineExceeded => "deadline",
+                _ => "rate_limited",
             },
         }
     }
@@ -47,6 +55,7 @@ impl Rejection {
         match self {
             Self::CircuitOpen(open) => open.retry_after(),
             Self::Contended(_) => None,
+            Self::RateLimited(limited) => limited.retry_after(),
         }
     }
 }
@@ -63,11 +72,18 @@ impl From<Contended> for Rejection {
     }
 }
 
+impl From<RateLimited> for Rejection {
+    fn from(limited: RateLimited) -> Self {
+        Self::RateLimited(limited)
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
+            Self::RateLimited(limited) => limited.fmt(f),
         }
     }
 }
@@ -77,6 +93,7 @@ impl StdError for Rejection {
         Some(match self {
             Self::CircuitOpen(open) => open,
             Self::Contended(contended) => contended,
+            Self::RateLimited(limited) => limited,
         })
     }
 }

@@ -4,6 +4,7 @@ use tracing::{debug, error, info, warn};
 
 use super::ContentionEvent;
 use super::Event;
+use super::RateLimitEvent;
 use super::RetryEvent;
 use super::{CircuitBreakerEvent, CircuitState};
 
@@ -19,6 +20,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::Retry(event) => retry(name, event),
         Event::CircuitBreaker(event) => circuit_breaker(name, event),
         Event::Contention(event) => contention(name, event),
+        Event::RateLimit(event) => rate_limit(name, event),
     }
 }
 
@@ -83,6 +85,27 @@ fn circuit_breaker(name: &str, event: &CircuitBreakerEvent) {
             warn!(target: TARGET, breaker = name, ?lease, "a probe did not end in time");
         }
         CircuitBreakerEvent::Reset => info!(target: TARGET, breaker = name, "circuit reset"),
+    }
+}
+
+fn rate_limit(name: &str, event: &RateLimitEvent) {
+    match event {
+        RateLimitEvent::Refused {
+            quota,
+            reason,
+            retry_after,
+        } => {
+            debug!(target: TARGET, limit = name, quota = quota.as_deref(), ?reason, ?retry_after, "call refused");
+        }
+        RateLimitEvent::Waited { waited } => {
+            debug!(target: TARGET, limit = name, ?waited, "went on after a wait");
+        }
+        RateLimitEvent::Abandoned { waited } => {
+            debug!(target: TARGET, limit = name, ?waited, "a waiter went away");
+        }
+        RateLimitEvent::Paused { pause } => {
+            warn!(target: TARGET, limit = name, ?pause, "the service asked for a pause");
+        }
     }
 }
 

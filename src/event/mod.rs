@@ -19,6 +19,7 @@ mod contention;
 mod feed;
 mod funnel;
 mod log;
+mod rate_limit;
 mod retry;
 
 pub use crate::error::{Cause, CircuitState};
@@ -26,6 +27,7 @@ pub use circuit_breaker::CircuitBreakerEvent;
 pub use contention::ContentionEvent;
 pub use feed::{Entry, Feed};
 pub(crate) use funnel::{Funnel, guarded};
+pub use rate_limit::RateLimitEvent;
 pub use retry::RetryEvent;
 
 /// Something that happened in one of the patterns.
@@ -40,16 +42,19 @@ pub enum Event {
     CircuitBreaker(CircuitBreakerEvent),
     /// Something happened around a resource lock.
     Contention(ContentionEvent),
+    /// Something happened at a rate limit.
+    RateLimit(RateLimitEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker` or `contention`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention` or `rate_limit`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
             Self::Retry(_) => "retry",
             Self::CircuitBreaker(_) => "circuit_breaker",
             Self::Contention(_) => "contention",
+            Self::RateLimit(_) => "rate_limit",
         }
     }
 
@@ -83,6 +88,12 @@ impl Event {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. } => false,
             },
+            Self::RateLimit(event) => match event {
+                RateLimitEvent::Refused { .. }
+                | RateLimitEvent::Waited { .. }
+                | RateLimitEvent::Abandoned { .. } => true,
+                RateLimitEvent::Paused { .. } => false,
+            },
         }
     }
 
@@ -93,6 +104,7 @@ impl Event {
             Self::Retry(event) => event.kind(),
             Self::CircuitBreaker(event) => event.kind(),
             Self::Contention(event) => event.kind(),
+            Self::RateLimit(event) => event.kind(),
         }
     }
 }
@@ -103,6 +115,7 @@ impl fmt::Display for Event {
             Self::Retry(event) => event.fmt(f),
             Self::CircuitBreaker(event) => event.fmt(f),
             Self::Contention(event) => event.fmt(f),
+            Self::RateLimit(event) => event.fmt(f),
         }
     }
 }

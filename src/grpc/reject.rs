@@ -8,7 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
-use crate::error::{ContendedReason, Error, LastFailure, Rejection};
+use crate::error::{ContendedReason, Error, LastFailure, RateLimitReason, Rejection};
 use crate::http::{Refused, come_back};
 
 /// The status of a refusal.
@@ -19,6 +19,7 @@ use crate::http::{Refused, come_back};
 /// | a busy resource | `RESOURCE_EXHAUSTED` | the [time it is likely to take](crate::Contended::expected_wait) |
 /// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
 /// | a deadlock | `ABORTED` | `-1` |
+/// | a rate limit | `RESOURCE_EXHAUSTED` | when there is enough; `-1` if there never is |
 ///
 /// Where nobody can say, it is a second.
 ///
@@ -37,6 +38,11 @@ impl From<Rejection> for Status {
         let later = wait.map(Pushback::After);
         let (code, pushback) = match &rejection {
             Rejection::CircuitOpen(_) => (Code::Unavailable, later),
+            Rejection::RateLimited(limited) => match limited.reason() {
+                RateLimitReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
+                RateLimitReason::ExceedsBurst => (Code::ResourceExhausted, Some(Pushback::Never)),
+                _ => (Code::ResourceExhausted, later),
+            },
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
                 ContendedReason::Closed => (Code::Unavailable, None),
@@ -62,6 +68,11 @@ impl From<Rejection> for Status {
 fn message(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::CircuitOpen(_) => "a service that is needed for this call is not available",
+        Rejection::RateLimited(limited) => match limited.reason() {
+            RateLimitReason::DeadlineExceeded => "the deadline of the call came before its turn",
+            RateLimitReason::ExceedsBurst => "the call asks for more than there ever is",
+            _ => "there are too many calls in this time",
+        },
         Rejection::Contended(contended) => match contended.reason() {
             ContendedReason::Busy => "what is needed for this call is busy",
             ContendedReason::TimedOut => "what is needed for this call was busy for too long",

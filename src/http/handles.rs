@@ -3,6 +3,7 @@
 use super::classify::HttpClassify;
 use super::requests::HttpRequests;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
+use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
 impl RetryPolicy {
@@ -24,5 +25,17 @@ impl CircuitBreaker {
     #[must_use]
     pub fn http_layer<L>(&self) -> CircuitBreakerLayer<L, HttpClassify> {
         self.layer().classify(HttpClassify::new())
+    }
+}
+
+impl RateLimit {
+    /// A layer that limits an HTTP client: a `429` that says when to come back pauses everybody, for up to `max_pause`.
+    ///
+    /// What the responses of an API say is left can be believed too:
+    /// `limit.http_layer().left_by(|response: &Response<_>| quotas_left(response.headers()))`, with
+    /// [`quotas_left`](super::quotas_left).
+    #[must_use]
+    pub fn http_layer<L>(&self) -> RateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
+        self.layer().pause_by(HttpClassify::new())
     }
 }

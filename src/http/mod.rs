@@ -152,7 +152,7 @@ pub use reqwest_request::ResilientRequest;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest_send::Attempts;
-pub use retry_after::{DelayHeaders, retry_after};
+pub use retry_after::{DelayHeaders, quotas_left, retry_after};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use tower_http::TowerHttpClassify;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use ::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use ::http::{Response, StatusCode};
 
-use crate::error::{ContendedReason, Rejection};
+use crate::error::{ContendedReason, RateLimitReason, Rejection};
 
 /// A response that a layer made of its own refusal: an extension of the response, put there by [`problem`].
 ///
@@ -110,6 +110,18 @@ fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
                 "a service that is needed for this request is not available",
             );
         }
+        Rejection::RateLimited(limited) => {
+            return match limited.reason() {
+                RateLimitReason::DeadlineExceeded => (
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "the deadline of the request came before its turn",
+                ),
+                _ => (
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "there are too many requests in this time",
+                ),
+            };
+        }
         Rejection::Contended(contended) => contended,
     };
     match contended.reason() {
@@ -133,6 +145,8 @@ pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
     const NOBODY_CAN_SAY: Duration = Duration::from_secs(1);
     let known = match rejection {
         Rejection::CircuitOpen(open) => open.retry_after(),
+        // Exact; and what is more than there can ever be is not worth asking for again.
+        Rejection::RateLimited(limited) => return limited.retry_after(),
         Rejection::Contended(contended) => match contended.reason() {
             ContendedReason::Deadlock(_)
             | ContendedReason::Closed

@@ -39,6 +39,39 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     DelayHeaders::new().read(headers)
 }
 
+/// How much is left of the quotas `requests` and `tokens`, as the headers of the known APIs say it: OpenAI's
+/// `x-ratelimit-remaining-*`, Anthropic's `anthropic-ratelimit-*-remaining`, and the plain `x-ratelimit-remaining` and
+/// `ratelimit-remaining` for requests. What is no number is left out.
+///
+/// For [`left_by`](crate::rate_limit::RateLimitLayer::left_by).
+///
+/// ```
+/// use http::HeaderMap;
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("x-ratelimit-remaining-tokens", "149984".parse()?);
+/// let left: Vec<_> = tower_bulwark::http::quotas_left(&headers).collect();
+/// assert_eq!(left, [("tokens", 149_984)]);
+/// # Ok::<(), http::header::InvalidHeaderValue>(())
+/// ```
+pub fn quotas_left(headers: &HeaderMap) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    const NAMES: [(&str, &str); 6] = [
+        ("x-ratelimit-remaining-requests", "requests"),
+        ("x-ratelimit-remaining-tokens", "tokens"),
+        ("anthropic-ratelimit-requests-remaining", "requests"),
+        ("anthropic-ratelimit-tokens-remaining", "tokens"),
+        ("x-ratelimit-remaining", "requests"),
+        ("ratelimit-remaining", "requests"),
+    ];
+    let left = NAMES.map(|(header, quota)| {
+        let text = headers.get(header)?.to_str().ok()?.trim();
+        // Some have decimals: what is no whole one is none.
+        let whole = text.split('.').next().filter(|it| !it.is_empty())?;
+        whole.parse().ok().map(|units| (quota, units))
+    });
+    left.into_iter().flatten()
+}
+
 impl DelayHeaders {
     /// `Retry-After` and nothing else.
     #[must_use]

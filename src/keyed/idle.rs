@@ -5,6 +5,7 @@ use tower_layer::{Identity, Layer};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSnapshot};
 use crate::contention::{ContentionLayer, ResourceLock, ResourceSnapshot};
 use crate::error::CircuitState;
+use crate::rate_limit::{RateLimit, RateLimitLayer, RateLimitSnapshot};
 use crate::retry::{RetryLayer, RetryPolicy, RetrySnapshot};
 
 /// Something that a map of keys may forget when it needs room: a handle or a layer of this crate, several layers as a
@@ -37,6 +38,19 @@ impl Idle for RetryPolicy {
     /// Its own budget is full.
     fn is_idle(&self) -> bool {
         self.remembers_nothing()
+    }
+}
+
+impl Idle for RateLimit {
+    /// Full quotas, nobody waits, and there is no pause.
+    fn is_idle(&self) -> bool {
+        self.remembers_nothing()
+    }
+}
+
+impl<L, C, T, A> Idle for RateLimitLayer<L, C, T, A> {
+    fn is_idle(&self) -> bool {
+        Idle::is_idle(self.limit())
     }
 }
 
@@ -171,6 +185,24 @@ impl Instance for ResourceLock {
     /// Those for which somebody waits, then how much of them is in use.
     fn trouble(snapshot: &ResourceSnapshot) -> f64 {
         snapshot.waiting as f64 + snapshot.in_use as f64 / snapshot.capacity.max(1) as f64
+    }
+}
+
+impl Instance for RateLimit {
+    type Snapshot = RateLimitSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.has_one_handle()
+    }
+
+    fn snapshot(&self) -> RateLimitSnapshot {
+        self.snapshot()
+    }
+
+    /// Those for which somebody waits, or that pause.
+    fn trouble(snapshot: &RateLimitSnapshot) -> f64 {
+        let pause = snapshot.paused_for.unwrap_or_default();
+        snapshot.waiting as f64 + pause.as_secs_f64()
     }
 }
 

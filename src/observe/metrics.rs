@@ -5,8 +5,10 @@ use metrics::{counter, gauge, histogram};
 use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::ResourceSnapshot;
 use crate::event::ContentionEvent;
+use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
 use crate::event::{Event, Observer};
+use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
 use crate::retry::RetrySnapshot;
 
@@ -16,7 +18,7 @@ use crate::retry::RetrySnapshot;
 /// |---|---|---|---|
 /// | `bulwark_events_total` | counter | `pattern`, `name`, `kind` | every event |
 /// | `bulwark_retry_delay_seconds` | histogram | `name` | backoffs before retries |
-/// | `bulwark_wait_seconds` | histogram | `name` | waits for a permit, however they ended |
+/// | `bulwark_wait_seconds` | histogram | `name` | waits for a permit or for a turn, however they ended |
 /// | `bulwark_circuit_state` | gauge | `name`, `state` | 1 for the state a breaker is in, 0 for the others |
 /// | `bulwark_circuit_calls_total` | counter | `name`, `outcome` | calls to a breaker, each once: `success`, `failure`, `overload`, `ignored`, `cancelled`, `rejected` |
 /// | `bulwark_circuit_slow_calls_total` | counter | `name` | those of them that were slow |
@@ -27,6 +29,10 @@ use crate::retry::RetrySnapshot;
 /// | `bulwark_resource_hold_seconds` | gauge | `name`, `quantile` | for how long the permits were held that came back in the last 30 to 60 seconds: 0.5, 0.9, 0.95, 0.99, and 1 for the longest |
 /// | `bulwark_retry_calls_total` | counter | `name`, `outcome` | calls that have ended: `success`, `failure` |
 /// | `bulwark_retry_attempts_total` | counter | `name` | their attempts, the first ones included |
+/// | `bulwark_rate_limit_calls_total` | counter | `name`, `outcome` | calls, each once: `passed`, `waited`, `refused`, `abandoned` |
+/// | `bulwark_rate_limit_available`, `_owed` | gauge | `name`, `quota` | what is left of a quota now, and what was used beyond it |
+/// | `bulwark_rate_limit_waiting` | gauge | `name` | calls that wait now |
+/// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
 ///
 /// The first three, and changes of `bulwark_circuit_state`, come from events, as they happen. The rest
@@ -70,6 +76,7 @@ impl Metrics {
         snapshot.circuit_breakers.iter().for_each(record_breaker);
         snapshot.resource_locks.iter().for_each(record_lock);
         snapshot.retries.iter().for_each(record_retry);
+        snapshot.rate_limits.iter().for_each(record_rate_limit);
     }
 }
 
@@ -130,6 +137,28 @@ fn record_lock(lock: &ResourceSnapshot) {
     }
 }
 
+fn record_rate_limit(limit: &RateLimitSnapshot) {
+    let name = || limit.name.to_string();
+    let totals = &limit.totals;
+    for (outcome, calls) in [
+        ("passed", totals.passed),
+        ("waited", totals.waited),
+        ("refused", totals.refused),
+        ("abandoned", totals.abandoned),
+    ] {
+        counter!("bulwark_rate_limit_calls_total", "name" => name(), "outcome" => outcome)
+            .absolute(calls);
+    }
+    for quota in &limit.quotas {
+        let labels = [("name", name()), ("quota", quota.name.to_string())];
+        gauge!("bulwark_rate_limit_available", &labels).set(quota.available as f64);
+        gauge!("bulwark_rate_limit_owed", &labels).set(quota.owed as f64);
+    }
+    gauge!("bulwark_rate_limit_waiting", "name" => name()).set(limit.waiting as f64);
+    let paused = limit.paused_for.unwrap_or_default();
+    gauge!("bulwark_rate_limit_paused_seconds", "name" => name()).set(paused.as_secs_f64());
+}
+
 fn record_retry(retry: &RetrySnapshot) {
     let name = || retry.name.to_string();
     for (outcome, calls) in [
@@ -167,6 +196,11 @@ impl Observer for Metrics {
             ) => {
                 histogram!("bulwark_wait_seconds", "name" => name.to_owned()).record(*waited);
             }
+            Event::RateLimit(
+                RateLimitEvent::Waited { waited } | RateLimitEvent::Abandoned { waited },
+            ) => {
+                histogram!("bulwark_wait_seconds", "name" => name.to_owned()).record(*waited);
+            }
             Event::Retry(RetryEvent::Recovered { .. } | RetryEvent::GaveUp { .. })
             | Event::CircuitBreaker(
                 CircuitBreakerEvent::WouldChange { .. }
@@ -184,7 +218,8 @@ impl Observer for Metrics {
                 | ContentionEvent::NotPolled { .. }
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
-            ) => {}
+            )
+            | Event::RateLimit(RateLimitEvent::Refused { .. } | RateLimitEvent::Paused { .. }) => {}
         }
     }
 }

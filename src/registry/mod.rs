@@ -19,6 +19,7 @@ use crate::contention::{
 };
 use crate::error::ConfigError;
 use crate::event::{Event, Feed, Observer, guarded};
+use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
@@ -53,6 +54,7 @@ struct Shared {
     retries: Handles<RetryPolicy>,
     circuit_breakers: Handles<CircuitBreaker>,
     resource_locks: Handles<ResourceLock>,
+    rate_limits: Handles<RateLimit>,
     feed: Feed,
     observers: Arc<Observers>,
 }
@@ -91,6 +93,7 @@ impl Registry {
                 retries: Handles::new(),
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
+                rate_limits: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
                     added: ArcSwap::default(),
@@ -164,6 +167,24 @@ impl Registry {
         self.shared.retries.all()
     }
 
+    /// All rate limits, by name.
+    #[must_use]
+    pub fn rate_limits(&self) -> Vec<RateLimit> {
+        self.shared.rate_limits.all()
+    }
+
+    /// The rate limit of that name, if there is one. There is no default: what is limited has to be said.
+    #[must_use]
+    pub fn get_rate_limit(&self, name: &str) -> Option<RateLimit> {
+        self.shared.rate_limits.get(name)
+    }
+
+    /// Forgets the rate limit of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_rate_limit(&self, name: &str) -> Option<RateLimit> {
+        self.shared.rate_limits.remove(name)
+    }
+
     /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
     /// name gets a new one.
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
@@ -214,6 +235,7 @@ impl Registry {
                 .iter()
                 .map(ResourceLock::snapshot)
                 .collect(),
+            rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
         }
     }
 
@@ -254,7 +276,6 @@ impl Registry {
     /// something was forgotten.
     ///
     /// Two of one name never live side by side: what somebody still holds, or what a call is on its way through, stays.
-    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_if_idle(&self, name: &str) -> bool {
         let shared = &self.shared;
         let breaker = |it: &CircuitBreaker| it.is_disused();
@@ -264,6 +285,7 @@ impl Registry {
             shared.circuit_breakers.remove_if(name, breaker),
             shared.resource_locks.remove_if(name, lock),
             shared.retries.remove_if(name, retry),
+            shared.rate_limits.remove_if(name, RateLimit::is_disused),
         ];
         removed.contains(&true)
     }
@@ -281,6 +303,7 @@ impl fmt::Debug for Registry {
             .field("retries", &self.shared.retries.names())
             .field("circuit_breakers", &self.shared.circuit_breakers.names())
             .field("resource_locks", &self.shared.resource_locks.names())
+            .field("rate_limits", &self.shared.rate_limits.names())
             .finish()
     }
 }
@@ -296,6 +319,8 @@ pub struct RegistrySnapshot {
     pub circuit_breakers: Vec<CircuitBreakerSnapshot>,
     /// The resource locks, by name.
     pub resource_locks: Vec<ResourceSnapshot>,
+    /// The rate limits, by name.
+    pub rate_limits: Vec<RateLimitSnapshot>,
 }
 
 /// Why a handle could not be registered.
@@ -307,7 +332,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -458,6 +483,13 @@ build_in!(
     ContentionConfig,
     "resource lock",
     resource_locks
+);
+build_in!(
+    RateLimitBuilder,
+    RateLimit,
+    RateLimitConfig,
+    "rate limit",
+    rate_limits
 );
 build_in!(
     RetryPolicyBuilder,

@@ -38,6 +38,7 @@ pub use warning::Warning;
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, ResourceLock};
+use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
 /// Can be part of a [`Stack`]: the handles and the layers of this crate.
@@ -84,6 +85,14 @@ pub enum LayerDescription {
         /// How long a call may wait.
         timeout: Option<Duration>,
     },
+    /// Waits for its turn.
+    #[non_exhaustive]
+    RateLimit {
+        /// The name.
+        name: Arc<str>,
+        /// How long a call may wait.
+        max_wait: Duration,
+    },
 }
 
 impl LayerDescription {
@@ -91,7 +100,8 @@ impl LayerDescription {
         match self {
             Self::Retry { name, .. }
             | Self::CircuitBreaker { name }
-            | Self::Contention { name, .. } => name,
+            | Self::Contention { name, .. }
+            | Self::RateLimit { name, .. } => name,
         }
     }
 }
@@ -136,6 +146,21 @@ impl Describe for ResourceLock {
             capacity: self.config().max_concurrent,
             timeout: self.config().timeout,
         }
+    }
+}
+
+impl Describe for RateLimit {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::RateLimit {
+            name: self.name().into(),
+            max_wait: self.config().max_wait,
+        }
+    }
+}
+
+impl<L, C, T, A> Describe for RateLimitLayer<L, C, T, A> {
+    fn describe(&self) -> LayerDescription {
+        self.limit().describe()
     }
 }
 
@@ -263,6 +288,14 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
             };
             (calls, time)
         }
+        LayerDescription::RateLimit { max_wait, .. } => {
+            let time = WorstTime {
+                at_service: time.at_service,
+                waits: add(time.waits, Some(*max_wait)),
+                total: add(time.total, Some(*max_wait)),
+            };
+            (calls, time)
+        }
     }
 }
 
@@ -341,6 +374,9 @@ impl fmt::Display for Explanation {
                         Some(timeout) => writeln!(f, "wait at most {timeout:.1?}")?,
                         None => writeln!(f, "wait without end")?,
                     }
+                }
+                LayerDescription::RateLimit { name, max_wait } => {
+                    writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
                 }
             }
         }

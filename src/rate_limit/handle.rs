@@ -1,0 +1,188 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::RateLimitConfig;
+use super::cost::Cost;
+use super::quota::Quota;
+use super::shared::Shared;
+use super::snapshot::RateLimitSnapshot;
+use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
+use crate::event::Observer;
+use crate::util::time;
+
+/// How much may be used in which time: a cheap clone of shared, named quotas.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_bulwark::rate_limit::{Quota, RateLimit};
+///
+/// let limit = RateLimit::builder("openai")
+///     .quota("requests", Quota::per_minute(500))
+///     .quota("tokens", Quota::per_minute(90_000))
+///     .max_wait(Duration::from_secs(20))
+///     .build()?;
+///
+/// // One request, and as many tokens as it may take; then what it took.
+/// let reserved = limit.acquire([1, 2_000]).await?;
+/// reserved.settle([1, 350]);
+/// assert_eq!(limit.snapshot().quotas[1].available, 89_650);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RateLimit {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl RateLimit {
+    pub(super) fn from_parts(
+        name: Arc<str>,
+        config: RateLimitConfig,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(name, config, observers)),
+        }
+    }
+
+    /// A limit with one quota, called `requests`, and the defaults of the [builder](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a quota that lets nothing pass.
+    pub fn new(name: impl Into<Arc<str>>, quota: Quota) -> Result<Self, ConfigError> {
+        Self::builder(name).quota("requests", quota).build()
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn config(&self) -> Arc<RateLimitConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// Goes by this config from now on, and says what changes. What is left of each quota stays, as far as the new one
+    /// holds it; who waits keeps its place. What was taken before is not given back after.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for what cannot work, and for other quotas than before: nothing changes then.
+    pub fn update(&self, config: RateLimitConfig) -> Result<ConfigChange, ConfigError> {
+        self.shared.update(config)
+    }
+
+    /// Everything there is to know, at one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> RateLimitSnapshot {
+        self.shared.snapshot()
+    }
+
+    /// Takes `cost` if it is there and nobody waits. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`], with the time at which there will be enough.
+    #[inline]
+    pub fn try_acquire(&self, cost: impl Into<Cost>) -> Result<Reservation, RateLimited> {
+        let (cost, now) = (cost.into(), time::now());
+        // Before: what is taken by old rules is not given back to new ones.
+        let version = self.shared.version();
+        match self.shared.try_take(cost, now) {
+            Ok(()) => Ok(self.reserved(cost, version)),
+            Err(not) => {
+                let reason = RateLimitReason::Exhausted;
+                Err(self.shared.refused(not, reason, Duration::ZERO, now))
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn reserved(&self, cost: Cost, version: u64) -> Reservation {
+        Reservation {
+            limit: self.clone(),
+            cost,
+            version,
+        }
+    }
+
+    /// Nobody passes for so long, as the service has asked: up to `max_pause`. A pause that is shorter than one that is
+    /// running changes nothing.
+    pub fn pause(&self, pause: Duration) {
+        self.shared.pause(pause);
+    }
+
+    /// The service says how much is left of the quota of that name: no more is believed to be there than that. Other
+    /// clients may have used it. A name that no quota has changes nothing.
+    pub fn left(&self, quota: &str, units: u64) {
+        let config = self.shared.config.load();
+        let at = config.quotas.iter().position(|(name, _)| &**name == quota);
+        if let Some(at) = at {
+            self.shared.left(at, units);
+        }
+    }
+
+    /// Fills all quotas, forgives what is owed, and ends a pause. Who waits goes on in order.
+    pub fn reset(&self) {
+        self.shared.reset();
+    }
+
+    /// Whether nobody else has a handle, and there is nothing to remember.
+    pub(crate) fn is_disused(&self) -> bool {
+        self.has_one_handle() && self.remembers_nothing()
+    }
+
+    /// Whether one that is made anew would do the same.
+    pub(crate) fn remembers_nothing(&self) -> bool {
+        self.shared.remembers_nothing()
+    }
+
+    /// Whether nobody else has a handle, and nobody waits.
+    pub(crate) fn has_one_handle(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a call has taken. Dropped, it stays taken: the call was made, and the service has counted it.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    pub(super) limit: RateLimit,
+    pub(super) cost: Cost,
+    pub(super) version: u64,
+}
+
+impl Reservation {
+    /// What was taken.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed: the next calls
+    /// wait for it.
+    pub fn settle(self, used: impl Into<Cost>) {
+        self.limit
+            .shared
+            .settle(self.version, self.cost, used.into());
+    }
+
+    /// The call was not made: all of it is given back.
+    pub fn cancel(self) {
+        self.settle(0);
+    }
+}

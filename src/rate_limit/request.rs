@@ -1,0 +1,178 @@
+//! What the layer asks of a request, and learns from a result.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use super::cost::Cost;
+use super::handle::{RateLimit, Reservation};
+use crate::call::outcome::{Classify, Outcome};
+
+/// What a request costs.
+pub trait RequestCost<Req> {
+    /// What it takes of each quota.
+    fn cost(&self, request: &Req) -> Cost;
+}
+
+/// Each request costs one of each quota.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OneEach;
+
+impl<Req> RequestCost<Req> for OneEach {
+    fn cost(&self, _: &Req) -> Cost {
+        Cost::ONE
+    }
+}
+
+/// What a closure says.
+#[derive(Clone, Copy)]
+pub struct CostBy<F>(pub(super) F);
+
+impl<Req, T: Into<Cost>, F: Fn(&Req) -> T> RequestCost<Req> for CostBy<F> {
+    fn cost(&self, request: &Req) -> Cost {
+        (self.0)(request).into()
+    }
+}
+
+/// What a limit learns from the result of a call.
+pub trait Learn<Res, L> {
+    /// Looks at the result of a call that has taken `reserved`, and may settle it.
+    fn learn(
+        &self,
+        limit: &RateLimit,
+        reserved: &mut Option<Reservation>,
+        result: Result<&Res, &L>,
+    );
+}
+
+/// Nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LearnNothing;
+
+impl<Res, L> Learn<Res, L> for LearnNothing {
+    fn learn(&self, _: &RateLimit, _: &mut Option<Reservation>, _: Result<&Res, &L>) {}
+}
+
+/// What a response says that it has used.
+#[derive(Clone, Copy)]
+pub struct SettleBy<F, R> {
+    pub(super) used: F,
+    pub(super) rest: R,
+}
+
+impl<Res, L, T, F, R> Learn<Res, L> for SettleBy<F, R>
+where
+    T: Into<Cost>,
+    F: Fn(&Res) -> Option<T>,
+    R: Learn<Res, L>,
+{
+    fn learn(
+        &self,
+        limit: &RateLimit,
+        reserved: &mut Option<Reservation>,
+        result: Result<&Res, &L>,
+    ) {
+        self.rest.learn(limit, reserved, result);
+        if let Ok(response) = result
+            && let Some(used) = (self.used)(response)
+            && let Some(reserved) = reserved.take()
+        {
+            reserved.settle(used);
+        }
+    }
+}
+
+/// A pause for everybody, if a result says that there is too much to do, and when to come back.
+#[derive(Clone, Copy, Debug)]
+pub struct PauseBy<C, R> {
+    pub(super) classify: C,
+    pub(super) rest: R,
+}
+
+impl<Res, L, C, R> Learn<Res, L> for PauseBy<C, R>
+where
+    L: StdError + 'static,
+    C: Classify<Res, L>,
+    R: Learn<Res, L>,
+{
+    fn learn(
+        &self,
+        limit: &RateLimit,
+        reserved: &mut Option<Reservation>,
+        result: Result<&Res, &L>,
+    ) {
+        self.rest.learn(limit, reserved, result);
+        let verdict = self.classify.classify(result);
+        if verdict.outcome() == Outcome::Overload
+            && let Some(delay) = verdict.retry_delay()
+        {
+            limit.pause(delay);
+        }
+    }
+}
+
+/// A pause for everybody, if a closure says so.
+#[derive(Clone, Copy)]
+pub struct PauseWith<F, R> {
+    pub(super) pause: F,
+    pub(super) rest: R,
+}
+
+impl<Res, L, F, R> Learn<Res, L> for PauseWith<F, R>
+where
+    F: Fn(Result<&Res, &L>) -> Option<Duration>,
+    R: Learn<Res, L>,
+{
+    fn learn(
+        &self,
+        limit: &RateLimit,
+        reserved: &mut Option<Reservation>,
+        result: Result<&Res, &L>,
+    ) {
+        self.rest.learn(limit, reserved, result);
+        if let Some(pause) = (self.pause)(result) {
+            limit.pause(pause);
+        }
+    }
+}
+
+/// What a response says is left: `("requests", 12)`.
+#[derive(Clone, Copy)]
+pub struct LeftBy<F, R> {
+    pub(super) left: F,
+    pub(super) rest: R,
+}
+
+impl<Res, L, I, N, F, R> Learn<Res, L> for LeftBy<F, R>
+where
+    N: AsRef<str>,
+    I: IntoIterator<Item = (N, u64)>,
+    F: Fn(&Res) -> I,
+    R: Learn<Res, L>,
+{
+    fn learn(
+        &self,
+        limit: &RateLimit,
+        reserved: &mut Option<Reservation>,
+        result: Result<&Res, &L>,
+    ) {
+        self.rest.learn(limit, reserved, result);
+        if let Ok(response) = result {
+            for (quota, units) in (self.left)(response) {
+                limit.left(quota.as_ref(), units);
+            }
+        }
+    }
+}
+
+macro_rules! debug {
+    ($($name:ident<$($p:ident),+>)+) => {$(
+        impl<$($p),+> fmt::Debug for $name<$($p),+> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )+};
+}
+
+debug!(CostBy<F> SettleBy<F, R> LeftBy<F, R> PauseWith<F, R>);

@@ -1,0 +1,106 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use super::future::{RateLimitFuture, State};
+use super::handle::RateLimit;
+use super::request::{Learn, LearnNothing, OneEach, RequestCost};
+use crate::error::{Answer, AsError};
+use crate::util::accessors::inner_service;
+use crate::util::time;
+
+/// A service whose calls each wait for their turn. Made by [`RateLimitLayer`](super::RateLimitLayer).
+///
+/// The wait is part of the response future, not of `poll_ready`: it is the request that has a cost. A call whose turn it is
+/// is made at once, by the instance that is ready. A call that must wait is made by a clone, which is made ready when its
+/// turn has come; while it waits nothing of the inner service is reserved. That is why the inner service has to be `Clone`.
+pub struct RateLimitService<S, L, C = OneEach, T = LearnNothing, A = AsError> {
+    pub(super) inner: S,
+    pub(super) limit: RateLimit,
+    pub(super) cost: C,
+    pub(super) learn: T,
+    pub(super) answer: A,
+    pub(super) _leaf: PhantomData<fn() -> L>,
+}
+
+impl<S, L, C, T, A> RateLimitService<S, L, C, T, A> {
+    /// The limit.
+    #[must_use]
+    pub fn limit(&self) -> &RateLimit {
+        &self.limit
+    }
+
+    inner_service!("called no faster than the limit allows");
+}
+
+impl<S: Clone, L, C: Clone, T: Clone, A: Clone> Clone for RateLimitService<S, L, C, T, A> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            limit: self.limit.clone(),
+            cost: self.cost.clone(),
+            learn: self.learn.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<S: fmt::Debug, L, C, T, A> fmt::Debug for RateLimitService<S, L, C, T, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitService")
+            .field("inner", &self.inner)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, L, C, T, A, Req> Service<Req> for RateLimitService<S, L, C, T, A>
+where
+    S: Service<Req> + Clone,
+    L: StdError + 'static,
+    C: RequestCost<Req>,
+    T: Learn<S::Response, L> + Clone,
+    A: Answer<S::Response, S::Error, L> + Clone,
+{
+    type Response = S::Response;
+    type Error = A::Error;
+    type Future = RateLimitFuture<S, Req, L, T, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| self.answer.error(error))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let cost = self.cost.cost(&request);
+        let shared = &self.limit.shared;
+        let version = shared.version();
+        let state = match shared.try_take(cost, time::now()) {
+            Ok(()) => State::calling(self.limit.reserved(cost, version), || {
+                self.inner.call(request)
+            }),
+            Err(_) => {
+                // The readied instance may keep a place that the clone below would wait for without end: it goes, and the
+                // place is free while the call waits.
+                self.inner = self.inner.clone();
+                State::Waiting {
+                    wait: Box::pin(self.limit.acquire(cost)),
+                    next: Some((self.inner.clone(), request)),
+                }
+            }
+        };
+        RateLimitFuture {
+            state,
+            limit: self.limit.clone(),
+            learn: self.learn.clone(),
+            answer: self.answer.clone(),
+            _leaf: PhantomData,
+        }
+    }
+}

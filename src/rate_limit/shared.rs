@@ -1,0 +1,360 @@
+//! What the clones of a handle share: the quotas, behind one word where one word is enough.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::bucket::{Pace, Time};
+use super::config::RateLimitConfig;
+use super::cost::{Cost, MOST_QUOTAS};
+use super::snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};
+use super::state::{Not, State, Wake};
+use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
+use crate::event::{Event, Funnel, Observer, RateLimitEvent};
+use crate::util::histogram::Histogram;
+use crate::util::sharded::ShardedCounter;
+use crate::util::time::{self, Tick};
+
+pub(super) struct Shared {
+    funnel: Funnel,
+    pub(super) config: ArcSwap<RateLimitConfig>,
+    /// Times are counted from here.
+    base: Tick,
+    /// Of a limit with one quota, when that is full again, and whether the state behind the mutex is to be asked: it is,
+    /// while somebody waits or there is a pause. Of one with several it always is.
+    word: AtomicU64,
+    interval: AtomicU64,
+    capacity: AtomicU64,
+    /// The number of the rules.
+    version: AtomicU64,
+    state: Mutex<State>,
+    passed: ShardedCounter,
+    counts: Counts,
+    wait: Mutex<Histogram>,
+}
+
+#[derive(Default)]
+struct Counts {
+    waited: AtomicU64,
+    refused: AtomicU64,
+    abandoned: AtomicU64,
+}
+
+/// The lowest bit of the word: ask the state.
+const BUSY: u64 = 1;
+
+impl Shared {
+    /// The config has been checked.
+    pub(super) fn new(
+        name: Arc<str>,
+        config: RateLimitConfig,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        let paces = paces(&config);
+        let first = paces.first().copied();
+        let first = first.unwrap_or(Pace {
+            interval: 1,
+            capacity: 1,
+        });
+        Self {
+            funnel: Funnel::new(name, observers),
+            base: time::now(),
+            word: AtomicU64::new(match paces.len() {
+                1 => 0,
+                _ => BUSY,
+            }),
+            interval: AtomicU64::new(first.interval),
+            capacity: AtomicU64::new(first.capacity),
+            version: AtomicU64::new(0),
+            state: Mutex::new(State::new(paces)),
+            config: ArcSwap::from_pointee(config),
+            passed: ShardedCounter::new(),
+            counts: Counts::default(),
+            wait: Mutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        self.funnel.name()
+    }
+
+    #[inline]
+    pub(super) fn time(&self, now: Tick) -> Time {
+        now.0.saturating_sub(self.base.0).saturating_mul(8)
+    }
+
+    pub(super) fn tick(&self, time: Time) -> Tick {
+        // Rounded up: who looks then is not too early.
+        Tick(self.base.0.saturating_add(time.div_ceil(8)))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            interval: self.interval.load(Ordering::Relaxed),
+            capacity: self.capacity.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes `cost` if it is there and nobody waits.
+    #[inline]
+    pub(super) fn try_take(&self, cost: Cost, now: Tick) -> Result<(), Not> {
+        let (pace, time) = (self.pace(), self.time(now));
+        let mut word = self.word.load(Ordering::Acquire);
+        while word & BUSY == 0 {
+            let full = word >> 1;
+            let units = cost.of(0);
+            if !pace.can_hold(units) {
+                return Err(Not::Ever { quota: 0 });
+            }
+            let at = pace.free_at(full, units);
+            if at > time {
+                return Err(Not::Before { at, quota: Some(0) });
+            }
+            let taken = pace.taken(full, units, time) << 1;
+            let swapped =
+                self.word
+                    .compare_exchange_weak(word, taken, Ordering::AcqRel, Ordering::Acquire);
+            match swapped {
+                Ok(_) => {
+                    self.passed.add_one();
+                    return Ok(());
+                }
+                Err(seen) => word = seen,
+            }
+        }
+        self.try_take_locked(cost, now)
+    }
+
+    #[inline(never)]
+    fn try_take_locked(&self, cost: Cost, now: Tick) -> Result<(), Not> {
+        let taken = self.with_state(now, |state, time| {
+            state.outlook(cost, time)?;
+            state.take(cost, time);
+            Ok(())
+        });
+        if taken.is_ok() {
+            self.passed.add_one();
+        }
+        taken
+    }
+
+    /// Serves those whose turn has come, does something, and wakes when the lock is gone.
+    pub(super) fn with_state<T>(&self, now: Tick, part: impl FnOnce(&mut State, Time) -> T) -> T {
+        let (time, mut wake) = (self.time(now), Wake::new());
+        let mut state = self.lock();
+        state.serve(time, &mut wake);
+        let value = part(&mut state, time);
+        state.serve(time, &mut wake);
+        let is_quiet = state.is_quiet(time);
+        if let [only] = state.quotas()
+            && is_quiet
+        {
+            self.word.store(only.full << 1, Ordering::Release);
+        }
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+        value
+    }
+
+    /// From here on only whoever has the lock changes the quotas.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let word = self.word.fetch_or(BUSY, Ordering::AcqRel);
+        if word & BUSY == 0
+            && let [only] = state.quotas()
+        {
+            only.full = word >> 1;
+        }
+        state
+    }
+
+    /// Gives back what a call has not used, or takes what it has used beyond what it had asked for. Nothing that was taken
+    /// before a change of the rules.
+    pub(super) fn settle(&self, version: u64, taken: Cost, used: Cost) {
+        let now = time::now();
+        self.with_state(now, |state, time| {
+            if state.version != version {
+                return;
+            }
+            let more = |a: Cost, b: Cost| {
+                let pairs = a.each().into_iter().zip(b.each());
+                let differences = pairs.map(|(a, b)| a.saturating_sub(b));
+                let mut costs = [0; MOST_QUOTAS];
+                costs
+                    .iter_mut()
+                    .zip(differences)
+                    .for_each(|(to, it)| *to = it);
+                Cost::from(costs)
+            };
+            state.take(more(used, taken), time);
+            state.give_back(more(taken, used), time);
+        });
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Nobody passes for so long.
+    pub(super) fn pause(&self, pause: Duration) {
+        let pause = pause.min(self.config.load().max_pause);
+        if pause.is_zero() {
+            return;
+        }
+        let now = time::now();
+        let until = self.time(now.after(pause));
+        let is_longer = self.with_state(now, |state, _| {
+            let is_longer = until > state.paused_until();
+            state.pause(until);
+            is_longer
+        });
+        if is_longer {
+            let paused = RateLimitEvent::Paused { pause };
+            self.funnel.publish(&Event::RateLimit(paused));
+        }
+    }
+
+    /// The service says how much is left of a quota: no more is believed to be there.
+    pub(super) fn left(&self, quota: usize, units: u64) {
+        self.with_state(time::now(), |state, time| {
+            if let Some(bucket) = state.quotas().get_mut(quota) {
+                bucket.full = bucket.full.max(bucket.pace.with(units, time));
+            }
+        });
+    }
+
+    pub(super) fn reset(&self) {
+        self.version.fetch_add(1, Ordering::Relaxed);
+        self.with_state(time::now(), |state, _| state.reset());
+    }
+
+    pub(super) fn update(&self, new: RateLimitConfig) -> Result<ConfigChange, ConfigError> {
+        new.check()?;
+        let old = self.config.load_full();
+        old.check_names(&new)?;
+        let change = old.difference(&new);
+        let paces = paces(&new);
+        self.version.fetch_add(1, Ordering::Relaxed);
+        self.with_state(time::now(), |state, time| {
+            if let [only] = paces[..] {
+                self.interval.store(only.interval, Ordering::Relaxed);
+                self.capacity.store(only.capacity, Ordering::Relaxed);
+            }
+            self.config.store(Arc::new(new));
+            state.change(paces, time);
+        });
+        Ok(change)
+    }
+
+    /// Counts and tells a refusal.
+    pub(super) fn refused(
+        &self,
+        not: Not,
+        reason: RateLimitReason,
+        waited: Duration,
+        now: Tick,
+    ) -> RateLimited {
+        let config = self.config.load();
+        let name = |quota: usize| config.quotas.get(quota).map(|(name, _)| Arc::clone(name));
+        let (quota, retry_after, reason) = match not {
+            Not::Ever { quota } => (name(quota), None, RateLimitReason::ExceedsBurst),
+            Not::Before { at, quota } => {
+                let delay = self.tick(at).since(now);
+                (quota.and_then(name), Some(delay), reason)
+            }
+        };
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        let total = || self.counts.refused.load(Ordering::Relaxed);
+        self.funnel.refused(now, total, || {
+            Event::RateLimit(RateLimitEvent::Refused {
+                quota: quota.clone(),
+                reason,
+                retry_after,
+            })
+        });
+        RateLimited {
+            name: Arc::clone(self.name()),
+            quota,
+            reason,
+            retry_after,
+            waited,
+        }
+    }
+
+    pub(super) fn count_passed(&self) {
+        self.passed.add_one();
+    }
+
+    pub(super) fn went_on(&self, waited: Duration) {
+        self.counts.waited.fetch_add(1, Ordering::Relaxed);
+        self.waits().record(waited);
+        if self.funnel.hears_details() {
+            let waited = RateLimitEvent::Waited { waited };
+            self.funnel.publish(&Event::RateLimit(waited));
+        }
+    }
+
+    pub(super) fn went_away(&self, waited: Duration) {
+        self.counts.abandoned.fetch_add(1, Ordering::Relaxed);
+        if self.funnel.hears_details() {
+            let away = RateLimitEvent::Abandoned { waited };
+            self.funnel.publish(&Event::RateLimit(away));
+        }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Histogram> {
+        self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn snapshot(&self) -> RateLimitSnapshot {
+        let now = time::now();
+        let config = self.config.load_full();
+        let (quotas, waiting, paused) = self.with_state(now, |state, time| {
+            let names = config.quotas.iter();
+            let quotas = names.zip(state.quotas().iter());
+            let quotas: Vec<_> = quotas
+                .map(|((name, quota), bucket)| QuotaSnapshot {
+                    name: Arc::clone(name),
+                    burst: quota.burst,
+                    available: bucket.pace.available(bucket.full, time),
+                    owed: bucket.pace.debt(bucket.full, time),
+                })
+                .collect();
+            (quotas, state.waiting(), state.paused_until())
+        });
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let paused_for = self.tick(paused).since(now);
+        RateLimitSnapshot {
+            name: Arc::clone(self.name()),
+            quotas,
+            waiting,
+            paused_for: (paused > 0 && !paused_for.is_zero()).then_some(paused_for),
+            totals: RateLimitTotals {
+                passed: self.passed.sum(),
+                waited: of(&self.counts.waited),
+                refused: of(&self.counts.refused),
+                abandoned: of(&self.counts.abandoned),
+            },
+            wait: self.waits().summary(),
+        }
+    }
+
+    /// Whether one that is made anew would do the same.
+    pub(super) fn remembers_nothing(&self) -> bool {
+        self.with_state(time::now(), |state, time| {
+            state.is_quiet(time) && state.quotas().iter().all(|it| it.full <= time)
+        })
+    }
+}
+
+fn paces(config: &RateLimitConfig) -> Vec<Pace> {
+    config
+        .quotas
+        .iter()
+        .map(|(_, quota)| Pace::new(*quota))
+        .collect()
+}
