@@ -399,12 +399,15 @@ async fn every_attempt_of_a_retry_takes_its_turn() {
 async fn a_readied_instance_keeps_no_place_while_it_waits() {
     let limit = RateLimit::new("api", Quota::per_second(1)).unwrap();
     let calls = Arc::default();
-    let service = ServiceBuilder::new()
+    let mut service = ServiceBuilder::new()
         .layer(limit.layer())
         .concurrency_limit(1)
         .service(ok(&calls));
-    let ended = join_all((0..4).map(|n| service.clone().oneshot(n))).await;
-    assert!(ended.iter().all(Result::is_ok));
+    service.ready().await.unwrap().call(1).await.unwrap();
+    // The instance lives on, and had the only place when it was called.
+    let waits = service.ready().await.unwrap().call(2);
+    let ended = timeout(9 * SECOND, waits).await;
+    assert_eq!(ended.expect("it waits for its own place").unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -491,4 +494,47 @@ fn whatever_races_no_more_passes_than_the_quota() {
     });
     assert_eq!(passed.load(Ordering::SeqCst), 1_000);
     assert_eq!(limit.snapshot().totals.passed, 1_000);
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn an_http_service_that_is_throttled_pauses_everybody_and_a_refusal_below_has_used_nothing() {
+    use http::{Request, Response, StatusCode};
+    use tower_bulwark::http::{problem, quotas_left};
+
+    let limit = ten();
+    let breaker = CircuitBreaker::new("api");
+    let client = service_fn(|request: Request<()>| async move {
+        let mut response = Response::new(String::new());
+        if request.uri().path() == "/busy" {
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            let headers = response.headers_mut();
+            headers.insert("retry-after", "7".parse().unwrap());
+        }
+        let left = "x-ratelimit-remaining-requests";
+        response.headers_mut().insert(left, "3".parse().unwrap());
+        Ok::<_, Infallible>(response)
+    });
+    let service = ServiceBuilder::new()
+        .layer(
+            limit
+                .http_layer()
+                .left_by(|response: &Response<_>| quotas_left(response.headers())),
+        )
+        .layer(breaker.http_layer().reject_with(problem))
+        .service(client);
+    let get = |path: &str| Request::get(format!("http://api{path}")).body(()).unwrap();
+
+    let began = Instant::now();
+    service.clone().oneshot(get("/busy")).await.unwrap();
+    // What the service says is left is believed.
+    assert_eq!(available(&limit), [3]);
+    service.clone().oneshot(get("/")).await.unwrap();
+    assert!((7_000..=7_002).contains(&(Instant::now() - began).as_millis()));
+
+    limit.reset();
+    breaker.force_open();
+    let refused = service.clone().oneshot(get("/")).await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(available(&limit), [10]);
 }

@@ -159,7 +159,7 @@ impl fmt::Debug for RateLimit {
 }
 
 /// What a call has taken. Dropped, it stays taken: the call was made, and the service has counted it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reservation {
     pub(super) limit: RateLimit,
     pub(super) cost: Cost,

@@ -103,10 +103,13 @@ where
     ) {
         self.rest.learn(limit, reserved, result);
         let verdict = self.classify.classify(result);
-        if verdict.outcome() == Outcome::Overload
-            && let Some(delay) = verdict.retry_delay()
-        {
-            limit.pause(delay);
+        match (verdict.outcome(), verdict.retry_delay()) {
+            (Outcome::Overload, Some(delay)) => limit.pause(delay),
+            // A refusal below, as a response: nothing was sent.
+            (Outcome::Ignored, _) if result.is_ok() => {
+                reserved.take().into_iter().for_each(Reservation::cancel);
+            }
+            _ => {}
         }
     }
 }

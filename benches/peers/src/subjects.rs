@@ -16,6 +16,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_bulwark::circuit_breaker::Window;
 use tower_bulwark::contention::OwnedResourceGuard;
+use tower_bulwark::rate_limit::{Quota, RateLimit};
 use tower_bulwark::{CircuitBreaker, ResourceLock, RetryBudget, RetryPolicy};
 
 type Worker = Box<dyn FnMut(u64) + Send>;
@@ -81,6 +82,54 @@ fn held_lock(permits: usize, held: usize) -> (Vec<OwnedResourceGuard>, ResourceL
     let lock = lock.build().expect("valid");
     let hold = |i| lock.acquire(i as u64).owned().now().expect("free");
     ((0..held).map(hold).collect(), lock)
+}
+
+/// A quota of which there is always some left, and one that is used up.
+fn rate_limits(
+    add: &mut impl FnMut(&'static str, &'static str, Box<dyn Fn() -> Worker + Sync>, bool),
+    handle: &Handle,
+) {
+    const PLENTY: u32 = 1_000_000_000;
+    let limit = |quota| RateLimit::new("limit", quota).expect("valid");
+    let plenty = limit(Quota::per_second(PLENTY.into()));
+    let used_up = limit(Quota::per_hour(1));
+    let _ = used_up.try_acquire(1);
+    for (case, limit) in [
+        ("rate limit, free", plenty.clone()),
+        ("rate limit, refused", used_up),
+    ] {
+        let make = move || -> Worker {
+            let limit = limit.clone();
+            Box::new(move |n| {
+                for _ in 0..n {
+                    black_box(limit.try_acquire(black_box(1)).is_ok());
+                }
+            })
+        };
+        add(case, "bulwark, try_acquire", Box::new(make), false);
+    }
+    let (service, handle) = (plenty.layer().layer(bare()), handle.clone());
+    let make = move || calls(service.clone(), handle.clone());
+    add("rate limit, free", "bulwark, layer", Box::new(make), false);
+    let quota = |n| governor::Quota::per_second(std::num::NonZeroU32::new(n).expect("above 0"));
+    let plenty = std::sync::Arc::new(governor::RateLimiter::direct(quota(PLENTY)));
+    let hour = governor::Quota::with_period(Duration::from_secs(3_600)).expect("above 0");
+    let used_up = std::sync::Arc::new(governor::RateLimiter::direct(hour));
+    let _ = used_up.check();
+    for (case, limit) in [
+        ("rate limit, free", plenty),
+        ("rate limit, refused", used_up),
+    ] {
+        let make = move || -> Worker {
+            let limit = std::sync::Arc::clone(&limit);
+            Box::new(move |n| {
+                for _ in 0..n {
+                    black_box(limit.check().is_ok());
+                }
+            })
+        };
+        add(case, "governor, check", Box::new(make), false);
+    }
 }
 
 const TASKS: u64 = 1_000;
@@ -199,6 +248,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
     }
 
     service!("nothing", "bare service_fn", bare());
+    rate_limits(&mut add, handle);
 
     let retry = RetryPolicy::new();
     service!(
