@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ::http::HeaderName;
 use reqwest::{Client, Request, RequestBuilder, Response};
+use tower::util::Either;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -17,7 +18,9 @@ use super::classify::HttpClassify;
 use super::error_kind::ErrorKind;
 use super::peek::PeekBodyLayer;
 use super::requests::idempotency;
-use super::reqwest_send::{Bottom, Inner, Marked, MarkedRequests, Marks, SendMarked};
+use super::reqwest_send::{
+    Bottom, CostOfRequest, Inner, Marked, MarkedRequests, Marks, SendMarked,
+};
 use super::until_body_end::{CircuitBreakerBodyLayer, ContentionBodyService};
 use crate::call::Holder;
 use crate::call::outcome::Idempotency;
@@ -25,6 +28,7 @@ use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::{AmbientHolder, HolderWith, ResourceLock};
 use crate::error::{ConfigError, Error};
 use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
+use crate::rate_limit::{Cost, LearnNothing, PauseBy, RateLimit, RateLimitService};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
@@ -44,23 +48,26 @@ impl RequestConfig<Request> for ReqwestRequests {
     }
 }
 
+type Locked = ContentionBodyService<
+    SendMarked,
+    reqwest::Error,
+    HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
+>;
+
+/// Behind a rate limit, or behind none.
+type Limited = Either<RateLimitService<Locked, reqwest::Error, CostOfRequest, Learns>, Locked>;
+
+type Learns = PauseBy<HttpClassify, LearnNothing>;
+
 type Stack = RetryService<
-    PerKeyService<
-        ContentionBodyService<
-            SendMarked,
-            reqwest::Error,
-            HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
-        >,
-        Authority,
-        BreakerLayer,
-        fn(&Marked) -> Authority,
-        Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync>,
-    >,
+    PerKeyService<Limited, Authority, BreakerLayer, AuthorityOf, MakeLayer>,
     reqwest::Error,
     HttpClassify,
     MarkedRequests,
 >;
 
+type AuthorityOf = fn(&Marked) -> Authority;
+type MakeLayer = Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync>;
 type BreakerLayer = CircuitBreakerBodyLayer<reqwest::Error, HttpClassify>;
 
 /// `host:port`
@@ -152,6 +159,7 @@ pub struct ResilientClient {
     /// Only makes requests.
     pub(super) client: Client,
     breakers: Breakers,
+    lock: ResourceLock,
     stack: Stack,
 }
 
@@ -169,6 +177,7 @@ pub struct ResilientClientBuilder {
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
     peek: Option<PeekBodyLayer>,
+    rate_limit: Option<(RateLimit, CostOfRequest)>,
     bottom: Bottom,
 }
 
@@ -218,6 +227,22 @@ impl ResilientClientBuilder {
     /// As many calls at once as are wanted, up to a million.
     pub fn no_lock(mut self) -> Self {
         self.lock = Some(ResourceLock::unlimited(Arc::clone(&self.name)));
+        self
+    }
+
+    /// Lets each attempt wait for its turn at this limit. Default: none. It stands between the breaker and the lock; a `429`
+    /// that says when to come back pauses everybody.
+    pub fn rate_limit(self, limit: RateLimit) -> Self {
+        self.rate_limit_by(limit, |_| Cost::ONE)
+    }
+
+    /// The same, and `cost` says what an attempt takes of each quota: `|request| [1, estimate(request)].into()`.
+    pub fn rate_limit_by(
+        mut self,
+        limit: RateLimit,
+        cost: impl Fn(&Request) -> Cost + Send + Sync + 'static,
+    ) -> Self {
+        self.rate_limit = Some((limit, CostOfRequest(Arc::new(cost))));
         self
     }
 
@@ -284,23 +309,10 @@ impl ResilientClientBuilder {
             Some(policy) => policy,
             None => default_retry(&name, self.max_retries)?,
         };
-        let config = retry.config();
-        if let (Some(attempt), Some(total)) = (config.attempt_timeout(), config.total_timeout())
-            && attempt > total
-        {
-            return Err(ConfigError::new(
-                "attempt_timeout",
-                format!("{attempt:?}"),
-                "no attempt can be longer than `total_timeout`: make it shorter",
-            ));
-        }
+        check_times(&retry)?;
         let breakers = match self.breakers {
             Some(breakers) => breakers,
-            None => {
-                let named = Arc::clone(&name);
-                let make = move |host: &String| CircuitBreaker::new(format!("{named} {host}"));
-                Breakers::by_authority(&name, Keyed::new(Arc::clone(&name), MOST_HOSTS, make)?)
-            }
+            None => default_breakers(&name)?,
         };
         let lock = match self.lock {
             Some(lock) => lock,
@@ -311,26 +323,58 @@ impl ResilientClientBuilder {
             attempt_header: self.attempt_header,
             peek: self.peek,
         };
-        let lock = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
-        let (known, classify) = (breakers.clone(), self.classify.clone());
-        let make: Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync> =
-            Box::new(move |authority| {
-                let layer = known.of(authority).layer();
-                layer.classify(classify.clone()).until_body_end()
-            });
-        let authority: fn(&Marked) -> Authority = Marked::authority;
-        let guard = PerKeyLayer::new(MOST_HOSTS, authority, make);
-        let retry = retry
-            .layer()
-            .classify(self.classify)
-            .requests(MarkedRequests);
-        let guarded = guard.layer(lock.until_body_end().layer(bottom));
+        let holder = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
+        let locked = holder.until_body_end().layer(bottom);
+        let classify = self.classify;
+        let limited = match self.rate_limit {
+            None => Either::Right(locked),
+            Some((limit, cost)) => {
+                let layer = limit.layer().pause_by(classify.clone());
+                Either::Left(layer.cost_of(cost).layer(locked))
+            }
+        };
+        let guarded = guard(&breakers, &classify).layer(limited);
+        let retry = retry.layer().classify(classify).requests(MarkedRequests);
         Ok(ResilientClient {
             breakers,
+            lock,
             stack: retry.layer(guarded),
             client: self.client,
         })
     }
+}
+
+fn check_times(policy: &RetryPolicy) -> Result<(), ConfigError> {
+    let config = policy.config();
+    match (config.attempt_timeout(), config.total_timeout()) {
+        (Some(attempt), Some(total)) if attempt > total => Err(ConfigError::new(
+            "attempt_timeout",
+            attempt,
+            "no attempt can be longer than `total_timeout`: make it shorter",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn default_breakers(name: &Arc<str>) -> Result<Breakers, ConfigError> {
+    let named = Arc::clone(name);
+    let make = move |host: &String| CircuitBreaker::new(format!("{named} {host}"));
+    let known = Keyed::new(Arc::clone(name), MOST_HOSTS, make)?;
+    Ok(Breakers::by_authority(name, known))
+}
+
+/// The breaker of each authority.
+fn guard(
+    breakers: &Breakers,
+    classify: &HttpClassify,
+) -> PerKeyLayer<Authority, BreakerLayer, AuthorityOf, MakeLayer> {
+    let (known, classify) = (breakers.clone(), classify.clone());
+    let make: MakeLayer = Box::new(move |authority| {
+        let layer = known.of(authority).layer();
+        layer.classify(classify.clone()).until_body_end()
+    });
+    let authority: AuthorityOf = Marked::authority;
+    PerKeyLayer::new(MOST_HOSTS, authority, make)
 }
 
 fn default_retry(name: &Arc<str>, retries: u32) -> Result<RetryPolicy, ConfigError> {
@@ -357,6 +401,7 @@ impl ResilientClient {
             classify: HttpClassify::new(),
             attempt_header: None,
             peek: None,
+            rate_limit: None,
         }
     }
 
@@ -408,7 +453,7 @@ impl ResilientClient {
     /// The lock of which each call takes a permit.
     #[must_use]
     pub fn resource(&self) -> &ResourceLock {
-        self.stack.get_ref().get_ref().resource()
+        &self.lock
     }
 }
 

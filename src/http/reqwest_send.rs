@@ -1,5 +1,6 @@
 //! What is below the layers of the resilient client: reqwest, sending requests with marks for the layers.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::requests::{idempotency, marked};
 use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
 use crate::call::{Holder, workflow};
+use crate::rate_limit::{Cost, RequestCost};
 use crate::retry::{CopyRequest, RequestConfig};
 
 /// How many attempts a response took: an extension of the responses of a
@@ -75,6 +77,22 @@ impl Marked {
     pub(super) fn holder(&self) -> Holder {
         let marked = self.marks.holder.clone();
         marked.or_else(workflow::current).into()
+    }
+}
+
+/// What a request costs at the rate limit.
+#[derive(Clone)]
+pub(super) struct CostOfRequest(pub(super) Arc<dyn Fn(&Request) -> Cost + Send + Sync>);
+
+impl RequestCost<Marked> for CostOfRequest {
+    fn cost(&self, it: &Marked) -> Cost {
+        (self.0)(&it.request)
+    }
+}
+
+impl fmt::Debug for CostOfRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CostOfRequest")
     }
 }
 

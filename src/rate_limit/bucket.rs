@@ -55,9 +55,7 @@ impl Pace {
     /// The same, after `units` have come back.
     pub(super) fn given_back(self, full: Time, units: u64, now: Time) -> Time {
         // What has been earned meanwhile is not given twice: no bucket is more than full.
-        full.saturating_sub(self.span(units))
-            .max(now)
-            .min(full.max(now))
+        full.saturating_sub(self.span(units)).max(now)
     }
 
     /// How many units there are.

@@ -57,6 +57,18 @@ impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
         }
     }
 
+    /// Asks this what a request costs.
+    #[must_use]
+    pub fn cost_of<D>(self, cost: D) -> RateLimitLayer<L, D, T, A> {
+        RateLimitLayer {
+            limit: self.limit,
+            cost,
+            learn: self.learn,
+            answer: self.answer,
+            _leaf: PhantomData,
+        }
+    }
+
     fn learning<U>(self, learn: impl FnOnce(T) -> U) -> RateLimitLayer<L, C, U, A> {
         RateLimitLayer {
             limit: self.limit,

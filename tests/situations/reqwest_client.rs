@@ -346,3 +346,50 @@ async fn hosts_without_room_share_a_breaker() {
     );
     assert_eq!(keyed.len(), 1);
 }
+
+/// One `429` that says when, and nobody is sent before that.
+#[tokio::test]
+async fn a_client_with_a_rate_limit_takes_turns_and_pauses_for_all() {
+    use tower_bulwark::rate_limit::{Quota, RateLimit};
+
+    let server = scripted(|n, _| {
+        let busy =
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 0.2\r\ncontent-length: 0\r\n\r\n";
+        match n {
+            0 => (busy.into(), Then::Keep),
+            _ => (ok("fine"), Then::Keep),
+        }
+    })
+    .await;
+    let limit = RateLimit::builder("api")
+        .quota("requests", Quota::per_minute(100))
+        .quota("bytes", Quota::per_minute(100))
+        .build()
+        .unwrap();
+    let client = ResilientClient::builder("api", http())
+        .no_retry()
+        .rate_limit_by(limit.clone(), |request| {
+            let body = request.body().and_then(reqwest::Body::as_bytes);
+            [1, body.map_or(0, <[u8]>::len) as u64].into()
+        })
+        .build()
+        .unwrap();
+    let first = client.post(&server.url).body("12345").send().await.unwrap();
+    assert_eq!(first.status(), 429);
+    assert!(limit.snapshot().paused_for.is_some());
+    let left: Vec<u64> = limit
+        .snapshot()
+        .quotas
+        .iter()
+        .map(|it| it.available)
+        .collect();
+    assert_eq!(left, [99, 95]);
+    let began = std::time::Instant::now();
+    let others = (0..4).map(|_| client.get(&server.url).send());
+    for answer in futures::future::join_all(others).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(150));
+    let totals = limit.snapshot().totals;
+    assert_eq!((totals.passed, totals.waited), (1, 4));
+}
