@@ -36,7 +36,7 @@
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
 //!
-//! An instance for each key (host, tenant, model): [`keyed`].
+//! An instance for each key (host, tenant, model): [`keyed`]. Another service when one does not answer: [`fallback`].
 //!
 //! A *handle* is a cheap clone of shared, named state. Keep it: it is where you look ([`snapshot`]) and what you
 //! command. A *layer* holds a handle, so it may be applied as often as a router likes.
@@ -65,6 +65,7 @@ pub mod contention;
 pub mod docs;
 pub mod error;
 pub mod event;
+pub mod fallback;
 #[cfg(feature = "grpc")]
 #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
 pub mod grpc;
@@ -87,6 +88,7 @@ pub use error::{
     HolderInfo, LastFailure, Rejection, StopReason, TimedOut,
 };
 pub use event::{Event, Observer};
+pub use fallback::Fallback;
 pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
@@ -97,7 +99,7 @@ pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 pub mod prelude {
     pub use crate::{
         Backoff, CircuitBreaker, CircuitBreakerLayer, CircuitState, ContentionLayer, Error, Jitter,
-        Registry, ResourceLock, RetryLayer, RetryPolicy,
+        RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy,
     };
 }
 

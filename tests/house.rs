@@ -12,7 +12,7 @@ const STOREYS: &[&[&str]] = &[
     &["error"],
     &["event"],
     &["circuit_breaker", "contention", "rate_limit", "retry"],
-    &["keyed"],
+    &["fallback", "keyed"],
     &["registry"],
     &["observe"],
     &["http"],

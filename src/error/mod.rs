@@ -4,6 +4,7 @@
 //! of layers above it, and without a type annotation anywhere. See
 //! [`docs::errors`](crate::docs::errors) for how to match it.
 
+mod all_failed;
 mod answer;
 mod circuit_open;
 mod config_change;
@@ -14,6 +15,7 @@ mod rate_limited;
 mod rejection;
 mod too_many_keys;
 
+pub use all_failed::{AllFailed, TargetError, TargetFailure};
 pub(crate) use answer::Judgement;
 pub use answer::{Answer, AsError, RejectWith};
 pub use circuit_open::{Cause, CircuitOpen, CircuitState, OpenReason};
@@ -66,6 +68,8 @@ pub enum Error<E> {
     Contended(Contended),
     /// A rate limit had not enough left.
     RateLimited(RateLimited),
+    /// No target of a fallback answered. (A rejection only if all of them refused.)
+    AllFailed(Box<AllFailed<E>>),
     /// Cannot be built: it holds what tells this type from a leaf error.
     #[doc(hidden)]
     __Never(Never, AlreadyAResilienceError),
@@ -88,6 +92,7 @@ impl<E> Error<E> {
         match self {
             Self::Inner(error) => Some(error),
             Self::Exhausted(exhausted) => exhausted.last().as_inner(),
+            Self::AllFailed(failed) => failed.as_inner(),
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
@@ -104,6 +109,10 @@ impl<E> Error<E> {
         match self {
             Self::Inner(error) => Ok(error),
             Self::Exhausted(exhausted) => exhausted.into_inner().map_err(Self::Exhausted),
+            Self::AllFailed(failed) => {
+                let inner = failed.into_inner();
+                inner.map_err(|failed| Self::AllFailed(Box::new(failed)))
+            }
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
@@ -117,21 +126,28 @@ impl<E> Error<E> {
             Self::CircuitOpen(open) => Some(Rejection::CircuitOpen(open.clone())),
             Self::Contended(contended) => Some(Rejection::Contended(contended.clone())),
             Self::RateLimited(limited) => Some(Rejection::RateLimited(limited.clone())),
+            Self::AllFailed(failed) => failed.rejection(),
             Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => None,
         }
     }
 
     /// Whether one of this crate's layers refused the call.
     pub fn is_rejection(&self) -> bool {
-        matches!(
-            self,
-            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_)
-        )
+        match self {
+            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => true,
+            Self::AllFailed(failed) => failed.is_rejection(),
+            Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => false,
+        }
     }
 
     /// Changes the type of the service's own error and leaves everything else as it is.
-    pub fn map_inner<T>(self, f: impl FnOnce(E) -> T) -> Error<T> {
+    pub fn map_inner<T>(self, mut f: impl FnMut(E) -> T) -> Error<T> {
+        self.map_each(&mut f)
+    }
+
+    fn map_each<T>(self, f: &mut dyn FnMut(E) -> T) -> Error<T> {
         match self {
+            Self::AllFailed(failed) => Error::AllFailed(Box::new(failed.map_inner(f))),
             Self::Inner(error) => Error::Inner(f(error)),
             Self::Exhausted(exhausted) => Error::Exhausted(exhausted.map_inner(f)),
             Self::CircuitOpen(open) => Error::CircuitOpen(open),
@@ -160,6 +176,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
             Self::RateLimited(limited) => limited.fmt(f),
+            Self::AllFailed(failed) => failed.fmt(f),
             Self::__Never(never, _) => match *never {},
         }
     }
@@ -173,6 +190,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
             Self::CircuitOpen(open) => Some(open),
             Self::Contended(contended) => Some(contended),
             Self::RateLimited(limited) => Some(limited),
+            Self::AllFailed(failed) => Some(&**failed),
             Self::__Never(never, _) => match *never {},
         }
     }
@@ -254,6 +272,7 @@ impl<L> Error<L> {
                 LastFailure::Response(_) => View::FailedResponse,
             },
             Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => View::Rejected,
+            Self::AllFailed(failed) => failed.view(),
             Self::__Never(never, _) => match *never {},
         }
     }

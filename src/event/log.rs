@@ -4,6 +4,7 @@ use tracing::{debug, error, info, warn};
 
 use super::ContentionEvent;
 use super::Event;
+use super::FallbackEvent;
 use super::RateLimitEvent;
 use super::RetryEvent;
 use super::{CircuitBreakerEvent, CircuitState};
@@ -21,6 +22,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::CircuitBreaker(event) => circuit_breaker(name, event),
         Event::Contention(event) => contention(name, event),
         Event::RateLimit(event) => rate_limit(name, event),
+        Event::Fallback(event) => fallback(name, event),
     }
 }
 
@@ -85,6 +87,17 @@ fn circuit_breaker(name: &str, event: &CircuitBreakerEvent) {
             warn!(target: TARGET, breaker = name, ?lease, "a probe did not end in time");
         }
         CircuitBreakerEvent::Reset => info!(target: TARGET, breaker = name, "circuit reset"),
+    }
+}
+
+fn fallback(name: &str, event: &FallbackEvent) {
+    match event {
+        FallbackEvent::FellBack { from, to, reason } => {
+            info!(target: TARGET, fallback = name, %from, %to, reason, "fell back");
+        }
+        FallbackEvent::AllFailed { targets } => {
+            warn!(target: TARGET, fallback = name, targets, "no target answered");
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::fmt;
 
 mod circuit_breaker;
 mod contention;
+mod fallback;
 mod feed;
 mod funnel;
 mod log;
@@ -25,6 +26,7 @@ mod retry;
 pub use crate::error::{Cause, CircuitState};
 pub use circuit_breaker::CircuitBreakerEvent;
 pub use contention::ContentionEvent;
+pub use fallback::FallbackEvent;
 pub use feed::{Entry, Feed};
 pub(crate) use funnel::{Funnel, guarded};
 pub use rate_limit::RateLimitEvent;
@@ -44,10 +46,12 @@ pub enum Event {
     Contention(ContentionEvent),
     /// Something happened at a rate limit.
     RateLimit(RateLimitEvent),
+    /// Something happened in a fallback.
+    Fallback(FallbackEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention` or `rate_limit`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit` or `fallback`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -55,6 +59,7 @@ impl Event {
             Self::CircuitBreaker(_) => "circuit_breaker",
             Self::Contention(_) => "contention",
             Self::RateLimit(_) => "rate_limit",
+            Self::Fallback(_) => "fallback",
         }
     }
 
@@ -88,6 +93,9 @@ impl Event {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. } => false,
             },
+            Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. }) => {
+                true
+            }
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -105,6 +113,7 @@ impl Event {
             Self::CircuitBreaker(event) => event.kind(),
             Self::Contention(event) => event.kind(),
             Self::RateLimit(event) => event.kind(),
+            Self::Fallback(event) => event.kind(),
         }
     }
 }
@@ -116,6 +125,7 @@ impl fmt::Display for Event {
             Self::CircuitBreaker(event) => event.fmt(f),
             Self::Contention(event) => event.fmt(f),
             Self::RateLimit(event) => event.fmt(f),
+            Self::Fallback(event) => event.fmt(f),
         }
     }
 }

@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Certificate,
     /// The request was certainly not processed: it was handed back before it started, or its stream was refused. (What
     /// the pool of `hyper-util` or `reqwest` hands back is [`Connect`](Self::Connect): it sends a request again itself
-    /// if an idle connection was closed, so the connection was new and died.)
+    /// if an idle connection was closed, so the connection was new and died. Not so with `retry_canceled_requests(false)`.)
     Unsent,
     /// The server takes no more requests on this connection (HTTP/2's `GOAWAY` with `NO_ERROR`), as it does before
     /// it stops. It has not begun this one, as a rule; but `hyper` says the same of a request that was on its way

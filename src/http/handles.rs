@@ -2,7 +2,12 @@
 
 use super::classify::HttpClassify;
 use super::requests::HttpRequests;
+use std::sync::Arc;
+
+use ::http::{Request, Response};
+
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
+use crate::fallback::{Fallback, FallbackLayer};
 use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
@@ -37,5 +42,28 @@ impl RateLimit {
     #[must_use]
     pub fn http_layer<L>(&self) -> RateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
         self.layer().pause_by(HttpClassify::new())
+    }
+}
+
+/// Which target of a [`Fallback`] has answered: an extension of the responses of its [`http_layer`](Fallback::http_layer).
+/// Those of the service itself have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnsweredBy(pub Arc<str>);
+
+impl Fallback {
+    /// A layer for HTTP: responses and errors are judged by [`HttpClassify`], so that a `503` or a `429` is no answer, and a
+    /// response carries [`AnsweredBy`].
+    ///
+    /// For bodies that are `Clone`; others with [`ReplayLayer`](super::ReplayLayer) and
+    /// `requests(`[`CopyReplay`](super::CopyReplay)`)`. A body that breaks off after its head is the caller's: nobody else is
+    /// asked then.
+    #[must_use]
+    pub fn http_layer<B, A, L>(&self) -> FallbackLayer<Request<B>, Response<A>, L, HttpClassify> {
+        self.layer()
+            .classify(HttpClassify::new())
+            .mark(|response: &mut Response<A>, target| {
+                let by = AnsweredBy(target.into());
+                response.extensions_mut().insert(by);
+            })
     }
 }

@@ -5,6 +5,7 @@ use metrics::{counter, gauge, histogram};
 use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::ResourceSnapshot;
 use crate::event::ContentionEvent;
+use crate::event::FallbackEvent;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
 use crate::event::{Event, Observer};
@@ -219,6 +220,7 @@ impl Observer for Metrics {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
             )
+            | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
             | Event::RateLimit(RateLimitEvent::Refused { .. } | RateLimitEvent::Paused { .. }) => {}
         }
     }

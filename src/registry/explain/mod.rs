@@ -38,6 +38,7 @@ pub use warning::Warning;
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, ResourceLock};
+use crate::fallback::{Fallback, FallbackLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
@@ -85,6 +86,12 @@ pub enum LayerDescription {
         /// How long a call may wait.
         timeout: Option<Duration>,
     },
+    /// Asks other services when this one does not answer: each a stack of its own, and not counted here.
+    #[non_exhaustive]
+    Fallback {
+        /// The name.
+        name: Arc<str>,
+    },
     /// Waits for its turn.
     #[non_exhaustive]
     RateLimit {
@@ -101,6 +108,7 @@ impl LayerDescription {
             Self::Retry { name, .. }
             | Self::CircuitBreaker { name }
             | Self::Contention { name, .. }
+            | Self::Fallback { name }
             | Self::RateLimit { name, .. } => name,
         }
     }
@@ -146,6 +154,20 @@ impl Describe for ResourceLock {
             capacity: self.config().max_concurrent,
             timeout: self.config().timeout,
         }
+    }
+}
+
+impl Describe for Fallback {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Fallback {
+            name: self.name().into(),
+        }
+    }
+}
+
+impl<Req, Res, L, C, R> Describe for FallbackLayer<Req, Res, L, C, R> {
+    fn describe(&self) -> LayerDescription {
+        self.fallback().describe()
     }
 }
 
@@ -279,7 +301,9 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
             };
             (calls.saturating_mul(attempts.into()), time)
         }
-        LayerDescription::CircuitBreaker { .. } => (calls, time),
+        LayerDescription::CircuitBreaker { .. } | LayerDescription::Fallback { .. } => {
+            (calls, time)
+        }
         LayerDescription::Contention { timeout, .. } => {
             let time = WorstTime {
                 at_service: time.at_service,
@@ -375,6 +399,9 @@ impl fmt::Display for Explanation {
                         None => writeln!(f, "wait without end")?,
                     }
                 }
+                LayerDescription::Fallback { name } => {
+                    writeln!(f, "fallback `{name}`: other services after this one")?;
+                }
                 LayerDescription::RateLimit { name, max_wait } => {
                     writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
                 }
@@ -422,6 +449,13 @@ mod tests {
         }
     }
 
+    fn limit(wait: u64) -> LayerDescription {
+        LayerDescription::RateLimit {
+            name: "t".into(),
+            max_wait: Duration::from_secs(wait),
+        }
+    }
+
     fn breaker() -> LayerDescription {
         LayerDescription::CircuitBreaker { name: "b".into() }
     }
@@ -439,6 +473,12 @@ mod tests {
         assert_eq!(
             it.worst_case_time(),
             Some(Duration::from_secs(4 * (30 + 10) + 7))
+        );
+        let it = explain(&[retry(3), breaker(), limit(20), lock(30)]);
+        assert_eq!(it.warnings(), []);
+        assert_eq!(
+            it.worst_case_time(),
+            Some(Duration::from_secs(4 * (20 + 30 + 10) + 7))
         );
     }
 
@@ -474,6 +514,9 @@ mod tests {
         assert!(kinds(&[breaker(), retry(3)])[0].starts_with("BreakerOutsideRetry"));
         assert!(kinds(&[lock(1), breaker()])[0].starts_with("WaitsToBeRefused"));
         assert!(kinds(&[lock(1), lock(1)])[0].starts_with("SameLockTwice"));
+        assert!(kinds(&[limit(1), retry(3)])[0].starts_with("LimitOutsideRetry"));
+        assert!(kinds(&[limit(1), breaker()])[0].starts_with("LimitOutsideBreaker"));
+        assert!(kinds(&[lock(1), limit(1)])[0].starts_with("LockHeldAcrossTurn"));
         assert!(kinds(&[breaker(), breaker()])[0].starts_with("SameBreakerTwice"));
         let nested = explain(&[retry(3), breaker(), retry(2)]);
         assert_eq!(nested.worst_case_calls(), 12);

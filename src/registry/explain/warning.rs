@@ -46,6 +46,30 @@ pub enum Warning {
         /// The breaker inside.
         breaker: Arc<str>,
     },
+    /// The retry inside sends calls that the rate limit does not count.
+    #[non_exhaustive]
+    LimitOutsideRetry {
+        /// The rate limit.
+        limit: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Calls wait for their turn, only to be refused by an open circuit.
+    #[non_exhaustive]
+    LimitOutsideBreaker {
+        /// The rate limit.
+        limit: Arc<str>,
+        /// The breaker inside.
+        breaker: Arc<str>,
+    },
+    /// A permit is held while a call waits for its turn.
+    #[non_exhaustive]
+    LockHeldAcrossTurn {
+        /// The resource.
+        lock: Arc<str>,
+        /// The rate limit inside.
+        limit: Arc<str>,
+    },
     /// One resource twice: a call waits for itself.
     #[non_exhaustive]
     SameLockTwice {
@@ -103,6 +127,18 @@ impl fmt::Display for Warning {
                 f,
                 "breaker `{breaker}` is there twice: calls count double, and it refuses its own probes"
             ),
+            Self::LimitOutsideRetry { limit, retry } => write!(
+                f,
+                "rate limit `{limit}` is outside retry `{retry}`: it counts a call once, however often it is sent; put it inside"
+            ),
+            Self::LimitOutsideBreaker { limit, breaker } => write!(
+                f,
+                "rate limit `{limit}` is outside circuit breaker `{breaker}`: calls wait for their turn, only to be refused; put it inside"
+            ),
+            Self::LockHeldAcrossTurn { lock, limit } => write!(
+                f,
+                "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
+            ),
             Self::NoBudget { retry } => write!(
                 f,
                 "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
@@ -143,7 +179,7 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
 
 /// What is harmful about one layer inside another.
 fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, Retry};
+    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry};
 
     let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
     let warning = match (outer, inner) {
@@ -176,6 +212,23 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
         (CircuitBreaker { .. }, CircuitBreaker { .. }) if out == within => {
             Warning::SameBreakerTwice { breaker: out }
         }
+        (
+            RateLimit { .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) => Warning::LimitOutsideRetry {
+            limit: out,
+            retry: within,
+        },
+        (RateLimit { .. }, CircuitBreaker { .. }) => Warning::LimitOutsideBreaker {
+            limit: out,
+            breaker: within,
+        },
+        (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
+            lock: out,
+            limit: within,
+        },
         _ => return None,
     };
     Some(warning)
