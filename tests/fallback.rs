@@ -311,3 +311,57 @@ fn a_layer_of_a_fallback_is_a_layer_like_any_other() {
     is_service(&layer.clone().layer(model("large", true, &calls)));
     assert!(format!("{layer:?}").contains("small"));
 }
+
+/// The last of them refused, and another was reached: a layer above must not take it for a call that was never made.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_last_hides_no_failure_of_the_first() {
+    let calls = Calls::default();
+    let breaker = CircuitBreaker::new("open");
+    breaker.force_open();
+    let service = Fallback::new("chat")
+        .layer()
+        .to(
+            "guarded",
+            breaker.layer().layer(model("guarded", true, &calls)),
+        )
+        .layer(model("large", false, &calls));
+    let error = service.oneshot("why".to_owned()).await.unwrap_err();
+    assert!(!error.is_rejection());
+    let boxed: BoxError = error.into();
+    assert!(Rejection::find(&*boxed).is_none());
+}
+
+/// A call that holds on to something until it is dropped, as a buffer does.
+struct Holds(Arc<AtomicU32>);
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl std::future::Future for Holds {
+    type Output = Result<String, Down>;
+
+    fn poll(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        std::task::Poll::Ready(Err(Down("holds")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_is_dropped_before_the_next_is_asked() {
+    let held = Arc::new(AtomicU32::new(0));
+    let (first, second) = (Arc::clone(&held), Arc::clone(&held));
+    let holds = service_fn(move |_: String| {
+        first.fetch_add(1, Ordering::SeqCst);
+        Holds(Arc::clone(&first))
+    });
+    let service = Fallback::new("chat")
+        .layer()
+        .to_value("count", move |_| second.load(Ordering::SeqCst).to_string())
+        .layer(holds);
+    assert_eq!(service.oneshot("why".to_owned()).await.unwrap(), "0");
+}

@@ -8,9 +8,9 @@ use tower_service::Service;
 use super::handle::Fallback;
 use super::service::FallbackService;
 use super::target::{MapRequest, Mark, OfFunction, OfService, Target};
-use crate::call::outcome::{Classify, ErrorsAreFailures};
+use crate::call::outcome::{Classify, ClassifyFn, ErrorsAreFailures, Verdict};
 use crate::error::IntoError;
-use crate::retry::CopyByClone;
+use crate::retry::{CopyByClone, CopyWith};
 
 type Named<Req, Res, L> = (Arc<str>, Arc<dyn Target<Req, Res, L>>);
 
@@ -89,6 +89,35 @@ impl<Req, Res, L, C, R> FallbackLayer<Req, Res, L, C, R> {
             targets: self.targets,
             classify,
             requests: self.requests,
+            only_unreached: self.only_unreached,
+            map_request: self.map_request,
+            mark: self.mark,
+        }
+    }
+
+    /// Judges results with a function.
+    #[must_use]
+    pub fn classify_with<F>(self, judge: F) -> FallbackLayer<Req, Res, L, ClassifyFn<F>, R>
+    where
+        F: Fn(Result<&Res, &L>) -> Verdict,
+    {
+        self.classify(ClassifyFn(judge))
+    }
+
+    /// Copies requests with a function. One of which there is no copy is asked once.
+    #[must_use]
+    pub fn copy_request<F>(self, copy: F) -> FallbackLayer<Req, Res, L, C, CopyWith<F, R>>
+    where
+        F: Fn(&Req) -> Option<Req>,
+    {
+        FallbackLayer {
+            requests: CopyWith {
+                copy,
+                rest: self.requests,
+            },
+            fallback: self.fallback,
+            targets: self.targets,
+            classify: self.classify,
             only_unreached: self.only_unreached,
             map_request: self.map_request,
             mark: self.mark,

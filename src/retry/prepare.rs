@@ -56,8 +56,8 @@ impl<Req> RequestConfig<Req> for CopyByClone {}
 /// Copies requests with a function. See `copy_request` on the layer.
 #[derive(Clone, Copy)]
 pub struct CopyWith<F, R> {
-    pub(super) copy: F,
-    pub(super) rest: R,
+    pub(crate) copy: F,
+    pub(crate) rest: R,
 }
 
 impl<Req, F: Fn(&Req) -> Option<Req>, R> CopyRequest<Req> for CopyWith<F, R> {
