@@ -12,6 +12,8 @@ use std::time::Duration;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+#[path = "../src/rate_limit/bucket.rs"]
+mod bucket;
 #[path = "../src/util/sharded/collisions.rs"]
 mod collisions;
 #[path = "../src/util/sharded/counter.rs"]
@@ -22,6 +24,8 @@ mod fast;
 mod in_flight;
 #[path = "../src/util/sharded/shards.rs"]
 mod shards;
+#[path = "../src/rate_limit/word.rs"]
+mod word;
 
 #[allow(unused_imports, reason = "shared, and each of them needs its part")]
 #[path = "support/loom_sync.rs"]
@@ -245,5 +249,62 @@ fn calls_that_start_and_end_at_once_are_not_lost() {
         let second = other.join().unwrap();
         assert_eq!(calls.sweep(1, Tick(2_000)), 1, "one is on its way");
         assert!(!calls.exit(second));
+    });
+}
+
+/// Some take without the lock while another, who has it, takes and gives back: no more is taken than there is, and what is
+/// left is what was not taken.
+#[test]
+fn a_quota_in_a_word_loses_nothing_between_those_with_the_lock_and_those_without() {
+    use bucket::Pace;
+    use word::Word;
+
+    const PACE: Pace = Pace {
+        interval: 10,
+        capacity: 40,
+    };
+    check(|| {
+        // The quota as whoever has the lock knows it.
+        let shared = Arc::new((Word::new(true), Mutex::new(0_u64)));
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || match shared.0.try_take(PACE, 2, 0) {
+                    Some(Ok(())) => 2,
+                    Some(Err(_)) => 0,
+                    None => {
+                        let mut full = shared.1.lock().unwrap();
+                        if let Some(open) = shared.0.close() {
+                            *full = open;
+                        }
+                        let can = PACE.free_at(*full, 2) == 0;
+                        if can {
+                            *full = PACE.taken(*full, 2, 0);
+                        }
+                        shared.0.open(*full);
+                        if can { 2 } else { 0 }
+                    }
+                })
+            })
+            .collect();
+        let with_lock = {
+            let mut full = shared.1.lock().unwrap();
+            if let Some(open) = shared.0.close() {
+                *full = open;
+            }
+            // Takes three, and gives two of them back.
+            let can = PACE.free_at(*full, 3) == 0;
+            if can {
+                *full = PACE.taken(*full, 3, 0);
+                *full = PACE.given_back(*full, 2, 0);
+            }
+            shared.0.open(*full);
+            u64::from(can)
+        };
+        let taken: u64 = takers.into_iter().map(|it| it.join().unwrap()).sum();
+        let taken = taken + with_lock;
+        let full = shared.0.close().expect("it is open");
+        assert!(taken <= 4, "{taken}");
+        assert_eq!(PACE.available(full, 0), 4 - taken);
     });
 }

@@ -4,8 +4,6 @@
 //! and a call conforms if it does not get further ahead of the time than a full bucket reaches. (ITU-T I.371, Annex A;
 //! virtual scheduling.)
 
-use super::quota::Quota;
-
 /// Eighths of a nanosecond since the limit was made.
 pub(super) type Time = u64;
 
@@ -19,15 +17,6 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The quota has been checked.
-    pub(super) fn new(quota: Quota) -> Self {
-        let interval = quota.interval().unwrap_or(u64::MAX >> 8);
-        Self {
-            interval,
-            capacity: interval.saturating_mul(quota.burst),
-        }
-    }
-
     fn span(self, units: u64) -> u64 {
         self.interval.saturating_mul(units)
     }

@@ -101,6 +101,7 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod word;
 
 pub use crate::error::{RateLimitReason, RateLimited};
 pub use crate::event::RateLimitEvent;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bucket::Pace;
 use crate::error::ConfigError;
 
 /// How much may be used in which time: `Quota::per_minute(500)`.
@@ -82,6 +83,15 @@ impl Quota {
                 let advice = "to earn it would take longer than years: give a smaller burst";
                 cannot(self.burst, "burst", advice)
             }
+        }
+    }
+
+    /// What its bucket goes by. It has been checked.
+    pub(super) fn pace(self) -> Pace {
+        let interval = self.interval().unwrap_or(LONGEST);
+        Pace {
+            interval,
+            capacity: interval.saturating_mul(self.burst),
         }
     }
 

@@ -13,6 +13,7 @@ use super::config::RateLimitConfig;
 use super::cost::{Cost, MOST_QUOTAS};
 use super::snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};
 use super::state::{Not, State, Wake};
+use super::word::Word;
 use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
 use crate::event::{Event, Funnel, Observer, RateLimitEvent};
 use crate::util::histogram::Histogram;
@@ -24,9 +25,8 @@ pub(super) struct Shared {
     pub(super) config: ArcSwap<RateLimitConfig>,
     /// Times are counted from here.
     base: Tick,
-    /// Of a limit with one quota, when that is full again, and whether the state behind the mutex is to be asked: it is,
-    /// while somebody waits or there is a pause. Of one with several it always is.
-    word: AtomicU64,
+    /// Of a limit with one quota: open while nobody waits and there is no pause.
+    word: Word,
     interval: AtomicU64,
     capacity: AtomicU64,
     /// The number of the rules.
@@ -44,9 +44,6 @@ struct Counts {
     abandoned: AtomicU64,
 }
 
-/// The lowest bit of the word: ask the state.
-const BUSY: u64 = 1;
-
 impl Shared {
     /// The config has been checked.
     pub(super) fn new(
@@ -63,10 +60,7 @@ impl Shared {
         Self {
             funnel: Funnel::new(name, observers),
             base: time::now(),
-            word: AtomicU64::new(match paces.len() {
-                1 => 0,
-                _ => BUSY,
-            }),
+            word: Word::new(paces.len() == 1),
             interval: AtomicU64::new(first.interval),
             capacity: AtomicU64::new(first.capacity),
             version: AtomicU64::new(0),
@@ -102,29 +96,15 @@ impl Shared {
     /// Takes `cost` if it is there and nobody waits.
     #[inline]
     pub(super) fn try_take(&self, cost: Cost, now: Tick) -> Result<(), Not> {
-        let (pace, time) = (self.pace(), self.time(now));
-        let mut word = self.word.load(Ordering::Acquire);
-        while word & BUSY == 0 {
-            let full = word >> 1;
-            let units = cost.of(0);
-            if !pace.can_hold(units) {
-                return Err(Not::Ever { quota: 0 });
+        let (pace, units) = (self.pace(), cost.of(0));
+        match self.word.try_take(pace, units, self.time(now)) {
+            Some(Ok(())) => {
+                self.passed.add_one();
+                return Ok(());
             }
-            let at = pace.free_at(full, units);
-            if at > time {
-                return Err(Not::Before { at, quota: Some(0) });
-            }
-            let taken = pace.taken(full, units, time) << 1;
-            let swapped =
-                self.word
-                    .compare_exchange_weak(word, taken, Ordering::AcqRel, Ordering::Acquire);
-            match swapped {
-                Ok(_) => {
-                    self.passed.add_one();
-                    return Ok(());
-                }
-                Err(seen) => word = seen,
-            }
+            Some(Err(_)) if !pace.can_hold(units) => return Err(Not::Ever { quota: 0 }),
+            Some(Err(at)) => return Err(Not::Before { at, quota: Some(0) }),
+            None => {}
         }
         self.try_take_locked(cost, now)
     }
@@ -153,7 +133,7 @@ impl Shared {
         if let [only] = state.quotas()
             && is_quiet
         {
-            self.word.store(only.full << 1, Ordering::Release);
+            self.word.open(only.full);
         }
         drop(state);
         wake.into_iter().for_each(Waker::wake);
@@ -163,11 +143,8 @@ impl Shared {
     /// From here on only whoever has the lock changes the quotas.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let word = self.word.fetch_or(BUSY, Ordering::AcqRel);
-        if word & BUSY == 0
-            && let [only] = state.quotas()
-        {
-            only.full = word >> 1;
+        if let (Some(full), [only]) = (self.word.close(), state.quotas()) {
+            only.full = full;
         }
         state
     }
@@ -355,6 +332,6 @@ fn paces(config: &RateLimitConfig) -> Vec<Pace> {
     config
         .quotas
         .iter()
-        .map(|(_, quota)| Pace::new(*quota))
+        .map(|(_, quota)| quota.pace())
         .collect()
 }
