@@ -16,6 +16,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_bulwark::circuit_breaker::Window;
 use tower_bulwark::contention::OwnedResourceGuard;
+use tower_bulwark::keyed::Keyed;
 use tower_bulwark::rate_limit::{Quota, RateLimit};
 use tower_bulwark::{CircuitBreaker, ResourceLock, RetryBudget, RetryPolicy};
 
@@ -130,6 +131,44 @@ fn rate_limits(
         };
         add(case, "governor, check", Box::new(make), false);
     }
+}
+
+/// A breaker for each of a hundred thousand hosts, looked up in no order; and a clone of one, which a look-up gives out.
+fn by_key(add: &mut impl FnMut(&'static str, &'static str, Box<dyn Fn() -> Worker + Sync>, bool)) {
+    const KEYS: usize = 100_000;
+    let keys: std::sync::Arc<[String]> = (0..KEYS).map(|n| format!("host-{n}.example")).collect();
+    let make = |host: &String| CircuitBreaker::new(host.as_str());
+    let hosts = Keyed::new("hosts", 2 * KEYS, make).expect("not none");
+    for key in keys.iter() {
+        drop(hosts.get(key));
+    }
+    let one = CircuitBreaker::new("one");
+    for (subject, asked_for) in [
+        ("bulwark, one of 100000", KEYS),
+        ("bulwark, 64 of 100000", 64),
+    ] {
+        let (hosts, keys) = (hosts.clone(), std::sync::Arc::clone(&keys));
+        let make = move || -> Worker {
+            let (hosts, keys) = (hosts.clone(), std::sync::Arc::clone(&keys));
+            let mut at = 0;
+            Box::new(move |n| {
+                for _ in 0..n {
+                    at = (at + 77_773) % asked_for;
+                    black_box(hosts.get(&keys[at]).is_ok());
+                }
+            })
+        };
+        add("by key", subject, Box::new(make), false);
+    }
+    let make = move || -> Worker {
+        let one = one.clone();
+        Box::new(move |n| {
+            for _ in 0..n {
+                black_box(one.clone());
+            }
+        })
+    };
+    add("by key", "a clone of a handle", Box::new(make), false);
 }
 
 const TASKS: u64 = 1_000;
@@ -249,6 +288,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
 
     service!("nothing", "bare service_fn", bare());
     rate_limits(&mut add, handle);
+    by_key(&mut add);
 
     let retry = RetryPolicy::new();
     service!(
