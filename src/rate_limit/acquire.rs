@@ -11,10 +11,12 @@ use tokio::time::{Sleep, sleep_until};
 use super::bucket::Time;
 use super::cost::Cost;
 use super::handle::{RateLimit, Reservation};
+use super::shared::Shared;
 use super::state::Not;
 use crate::call::context::Wait;
 use crate::call::deadline;
 use crate::error::{Error, RateLimitReason, RateLimited};
+use crate::util::sharded::ArcShard;
 use crate::util::time::{self, Tick};
 
 impl RateLimit {
@@ -34,7 +36,7 @@ impl RateLimit {
     /// Outside a tokio runtime with its timer, if it has to wait.
     pub fn acquire(&self, cost: impl Into<Cost>) -> Acquire {
         Acquire {
-            limit: self.clone(),
+            shared: self.shared.mine(),
             cost: cost.into(),
             wait: Wait::new(0),
             queued: None,
@@ -63,7 +65,7 @@ impl RateLimit {
 /// A wait for one's turn. Made by [`RateLimit::acquire`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire {
-    limit: RateLimit,
+    shared: ArcShard<Shared>,
     cost: Cost,
     /// Tells the calls around that they wait.
     wait: Wait,
@@ -96,11 +98,15 @@ impl Future for Acquire {
 
 impl Acquire {
     fn reservation(&self, version: u64) -> Reservation {
-        self.limit.reserved(self.cost, version)
+        Reservation {
+            shared: self.shared.clone(),
+            cost: self.cost,
+            version,
+        }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reservation, RateLimited>> {
-        let (shared, now) = (&self.limit.shared, time::now());
+        let (shared, now) = (&self.shared, time::now());
         let version = shared.version();
         if shared.try_take(self.cost, now).is_ok() {
             return Poll::Ready(Ok(self.reservation(version)));
@@ -164,7 +170,7 @@ impl Acquire {
             let Some(queued) = &mut self.queued else {
                 return Poll::Pending;
             };
-            let (shared, now) = (&self.limit.shared, time::now());
+            let (shared, now) = (&self.shared, time::now());
             let ticket = queued.ticket;
             let waits = shared.with_state(now, |state, time| {
                 let turn = state.look(ticket, cx.waker())?;
@@ -217,7 +223,7 @@ impl Drop for Acquire {
         let Some(queued) = self.queued.take() else {
             return;
         };
-        let (shared, now) = (&self.limit.shared, time::now());
+        let (shared, now) = (&self.shared, time::now());
         shared.with_state(now, |state, time| {
             // It may have been served, and not have noticed.
             let was_served = !state.abandon(queued.ticket);
@@ -232,7 +238,7 @@ impl Drop for Acquire {
 impl fmt::Debug for Acquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquire")
-            .field("limit", &self.limit)
+            .field("limit", self.shared.name())
             .field("waiting", &self.queued.is_some())
             .finish_non_exhaustive()
     }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -9,8 +10,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::acquire::Acquire;
-use super::handle::{RateLimit, Reservation};
-use super::request::{Learn, LearnNothing};
+use super::handle::Reservation;
+use super::request::{Learn, LearnNothing, MadeCall};
 use crate::call::outcome::{Classify, Outcome, Verdict};
 use crate::error::{Answer, AsError};
 
@@ -21,7 +22,6 @@ use crate::error::{Answer, AsError};
 pub struct RateLimitFuture<S: Service<Req>, Req, L, T = LearnNothing, A = AsError> {
     #[pin]
     pub(super) state: State<S, Req, S::Future>,
-    pub(super) limit: RateLimit,
     pub(super) learn: T,
     pub(super) answer: A,
     pub(super) _leaf: PhantomData<fn() -> L>,
@@ -37,21 +37,24 @@ pub(super) enum State<S, Req, F> {
     /// The clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        reserved: Option<Reservation>,
+        reserved: Option<Taken>,
     },
     Calling {
         #[pin]
         call: F,
-        reserved: Option<Reservation>,
+        taken: Taken,
     },
 }
 
+/// What a call has taken.
+pub(super) type Taken = Reservation;
+
 impl<S, Req, F> State<S, Req, F> {
     #[inline]
-    pub(super) fn calling(reserved: Reservation, call: impl FnOnce() -> F) -> Self {
+    pub(super) fn calling(taken: Taken, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
             call: call(),
-            reserved: Some(reserved),
+            taken,
         }
     }
 }
@@ -65,17 +68,15 @@ impl<Res, L> Classify<Res, L> for IsRefusal {
     }
 }
 
-/// What [`Learn`] is given is told apart by the answer of the layer, which knows the type of its own errors.
+/// Learns from what the answer of the layer, which knows the type of its own errors, makes of a result.
 struct Learning<'a, T> {
     learn: &'a T,
-    limit: &'a RateLimit,
-    reserved: std::cell::RefCell<&'a mut Option<Reservation>>,
+    call: RefCell<MadeCall<'a>>,
 }
 
 impl<Res, L, T: Learn<Res, L>> Classify<Res, L> for Learning<'_, T> {
     fn classify(&self, result: Result<&Res, &L>) -> Verdict {
-        self.learn
-            .learn(self.limit, &mut self.reserved.borrow_mut(), result);
+        self.learn.learn(&mut self.call.borrow_mut(), result);
         Verdict::success()
     }
 }
@@ -121,17 +122,21 @@ where
                         this.state.set(state);
                     }
                 }
-                StateProj::Calling { call, reserved } => {
+                StateProj::Calling { call, taken } => {
                     let result = ready!(call.poll(cx)).map_err(|error| this.answer.error(error));
-                    let judged = this.answer.judge(&result, &IsRefusal);
-                    if judged.outcome == Outcome::Ignored {
-                        reserved.take().into_iter().for_each(Reservation::cancel);
+                    let mut call = MadeCall {
+                        shared: &taken.shared,
+                        cost: taken.cost,
+                        version: taken.version,
+                        is_settled: false,
+                    };
+                    if this.answer.judge(&result, &IsRefusal).outcome == Outcome::Ignored {
+                        call.settle(0);
                         return Poll::Ready(result);
                     }
                     let learning = Learning {
                         learn: this.learn,
-                        limit: this.limit,
-                        reserved: std::cell::RefCell::new(reserved),
+                        call: RefCell::new(call),
                     };
                     let _ = this.answer.judge(&result, &learning);
                     return Poll::Ready(result);

@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::snapshot::RateLimitSnapshot;
 use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
 use crate::event::Observer;
+use crate::util::sharded::{ArcShard, ShardedArc};
 use crate::util::time;
 
 /// How much may be used in which time: a cheap clone of shared, named quotas.
@@ -34,7 +35,7 @@ use crate::util::time;
 /// ```
 #[derive(Clone)]
 pub struct RateLimit {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: ShardedArc<Shared>,
 }
 
 impl RateLimit {
@@ -44,7 +45,7 @@ impl RateLimit {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared::new(name, config, observers)),
+            shared: ShardedArc::new(Shared::new(name, config, observers)),
         }
     }
 
@@ -96,20 +97,15 @@ impl RateLimit {
         // Before: what is taken by old rules is not given back to new ones.
         let version = self.shared.version();
         match self.shared.try_take(cost, now) {
-            Ok(()) => Ok(self.reserved(cost, version)),
+            Ok(()) => Ok(Reservation {
+                shared: self.shared.mine(),
+                cost,
+                version,
+            }),
             Err(not) => {
                 let reason = RateLimitReason::Exhausted;
                 Err(self.shared.refused(not, reason, Duration::ZERO, now))
             }
-        }
-    }
-
-    #[inline]
-    pub(super) fn reserved(&self, cost: Cost, version: u64) -> Reservation {
-        Reservation {
-            limit: self.clone(),
-            cost,
-            version,
         }
     }
 
@@ -122,11 +118,7 @@ impl RateLimit {
     /// The service says how much is left of the quota of that name: no more is believed to be there than that. Other
     /// clients may have used it. A name that no quota has changes nothing.
     pub fn left(&self, quota: &str, units: u64) {
-        let config = self.shared.config.load();
-        let at = config.quotas.iter().position(|(name, _)| &**name == quota);
-        if let Some(at) = at {
-            self.shared.left(at, units);
-        }
+        self.shared.left_of(quota, units);
     }
 
     /// Fills all quotas, forgives what is owed, and ends a pause. Who waits goes on in order.
@@ -146,7 +138,7 @@ impl RateLimit {
 
     /// Whether nobody else has a handle, and nobody waits.
     pub(crate) fn has_one_handle(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
+        self.shared.is_sole()
     }
 }
 
@@ -159,9 +151,8 @@ impl fmt::Debug for RateLimit {
 }
 
 /// What a call has taken. Dropped, it stays taken: the call was made, and the service has counted it.
-#[derive(Debug)]
 pub struct Reservation {
-    pub(super) limit: RateLimit,
+    pub(super) shared: ArcShard<Shared>,
     pub(super) cost: Cost,
     pub(super) version: u64,
 }
@@ -176,13 +167,20 @@ impl Reservation {
     /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed: the next calls
     /// wait for it.
     pub fn settle(self, used: impl Into<Cost>) {
-        self.limit
-            .shared
-            .settle(self.version, self.cost, used.into());
+        self.shared.settle(self.version, self.cost, used.into());
     }
 
     /// The call was not made: all of it is given back.
     pub fn cancel(self) {
         self.settle(0);
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("limit", self.shared.name())
+            .field("cost", &self.cost)
+            .finish_non_exhaustive()
     }
 }

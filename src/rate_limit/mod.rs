@@ -114,7 +114,8 @@ pub use handle::{RateLimit, Reservation};
 pub use layer::RateLimitLayer;
 pub use quota::Quota;
 pub use request::{
-    CostBy, Learn, LearnNothing, LeftBy, OneEach, PauseBy, PauseWith, RequestCost, SettleBy,
+    CostBy, Learn, LearnNothing, LeftBy, MadeCall, OneEach, PauseBy, PauseWith, RequestCost,
+    SettleBy,
 };
 pub use service::RateLimitService;
 pub use snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::cost::Cost;
-use super::handle::{RateLimit, Reservation};
+use super::shared::Shared;
 use crate::call::outcome::{Classify, Outcome};
 
 /// What a request costs.
@@ -36,13 +36,43 @@ impl<Req, T: Into<Cost>, F: Fn(&Req) -> T> RequestCost<Req> for CostBy<F> {
 
 /// What a limit learns from the result of a call.
 pub trait Learn<Res, L> {
-    /// Looks at the result of a call that has taken `reserved`, and may settle it.
-    fn learn(
-        &self,
-        limit: &RateLimit,
-        reserved: &mut Option<Reservation>,
-        result: Result<&Res, &L>,
-    );
+    /// Looks at the result of a call that was made.
+    fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>);
+}
+
+/// A call that was made, as a limit learns from it.
+#[derive(Debug)]
+pub struct MadeCall<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) cost: Cost,
+    pub(super) version: u64,
+    pub(super) is_settled: bool,
+}
+
+impl MadeCall<'_> {
+    /// What it has taken.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// It has used this: see [`Reservation::settle`](super::Reservation::settle). Said twice, the first counts.
+    pub fn settle(&mut self, used: impl Into<Cost>) {
+        if !self.is_settled {
+            self.is_settled = true;
+            self.shared.settle(self.version, self.cost, used.into());
+        }
+    }
+
+    /// Nobody passes for so long: see [`RateLimit::pause`](super::RateLimit::pause).
+    pub fn pause(&self, pause: Duration) {
+        self.shared.pause(pause);
+    }
+
+    /// The service says how much is left of the quota of that name: see [`RateLimit::left`](super::RateLimit::left).
+    pub fn left(&self, quota: &str, units: u64) {
+        self.shared.left_of(quota, units);
+    }
 }
 
 /// Nothing.
@@ -50,7 +80,7 @@ pub trait Learn<Res, L> {
 pub struct LearnNothing;
 
 impl<Res, L> Learn<Res, L> for LearnNothing {
-    fn learn(&self, _: &RateLimit, _: &mut Option<Reservation>, _: Result<&Res, &L>) {}
+    fn learn(&self, _: &mut MadeCall<'_>, _: Result<&Res, &L>) {}
 }
 
 /// What a response says that it has used.
@@ -66,18 +96,12 @@ where
     F: Fn(&Res) -> Option<T>,
     R: Learn<Res, L>,
 {
-    fn learn(
-        &self,
-        limit: &RateLimit,
-        reserved: &mut Option<Reservation>,
-        result: Result<&Res, &L>,
-    ) {
-        self.rest.learn(limit, reserved, result);
+    fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>) {
+        self.rest.learn(call, result);
         if let Ok(response) = result
             && let Some(used) = (self.used)(response)
-            && let Some(reserved) = reserved.take()
         {
-            reserved.settle(used);
+            call.settle(used);
         }
     }
 }
@@ -95,20 +119,13 @@ where
     C: Classify<Res, L>,
     R: Learn<Res, L>,
 {
-    fn learn(
-        &self,
-        limit: &RateLimit,
-        reserved: &mut Option<Reservation>,
-        result: Result<&Res, &L>,
-    ) {
-        self.rest.learn(limit, reserved, result);
+    fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>) {
+        self.rest.learn(call, result);
         let verdict = self.classify.classify(result);
         match (verdict.outcome(), verdict.retry_delay()) {
-            (Outcome::Overload, Some(delay)) => limit.pause(delay),
+            (Outcome::Overload, Some(delay)) => call.pause(delay),
             // A refusal below, as a response: nothing was sent.
-            (Outcome::Ignored, _) if result.is_ok() => {
-                reserved.take().into_iter().for_each(Reservation::cancel);
-            }
+            (Outcome::Ignored, _) if result.is_ok() => call.settle(0),
             _ => {}
         }
     }
@@ -126,15 +143,10 @@ where
     F: Fn(Result<&Res, &L>) -> Option<Duration>,
     R: Learn<Res, L>,
 {
-    fn learn(
-        &self,
-        limit: &RateLimit,
-        reserved: &mut Option<Reservation>,
-        result: Result<&Res, &L>,
-    ) {
-        self.rest.learn(limit, reserved, result);
+    fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>) {
+        self.rest.learn(call, result);
         if let Some(pause) = (self.pause)(result) {
-            limit.pause(pause);
+            call.pause(pause);
         }
     }
 }
@@ -153,16 +165,11 @@ where
     F: Fn(&Res) -> I,
     R: Learn<Res, L>,
 {
-    fn learn(
-        &self,
-        limit: &RateLimit,
-        reserved: &mut Option<Reservation>,
-        result: Result<&Res, &L>,
-    ) {
-        self.rest.learn(limit, reserved, result);
+    fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>) {
+        self.rest.learn(call, result);
         if let Ok(response) = result {
             for (quota, units) in (self.left)(response) {
-                limit.left(quota.as_ref(), units);
+                call.left(quota.as_ref(), units);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::{RateLimitFuture, State};
+use super::future::{RateLimitFuture, State, Taken};
 use super::handle::RateLimit;
 use super::request::{Learn, LearnNothing, OneEach, RequestCost};
 use crate::error::{Answer, AsError};
@@ -82,9 +82,14 @@ where
         let shared = &self.limit.shared;
         let version = shared.version();
         let state = match shared.try_take(cost, time::now()) {
-            Ok(()) => State::calling(self.limit.reserved(cost, version), || {
-                self.inner.call(request)
-            }),
+            Ok(()) => {
+                let taken = Taken {
+                    shared: shared.mine(),
+                    cost,
+                    version,
+                };
+                State::calling(taken, || self.inner.call(request))
+            }
             Err(_) => {
                 // The readied instance may keep a place that the clone below would wait for without end: it goes, and the
                 // place is free while the call waits.
@@ -97,7 +102,6 @@ where
         };
         RateLimitFuture {
             state,
-            limit: self.limit.clone(),
             learn: self.learn.clone(),
             answer: self.answer.clone(),
             _leaf: PhantomData,

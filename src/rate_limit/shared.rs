@@ -1,5 +1,6 @@
 //! What the clones of a handle share: the quotas, behind one word where one word is enough.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     version: AtomicU64,
     state: Mutex<State>,
     passed: ShardedCounter,
+    refused: ShardedCounter,
     counts: Counts,
     wait: Mutex<Histogram>,
 }
@@ -40,7 +42,6 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Counts {
     waited: AtomicU64,
-    refused: AtomicU64,
     abandoned: AtomicU64,
 }
 
@@ -67,6 +68,7 @@ impl Shared {
             state: Mutex::new(State::new(paces)),
             config: ArcSwap::from_pointee(config),
             passed: ShardedCounter::new(),
+            refused: ShardedCounter::new(),
             counts: Counts::default(),
             wait: Mutex::default(),
         }
@@ -196,7 +198,12 @@ impl Shared {
     }
 
     /// The service says how much is left of a quota: no more is believed to be there.
-    pub(super) fn left(&self, quota: usize, units: u64) {
+    pub(super) fn left_of(&self, quota: &str, units: u64) {
+        let config = self.config.load();
+        let at = config.quotas.iter().position(|(name, _)| &**name == quota);
+        let Some(quota) = at else {
+            return;
+        };
         self.with_state(time::now(), |state, time| {
             if let Some(bucket) = state.quotas().get_mut(quota) {
                 bucket.full = bucket.full.max(bucket.pace.with(units, time));
@@ -244,15 +251,18 @@ impl Shared {
                 (quota.and_then(name), Some(delay), reason)
             }
         };
-        self.counts.refused.fetch_add(1, Ordering::Relaxed);
-        let total = || self.counts.refused.load(Ordering::Relaxed);
-        self.funnel.refused(now, total, || {
-            Event::RateLimit(RateLimitEvent::Refused {
-                quota: quota.clone(),
-                reason,
-                retry_after,
-            })
-        });
+        self.refused.add_one();
+        self.funnel.refused(
+            now,
+            || self.refused.sum(),
+            || {
+                Event::RateLimit(RateLimitEvent::Refused {
+                    quota: quota.clone(),
+                    reason,
+                    retry_after,
+                })
+            },
+        );
         RateLimited {
             name: Arc::clone(self.name()),
             quota,
@@ -313,7 +323,7 @@ impl Shared {
             totals: RateLimitTotals {
                 passed: self.passed.sum(),
                 waited: of(&self.counts.waited),
-                refused: of(&self.counts.refused),
+                refused: self.refused.sum(),
                 abandoned: of(&self.counts.abandoned),
             },
             wait: self.waits().summary(),
@@ -334,4 +344,10 @@ fn paces(config: &RateLimitConfig) -> Vec<Pace> {
         .iter()
         .map(|(_, quota)| quota.pace())
         .collect()
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name().fmt(f)
+    }
 }
