@@ -27,6 +27,7 @@ pub(crate) use contended::{LockView, Look, write_more};
 pub(crate) use exhausted::Report;
 pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
 pub(crate) use find::Found;
+pub(crate) use rate_limited::LimitNames;
 pub use rate_limited::{RateLimitReason, RateLimited};
 pub use rejection::Rejection;
 pub use too_many_keys::TooManyKeys;

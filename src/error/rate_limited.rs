@@ -3,11 +3,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A call that a rate limit refused: it used up nothing.
-#[derive(Clone, Debug)]
+/// What a refusal keeps of its limit. The names of a limit never change.
+pub(crate) trait LimitNames: Send + Sync {
+    fn name(&self) -> &str;
+    fn quota(&self, number: usize) -> Option<&str>;
+}
+
+/// A call that a rate limit refused: it used up nothing. Cheap to make, and to clone.
+#[derive(Clone)]
 pub struct RateLimited {
-    pub(crate) name: Arc<str>,
-    pub(crate) quota: Option<Arc<str>>,
+    pub(crate) limit: Arc<dyn LimitNames>,
+    pub(crate) quota: Option<usize>,
     pub(crate) reason: RateLimitReason,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) waited: Duration,
@@ -35,13 +41,13 @@ impl RateLimited {
     /// The name of the limit.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.limit.name()
     }
 
     /// The name of the quota of which there is not enough; `None` if it is a pause that the service asked for.
     #[must_use]
     pub fn quota(&self) -> Option<&str> {
-        self.quota.as_deref()
+        self.limit.quota(self.quota?)
     }
 
     /// Why.
@@ -64,10 +70,22 @@ impl RateLimited {
     }
 }
 
+impl fmt::Debug for RateLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimited")
+            .field("name", &self.name())
+            .field("quota", &self.quota())
+            .field("reason", &self.reason)
+            .field("retry_after", &self.retry_after)
+            .field("waited", &self.waited)
+            .finish()
+    }
+}
+
 impl fmt::Display for RateLimited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rate limit `{}`: ", self.name)?;
-        match (&self.quota, self.reason) {
+        write!(f, "rate limit `{}`: ", self.name())?;
+        match (self.quota(), self.reason) {
             (Some(quota), RateLimitReason::ExceedsBurst) => {
                 return write!(
                     f,

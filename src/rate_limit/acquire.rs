@@ -160,7 +160,13 @@ impl Acquire {
                 self.poll_queued(cx)
             }
             Err((refused, reason)) => {
-                Poll::Ready(Err(shared.refused(refused, reason, Duration::ZERO, now)))
+                let limit = shared.clone().into_arc();
+                Poll::Ready(Err(shared.refused(
+                    limit,
+                    refused,
+                    reason,
+                    (Duration::ZERO, now),
+                )))
             }
         }
     }
@@ -195,7 +201,9 @@ impl Acquire {
                 Some(Err(late)) => {
                     let reason = too_late(queued.by_deadline);
                     self.queued = None;
-                    return Poll::Ready(Err(shared.refused(late, reason, waited, now)));
+                    let limit = shared.clone().into_arc();
+                    let refused = shared.refused(limit, late, reason, (waited, now));
+                    return Poll::Ready(Err(refused));
                 }
                 Some(Ok(turn)) => turn,
             };

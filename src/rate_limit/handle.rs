@@ -104,7 +104,10 @@ impl RateLimit {
             }),
             Err(not) => {
                 let reason = RateLimitReason::Exhausted;
-                Err(self.shared.refused(not, reason, Duration::ZERO, now))
+                let limit = self.shared.mine().into_arc();
+                Err(self
+                    .shared
+                    .refused(limit, not, reason, (Duration::ZERO, now)))
             }
         }
     }

@@ -15,15 +15,17 @@ use super::cost::{Cost, MOST_QUOTAS};
 use super::snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};
 use super::state::{Not, State, Wake};
 use super::word::Word;
-use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
+use crate::error::{ConfigChange, ConfigError, LimitNames, RateLimitReason, RateLimited};
 use crate::event::{Event, Funnel, Observer, RateLimitEvent};
 use crate::util::histogram::Histogram;
-use crate::util::sharded::ShardedCounter;
+use crate::util::sharded::{ShardValue, ShardedCounter};
 use crate::util::time::{self, Tick};
 
 pub(super) struct Shared {
     funnel: Funnel,
     pub(super) config: ArcSwap<RateLimitConfig>,
+    /// Their names, which never change.
+    quotas: Box<[Arc<str>]>,
     /// Times are counted from here.
     base: Tick,
     /// Of a limit with one quota: open while nobody waits and there is no pause.
@@ -66,6 +68,11 @@ impl Shared {
             capacity: AtomicU64::new(first.capacity),
             version: AtomicU64::new(0),
             state: Mutex::new(State::new(paces)),
+            quotas: config
+                .quotas
+                .iter()
+                .map(|(name, _)| Arc::clone(name))
+                .collect(),
             config: ArcSwap::from_pointee(config),
             passed: ShardedCounter::new(),
             refused: ShardedCounter::new(),
@@ -199,9 +206,7 @@ impl Shared {
 
     /// The service says how much is left of a quota: no more is believed to be there.
     pub(super) fn left_of(&self, quota: &str, units: u64) {
-        let config = self.config.load();
-        let at = config.quotas.iter().position(|(name, _)| &**name == quota);
-        let Some(quota) = at else {
+        let Some(quota) = self.quotas.iter().position(|name| &**name == quota) else {
             return;
         };
         self.with_state(time::now(), |state, time| {
@@ -237,19 +242,14 @@ impl Shared {
     /// Counts and tells a refusal.
     pub(super) fn refused(
         &self,
+        limit: Arc<dyn LimitNames>,
         not: Not,
         reason: RateLimitReason,
-        waited: Duration,
-        now: Tick,
+        (waited, now): (Duration, Tick),
     ) -> RateLimited {
-        let config = self.config.load();
-        let name = |quota: usize| config.quotas.get(quota).map(|(name, _)| Arc::clone(name));
         let (quota, retry_after, reason) = match not {
-            Not::Ever { quota } => (name(quota), None, RateLimitReason::ExceedsBurst),
-            Not::Before { at, quota } => {
-                let delay = self.tick(at).since(now);
-                (quota.and_then(name), Some(delay), reason)
-            }
+            Not::Ever { quota } => (Some(quota), None, RateLimitReason::ExceedsBurst),
+            Not::Before { at, quota } => (quota, Some(self.tick(at).since(now)), reason),
         };
         self.refused.add_one();
         self.funnel.refused(
@@ -257,14 +257,14 @@ impl Shared {
             || self.refused.sum(),
             || {
                 Event::RateLimit(RateLimitEvent::Refused {
-                    quota: quota.clone(),
+                    quota: quota.and_then(|quota| self.quotas.get(quota).cloned()),
                     reason,
                     retry_after,
                 })
             },
         );
         RateLimited {
-            name: Arc::clone(self.name()),
+            limit,
             quota,
             reason,
             retry_after,
@@ -344,6 +344,16 @@ fn paces(config: &RateLimitConfig) -> Vec<Pace> {
         .iter()
         .map(|(_, quota)| quota.pace())
         .collect()
+}
+
+impl LimitNames for ShardValue<Shared> {
+    fn name(&self) -> &str {
+        self.value().name()
+    }
+
+    fn quota(&self, number: usize) -> Option<&str> {
+        self.value().quotas.get(number).map(|name| &**name)
+    }
 }
 
 impl fmt::Debug for Shared {
