@@ -65,6 +65,9 @@ impl HttpClassify {
     /// As the clients of OpenAI and Anthropic do: `408`, `409`, `429` and every 5xx are worth another attempt whatever
     /// the method, `x-should-retry` of such an answer decides where it is sent, and every header that is known to name
     /// a wait is believed. Not the default: a server that is not trusted must not make a `POST` repeat.
+    ///
+    /// [`strict`](Self::strict), [`retry_internal_errors(false)`](Self::retry_internal_errors) and the verdicts of
+    /// [`status`](Self::status) keep their meaning beside it.
     #[must_use]
     pub fn sdk(mut self) -> Self {
         self.profile = Profile::Sdk;
@@ -83,8 +86,9 @@ impl HttpClassify {
         self
     }
 
-    /// Sends a request that is not idempotent again only if it certainly never left. Without it a `429`, and a
-    /// `503` that says when to come back, are taken at their word that the request was not processed.
+    /// Sends a request that is not idempotent again only if it certainly was not processed: it never left, or the
+    /// definition of the status says so (`421`, `425`). Without it a `429`, and a `503` that says when to come back,
+    /// are taken at their word.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
@@ -106,8 +110,8 @@ impl HttpClassify {
         self
     }
 
-    /// Judges responses with `status` as `verdict`, whatever the table says. A wait that the response asks for
-    /// is added if the verdict names none.
+    /// Judges responses with `status` as `verdict`, whatever the table and the profile say. A wait that the response
+    /// asks for is added if the verdict names none.
     #[must_use]
     pub fn status(mut self, status: StatusCode, verdict: Verdict) -> Self {
         let earlier = self.own.iter().flat_map(|own| own.iter().cloned());
@@ -140,8 +144,10 @@ impl HttpClassify {
 
     /// Judges a response by its head.
     pub fn head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        let verdict = self.by_status(status, headers);
-        let verdict = self.by_profile(verdict, status, headers);
+        let verdict = match self.own_verdict(status) {
+            Some(own) => own,
+            None => self.by_profile(self.by_status(status, headers), status, headers),
+        };
         let asks = verdict.retry_safety() != RetrySafety::Never && verdict.retry_delay().is_none();
         match self.delay(headers).filter(|_| asks) {
             Some(delay) => verdict.retry_after(delay),
@@ -163,11 +169,14 @@ impl HttpClassify {
         self.delays.read(headers)
     }
 
+    fn own_verdict(&self, of: StatusCode) -> Option<Verdict> {
+        let own = self.own.as_deref()?;
+        own.iter()
+            .find(|(status, _)| *status == of)
+            .map(|(_, verdict)| verdict.clone())
+    }
+
     fn by_status(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
-        let own = self.own.iter().flat_map(|own| own.iter());
-        if let Some((_, verdict)) = { own }.find(|(own, _)| *own == status) {
-            return verdict.clone();
-        }
         let verdict = match status.as_u16() {
             408 => Verdict::failure(),
             409 => Verdict::success().retry(RetrySafety::IfKeyed),
@@ -201,9 +210,10 @@ impl HttpClassify {
             // An answer that is good is good, whatever it says of another try.
             Profile::Sdk if status.as_u16() < 400 => verdict,
             Profile::Sdk if says("x-should-retry", "false") => verdict.retry(RetrySafety::Never),
-            Profile::Sdk if says("x-should-retry", "true") => verdict.retry(RetrySafety::Always),
+            Profile::Sdk if status.as_u16() == 500 && self.no_internal_errors => verdict,
+            Profile::Sdk if says("x-should-retry", "true") => verdict.retry(self.not_processed()),
             Profile::Sdk if matches!(status.as_u16(), 408 | 409 | 429 | 500..) => {
-                verdict.retry(RetrySafety::Always)
+                verdict.retry(self.not_processed())
             }
             Profile::Envoy if headers.contains_key("x-envoy-overloaded") => Verdict::ignored(),
             Profile::Envoy if headers.contains_key("x-envoy-ratelimited") => {
@@ -220,6 +230,7 @@ impl fmt::Debug for HttpClassify {
             .field("delays", &self.delays)
             .field("profile", &self.profile)
             .field("strict", &self.strict)
+            .field("retry_internal_errors", &!self.no_internal_errors)
             .field("own", &self.own)
             .field("by_body", &self.by_body.is_some())
             .finish_non_exhaustive()

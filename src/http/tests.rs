@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::retry_after::DelayHeaders;
 use super::{ErrorKind, HttpClassify, HttpRequests, MarkedIdempotent, idempotency};
-use crate::call::outcome::{Classify, Idempotency, Outcome, Verdict};
+use crate::call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
 use crate::retry::RequestConfig;
 
 fn cases<'a>(file: &'a Value, key: &str) -> &'a [Value] {
@@ -202,6 +202,30 @@ fn idempotency_of(case: &Value) -> Idempotency {
         _ => {}
     }
     HttpRequests::new().idempotency(&request)
+}
+
+#[test]
+fn what_was_asked_for_beside_the_sdk_profile_counts() {
+    let plain = HeaderMap::new();
+    let mut retry = HeaderMap::new();
+    retry.insert("x-should-retry", HeaderValue::from_static("true"));
+    let error = StatusCode::INTERNAL_SERVER_ERROR;
+
+    let strict = HttpClassify::new().sdk().strict();
+    for headers in [&plain, &retry] {
+        let safety = strict.head(error, headers).retry_safety();
+        assert_eq!(safety, RetrySafety::IfIdempotent);
+    }
+    let own = HttpClassify::new()
+        .sdk()
+        .status(error, Verdict::failure().retry(RetrySafety::Never));
+    let without = HttpClassify::new().sdk().retry_internal_errors(false);
+    for classify in [own, without] {
+        for headers in [&plain, &retry] {
+            let safety = classify.head(error, headers).retry_safety();
+            assert_eq!(safety, RetrySafety::Never);
+        }
+    }
 }
 
 #[test]
