@@ -69,6 +69,7 @@ pub mod fallback;
 #[cfg(feature = "grpc")]
 #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
 pub mod grpc;
+pub mod hedge;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
@@ -89,6 +90,7 @@ pub use error::{
 };
 pub use event::{Event, Observer};
 pub use fallback::Fallback;
+pub use hedge::Hedge;
 pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};

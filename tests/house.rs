@@ -12,6 +12,7 @@ const STOREYS: &[&[&str]] = &[
     &["error"],
     &["event"],
     &["circuit_breaker", "contention", "rate_limit", "retry"],
+    &["hedge"],
     &["fallback", "keyed"],
     &["registry"],
     &["observe"],

@@ -5,6 +5,7 @@ use tracing::{debug, error, info, warn};
 use super::ContentionEvent;
 use super::Event;
 use super::FallbackEvent;
+use super::HedgeEvent;
 use super::RateLimitEvent;
 use super::RetryEvent;
 use super::{CircuitBreakerEvent, CircuitState};
@@ -23,6 +24,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::Contention(event) => contention(name, event),
         Event::RateLimit(event) => rate_limit(name, event),
         Event::Fallback(event) => fallback(name, event),
+        Event::Hedge(event) => hedge(name, event),
     }
 }
 
@@ -97,6 +99,20 @@ fn fallback(name: &str, event: &FallbackEvent) {
         }
         FallbackEvent::AllFailed { targets } => {
             warn!(target: TARGET, fallback = name, targets, "no target answered");
+        }
+    }
+}
+
+fn hedge(name: &str, event: &HedgeEvent) {
+    match event {
+        HedgeEvent::Started { attempt, after } => {
+            debug!(target: TARGET, hedge = name, attempt, ?after, "hedged");
+        }
+        HedgeEvent::Won { attempt } => {
+            debug!(target: TARGET, hedge = name, attempt, "a hedge answered first");
+        }
+        HedgeEvent::NotStarted { reason } => {
+            debug!(target: TARGET, hedge = name, %reason, "not hedged");
         }
     }
 }

@@ -19,6 +19,7 @@ mod contention;
 mod fallback;
 mod feed;
 mod funnel;
+mod hedge;
 mod log;
 mod rate_limit;
 mod retry;
@@ -29,6 +30,7 @@ pub use contention::ContentionEvent;
 pub use fallback::FallbackEvent;
 pub use feed::{Entry, Feed};
 pub(crate) use funnel::{Funnel, guarded};
+pub use hedge::{HedgeEvent, NotHedged};
 pub use rate_limit::RateLimitEvent;
 pub use retry::RetryEvent;
 
@@ -48,10 +50,12 @@ pub enum Event {
     RateLimit(RateLimitEvent),
     /// Something happened in a fallback.
     Fallback(FallbackEvent),
+    /// Something happened in a hedge.
+    Hedge(HedgeEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit` or `fallback`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback` or `hedge`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -60,6 +64,7 @@ impl Event {
             Self::Contention(_) => "contention",
             Self::RateLimit(_) => "rate_limit",
             Self::Fallback(_) => "fallback",
+            Self::Hedge(_) => "hedge",
         }
     }
 
@@ -93,9 +98,10 @@ impl Event {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. } => false,
             },
-            Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. }) => {
-                true
-            }
+            Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
+            | Self::Hedge(
+                HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },
+            ) => true,
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -114,6 +120,7 @@ impl Event {
             Self::Contention(event) => event.kind(),
             Self::RateLimit(event) => event.kind(),
             Self::Fallback(event) => event.kind(),
+            Self::Hedge(event) => event.kind(),
         }
     }
 }
@@ -126,6 +133,7 @@ impl fmt::Display for Event {
             Self::Contention(event) => event.fmt(f),
             Self::RateLimit(event) => event.fmt(f),
             Self::Fallback(event) => event.fmt(f),
+            Self::Hedge(event) => event.fmt(f),
         }
     }
 }

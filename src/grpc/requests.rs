@@ -70,6 +70,10 @@ impl<B, R: CopyRequest<Request<B>>> CopyRequest<Request<B>> for GrpcRequests<R> 
     fn claim(&self, copy: &Request<B>) -> bool {
         self.rest.claim(copy)
     }
+
+    fn claim_beside(&self, copy: &Request<B>) -> bool {
+        self.rest.claim_beside(copy)
+    }
 }
 
 impl<B, R: RequestConfig<Request<B>>> RequestConfig<Request<B>> for GrpcRequests<R> {

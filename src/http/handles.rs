@@ -8,6 +8,7 @@ use ::http::{Request, Response};
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::fallback::{Fallback, FallbackLayer};
+use crate::hedge::{Hedge, HedgeLayer, MarkAnswer};
 use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
@@ -65,5 +66,36 @@ impl Fallback {
                 let by = AnsweredBy(target.into());
                 response.extensions_mut().insert(by);
             })
+    }
+}
+
+/// Which attempt of a hedged call has answered, from 2: an extension of the responses of its
+/// [`http_layer`](Hedge::http_layer). Those of the first attempt have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HedgedAttempt(pub u32);
+
+/// Marks responses with [`HedgedAttempt`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MarkAttempt;
+
+impl<B> MarkAnswer<Response<B>> for MarkAttempt {
+    fn mark(&self, response: &mut Response<B>, attempt: u32) {
+        response.extensions_mut().insert(HedgedAttempt(attempt));
+    }
+}
+
+impl Hedge {
+    /// A layer that hedges HTTP requests by these rules: responses and errors are judged by [`HttpClassify`], only
+    /// requests that may be done twice are hedged, and the response of a hedge carries [`HedgedAttempt`].
+    ///
+    /// For bodies that are `Clone`. Those that stream go through [`ReplayLayer`](super::ReplayLayer) and
+    /// `requests(HttpRequests::new().copied_by(`[`CopyReplay`](super::CopyReplay)`))`: they are hedged once they have been
+    /// sent to their end.
+    #[must_use]
+    pub fn http_layer<L>(&self) -> HedgeLayer<L, HttpClassify, HttpRequests, MarkAttempt> {
+        self.layer()
+            .classify(HttpClassify::new())
+            .requests(HttpRequests::new())
+            .marked_by(MarkAttempt)
     }
 }

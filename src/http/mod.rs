@@ -131,7 +131,7 @@ pub use error_kind::ErrorKind;
 #[cfg(feature = "grpc")]
 pub(crate) use error_kind::chain;
 pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
-pub use handles::AnsweredBy;
+pub use handles::{AnsweredBy, HedgedAttempt, MarkAttempt};
 pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };

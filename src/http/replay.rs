@@ -163,6 +163,10 @@ impl<B> CopyRequest<Request<ReplayBody<B>>> for CopyReplay {
     fn claim(&self, copy: &Request<ReplayBody<B>>) -> bool {
         copy.body().take_over()
     }
+
+    fn claim_beside(&self, copy: &Request<ReplayBody<B>>) -> bool {
+        copy.body().is_all_kept()
+    }
 }
 
 /// As [`HttpRequests`] has it: a copy of a request is not yet a request that may be done twice.

@@ -192,6 +192,12 @@ impl<B> ReplayBody<B> {
         (is_free || state.recording.has_ended()) && state.recording.serves(self.cursor)
     }
 
+    /// Whether this copy can be sent to its end without the source: it has been read to its end, and all is kept.
+    pub(super) fn is_all_kept(&self) -> bool {
+        let state = self.state();
+        state.recording.has_ended() && state.recording.serves(self.cursor)
+    }
+
     /// How many bytes are kept right now.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {

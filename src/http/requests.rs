@@ -81,6 +81,10 @@ impl<B, C: CopyRequest<Request<B>>> CopyRequest<Request<B>> for HttpRequests<C> 
     fn claim(&self, copy: &Request<B>) -> bool {
         self.copy.claim(copy)
     }
+
+    fn claim_beside(&self, copy: &Request<B>) -> bool {
+        self.copy.claim_beside(copy)
+    }
 }
 
 impl<B, C> RequestConfig<Request<B>> for HttpRequests<C> {

@@ -5,6 +5,7 @@ use tower_layer::{Identity, Layer};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSnapshot};
 use crate::contention::{ContentionLayer, ResourceLock, ResourceSnapshot};
 use crate::error::CircuitState;
+use crate::hedge::{Hedge, HedgeLayer, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitLayer, RateLimitSnapshot};
 use crate::retry::{RetryLayer, RetryPolicy, RetrySnapshot};
 
@@ -45,6 +46,19 @@ impl Idle for RateLimit {
     /// Full quotas, nobody waits, and there is no pause.
     fn is_idle(&self) -> bool {
         self.remembers_nothing()
+    }
+}
+
+impl Idle for Hedge {
+    /// No latency is remembered, and its own budget is full.
+    fn is_idle(&self) -> bool {
+        self.remembers_nothing()
+    }
+}
+
+impl<L, C, R, M> Idle for HedgeLayer<L, C, R, M> {
+    fn is_idle(&self) -> bool {
+        self.hedge().is_idle()
     }
 }
 
@@ -203,6 +217,23 @@ impl Instance for RateLimit {
     fn trouble(snapshot: &RateLimitSnapshot) -> f64 {
         let pause = snapshot.paused_for.unwrap_or_default();
         snapshot.waiting as f64 + pause.as_secs_f64()
+    }
+}
+
+impl Instance for Hedge {
+    type Snapshot = HedgeSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.has_one_handle()
+    }
+
+    fn snapshot(&self) -> HedgeSnapshot {
+        self.snapshot()
+    }
+
+    /// Those of which the most calls were hedged.
+    fn trouble(snapshot: &HedgeSnapshot) -> f64 {
+        snapshot.hedged as f64 / snapshot.calls.max(1) as f64
     }
 }
 

@@ -6,9 +6,11 @@ use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, Circui
 use crate::contention::ResourceSnapshot;
 use crate::event::ContentionEvent;
 use crate::event::FallbackEvent;
+use crate::event::HedgeEvent;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
 use crate::event::{Event, Observer};
+use crate::hedge::HedgeSnapshot;
 use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
 use crate::retry::RetrySnapshot;
@@ -35,6 +37,10 @@ use crate::retry::RetrySnapshot;
 /// | `bulwark_rate_limit_waiting` | gauge | `name` | calls that wait now |
 /// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
+/// | `bulwark_hedge_calls_total` | counter | `name` | calls that have begun |
+/// | `bulwark_hedge_hedges_total` | counter | `name`, `outcome` | hedges, each once: `won`, `lost` (started, and the answer is another's, or still to come), `no_budget`, `refused`, `not_repeatable` |
+/// | `bulwark_hedge_delay_seconds` | gauge | `name` | how long a call may take now before it is hedged, once that is known |
+/// | `bulwark_hedge_budget` | gauge | `name` | hedges that the budget would pay for now |
 ///
 /// The first three, and changes of `bulwark_circuit_state`, come from events, as they happen. The rest
 /// comes from [`Metrics::record`], which is to be called before each scrape: so that a breaker that
@@ -78,6 +84,7 @@ impl Metrics {
         snapshot.resource_locks.iter().for_each(record_lock);
         snapshot.retries.iter().for_each(record_retry);
         snapshot.rate_limits.iter().for_each(record_rate_limit);
+        snapshot.hedges.iter().for_each(record_hedge);
     }
 }
 
@@ -175,6 +182,28 @@ fn record_retry(retry: &RetrySnapshot) {
     }
 }
 
+fn record_hedge(hedge: &HedgeSnapshot) {
+    let name = || hedge.name.to_string();
+    counter!("bulwark_hedge_calls_total", "name" => name()).absolute(hedge.calls);
+    let not_started = &hedge.not_started;
+    for (outcome, hedges) in [
+        ("won", hedge.won),
+        ("lost", hedge.hedges.saturating_sub(hedge.won)),
+        ("no_budget", not_started.no_budget),
+        ("refused", not_started.refused),
+        ("not_repeatable", not_started.not_repeatable),
+    ] {
+        counter!("bulwark_hedge_hedges_total", "name" => name(), "outcome" => outcome)
+            .absolute(hedges);
+    }
+    if let Some(delay) = hedge.delay {
+        gauge!("bulwark_hedge_delay_seconds", "name" => name()).set(delay.as_secs_f64());
+    }
+    if let Some(left) = hedge.budget_available {
+        gauge!("bulwark_hedge_budget", "name" => name()).set(left as f64);
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, name: &str, event: &Event) {
         let labels = [
@@ -221,6 +250,9 @@ impl Observer for Metrics {
                 | ContentionEvent::CapacityChanged { .. },
             )
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
+            | Event::Hedge(
+                HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },
+            )
             | Event::RateLimit(RateLimitEvent::Refused { .. } | RateLimitEvent::Paused { .. }) => {}
         }
     }

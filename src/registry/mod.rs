@@ -19,6 +19,7 @@ use crate::contention::{
 };
 use crate::error::ConfigError;
 use crate::event::{Event, Feed, Observer, guarded};
+use crate::hedge::{Hedge, HedgeBuilder, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
 
@@ -55,6 +56,7 @@ struct Shared {
     circuit_breakers: Handles<CircuitBreaker>,
     resource_locks: Handles<ResourceLock>,
     rate_limits: Handles<RateLimit>,
+    hedges: Handles<Hedge>,
     feed: Feed,
     observers: Arc<Observers>,
 }
@@ -94,6 +96,7 @@ impl Registry {
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
                 rate_limits: Handles::new(),
+                hedges: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
                     added: ArcSwap::default(),
@@ -185,6 +188,36 @@ impl Registry {
         self.shared.rate_limits.remove(name)
     }
 
+    /// The hedge of that name, whatever its rules; made with the default rules if there is none yet. To give it rules:
+    /// `Hedge::builder(name)..build_in(&registry)`.
+    #[must_use]
+    pub fn hedge(&self, name: impl Into<Arc<str>>) -> Hedge {
+        let name = name.into();
+        let make = || Hedge::builder(Arc::clone(&name)).build_with(self.observer());
+        let default = || Hedge::new(Arc::clone(&name));
+        self.shared
+            .hedges
+            .get_or(&name, || make().unwrap_or_else(|_| default()))
+    }
+
+    /// All hedges, by name.
+    #[must_use]
+    pub fn hedges(&self) -> Vec<Hedge> {
+        self.shared.hedges.all()
+    }
+
+    /// The hedge of that name, if there is one.
+    #[must_use]
+    pub fn get_hedge(&self, name: &str) -> Option<Hedge> {
+        self.shared.hedges.get(name)
+    }
+
+    /// Forgets the hedge of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_hedge(&self, name: &str) -> Option<Hedge> {
+        self.shared.hedges.remove(name)
+    }
+
     /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
     /// name gets a new one.
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
@@ -236,6 +269,7 @@ impl Registry {
                 .map(ResourceLock::snapshot)
                 .collect(),
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
+            hedges: self.hedges().iter().map(Hedge::snapshot).collect(),
         }
     }
 
@@ -286,6 +320,7 @@ impl Registry {
             shared.resource_locks.remove_if(name, lock),
             shared.retries.remove_if(name, retry),
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
+            shared.hedges.remove_if(name, Hedge::is_disused),
         ];
         removed.contains(&true)
     }
@@ -304,6 +339,7 @@ impl fmt::Debug for Registry {
             .field("circuit_breakers", &self.shared.circuit_breakers.names())
             .field("resource_locks", &self.shared.resource_locks.names())
             .field("rate_limits", &self.shared.rate_limits.names())
+            .field("hedges", &self.shared.hedges.names())
             .finish()
     }
 }
@@ -321,6 +357,8 @@ pub struct RegistrySnapshot {
     pub resource_locks: Vec<ResourceSnapshot>,
     /// The rate limits, by name.
     pub rate_limits: Vec<RateLimitSnapshot>,
+    /// The hedges, by name.
+    pub hedges: Vec<HedgeSnapshot>,
 }
 
 /// Why a handle could not be registered.
@@ -332,7 +370,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -498,6 +536,23 @@ build_in!(
     "retry policy",
     retries
 );
+
+impl HedgeBuilder {
+    /// Registers the handle under its name, or gives the one that is registered with the same rules and the same
+    /// budget. Observers of a builder that finds a registered handle are dropped with it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Config`] for a setting that cannot work, [`RegistryError::Conflict`] if the name stands for
+    /// other rules or another budget.
+    pub fn build_in(self, registry: &Registry) -> Result<Hedge, RegistryError> {
+        let rules = self.checked_config()?;
+        let name = Arc::clone(self.name_ref());
+        let make = || self.build_with(registry.observer());
+        let hedges = &registry.shared.hedges;
+        hedges.build("hedge", &name, &rules, Hedge::rules, make)
+    }
+}
 
 #[cfg(test)]
 mod tests {

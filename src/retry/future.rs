@@ -14,13 +14,13 @@ use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use super::handle::{Hook, Shared};
-use super::kit::Spare;
 use super::prepare::{CopyByClone, CopyRequest, RequestConfig};
 use super::run::{Again, Copy, Ending, Last, Run, Step};
 use crate::call::context::{Frame, Reason, Wait, drop_because};
 use crate::call::deadline::{self};
 use crate::call::outcome::{Classify, ErrorsAreFailures};
 use crate::error::{Error, IntoError};
+use crate::util::kit::Spare;
 use crate::util::sharded::ArcShard;
 use crate::util::time;
 
@@ -37,7 +37,7 @@ pub struct RetryFuture<S: Service<Req>, Req, L, C = ErrorsAreFailures, R = CopyB
     pub(super) wait: Wait,
     /// The end of a wait, or of an attempt that may take only so long.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
-    pub(super) spare: Spare<S>,
+    pub(super) spare: Spare<S, Shared>,
     /// The request of the next attempt, while there may be one.
     pub(super) request: Option<Req>,
     pub(super) run: Run,
@@ -119,7 +119,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let mut state = this.state;
-        if !this.run.can_be_cut(this.spare.policy())
+        if !this.run.can_be_cut(this.spare.rules())
             && let StateProj::Calling { call } = state.as_mut().project()
         {
             let Poll::Ready(result) = call.poll(cx) else {
@@ -127,8 +127,8 @@ where
                 return Poll::Pending;
             };
             let result = result.map_err(IntoError::into_error);
-            let ending = this.run.judge(this.spare.policy(), &result, this.classify);
-            if this.run.is_plain(this.spare.policy(), &ending) {
+            let ending = this.run.judge(this.spare.rules(), &result, this.classify);
+            if this.run.is_plain(this.spare.rules(), &ending) {
                 state.set(State::Done);
                 return Poll::Ready(result);
             }
@@ -211,7 +211,7 @@ where
     ) -> Step<S::Response, L> {
         let mut this = self.project();
         let copy = copy_of(this.requests, this.request);
-        let policy = this.spare.policy();
+        let policy = this.spare.rules();
         let step = this.run.settle(policy, result, ending, this.last, copy);
         // Before the wait: with the attempt goes everything it holds.
         this.state.set(State::Sleeping);
@@ -226,7 +226,7 @@ where
         };
         let waited = this.frame.is_waiting();
         let polled = deadline::with(this.run.ambient(), || this.frame.poll(0, || call.poll(cx)));
-        let policy = this.spare.policy();
+        let policy = this.spare.rules();
         if let Poll::Ready(result) = polled {
             let result = result.map_err(IntoError::into_error);
             let ending = this.run.judge(policy, &result, this.classify);
@@ -254,7 +254,7 @@ where
                 .is_pending()
             {
                 let nowhere = Frame::default();
-                let policy = this.spare.policy();
+                let policy = this.spare.rules();
                 ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
                 wait.end();
                 let copy = copy_of(this.requests, this.request);
@@ -268,7 +268,7 @@ where
                 ready!(wait.poll(cx.waker(), || sleep.as_mut().poll(cx)));
             }
             *this.timer = None;
-            let policy = this.spare.policy();
+            let policy = this.spare.rules();
             this.run.begin_attempt(policy);
             if let Some(before) = &policy.before_retry {
                 let hook = before(this.run.attempt());
@@ -317,17 +317,17 @@ where
             }
             Poll::Ready(Err(error)) => {
                 let error = error.into_error();
-                this.run.never_ready(this.spare.policy(), &error);
+                this.run.never_ready(this.spare.rules(), &error);
                 Poll::Ready(Some(Step::Done(Err(error))))
             }
             Poll::Pending => {
                 // It is nowhere yet: what bounds it is the time of an attempt, or the end of all.
                 let nowhere = Frame::default();
-                let policy = this.spare.policy();
+                let policy = this.spare.rules();
                 ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
                 this.spare.forget_unready();
                 let copy = copy_of(this.requests, this.request);
-                let policy = this.spare.policy();
+                let policy = this.spare.rules();
                 Poll::Ready(Some(this.run.timed_out(policy, false, this.last, copy)))
             }
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::handle::RetryPolicy;
-use super::kit::Kits;
 use super::prepare::{
     BeforeAttempt, CopyByClone, CopyWith, DeadlineWith, IdempotencyWith, MaxRetriesWith,
 };
@@ -18,6 +17,7 @@ use crate::call::outcome::{
 };
 
 use super::service::RetryService;
+use crate::util::kit::Kits;
 
 /// Retries calls of a service by a [`RetryPolicy`].
 ///

@@ -113,7 +113,6 @@ mod builder;
 mod config;
 mod future;
 mod handle;
-mod kit;
 mod layer;
 mod prepare;
 mod run;

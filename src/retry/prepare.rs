@@ -15,6 +15,12 @@ pub trait CopyRequest<Req> {
     fn claim(&self, _copy: &Req) -> bool {
         true
     }
+
+    /// Whether a copy can be sent while the attempts before it are still running, as a hedge is. A streaming body that
+    /// has not been read to its end has one reader at a time. Default: yes.
+    fn claim_beside(&self, _copy: &Req) -> bool {
+        true
+    }
 }
 
 /// What a request says of its own retries. Without an answer: what the policy says, and what holds for
@@ -87,8 +93,8 @@ impl<Req, F, R: RequestConfig<Req>> RequestConfig<Req> for CopyWith<F, R> {
 /// Takes the number of retries from the request. See `max_retries_fn` on the layer.
 #[derive(Clone, Copy)]
 pub struct MaxRetriesWith<F, R> {
-    pub(super) max_retries: F,
-    pub(super) rest: R,
+    pub(crate) max_retries: F,
+    pub(crate) rest: R,
 }
 
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
@@ -98,6 +104,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
 
     fn claim(&self, copy: &Req) -> bool {
         self.rest.claim(copy)
+    }
+
+    fn claim_beside(&self, copy: &Req) -> bool {
+        self.rest.claim_beside(copy)
     }
 }
 
@@ -122,8 +132,8 @@ impl<Req, F: Fn(&Req) -> u32, R: RequestConfig<Req>> RequestConfig<Req> for MaxR
 /// Takes the deadline from the request. See `deadline_from` on the layer.
 #[derive(Clone, Copy)]
 pub struct DeadlineWith<F, R> {
-    pub(super) deadline: F,
-    pub(super) rest: R,
+    pub(crate) deadline: F,
+    pub(crate) rest: R,
 }
 
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
@@ -133,6 +143,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
 
     fn claim(&self, copy: &Req) -> bool {
         self.rest.claim(copy)
+    }
+
+    fn claim_beside(&self, copy: &Req) -> bool {
+        self.rest.claim_beside(copy)
     }
 }
 
@@ -161,8 +175,8 @@ where
 /// Takes from the request whether it may be done twice. See `idempotency_from` on the layer.
 #[derive(Clone, Copy)]
 pub struct IdempotencyWith<F, R> {
-    pub(super) idempotency: F,
-    pub(super) rest: R,
+    pub(crate) idempotency: F,
+    pub(crate) rest: R,
 }
 
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
@@ -172,6 +186,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
 
     fn claim(&self, copy: &Req) -> bool {
         self.rest.claim(copy)
+    }
+
+    fn claim_beside(&self, copy: &Req) -> bool {
+        self.rest.claim_beside(copy)
     }
 }
 
@@ -200,8 +218,8 @@ where
 /// Changes a request before each attempt. See `before_attempt` on the layer.
 #[derive(Clone, Copy)]
 pub struct BeforeAttempt<F, R> {
-    pub(super) change: F,
-    pub(super) rest: R,
+    pub(crate) change: F,
+    pub(crate) rest: R,
 }
 
 impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for BeforeAttempt<F, R> {
@@ -211,6 +229,10 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for BeforeAttempt<F, R> {
 
     fn claim(&self, copy: &Req) -> bool {
         self.rest.claim(copy)
+    }
+
+    fn claim_beside(&self, copy: &Req) -> bool {
+        self.rest.claim_beside(copy)
     }
 }
 

@@ -7,21 +7,21 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::handle::RetryPolicy;
-use super::kit::{Kits, Spare};
+use super::handle::{RetryPolicy, Shared};
 use super::prepare::{CopyByClone, CopyRequest, RequestConfig};
 use super::run::Run;
 use crate::call::context::{Frame, Wait};
 use crate::call::deadline::{self};
 use crate::call::outcome::{Classify, ErrorsAreFailures};
 use crate::error::{Error, IntoError};
+use crate::util::kit::{Kits, Spare};
 
 use super::future::{RetryFuture, State};
 
 /// A service whose calls are retried. Made by [`RetryLayer`](super::RetryLayer).
 pub struct RetryService<S, L, C = ErrorsAreFailures, R = CopyByClone> {
     pub(super) inner: S,
-    pub(super) kits: Kits<S>,
+    pub(super) kits: Kits<S, Shared>,
     pub(super) policy: RetryPolicy,
     pub(super) classify: C,
     pub(super) requests: R,
@@ -67,7 +67,7 @@ impl<S: Clone, L, C: Clone, R: Clone> Clone for RetryService<S, L, C, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            kits: self.kits.clone_for(&self.policy, &self.inner),
+            kits: self.kits.clone_for(&self.policy.shared, &self.inner),
             policy: self.policy.clone(),
             classify: self.classify.clone(),
             requests: self.requests.clone(),
@@ -112,10 +112,10 @@ where
         let idempotency = self.requests.idempotency(&request);
         // Later attempts are made by a clone that is made ready first. The instance that is ready makes this call.
         let spare = match copy {
-            Some(_) => self.kits.take(&self.policy, &self.inner),
+            Some(_) => self.kits.take(&self.policy.shared, &self.inner),
             None => Spare::own(self.policy.shared.mine(), None),
         };
-        let run = Run::new(spare.policy(), limit, ends, idempotency);
+        let run = Run::new(spare.rules(), limit, ends, idempotency);
         let mut frame = Frame::default();
         let call = frame.enter(0, || {
             deadline::with(run.ambient(), || {

@@ -148,7 +148,7 @@ impl Histogram {
         self.max_nanos = self.max_nanos.max(other.max_nanos);
     }
 
-    fn quantile(&self, share: f64) -> Duration {
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
         let count = self.len();
         let rank = ((share * count as f64).ceil() as u64).clamp(1, count.max(1));
         let max = Duration::from_nanos(self.max_nanos);

@@ -4,6 +4,7 @@
 pub(crate) mod accessors;
 pub(crate) mod bounded_map;
 pub(crate) mod histogram;
+pub(crate) mod kit;
 pub(crate) mod random;
 pub(crate) mod recent;
 pub(crate) mod sharded;

@@ -77,6 +77,13 @@ impl RecentHistogram {
         recent.summary()
     }
 
+    /// How many are in the window, and how long the share `quantile` of them took at most.
+    pub(crate) fn recent_quantile(&self, quantile: f64) -> (u64, Duration) {
+        let mut recent = self.newer.clone();
+        self.older.iter().for_each(|it| recent.add(it));
+        (recent.len(), recent.quantile(quantile))
+    }
+
     /// All of them.
     pub(crate) fn since_the_start(&self) -> DurationSummary {
         let mut all = self.newer.clone();

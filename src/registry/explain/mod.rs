@@ -39,6 +39,7 @@ pub use warning::Warning;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, ResourceLock};
 use crate::fallback::{Fallback, FallbackLayer};
+use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 
@@ -100,6 +101,18 @@ pub enum LayerDescription {
         /// How long a call may wait.
         max_wait: Duration,
     },
+    /// Calls once more, beside the call that takes long.
+    #[non_exhaustive]
+    Hedge {
+        /// The name.
+        name: Arc<str>,
+        /// Calls beside the first.
+        max_extra: u32,
+        /// How long an attempt takes at most before the next starts, if that is fixed.
+        delay: Option<Duration>,
+        /// Whether a budget bounds the hedges.
+        has_budget: bool,
+    },
 }
 
 impl LayerDescription {
@@ -109,7 +122,8 @@ impl LayerDescription {
             | Self::CircuitBreaker { name }
             | Self::Contention { name, .. }
             | Self::Fallback { name }
-            | Self::RateLimit { name, .. } => name,
+            | Self::RateLimit { name, .. }
+            | Self::Hedge { name, .. } => name,
         }
     }
 }
@@ -177,6 +191,25 @@ impl Describe for RateLimit {
             name: self.name().into(),
             max_wait: self.config().max_wait,
         }
+    }
+}
+
+impl Describe for Hedge {
+    fn describe(&self) -> LayerDescription {
+        let config = self.config();
+        let is_fixed = config.percentile.is_none() && !config.hedge_failures;
+        LayerDescription::Hedge {
+            name: self.name().into(),
+            max_extra: config.max_extra,
+            delay: config.after.filter(|_| is_fixed),
+            has_budget: self.budget().is_some(),
+        }
+    }
+}
+
+impl<L, C, R, M> Describe for HedgeLayer<L, C, R, M> {
+    fn describe(&self) -> LayerDescription {
+        self.hedge().describe()
     }
 }
 
@@ -312,6 +345,9 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
             };
             (calls, time)
         }
+        LayerDescription::Hedge {
+            max_extra, delay, ..
+        } => worst_case_hedged((calls, time), *max_extra, *delay),
         LayerDescription::RateLimit { max_wait, .. } => {
             let time = WorstTime {
                 at_service: time.at_service,
@@ -321,6 +357,26 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
             (calls, time)
         }
     }
+}
+
+/// In the worst case each attempt starts when the one before it is about to end, or a fixed delay after it.
+fn worst_case_hedged(
+    (calls, time): (u64, WorstTime),
+    max_extra: u32,
+    delay: Option<Duration>,
+) -> (u64, WorstTime) {
+    let attempts = max_extra.saturating_add(1);
+    let all = |time: Option<Duration>| {
+        let late = delay.map(|delay| delay.saturating_mul(max_extra));
+        let one_by_one = time.map(|it| it.saturating_mul(attempts));
+        shorter(one_by_one, add(time, late).filter(|_| time.is_some()))
+    };
+    let time = WorstTime {
+        at_service: all(time.at_service),
+        waits: time.waits.map(|it| it.saturating_mul(attempts)),
+        total: all(time.total),
+    };
+    (calls.saturating_mul(attempts.into()), time)
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
@@ -402,6 +458,14 @@ impl fmt::Display for Explanation {
                 LayerDescription::Fallback { name } => {
                     writeln!(f, "fallback `{name}`: other services after this one")?;
                 }
+                LayerDescription::Hedge {
+                    name, max_extra, ..
+                } => {
+                    writeln!(
+                        f,
+                        "hedge `{name}`: up to {max_extra} more, beside the first"
+                    )?;
+                }
                 LayerDescription::RateLimit { name, max_wait } => {
                     writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
                 }
@@ -453,6 +517,15 @@ mod tests {
         LayerDescription::RateLimit {
             name: "t".into(),
             max_wait: Duration::from_secs(wait),
+        }
+    }
+
+    fn hedge(max_extra: u32) -> LayerDescription {
+        LayerDescription::Hedge {
+            name: "h".into(),
+            max_extra,
+            delay: Some(Duration::from_secs(1)),
+            has_budget: true,
         }
     }
 
@@ -518,12 +591,28 @@ mod tests {
         assert!(kinds(&[limit(1), breaker()])[0].starts_with("LimitOutsideBreaker"));
         assert!(kinds(&[lock(1), limit(1)])[0].starts_with("LockHeldAcrossTurn"));
         assert!(kinds(&[breaker(), breaker()])[0].starts_with("SameBreakerTwice"));
+        assert!(kinds(&[hedge(1), retry(3)])[0].starts_with("HedgeOutsideRetry"));
+        assert!(kinds(&[hedge(1), hedge(1)])[0].starts_with("HedgeInsideHedge"));
+        assert!(kinds(&[breaker(), hedge(1)])[0].starts_with("BreakerOutsideHedge"));
+        assert!(kinds(&[limit(1), hedge(1)])[0].starts_with("LimitOutsideHedge"));
+        assert!(kinds(&[lock(1), hedge(1)])[0].starts_with("LockOutsideHedge"));
         let nested = explain(&[retry(3), breaker(), retry(2)]);
         assert_eq!(nested.worst_case_calls(), 12);
         assert!(matches!(
             nested.warnings()[0],
             Warning::RetryInsideRetry { calls: 12, .. }
         ));
+    }
+
+    #[test]
+    fn hedges_multiply_the_calls_and_add_their_delays() {
+        let it = explain(&[retry(3), hedge(2), breaker()]);
+        assert_eq!(it.warnings(), []);
+        assert_eq!(it.worst_case_calls(), 12);
+        assert_eq!(
+            it.worst_case_time(),
+            Some(Duration::from_secs(4 * (10 + 2) + 7))
+        );
     }
 
     #[test]

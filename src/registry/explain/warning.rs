@@ -83,6 +83,56 @@ pub enum Warning {
         /// The breaker.
         breaker: Arc<str>,
     },
+    /// Each hedge is retried: hedges and retries multiply.
+    #[non_exhaustive]
+    HedgeOutsideRetry {
+        /// The hedge.
+        hedge: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+        /// How many calls the two can make of one.
+        calls: u64,
+    },
+    /// Hedges multiply.
+    #[non_exhaustive]
+    HedgeInsideHedge {
+        /// The outer hedge.
+        outer: Arc<str>,
+        /// The inner hedge.
+        inner: Arc<str>,
+        /// How many calls the two can make of one.
+        calls: u64,
+    },
+    /// The breaker sees one result of several attempts, and refuses no hedge.
+    #[non_exhaustive]
+    BreakerOutsideHedge {
+        /// The breaker.
+        breaker: Arc<str>,
+        /// The hedge inside.
+        hedge: Arc<str>,
+    },
+    /// The hedge inside sends calls that the rate limit does not count.
+    #[non_exhaustive]
+    LimitOutsideHedge {
+        /// The rate limit.
+        limit: Arc<str>,
+        /// The hedge inside.
+        hedge: Arc<str>,
+    },
+    /// The hedge inside makes calls for which there is no permit.
+    #[non_exhaustive]
+    LockOutsideHedge {
+        /// The resource.
+        lock: Arc<str>,
+        /// The hedge inside.
+        hedge: Arc<str>,
+    },
+    /// When the service gets slow every call is hedged, and nothing bounds the sum.
+    #[non_exhaustive]
+    HedgesWithoutBudget {
+        /// The hedge.
+        hedge: Arc<str>,
+    },
     /// In an outage every caller retries, and nothing bounds the sum.
     #[non_exhaustive]
     NoBudget {
@@ -139,6 +189,38 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
+            Self::HedgeOutsideRetry {
+                hedge,
+                retry,
+                calls,
+            } => write!(
+                f,
+                "hedge `{hedge}` is outside retry `{retry}`: together up to {calls} calls for one request, many of them at once; put the hedge inside"
+            ),
+            Self::HedgeInsideHedge {
+                outer,
+                inner,
+                calls,
+            } => write!(
+                f,
+                "hedge `{inner}` is inside hedge `{outer}`: together up to {calls} calls for one request; keep one of them"
+            ),
+            Self::BreakerOutsideHedge { breaker, hedge } => write!(
+                f,
+                "breaker `{breaker}` is outside hedge `{hedge}`: it sees one result of several attempts and refuses no hedge; put the hedge outside"
+            ),
+            Self::LimitOutsideHedge { limit, hedge } => write!(
+                f,
+                "rate limit `{limit}` is outside hedge `{hedge}`: it does not count the hedges; put it inside"
+            ),
+            Self::LockOutsideHedge { lock, hedge } => write!(
+                f,
+                "resource `{lock}` is outside hedge `{hedge}`: one permit pays for several calls at once; put the lock inside"
+            ),
+            Self::HedgesWithoutBudget { hedge } => write!(
+                f,
+                "hedge `{hedge}` has no budget: when the service gets slow, every call is made twice; remove `no_budget()`, or give it a `RetryBudget`"
+            ),
             Self::NoBudget { retry } => write!(
                 f,
                 "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
@@ -170,11 +252,59 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
                 retry: Arc::clone(name),
             });
         }
+        if let LayerDescription::Hedge {
+            name,
+            max_extra: 1..,
+            has_budget: false,
+            ..
+        } = outer
+        {
+            found.push(Warning::HedgesWithoutBudget {
+                hedge: Arc::clone(name),
+            });
+        }
     }
     if time.is_none() {
         found.push(Warning::Unbounded);
     }
     found
+}
+
+/// What is harmful about a hedge inside or outside of another layer.
+fn of_hedge(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
+    use LayerDescription::{CircuitBreaker, Contention, Hedge, RateLimit, Retry};
+
+    let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+    let product = |a: u32, b: u32| (u64::from(a) + 1).saturating_mul(u64::from(b) + 1);
+    Some(match (outer, inner) {
+        (Hedge { max_extra: a, .. }, Retry { max_retries: b, .. }) if *a > 0 && *b > 0 => {
+            Warning::HedgeOutsideRetry {
+                hedge: out,
+                retry: within,
+                calls: product(*a, *b),
+            }
+        }
+        (Hedge { max_extra: a, .. }, Hedge { max_extra: b, .. }) if *a > 0 && *b > 0 => {
+            Warning::HedgeInsideHedge {
+                outer: out,
+                inner: within,
+                calls: product(*a, *b),
+            }
+        }
+        (CircuitBreaker { .. }, Hedge { max_extra: 1.., .. }) => Warning::BreakerOutsideHedge {
+            breaker: out,
+            hedge: within,
+        },
+        (RateLimit { .. }, Hedge { max_extra: 1.., .. }) => Warning::LimitOutsideHedge {
+            limit: out,
+            hedge: within,
+        },
+        (Contention { .. }, Hedge { max_extra: 1.., .. }) => Warning::LockOutsideHedge {
+            lock: out,
+            hedge: within,
+        },
+        _ => return None,
+    })
 }
 
 /// What is harmful about one layer inside another.
@@ -229,7 +359,7 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
             lock: out,
             limit: within,
         },
-        _ => return None,
+        _ => return of_hedge(outer, inner),
     };
     Some(warning)
 }

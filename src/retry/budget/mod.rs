@@ -140,7 +140,7 @@ impl RetryBudget {
     }
 
     /// Whether no retry has been paid for that was not earned again.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         match &self.kind {
             Kind::Bucket(shared) => {
                 let (now, seen) = (time::now(), shared.first_attempts.sum());
@@ -164,7 +164,7 @@ impl RetryBudget {
 
     /// Counts a first attempt.
     #[inline]
-    pub(super) fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         match &self.kind {
             Kind::Bucket(shared) if shared.rules.deposit > 0 => {
                 shared.first_attempts.add_one();
@@ -176,7 +176,7 @@ impl RetryBudget {
     }
 
     /// A call has succeeded. `paid` is what its last retry cost, 0 if it needed none.
-    pub(super) fn succeeded(&self, paid: u32) {
+    pub(crate) fn succeeded(&self, paid: u32) {
         match &self.kind {
             Kind::Throttle(throttle) => throttle.succeeded(),
             Kind::Quota(quota) => quota.succeeded(paid),
@@ -187,7 +187,7 @@ impl RetryBudget {
     }
 
     /// An attempt has failed in a way that is worth a retry, or the service asked for none.
-    pub(super) fn failed(&self) {
+    pub(crate) fn failed(&self) {
         match &self.kind {
             Kind::Throttle(throttle) => throttle.failed(),
             Kind::Bucket(_) | Kind::Quota(_) => {}
@@ -225,6 +225,16 @@ impl RetryBudget {
         Self::of_traffic(BudgetRules::new(ratio, floor_per_second, burst))
     }
 
+    /// What a hedge has that asks for none: a tenth of its traffic, one a second, and up to ten saved.
+    pub(crate) fn of_hedges() -> Self {
+        Self::of_traffic(BudgetRules::new(0.1, 1.0, 10))
+    }
+
+    /// Pays for a hedge, if it can, and says what it cost: as much as a retry after a failure.
+    pub(crate) fn withdraw_for_hedge(&self, now: Tick) -> Option<u32> {
+        self.withdraw(now, Spend::Failure)
+    }
+
     fn of_traffic(rules: BudgetRules) -> Self {
         Self {
             kind: Kind::Bucket(Arc::new(Shared {
@@ -236,7 +246,7 @@ impl RetryBudget {
     }
 
     /// A retry that was paid for does not take place.
-    pub(super) fn give_back(&self, cost: u32) {
+    pub(crate) fn give_back(&self, cost: u32) {
         match &self.kind {
             Kind::Bucket(shared) => shared.bucket().give_back(shared.rules),
             Kind::Quota(quota) => quota.succeeded(cost),

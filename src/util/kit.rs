@@ -6,25 +6,24 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::handle::{RetryPolicy, Shared};
-use crate::util::sharded::ArcShard;
+use crate::util::sharded::{ArcShard, ShardedArc};
 
 /// A service that is never called and never made ready: later attempts are made by clones of it. Behind a mutex
 /// because it need not be `Sync`; nobody waits for it but calls that have failed.
-pub(super) struct Kit<S> {
-    policy: ArcShard<Shared>,
+pub(crate) struct Kit<S, T> {
+    rules: ArcShard<T>,
     spare: Mutex<S>,
     /// Known here, so that futures need not ask for `Clone`.
     clone: fn(&S) -> S,
 }
 
-impl<S> Kit<S> {
-    fn new(policy: &RetryPolicy, spare: S) -> Arc<Self>
+impl<S, T> Kit<S, T> {
+    fn new(rules: &ShardedArc<T>, spare: S) -> Arc<Self>
     where
         S: Clone,
     {
         Arc::new(Self {
-            policy: policy.shared.mine(),
+            rules: rules.mine(),
             spare: Mutex::new(spare),
             clone: S::clone,
         })
@@ -40,17 +39,17 @@ impl<S> Kit<S> {
 ///
 /// An instance that makes one call and is dropped (`service.clone().oneshot(request)`) gets no kit of its own, which
 /// would be a clone and an allocation: it hands on the one of the instance that it was cloned from.
-pub(super) struct Kits<S> {
-    kit: Option<Arc<Kit<S>>>,
+pub(crate) struct Kits<S, T> {
+    kit: Option<Arc<Kit<S, T>>>,
     /// The kit is this instance's alone: no other thread writes its count while the calls stay on this one.
     own: bool,
     called: bool,
     /// For clones of an instance that has none: it may be cloned by many threads at once.
-    made_for_clones: OnceLock<Arc<Kit<S>>>,
+    made_for_clones: OnceLock<Arc<Kit<S, T>>>,
 }
 
-impl<S> Kits<S> {
-    pub(super) const fn none() -> Self {
+impl<S, T> Kits<S, T> {
+    pub(crate) const fn none() -> Self {
         Self {
             kit: None,
             own: false,
@@ -59,18 +58,18 @@ impl<S> Kits<S> {
         }
     }
 
-    /// The service, or the policy, is about to be changed: what was cloned from it is out of date.
-    pub(super) fn forget(&mut self) {
+    /// The service, or what it goes by, is about to be changed: what was cloned from it is out of date.
+    pub(crate) fn forget(&mut self) {
         *self = Self::none();
     }
 }
 
-impl<S: Clone> Kits<S> {
+impl<S: Clone, T> Kits<S, T> {
     /// For an instance that is cloned: it shares its kit with the clone.
-    pub(super) fn clone_for(&self, policy: &RetryPolicy, service: &S) -> Self {
+    pub(crate) fn clone_for(&self, rules: &ShardedArc<T>, service: &S) -> Self {
         let kit = self.kit.as_ref().unwrap_or_else(|| {
             self.made_for_clones
-                .get_or_init(|| Kit::new(policy, service.clone()))
+                .get_or_init(|| Kit::new(rules, service.clone()))
         });
         Self {
             kit: Some(Arc::clone(kit)),
@@ -80,22 +79,22 @@ impl<S: Clone> Kits<S> {
 
     /// What the call that follows takes along.
     #[inline]
-    pub(super) fn take(&mut self, policy: &RetryPolicy, service: &S) -> Spare<S> {
+    pub(crate) fn take(&mut self, rules: &ShardedArc<T>, service: &S) -> Spare<S, T> {
         match &self.kit {
             Some(kit) if self.own => Spare::of(Arc::clone(kit)),
-            _ => self.take_anew(policy, service),
+            _ => self.take_anew(rules, service),
         }
     }
 
     #[inline(never)]
-    fn take_anew(&mut self, policy: &RetryPolicy, service: &S) -> Spare<S> {
+    fn take_anew(&mut self, rules: &ShardedArc<T>, service: &S) -> Spare<S, T> {
         if !std::mem::replace(&mut self.called, true) {
             return match self.kit.take() {
                 Some(kit) => Spare::of(kit),
-                None => Spare::of(Kit::new(policy, service.clone())),
+                None => Spare::of(Kit::new(rules, service.clone())),
             };
         }
-        let kit = Kit::new(policy, service.clone());
+        let kit = Kit::new(rules, service.clone());
         self.kit = Some(Arc::clone(&kit));
         self.own = true;
         Spare::of(kit)
@@ -103,27 +102,27 @@ impl<S: Clone> Kits<S> {
 }
 
 /// What a call needs for later attempts: the rules, and an instance of the service.
-pub(super) struct Spare<S> {
-    source: Source<S>,
+pub(crate) struct Spare<S, T> {
+    source: Source<S, T>,
     /// The instance that makes the attempts after the first.
     service: Option<S>,
 }
 
-enum Source<S> {
-    Kit(Arc<Kit<S>>),
-    Policy(ArcShard<Shared>),
+enum Source<S, T> {
+    Kit(Arc<Kit<S, T>>),
+    Rules(ArcShard<T>),
 }
 
-impl<S> Spare<S> {
+impl<S, T> Spare<S, T> {
     /// Of a call that cannot be repeated, or that brings its own service.
-    pub(super) fn own(policy: ArcShard<Shared>, service: Option<S>) -> Self {
+    pub(crate) fn own(rules: ArcShard<T>, service: Option<S>) -> Self {
         Self {
-            source: Source::Policy(policy),
+            source: Source::Rules(rules),
             service,
         }
     }
 
-    fn of(kit: Arc<Kit<S>>) -> Self {
+    fn of(kit: Arc<Kit<S, T>>) -> Self {
         Self {
             source: Source::Kit(kit),
             service: None,
@@ -131,15 +130,15 @@ impl<S> Spare<S> {
     }
 
     #[inline]
-    pub(super) fn policy(&self) -> &Shared {
+    pub(crate) fn rules(&self) -> &T {
         match &self.source {
-            Source::Kit(kit) => &kit.policy,
-            Source::Policy(policy) => policy,
+            Source::Kit(kit) => &kit.rules,
+            Source::Rules(rules) => rules,
         }
     }
 
     /// The instance that makes later attempts.
-    pub(super) fn service(&mut self) -> Option<&mut S> {
+    pub(crate) fn service(&mut self) -> Option<&mut S> {
         if let (None, Source::Kit(kit)) = (&self.service, &self.source) {
             self.service = Some(kit.spare());
         }
@@ -148,7 +147,7 @@ impl<S> Spare<S> {
 
     /// Forgets an instance that has not become ready in time, and with it what it holds. Another is made when it is
     /// needed, if there is something to make it from.
-    pub(super) fn forget_unready(&mut self) {
+    pub(crate) fn forget_unready(&mut self) {
         if let Source::Kit(_) = self.source {
             self.service = None;
         }
