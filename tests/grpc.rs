@@ -19,6 +19,7 @@ use bytes::Bytes;
 use completion::completions_client::CompletionsClient;
 use completion::completions_server::{Completions, CompletionsServer};
 use completion::{CompleteReply, CompleteRequest};
+use futures::FutureExt;
 use goaway::GoesAway;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
@@ -32,7 +33,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::grpc::{
-    Codes, GrpcClassify, GrpcRetry, Resilient, ServiceConfig, deadline_exceeded, reject,
+    Codes, GrpcClassify, GrpcHedge, GrpcRetry, Resilient, ServiceConfig, deadline_exceeded, reject,
 };
 use tower_bulwark::http::{MarkedIdempotent, ReceiveDeadlineLayer};
 use tower_bulwark::retry::RetryPolicyBuilder;
@@ -290,18 +291,87 @@ async fn the_wait_in_the_details_of_a_status_is_a_floor_beneath_the_backoff() {
 }
 
 #[test]
-fn hedging_in_a_service_config_is_an_error_that_says_what_to_change() {
+fn to_a_retry_hedging_in_a_service_config_is_an_error_that_says_what_to_take() {
     let json = r#"{"methodConfig": [{"name": [{"service": "a.B"}],
         "hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0.1s"}}]}"#;
-    let channel = service_fn(|_: http::Request<Body>| {
-        std::future::ready(Ok::<http::Response<Body>, Infallible>(
-            http::Response::default(),
-        ))
-    });
-    let error = Resilient::new(channel).service_config(json).unwrap_err();
-    assert_eq!(error.field(), "hedgingPolicy");
-    assert!(error.problem().contains("/a.B/"), "{error}");
-    assert!(error.problem().contains("without_hedging"), "{error}");
+    let config = ServiceConfig::parse(json).unwrap();
+    let error = GrpcRetry::new("model", &config).unwrap_err();
+    assert_eq!(error.setting(), "hedgingPolicy");
+    assert!(error.to_string().contains("/a.B/"), "{error}");
+    assert!(error.advice().contains("without_hedging"), "{error}");
+    assert!(error.advice().contains("GrpcHedge"), "{error}");
+    let hedge = GrpcHedge::new("model", &config).unwrap();
+    assert_eq!(hedge.hedge("/a.B/C").config().max_extra, 1);
+    assert_eq!(hedge.hedge("/a.C/C").config().max_extra, 0);
+}
+
+/// Hangs at first, and answers all others.
+#[derive(Clone, Default)]
+struct HangsOnce(Model);
+
+#[tonic::async_trait]
+impl Completions for HangsOnce {
+    async fn complete(
+        &self,
+        request: Request<CompleteRequest>,
+    ) -> Result<Response<CompleteReply>, Status> {
+        let answer = self.0.complete(request).await;
+        if self.0.calls.lock().unwrap().len() == 1 {
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_channel_hedges_as_the_service_config_says() {
+    let json = |codes: &str| {
+        format!(
+            r#"{{"methodConfig": [{{"name": [{{}}], "timeout": "30s", "hedgingPolicy":
+                {{"maxAttempts": 3, "hedgingDelay": "0.05s", "nonFatalStatusCodes": [{codes}]}}}}],
+                "retryThrottling": {{"maxTokens": 10, "tokenRatio": 1}}}}"#
+        )
+    };
+    let (model, mut tasks) = (HangsOnce::default(), JoinSet::new());
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = incoming.local_addr().unwrap();
+    let service = CompletionsServer::new(model.clone());
+    let server = Server::builder().add_service(service);
+    tasks.spawn(server.serve_with_incoming(incoming).map(|_| ()));
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+    let breaker = CircuitBreaker::new("model");
+    let channel = Resilient::new(channel.connect_lazy())
+        .service_config(&json(""))
+        .unwrap()
+        .breaker(&breaker);
+    let request = CompleteRequest {
+        prompt: "why".into(),
+    };
+    let mut client = CompletionsClient::new(channel);
+    let reply = client.complete(request.clone()).await.unwrap();
+    assert_eq!(reply.into_inner().text, "why");
+    let previous = [None, Some("1".to_owned())];
+    assert_eq!(model.0.said("grpc-previous-rpc-attempts"), previous);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.successes, totals.cancelled), (1, 1));
+
+    // A code that is not fatal starts the next attempt at once, and a fatal one ends the call.
+    let model = Model::failing([Status::aborted("busy"), Status::aborted("busy")]);
+    let channel = serve(&model, &CircuitBreaker::new("server"), &mut tasks).await;
+    let channel = Resilient::new(channel)
+        .service_config(&json(r#""ABORTED""#))
+        .unwrap();
+    let mut client = CompletionsClient::new(channel);
+    client.complete(request.clone()).await.unwrap();
+    assert_eq!(model.calls.lock().unwrap().len(), 3);
+    model
+        .failures
+        .lock()
+        .unwrap()
+        .push_back(Status::internal("bug"));
+    let status = client.complete(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert_eq!(model.calls.lock().unwrap().len(), 4);
 }
 
 #[tokio::test]

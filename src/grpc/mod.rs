@@ -94,14 +94,14 @@
 //!
 //! # What is not done
 //!
-//! Hedging: a config that asks for it is an error, see [`ServiceConfig::without_hedging`]. A request that the
-//! server has not begun is sent again once in a call, whenever that happens, where A6 does so for the first
+//! A request that the server has not begun is sent again once in a call, whenever that happens, where A6 does so for the first
 //! attempt only, and only for methods that are retried at all. Buffers are per call, not per channel.
 mod by_path;
 mod classify;
 mod code;
 mod failure;
 mod handles;
+mod hedge;
 mod pushback;
 #[cfg(feature = "tonic")]
 mod reject;
@@ -117,6 +117,7 @@ mod timeout;
 
 pub use classify::{GrpcClassify, GrpcClassifyEnd};
 pub use code::{Code, Codes};
+pub use hedge::{GrpcHedge, GrpcHedgeLayer, GrpcHedgeService};
 pub use pushback::Pushback;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]

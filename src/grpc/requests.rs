@@ -6,7 +6,7 @@ use super::timeout::{TIMEOUT, encode_timeout, timeout_in};
 use crate::call::deadline::{self, Deadline};
 use crate::call::outcome::Idempotency;
 use crate::http::MarkedIdempotent;
-use crate::retry::{CopyByClone, CopyRequest, RequestConfig};
+use crate::retry::{Beside, CopyByClone, CopyRequest, RequestConfig};
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
@@ -71,7 +71,7 @@ impl<B, R: CopyRequest<Request<B>>> CopyRequest<Request<B>> for GrpcRequests<R> 
         self.rest.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Request<B>) -> bool {
+    fn claim_beside(&self, copy: &Request<B>) -> Beside {
         self.rest.claim_beside(copy)
     }
 }

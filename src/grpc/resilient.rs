@@ -1,4 +1,4 @@
-//! A tonic channel behind all three layers.
+//! A tonic channel behind all three layers, and a hedge.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,12 +14,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::classify::{GrpcClassify, GrpcClassifyEnd};
+use super::hedge::{GrpcHedge, GrpcHedgeService};
 use super::requests::GrpcRequests;
 use super::retry::{GrpcRetry, GrpcRetryService};
 use super::service_config::{ServiceConfig, ServiceConfigError};
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::{AmbientHolder, ResourceLock};
-use crate::error::{AsError, BoxError, Boxed};
+use crate::error::{AsError, BoxError, Boxed, ConfigError};
 use crate::http::{
     CircuitBreakerBodyService, ContentionBodyService, CopyReplay, ReplayBody, ReplayLayer,
     ReplayService,
@@ -28,12 +29,16 @@ use crate::retry::RetryPolicy;
 
 type Stack<C> = ReplayService<
     GrpcRetryService<
-        CircuitBreakerBodyService<
-            ContentionBodyService<Bottom<C>, Boxed, AmbientHolder>,
+        GrpcHedgeService<
+            CircuitBreakerBodyService<
+                ContentionBodyService<Bottom<C>, Boxed, AmbientHolder>,
+                Boxed,
+                GrpcClassify,
+                AsError,
+                GrpcClassifyEnd,
+            >,
             Boxed,
-            GrpcClassify,
-            AsError,
-            GrpcClassifyEnd,
+            GrpcRequests<CopyReplay>,
         >,
         Boxed,
         GrpcRequests<CopyReplay>,
@@ -44,7 +49,7 @@ type Stack<C> = ReplayService<
 ///
 /// Each part is given or left out: without a [service config](Self::service_config) or a [policy](Self::retry) a call is
 /// made once, without a [breaker](Self::breaker) or a [lock](Self::lock) none is asked. The order is that of the crate:
-/// retry, breaker, lock, channel. Calls are judged to the end of their trailers, and permits are held as long.
+/// retry, hedge, breaker, lock, channel. Calls are judged to the end of their trailers, and permits are held as long.
 ///
 /// ```
 /// # use tower_bulwark::{CircuitBreaker, ResourceLock, grpc};
@@ -83,6 +88,7 @@ pub struct Resilient<C> {
 #[derive(Clone)]
 struct Parts {
     retry: Option<GrpcRetry>,
+    hedge: Option<GrpcHedge>,
     breaker: Option<CircuitBreaker>,
     lock: Option<ResourceLock>,
     classify: GrpcClassify,
@@ -94,6 +100,7 @@ impl<C: Clone> Resilient<C> {
     pub fn new(channel: C) -> Self {
         let parts = Parts {
             retry: None,
+            hedge: None,
             breaker: None,
             lock: None,
             classify: GrpcClassify::new(),
@@ -105,23 +112,35 @@ impl<C: Clone> Resilient<C> {
         }
     }
 
-    /// Retries as the JSON of a [`ServiceConfig`] says.
+    /// Retries, and hedges, as the JSON of a [`ServiceConfig`] says: see [`GrpcRetry`] and [`GrpcHedge`].
     ///
     /// # Errors
     ///
-    /// [`ServiceConfigError`] for the first thing that is wrong, a `hedgingPolicy` among them: hedging is not done.
+    /// [`ServiceConfigError`] for the first thing that is wrong.
     pub fn service_config(self, json: &str) -> Result<Self, ServiceConfigError> {
         let config = ServiceConfig::parse(json)?;
-        let retry = GrpcRetry::new("grpc", &config).map_err(|error| {
+        let wrong = |error: ConfigError| {
             ServiceConfigError::new(error.setting().to_owned(), error.to_string())
-        })?;
-        Ok(self.with(|parts| parts.retry = Some(retry)))
+        };
+        let once = config.clone().without_hedging();
+        let retry = GrpcRetry::new("grpc", &once).map_err(wrong)?;
+        let hedge = GrpcHedge::beside(&retry, &config).map_err(wrong)?;
+        Ok(self.with(|parts| {
+            parts.retry = Some(retry);
+            parts.hedge = Some(hedge);
+        }))
     }
 
     /// Retries as these rules say, by method.
     #[must_use]
     pub fn retry_by_method(self, retry: GrpcRetry) -> Self {
         self.with(|parts| parts.retry = Some(retry))
+    }
+
+    /// Hedges as these rules say, by method.
+    #[must_use]
+    pub fn hedge_by_method(self, hedge: GrpcHedge) -> Self {
+        self.with(|parts| parts.hedge = Some(hedge))
     }
 
     /// Retries all methods by this policy, after the codes of [`classify`](Self::classify).
@@ -159,7 +178,8 @@ impl<C: Clone> Resilient<C> {
 
     /// The channel.
     pub fn get_ref(&self) -> &C {
-        &self.stack.get_ref().get_ref().get_ref().get_ref().0
+        let hedged = self.stack.get_ref().get_ref();
+        &hedged.get_ref().get_ref().get_ref().0
     }
 
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
@@ -192,10 +212,12 @@ impl Parts {
             .until_body_end()
             .classify_end(self.classify.at_end());
         let locked = lock.layer().until_body_end().layer(bottom);
-        let retried = retry
+        let hedge = self.hedge.clone().unwrap_or_else(GrpcHedge::none);
+        let hedged = hedge
             .layer()
-            .requests(requests)
+            .requests(requests.idempotent())
             .layer(breaker.layer(locked));
+        let retried = retry.layer().requests(requests).layer(hedged);
         ReplayLayer::new().layer(retried)
     }
 }
@@ -205,6 +227,7 @@ impl<C: fmt::Debug + Clone> fmt::Debug for Resilient<C> {
         f.debug_struct("Resilient")
             .field("channel", self.get_ref())
             .field("retry", &self.parts.retry)
+            .field("hedge", &self.parts.hedge)
             .field("breaker", &self.parts.breaker)
             .field("lock", &self.parts.lock)
             .finish_non_exhaustive()

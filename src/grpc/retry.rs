@@ -71,25 +71,18 @@ impl GrpcRetry {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a `timeout` of zero, and for a `hedgingPolicy`: hedging is not done. A config that has one goes
-    /// through [`ServiceConfig::without_hedging`], if its methods shall be called once.
+    /// [`ConfigError`] for a `timeout` of zero, and for a `hedgingPolicy`, which is for a [`GrpcHedge`](super::GrpcHedge). A
+    /// config that has one goes through [`ServiceConfig::without_hedging`]: to the retry its methods are called once.
     pub fn new(name: impl Into<Arc<str>>, config: &ServiceConfig) -> Result<Self, ConfigError> {
         let name = name.into();
         if let Some(entry) = config.not_supported().into_iter().next() {
             return Err(ConfigError::new(
                 "hedgingPolicy",
                 format!("of `{entry}`"),
-                "hedging is not done: leave it out, or take `ServiceConfig::without_hedging`",
+                "a retry does not hedge: give it `ServiceConfig::without_hedging`, and take `GrpcHedge::beside` for these methods",
             ));
         }
-        let throttle = match config.throttling() {
-            // More than all of them cannot be put back.
-            Some(rules) => Some(RetryBudget::throttle(
-                rules.max_tokens,
-                rules.token_ratio.min(f64::from(rules.max_tokens)),
-            )?),
-            None => None,
-        };
+        let throttle = throttle(config)?;
         let rule = |entry: &str, method: &MethodConfig| {
             Rule::new(format!("{name}{entry}"), method, throttle.as_ref())
         };
@@ -164,6 +157,17 @@ impl GrpcRetry {
             layer: self.shared.others.layer().requests(GrpcRequests::new()),
         }
     }
+}
+
+/// The throttle that a config asks for.
+pub(super) fn throttle(config: &ServiceConfig) -> Result<Option<RetryBudget>, ConfigError> {
+    let throttling = config.throttling();
+    let throttle = throttling.map(|rules| {
+        // More than all of them cannot be put back.
+        let ratio = rules.token_ratio.min(f64::from(rules.max_tokens));
+        RetryBudget::throttle(rules.max_tokens, ratio)
+    });
+    throttle.transpose()
 }
 
 impl Shared {

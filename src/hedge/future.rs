@@ -14,13 +14,13 @@ use tower_service::Service;
 use super::mark::{MarkAnswer, NoMark};
 use super::run::{Run, is_refusal};
 use super::shared::Shared;
-use super::state::{End, Turn};
+use super::state::{End, NotBegun, Turn};
 use crate::call::context::{Frame, Wait};
 use crate::call::deadline;
 use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome};
 use crate::error::{Error, IntoError};
 use crate::event::NotHedged;
-use crate::retry::{CopyByClone, CopyRequest, RequestConfig};
+use crate::retry::{Beside, CopyByClone, CopyRequest, RequestConfig};
 use crate::util::kit::Spare;
 use crate::util::time::{self, Tick};
 
@@ -319,12 +319,17 @@ where
             run.race.stop();
             return None;
         }
-        let requests = this.requests;
-        let request = this.request.take().filter(|copy| match run.race.live() {
-            0 => requests.claim(copy),
-            _ => requests.claim_beside(copy),
-        });
-        let Some(request) = request else {
+        let beside = match (this.request.as_ref(), run.race.live()) {
+            (None, _) => Beside::Never,
+            (Some(copy), 0) if this.requests.claim(copy) => Beside::Yes,
+            (Some(_), 0) => Beside::Never,
+            (Some(copy), _) => this.requests.claim_beside(copy),
+        };
+        if beside == Beside::NotYet {
+            run.race.not_hedged(NotBegun::Later, now, shared.delay());
+            return None;
+        }
+        let Some(request) = this.request.take().filter(|_| beside == Beside::Yes) else {
             run.not_hedged(shared, NotHedged::NotRepeatable, now);
             return None;
         };

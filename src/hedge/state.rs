@@ -72,6 +72,8 @@ pub(super) enum NotBegun {
     ForGood,
     /// The service below was not ready, or would refuse.
     Refused,
+    /// The attempt that runs has not sent all of the request: the turn stays, and comes again soon.
+    Later,
 }
 
 impl Race {
@@ -148,14 +150,19 @@ impl Race {
         self.due = after_newest(now, delay);
     }
 
-    /// A hedge whose turn it was has not begun. Its turn is over; what comes next comes a delay later.
+    /// A hedge whose turn it was has not begun. Unless it comes later its turn is over, and the next is a delay away.
     pub(super) fn not_hedged(&mut self, why: NotBegun, now: Tick, delay: Option<Duration>) {
         self.left = match why {
+            NotBegun::Later => self.left,
             NotBegun::Refused if self.live > 0 => self.left.saturating_sub(1),
             // With nothing on its way there is nothing to wait for.
             NotBegun::Refused | NotBegun::ForGood => 0,
         };
-        self.due = delay.map_or(Due::Never, |delay| Due::At(now.after(delay)));
+        let delay = match why {
+            NotBegun::Later => Some(SOON),
+            NotBegun::Refused | NotBegun::ForGood => delay,
+        };
+        self.due = delay.map_or(Due::Never, |delay| Due::At(now.after(delay.max(SOON))));
     }
 
     /// An attempt has ended: whether that ends the call.
@@ -177,6 +184,9 @@ impl Race {
         end == End::Final
     }
 }
+
+/// A turn that comes again comes no sooner than this.
+const SOON: Duration = Duration::from_millis(5);
 
 fn after_newest(began: Tick, delay: Option<Duration>) -> Due {
     delay.map_or(Due::Never, |delay| Due::AfterNewest { began, delay })

@@ -22,6 +22,7 @@ enum Script {
     Ends(u64, End),
     Refused,
     NoBudget,
+    Later,
 }
 
 #[derive(Clone, Debug)]
@@ -75,11 +76,16 @@ fn model(rules: &Rules, scripts: &[Script]) -> Course {
         }
         while open && used < rules.extra && now < rules.ends && next.is_some_and(|at| at <= now) {
             used += 1;
-            next = rules.delay.map(|delay| now + delay);
+            next = rules.delay.map(|delay| now + delay.max(5));
             match scripts.get(tried) {
                 Some(Script::Ends(takes, end)) => {
                     running.push((now + takes, *end));
                     course.begun.push(now);
+                    next = rules.delay.map(|delay| now + delay);
+                }
+                Some(Script::Later) => {
+                    used -= 1;
+                    next = Some(now + 5);
                 }
                 Some(Script::Refused) => open = !running.is_empty(),
                 Some(Script::NoBudget) | None => open = false,
@@ -145,6 +151,9 @@ fn subject(rules: &Rules, scripts: &[Script]) -> Course {
                     Some(Script::Refused) => {
                         race.not_hedged(NotBegun::Refused, tick(now), delay);
                     }
+                    Some(Script::Later) => {
+                        race.not_hedged(NotBegun::Later, tick(now), delay);
+                    }
                     Some(Script::NoBudget) | None => {
                         race.not_hedged(NotBegun::ForGood, tick(now), delay);
                     }
@@ -172,6 +181,7 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
         6 => (1..60_u64, ends()).prop_map(|(takes, end)| Script::Ends(takes, end)),
         1 => Just(Script::Refused),
         1 => Just(Script::NoBudget),
+        1 => Just(Script::Later),
     ];
     let first = (1..60_u64, ends()).prop_map(|(takes, end)| Script::Ends(takes, end));
     (first, prop::collection::vec(script, 5)).prop_map(|(first, mut rest)| {

@@ -12,7 +12,7 @@ use super::replay_body::ReplayBody;
 use super::requests::HttpRequests;
 use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
-use crate::retry::{CopyRequest, RequestConfig, RetryLayer};
+use crate::retry::{Beside, CopyRequest, RequestConfig, RetryLayer};
 use crate::util::accessors::inner_service;
 
 /// Puts a [`ReplayBody`] around the body of each request. Goes *outside* the retry, which copies requests
@@ -164,8 +164,8 @@ impl<B> CopyRequest<Request<ReplayBody<B>>> for CopyReplay {
         copy.body().take_over()
     }
 
-    fn claim_beside(&self, copy: &Request<ReplayBody<B>>) -> bool {
-        copy.body().is_all_kept()
+    fn claim_beside(&self, copy: &Request<ReplayBody<B>>) -> Beside {
+        copy.body().beside()
     }
 }
 

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::kept::LetGo;
 use super::recording::{Cursor, Next, Recording, SharedError};
 use crate::error::BoxError;
+use crate::retry::Beside;
 
 /// A request body that may be sent more than once, although its source can be read only once.
 ///
@@ -192,10 +193,14 @@ impl<B> ReplayBody<B> {
         (is_free || state.recording.has_ended()) && state.recording.serves(self.cursor)
     }
 
-    /// Whether this copy can be sent to its end without the source: it has been read to its end, and all is kept.
-    pub(super) fn is_all_kept(&self) -> bool {
-        let state = self.state();
-        state.recording.has_ended() && state.recording.serves(self.cursor)
+    /// Whether this copy can be sent while another is: once the source has been read to its end, if all of it is kept.
+    pub(super) fn beside(&self) -> Beside {
+        let recording = &self.state().recording;
+        match (recording.serves(self.cursor), recording.has_ended()) {
+            (false, _) => Beside::Never,
+            (true, false) => Beside::NotYet,
+            (true, true) => Beside::Yes,
+        }
     }
 
     /// How many bytes are kept right now.

@@ -2,7 +2,7 @@ use ::http::{HeaderMap, Method, Request};
 
 use crate::call::deadline::Deadline;
 use crate::call::outcome::Idempotency;
-use crate::retry::{CopyByClone, CopyRequest, RequestConfig};
+use crate::retry::{Beside, CopyByClone, CopyRequest, RequestConfig};
 
 /// What HTTP requests say of their own retries.
 ///
@@ -82,7 +82,7 @@ impl<B, C: CopyRequest<Request<B>>> CopyRequest<Request<B>> for HttpRequests<C> 
         self.copy.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Request<B>) -> bool {
+    fn claim_beside(&self, copy: &Request<B>) -> Beside {
         self.copy.claim_beside(copy)
     }
 }

@@ -131,7 +131,7 @@ pub use future::RetryFuture;
 pub use handle::{AttemptOutcome, FailedAttempt, RetryPolicy, RetrySnapshot};
 pub use layer::RetryLayer;
 pub use prepare::{
-    BeforeAttempt, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
+    BeforeAttempt, Beside, CopyByClone, CopyRequest, CopyWith, DeadlineWith, IdempotencyWith,
     MaxRetriesWith, RequestConfig,
 };
 pub use runner::Retry;

@@ -18,9 +18,20 @@ pub trait CopyRequest<Req> {
 
     /// Whether a copy can be sent while the attempts before it are still running, as a hedge is. A streaming body that
     /// has not been read to its end has one reader at a time. Default: yes.
-    fn claim_beside(&self, _copy: &Req) -> bool {
-        true
+    fn claim_beside(&self, _copy: &Req) -> Beside {
+        Beside::Yes
     }
+}
+
+/// Whether a copy of a request can be sent while an attempt is still running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It can.
+    Yes,
+    /// Not before the attempt that runs has sent all of the request.
+    NotYet,
+    /// What it needs is gone.
+    Never,
 }
 
 /// What a request says of its own retries. Without an answer: what the policy says, and what holds for
@@ -106,7 +117,7 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for MaxRetriesWith<F, R> {
         self.rest.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Req) -> bool {
+    fn claim_beside(&self, copy: &Req) -> Beside {
         self.rest.claim_beside(copy)
     }
 }
@@ -145,7 +156,7 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for DeadlineWith<F, R> {
         self.rest.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Req) -> bool {
+    fn claim_beside(&self, copy: &Req) -> Beside {
         self.rest.claim_beside(copy)
     }
 }
@@ -188,7 +199,7 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for IdempotencyWith<F, R> {
         self.rest.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Req) -> bool {
+    fn claim_beside(&self, copy: &Req) -> Beside {
         self.rest.claim_beside(copy)
     }
 }
@@ -231,7 +242,7 @@ impl<Req, F, R: CopyRequest<Req>> CopyRequest<Req> for BeforeAttempt<F, R> {
         self.rest.claim(copy)
     }
 
-    fn claim_beside(&self, copy: &Req) -> bool {
+    fn claim_beside(&self, copy: &Req) -> Beside {
         self.rest.claim_beside(copy)
     }
 }

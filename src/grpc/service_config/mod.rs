@@ -34,7 +34,7 @@ use super::code::Codes;
 /// # Ok::<(), tower_bulwark::grpc::ServiceConfigError>(())
 /// ```
 ///
-/// [`GrpcRetry`](super::GrpcRetry) goes by one.
+/// [`GrpcRetry`](super::GrpcRetry) and [`GrpcHedge`](super::GrpcHedge) go by one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     methods: ByPath<Arc<MethodConfig>>,
@@ -68,8 +68,8 @@ impl ServiceConfig {
         self.throttling
     }
 
-    /// The names of the entries that ask for what this crate does not do, which is hedging: with one of them
-    /// [`GrpcRetry::new`](super::GrpcRetry::new) fails. `/service/method`, `/service/`, or empty for the default of all
+    /// The names of the entries that ask for what a retry does not do, which is hedging: with one of them
+    /// [`GrpcRetry::new`](super::GrpcRetry::new) fails. [`GrpcHedge`](super::GrpcHedge) goes by them. `/service/method`, `/service/`, or empty for the default of all
     /// methods; sorted.
     #[must_use]
     pub fn not_supported(&self) -> Vec<String> {
@@ -82,7 +82,7 @@ impl ServiceConfig {
         names
     }
 
-    /// The same without what it says of hedging: those methods are called once.
+    /// The same without what it says of hedging: to a retry those methods are called once.
     #[must_use]
     pub fn without_hedging(self) -> Self {
         let mut methods = ByPath::new();
@@ -113,7 +113,7 @@ pub struct MethodConfig {
     pub timeout: Option<Duration>,
     /// How it is retried. Without: not at all.
     pub retry: Option<RetryConfig>,
-    /// How it is hedged. Read and checked, and not acted on; see [`ServiceConfig::not_supported`].
+    /// How it is hedged. Without: not at all.
     pub hedging: Option<HedgingConfig>,
 }
 
