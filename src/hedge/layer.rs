@@ -142,6 +142,7 @@ impl<L, C, R, M> HedgeLayer<L, C, R, M> {
         self.with(|classify, requests, _| (classify, requests, MarkWith(mark)))
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn marked_by<N>(self, mark: N) -> HedgeLayer<L, C, R, N> {
         self.with(|classify, requests, _| (classify, requests, mark))
     }
