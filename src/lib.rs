@@ -35,6 +35,7 @@
 //! | [`circuit_breaker`] | [`CircuitBreaker`] | [`CircuitBreakerLayer`] | [`call`](CircuitBreaker::call), [`try_acquire`](CircuitBreaker::try_acquire) |
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
+//! | [`hedge`] | [`Hedge`] | [`HedgeLayer`](hedge::HedgeLayer) | [`run`](Hedge::run) |
 //!
 //! An instance for each key (host, tenant, model): [`keyed`]. Another service when one does not answer: [`fallback`].
 //!

@@ -20,8 +20,8 @@ use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::explain::{Stack, Warning};
 use tower_bulwark::hedge::{Hedge, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService};
 use tower_bulwark::{
-    Backoff, CircuitBreaker, Error, Event, Idempotency, Registry, RegistryError, ResourceLock,
-    RetryBudget, RetryPolicy, Verdict,
+    Backoff, CircuitBreaker, Error, Event, Idempotency, Registry, RegistryError, Rejection,
+    ResourceLock, RetryBudget, RetryPolicy, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -576,6 +576,28 @@ async fn hedges_and_retries_are_paid_by_one_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_throttle_that_failures_have_drained_stops_hedges_and_successes_fill_it() {
+    let throttle = RetryBudget::throttle(4, 1.0).unwrap();
+    let hedge = Hedge::builder("reads")
+        .after(500 * MS)
+        .max_extra(3)
+        .hedge_failures(true)
+        .budget(&throttle)
+        .build()
+        .unwrap();
+    let run = |script: &Script| hedge.layer().layer(script.service()).oneshot("x");
+    // Two failures leave half of the tokens: the third attempt is not sent.
+    let script = Script::new(&[Fails(10)]);
+    run(&script).await.unwrap_err();
+    assert_eq!(script.began(), [0, 10]);
+    let script = Script::new(&[Answers(600)]);
+    run(&script).await.unwrap();
+    assert_eq!(script.began(), [0], "the first is always sent");
+    run(&script).await.unwrap();
+    assert_eq!(script.began(), [0, 600, 1_100]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn by_itself_a_hedge_adds_a_tenth_and_a_little_to_calls_that_are_all_slow() {
     let hedge = Hedge::builder("reads").after(MS).build().unwrap();
     let script = Script::new(&[Answers(5)]);
@@ -691,23 +713,79 @@ async fn no_hedge_queues_for_a_lock_that_is_full() {
 
 #[tokio::test(start_paused = true)]
 async fn the_permits_of_a_loser_are_back_when_the_answer_is_there() {
-    let (hedge, script) = (after_20_ms(), Script::new(&[Hangs, Answers(5)]));
-    let lock = ResourceLock::builder("slots")
-        .max_concurrent(2)
+    for (script, winner) in [([Hangs, Answers(5)], 2), ([Answers(25), Hangs], 1)] {
+        let (hedge, script) = (after_20_ms(), Script::new(&script));
+        let lock = ResourceLock::builder("slots")
+            .max_concurrent(2)
+            .build()
+            .unwrap();
+        let mut service = ServiceBuilder::new()
+            .layer(hedge.layer())
+            .layer(lock.layer())
+            .service(script.service());
+        let mut call = task::spawn(service.ready().await.unwrap().call("x"));
+        assert_pending!(call.poll());
+        advance(20 * MS).await;
+        assert_pending!(call.poll());
+        assert_eq!(lock.snapshot().in_use, 2);
+        advance(5 * MS).await;
+        assert_eq!(assert_ready!(call.poll()).unwrap(), winner);
+        assert_eq!(lock.snapshot().in_use, 0, "the future is still there");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_failure_is_not_what_the_caller_gets() {
+    let hedge = after_20_ms();
+    let lock = ResourceLock::new("slot");
+    let held = lock.acquire("other").owned().await.unwrap();
+    let (script, calls) = (Script::new(&[Fails(40)]), Arc::new(AtomicU32::new(0)));
+    // The hedge is refused after a while: the lock is asked by the service itself.
+    let service = {
+        let (script, lock) = (script.clone(), lock.clone());
+        service_fn(move |_: &'static str| {
+            let (script, lock) = (script.clone(), lock.clone());
+            let is_first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if is_first {
+                    return script.attempt().await.map_err(Error::Inner);
+                }
+                sleep(30 * MS).await;
+                let refused = lock.acquire("hedge").timeout(Duration::ZERO).await;
+                Err::<u32, Error<Down>>(Rejection::from(refused.map(|_| ()).unwrap_err()).into())
+            }
+        })
+    };
+    let error = hedge.layer().layer(service).oneshot("x").await.unwrap_err();
+    assert_eq!(error.as_inner(), Some(&Down(1)));
+    assert_eq!(script.elapsed(), 50);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_nothing_at_the_service_waits_for_its_hedge_and_nobody_is_blamed() {
+    let hedge = Hedge::builder("reads")
+        .after(SECOND)
+        .hedge_failures(true)
+        .no_budget()
         .build()
         .unwrap();
+    let retry = RetryPolicy::builder()
+        .max_retries(0)
+        .attempt_timeout(50 * MS)
+        .build()
+        .unwrap();
+    let script = Script::new(&[Fails(10), Answers(10)]);
+    let judge = |result: Result<&u32, &Down>| match result {
+        Ok(_) => Verdict::success(),
+        Err(_) => Verdict::failure().retry_exactly_after(200 * MS),
+    };
     let service = ServiceBuilder::new()
-        .layer(hedge.layer())
-        .layer(lock.layer())
+        .layer(retry.layer())
+        .layer(hedge.layer().classify_with(judge))
         .service(script.service());
-    let mut call = task::spawn(service.oneshot("x"));
-    assert_pending!(call.poll());
-    advance(20 * MS).await;
-    assert_pending!(call.poll());
-    assert_eq!(lock.snapshot().in_use, 2);
-    advance(5 * MS).await;
-    assert_eq!(assert_ready!(call.poll()).unwrap(), 2);
-    assert_eq!(lock.snapshot().in_use, 0, "the future is still there");
+    assert_eq!(service.oneshot("x").await.unwrap(), 2);
+    assert_eq!((script.began(), script.elapsed()), (vec![0, 210], 220));
 }
 
 #[tokio::test(start_paused = true)]
