@@ -303,8 +303,10 @@ async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_is_hedged_all_the
         service_fn(move |_: &'static str| {
             let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
             async move {
-                while number == 1 {
-                    tokio::task::consume_budget().await;
+                if number == 1 {
+                    loop {
+                        tokio::task::consume_budget().await;
+                    }
                 }
                 Ok::<u32, Infallible>(number)
             }
