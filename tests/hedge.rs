@@ -296,6 +296,24 @@ async fn no_hedge_starts_at_the_deadline_or_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_fails_at_once_behind_its_deadline_is_not_hedged() {
+    let hedge = Hedge::builder("reads")
+        .after(SECOND)
+        .hedge_failures(true)
+        .no_budget()
+        .build()
+        .unwrap();
+    let calls = AtomicU32::new(0);
+    let call = hedge.run(|attempt| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        ready(Err::<(), _>(Down(attempt)))
+    });
+    let over = Deadline::after(Duration::ZERO);
+    deadline::scope(over, call).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_is_hedged_all_the_same() {
     let calls = Arc::new(AtomicU32::new(0));
     let greedy = {
@@ -831,7 +849,9 @@ async fn time_in_the_queue_of_a_lock_is_no_reason_for_a_hedge_and_no_latency() {
     drop((one, other));
     assert_eq!(call.await.unwrap().unwrap(), 1);
     assert_eq!(script.began(), [1_000]);
-    let latency = hedge.snapshot().recent_latency;
+    let seen = hedge.snapshot();
+    assert_eq!(seen.not_started.refused, 0, "it was not even tried");
+    let latency = seen.recent_latency;
     assert!(latency.count == 1 && latency.max < 20 * MS, "{latency:?}");
 }
 

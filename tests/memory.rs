@@ -8,7 +8,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::time::timeout;
 use tower_bulwark::circuit_breaker::Window;
 use tower_bulwark::keyed::Keyed;
-use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
+use tower_bulwark::{CircuitBreaker, Hedge, ResourceLock, RetryPolicy};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -71,6 +71,7 @@ async fn idle_handles() {
     let (time, _kept) = rate(Window::time(Duration::from_secs(10)));
     let (lock, _kept) = kept(|| ResourceLock::new("db"));
     let (retry, _kept) = kept(RetryPolicy::new);
+    let (hedge, _kept) = kept(|| Hedge::new("reads"));
     let (used, _kept) = kept(|| {
         let lock = ResourceLock::builder("db").max_concurrent(8).build();
         let lock = lock.expect("valid");
@@ -86,6 +87,7 @@ async fn idle_handles() {
         ("a lock", lock),
         ("a lock that was used", used),
         ("a retry policy", retry),
+        ("a hedge", hedge),
     ] {
         println!("{what}: {bytes} bytes");
         assert!(bytes <= IDLE, "{what}: {bytes} bytes");

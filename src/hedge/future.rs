@@ -315,7 +315,7 @@ where
         let this = self.project();
         let first = this.first.project();
         let (run, shared) = (first.run.as_mut()?, first.spare.rules());
-        if run.race.is_late(now) {
+        if run.is_late(now) {
             run.race.stop();
             return None;
         }
@@ -413,17 +413,16 @@ where
         if run.race.ended(end, time::now) {
             return Some(self.won(number, result));
         }
-        let better = match end {
+        let result = match (end, this.kept.take()) {
             // A refusal says less than any failure of the service.
-            End::Refused => this.kept.take(),
-            End::Final | End::Failed(_) => None,
+            (End::Refused, Some(kept)) => *kept,
+            _ => result,
         };
-        let kept = better.unwrap_or_else(|| Box::new(result));
         if run.race.is_over() {
             self.over();
-            return Some(*kept);
+            return Some(result);
         }
-        *this.kept = Some(kept);
+        *this.kept = Some(Box::new(result));
         None
     }
 

@@ -57,6 +57,11 @@ impl Run {
         }
     }
 
+    /// Whether it is too late for another attempt. Asked of the ambient deadline too: who fails at once has not looked.
+    pub(super) fn is_late(&self, now: Tick) -> bool {
+        self.race.is_late(now) || now >= ambient_deadline()
+    }
+
     /// A hedge has begun.
     pub(super) fn hedged(&mut self, shared: &Shared, now: Tick, paid: u32) {
         self.paid = paid;

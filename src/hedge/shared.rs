@@ -96,9 +96,10 @@ impl Shared {
 
     pub(super) fn update(&self, new: HedgeConfig) -> Result<ConfigChange, ConfigError> {
         new.check()?;
-        let old = self.config.swap(Arc::new(new));
+        let new = Arc::new(new);
+        let old = self.config.swap(Arc::clone(&new));
         self.go_by_config(time::now());
-        Ok(old.difference(&self.config.load()))
+        Ok(old.difference(&new))
     }
 
     fn go_by_config(&self, now: Tick) {
