@@ -19,7 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::http::{CopyReplay, HedgedAttempt, HttpRequests, ReplayBody, ReplayLayer};
+use tower_bulwark::http::{HedgedAttempt, ReplayBody};
 use tower_bulwark::{CircuitBreaker, Hedge};
 
 const MS: Duration = Duration::from_millis(1);
@@ -137,7 +137,6 @@ async fn a_body_that_streams_is_hedged_once_it_has_been_sent_and_the_first_attem
         .no_budget()
         .build()
         .unwrap();
-    let requests = HttpRequests::new().copied_by(CopyReplay);
     let client = service_fn(move |request: Request<ReplayBody<Sent>>| {
         let (list, number) = (Arc::clone(&list), calls.fetch_add(1, Ordering::SeqCst) + 1);
         async move {
@@ -149,8 +148,7 @@ async fn a_body_that_streams_is_hedged_once_it_has_been_sent_and_the_first_attem
         }
     });
     let service = ServiceBuilder::new()
-        .layer(ReplayLayer::new())
-        .layer(hedge.http_layer().requests(requests))
+        .layer(hedge.http_layer().replaying())
         .service(client);
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);

@@ -1,10 +1,12 @@
 //! One more method for each handle: its layer, for HTTP.
 
 use super::classify::HttpClassify;
+use super::replay::{CopyReplay, ReplayLayer};
 use super::requests::HttpRequests;
 use std::sync::Arc;
 
 use ::http::{Request, Response};
+use tower_layer::Stack;
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::fallback::{Fallback, FallbackLayer};
@@ -88,14 +90,29 @@ impl Hedge {
     /// A layer that hedges HTTP requests by these rules: responses and errors are judged by [`HttpClassify`], only
     /// requests that may be done twice are hedged, and the response of a hedge carries [`HedgedAttempt`].
     ///
-    /// For bodies that are `Clone`. Those that stream go through [`ReplayLayer`](super::ReplayLayer) and
-    /// `requests(HttpRequests::new().copied_by(`[`CopyReplay`](super::CopyReplay)`))`: they are hedged once they have been
-    /// sent to their end.
+    /// For bodies that are `Clone`. Those that stream are hedged with [`replaying`](HedgeLayer::replaying).
     #[must_use]
     pub fn http_layer<L>(&self) -> HedgeLayer<L, HttpClassify, HttpRequests, MarkAttempt> {
         self.layer()
             .classify(HttpClassify::new())
             .requests(HttpRequests::new())
             .marked_by(MarkAttempt)
+    }
+}
+
+impl<L> HedgeLayer<L, HttpClassify, HttpRequests, MarkAttempt> {
+    /// For requests whose bodies stream: a [`ReplayLayer`] around this one, which copies by [`CopyReplay`]. A request is
+    /// hedged once its body has been sent to its end. The service below is given requests with a
+    /// [`ReplayBody`](super::ReplayBody).
+    ///
+    /// Inside a retry that is [`replaying`](crate::RetryLayer::replaying) one `ReplayLayer` is enough: take
+    /// `requests(HttpRequests::new().copied_by(CopyReplay))`.
+    #[must_use]
+    pub fn replaying(
+        self,
+    ) -> Stack<HedgeLayer<L, HttpClassify, HttpRequests<CopyReplay>, MarkAttempt>, ReplayLayer>
+    {
+        let hedge = self.requests(HttpRequests::new().copied_by(CopyReplay));
+        Stack::new(hedge, ReplayLayer::new())
     }
 }
