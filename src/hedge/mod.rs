@@ -75,7 +75,8 @@
 //!
 //! The first that the [classifier](HedgeLayer::classify) deems a success, or a failure that another attempt may not better. A
 //! failure that may be tried again does not win while another attempt runs; a refusal of a layer of this crate never does. If
-//! all fail the caller gets the last failure of the service, as it is.
+//! all fail the caller gets the last failure of the service, as it is. A refusal that a layer below turns into a response
+//! (`reject_with`) is a response like any other: put such layers outside.
 //!
 //! A failure starts no hedge, unless [`hedge_failures`](HedgeBuilder::hedge_failures) says so: then the next attempt starts at
 //! once, or when the service wants it, and a service that wants none gets none. That is the rule of
@@ -137,7 +138,8 @@
 //!
 //! A call that may be hedged: a copy of the request, a reference count, two counters. If it has to wait: one reading of the
 //! clock and a timer; another reading at its end if the delay follows latencies, and a lock of this thread's shard. No
-//! allocation before a hedge starts; each hedge is one. A request that may not be sent twice costs a counter.
+//! allocation before a hedge starts; each hedge is one. A request that may not be sent twice costs a counter and a reference
+//! count.
 //!
 //! # See also
 //!
