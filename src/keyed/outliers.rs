@@ -102,6 +102,10 @@ impl<K: Hash + Eq + Clone> Outliers<K> {
     /// Compares now what there was since the last time, and opens the circuits of outliers. Returns their keys.
     ///
     /// For who has a timer of his own; [`run`](Self::run) calls it. Takes time and memory that grow with the number of keys.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "it acts; who was ejected is told by the events, too"
+    )]
     pub fn check(&self) -> Vec<K> {
         let config = self.config();
         let all = self.shared.keys.all();
