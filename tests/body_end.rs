@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::circuit_breaker::CircuitBreakerTotals;
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::http::{
@@ -119,7 +119,7 @@ impl Held {
         body: B,
     ) -> GuardedBody<GuardedBody<B, PermitGuard>, BreakerGuard<AsHead>>
     where
-        B: Body<Error: std::fmt::Display> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let service = ServiceBuilder::new()
             .layer(
@@ -373,6 +373,211 @@ async fn a_body_that_an_attempt_timeout_cuts_off_is_a_failure() {
     held.check(FAILURE, 0);
 }
 
+// ---- Whose fault it is that a body breaks off -----------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_the_callers_own_deadline_cuts_off_counts_as_its_head_on_either_side_of_the_breaker()
+ {
+    for below in [true, false] {
+        let breaker = CircuitBreaker::new("b");
+        let (send, body) = remote();
+        send.unbounded_send(data("one")).unwrap();
+        let deadline = IdleTimeoutLayer::deadline_only();
+        let around = breaker.layer().until_body_end();
+        let service = match below {
+            true => ServiceBuilder::new()
+                .layer(around)
+                .layer(deadline)
+                .service(answers(200, body))
+                .map_response(|it| it.map(BodyExt::boxed_unsync))
+                .boxed(),
+            false => ServiceBuilder::new()
+                .layer(deadline)
+                .layer(around)
+                .service(answers(200, body))
+                .map_response(|it| it.map(BodyExt::boxed_unsync))
+                .boxed(),
+        };
+        let read = deadline::scope(Deadline::after(SECOND), async {
+            let response = service.oneshot(()).await.unwrap();
+            response.into_body().collect().await
+        });
+        assert!(read.await.is_err());
+        assert_eq!(totals(&breaker), SUCCESS, "below the breaker: {below}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_ran_out_while_nobody_was_reading_is_not_the_senders_fault() {
+    for waits in [true, false] {
+        let breaker = CircuitBreaker::new("b");
+        // A client's timeout of the whole exchange, that is looked at when the body is polled.
+        let timeout = sleep(SECOND);
+        let stream = futures::stream::unfold(Box::pin(timeout), |mut timeout| async move {
+            timeout.as_mut().await;
+            let error = tokio::time::timeout(Duration::ZERO, pending::<()>()).await;
+            let error: BoxError = error.unwrap_err().into();
+            Some((Err::<Frame<Bytes>, _>(error), timeout))
+        });
+        let body = StreamBody::new(Box::pin(stream));
+        let layer = breaker.layer().until_body_end();
+        let service = layer.layer(answers(200, body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        if !waits {
+            sleep(2 * SECOND).await;
+        }
+        assert!(body.frame().await.unwrap().is_err());
+        let expected = if waits { FAILURE } else { SUCCESS };
+        assert_eq!(totals(&breaker), expected, "somebody waits: {waits}");
+    }
+}
+
+fn half_open(max_probes: u32, probe_timeout: Duration) -> CircuitBreaker {
+    CircuitBreaker::builder("b")
+        .consecutive_failures(1)
+        .recovery_timeout(SECOND)
+        .success_threshold(1)
+        .max_probes(max_probes)
+        .probe_timeout(probe_timeout)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_good_answer_is_long_or_unread_closes_the_circuit_when_its_lease_ends() {
+    for read in [true, false] {
+        let breaker = half_open(1, 5 * SECOND);
+        breaker.try_acquire().unwrap().failure();
+        advance(SECOND).await;
+        let (send, body) = remote();
+        let service = breaker.layer().until_body_end().layer(answers(200, body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        for _ in 0..10 {
+            send.unbounded_send(data("one")).unwrap();
+            advance(SECOND).await;
+            if read {
+                assert_ready!(frame(&mut body)).unwrap().unwrap();
+            }
+        }
+        let next = breaker.try_acquire();
+        assert_eq!(breaker.state(), CircuitState::Closed, "read: {read}");
+        next.unwrap().success();
+        send.unbounded_send(Err(io::Error::other("reset"))).unwrap();
+        let _ = body.collect().await;
+        assert_eq!(breaker.state(), CircuitState::Closed, "it is counted once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_without_an_answer_loses_its_lease_and_is_counted_once() {
+    let breaker = CircuitBreaker::builder("b")
+        .consecutive_failures(1)
+        .recovery_timeout(SECOND)
+        .success_threshold(2)
+        .out_of(3)
+        .max_probes(1)
+        .probe_timeout(5 * SECOND)
+        .build()
+        .unwrap();
+    breaker.try_acquire().unwrap().failure();
+    advance(SECOND).await;
+    let lost = breaker.try_acquire().unwrap();
+    advance(5 * SECOND).await;
+    let second = breaker.try_acquire().unwrap();
+    lost.success();
+    second.success();
+    assert_eq!(breaker.state(), CircuitState::HalfOpen, "one of two");
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_threshold_of_slow_calls_does_not_orphan_the_probes() {
+    let breaker = half_open(1, 60 * SECOND);
+    breaker.try_acquire().unwrap().failure();
+    advance(SECOND).await;
+    let probe = breaker.try_acquire().unwrap();
+    let mut config = (*breaker.config()).clone();
+    let other = CircuitBreaker::builder("other").slow_call_rate(0.5, SECOND);
+    config.slow_calls = other.build().unwrap().config().slow_calls;
+    breaker.update(config).unwrap();
+    assert!(breaker.try_acquire().is_err(), "its place is taken");
+    probe.success();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_head_was_slow_is_a_slow_call_of_the_time_of_its_head() {
+    let breaker = CircuitBreaker::builder("b")
+        .consecutive_failures(3)
+        .slow_call_rate(0.9, SECOND)
+        .minimum_calls(100)
+        .window(tower_bulwark::circuit_breaker::Window::LastTime(
+            10 * SECOND,
+        ))
+        .build()
+        .unwrap();
+    let (send, body) = remote();
+    let body = Arc::new(Mutex::new(Some(body)));
+    let service = breaker
+        .layer()
+        .until_body_end()
+        .layer(service_fn(move |()| {
+            let body = body.lock().unwrap().take().unwrap();
+            async move {
+                sleep(2 * SECOND).await;
+                Ok::<_, io::Error>(Response::new(body))
+            }
+        }));
+    let mut body = service.oneshot(()).await.unwrap().into_body();
+    assert_eq!(breaker.snapshot().window_slow, 1, "at its head");
+    sleep(30 * SECOND).await;
+    assert_eq!(
+        breaker.snapshot().window_slow,
+        0,
+        "it streams, and is not slow any more"
+    );
+    send.unbounded_send(Err(io::Error::other("reset"))).unwrap();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(
+        breaker.snapshot().window_failures,
+        1,
+        "its break counts as well"
+    );
+    assert_eq!(breaker.snapshot().totals.slow, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_uses_up_the_budget_of_its_task_still_meets_its_timeout() {
+    // Ready things of tokio without end, and no frame: each poll uses the budget up.
+    let busy = futures::stream::poll_fn(|cx| {
+        loop {
+            let mut step = std::pin::pin!(tokio::task::coop::consume_budget());
+            if step.as_mut().poll(cx).is_pending() {
+                return Poll::<Option<Result<Frame<Bytes>, io::Error>>>::Pending;
+            }
+        }
+    });
+    let mut body = IdleTimeoutBody::new(StreamBody::new(busy), SECOND);
+    let clock = async {
+        // Time goes on only if somebody lets it: the body is always ready to be polled again.
+        loop {
+            advance(SECOND / 10).await;
+        }
+    };
+    let polls = std::sync::atomic::AtomicU32::new(0);
+    let read = std::future::poll_fn(|cx| {
+        let n = polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(n < 10_000, "never cut");
+        Pin::new(&mut body).poll_frame(cx)
+    });
+    let frame = tokio::select! {
+        frame = read => frame,
+        () = clock => unreachable!(),
+    };
+    assert!(matches!(frame, Some(Err(BodyError::Idle(_)))));
+}
+
 #[tokio::test]
 async fn a_refusal_may_be_a_response_and_holds_nothing() {
     let (breaker, lock) = (CircuitBreaker::new("b"), ResourceLock::new("l"));
@@ -567,6 +772,46 @@ async fn server(bodies: Vec<StreamBody<Frames>>) -> (SocketAddr, JoinSet<()>) {
         }
     });
     (address, tasks)
+}
+
+#[cfg(feature = "hyper")]
+#[tokio::test]
+async fn an_upload_that_fails_on_this_side_after_the_head_is_not_the_servers_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_keep, answer) = remote();
+    let answer = Arc::new(Mutex::new(Some(answer)));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let answer = answer.lock().unwrap().take().unwrap();
+            async move {
+                let mut upload = request.into_body();
+                let _ = upload.frame().await;
+                tokio::spawn(async move { while let Some(Ok(_)) = upload.frame().await {} });
+                Ok::<_, Infallible>(Response::new(answer))
+            }
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    });
+
+    let breaker = CircuitBreaker::new("b");
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let service = breaker.layer().until_body_end().layer(client);
+    let (upload, body) = remote();
+    upload.unbounded_send(data("one")).unwrap();
+    let request = Request::post(format!("http://{address}/")).body(body);
+    let response = service.oneshot(request.unwrap()).await.unwrap();
+    upload
+        .unbounded_send(Err(io::Error::other("the disk is gone")))
+        .unwrap();
+    let mut body = response.into_body();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(totals(&breaker), SUCCESS);
 }
 
 #[tokio::test]

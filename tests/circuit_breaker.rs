@@ -932,6 +932,31 @@ async fn pending_while_open_a_service_is_woken_when_it_may_probe_and_not_before(
 }
 
 #[tokio::test(start_paused = true)]
+async fn pending_while_open_a_service_is_woken_when_there_is_less_to_wait_for() {
+    let breaker = CircuitBreaker::new("api");
+    let layer = breaker.layer().pending_while_open();
+    let echo = service_fn(|(): ()| ready(Ok::<_, ApiError>(())));
+    let mut service = task::spawn(layer.layer(echo));
+    breaker.open_for(60 * SECOND);
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    breaker.open_for(SECOND);
+    assert!(service.is_woken(), "it opens for a shorter time");
+    assert_pending!(service.enter(|cx, mut s| s.poll_ready(cx)));
+    advance(SECOND).await;
+    let mut waits_for_a_probe = || {
+        // The first poll after a wait may ask for the next.
+        let polls = [0, 1].map(|_| service.enter(|cx, mut s| s.poll_ready(cx)).is_ready());
+        (!polls.contains(&true), service.is_woken())
+    };
+    let _probe = breaker.try_acquire().unwrap();
+    assert!(waits_for_a_probe().0);
+    let mut config = (*breaker.config()).clone();
+    config.max_probes = 2;
+    breaker.update(config).unwrap();
+    assert!(!waits_for_a_probe().0, "there is room for two");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_place_of_a_probe_is_not_kept_by_a_service_that_is_not_ready() {
     let breaker = CircuitBreaker::new("api");
     breaker.open_for(SECOND);

@@ -38,7 +38,8 @@ use tower_bulwark::grpc::{
 use tower_bulwark::http::{MarkedIdempotent, ReceiveDeadlineLayer};
 use tower_bulwark::retry::RetryPolicyBuilder;
 use tower_bulwark::{
-    Backoff, CircuitBreaker, Error, Jitter, Rejection, ResourceLock, RetryPolicy, deadline,
+    Backoff, CircuitBreaker, Error, Jitter, Outcome, Rejection, ResourceLock, RetryPolicy,
+    RetrySafety, Verdict, deadline,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -507,6 +508,28 @@ async fn a_typed_call_is_judged_by_its_status() {
     let totals = breaker.snapshot().totals;
     assert_eq!((totals.successes, totals.failures), (1, 1));
     call.oneshot(()).await.unwrap();
+}
+
+#[test]
+fn a_status_of_this_side_with_a_cause_that_is_not_known_is_what_its_maker_says() {
+    use tower_bulwark::Classify;
+    let status = |code, source: Box<dyn std::error::Error + Send + Sync>| {
+        let mut status = Status::new(code, "");
+        status.set_source(Arc::from(source));
+        let verdict: Verdict =
+            Classify::<Response<()>, _>::classify(&GrpcClassify::new(), Err(&status));
+        (verdict.outcome(), verdict.retry_safety())
+    };
+    let foreign = || "the token has expired".into();
+    let denied = status(Code::Unauthenticated, foreign());
+    assert_eq!(denied, (Outcome::Success, RetrySafety::Never));
+    // It may have been sent, for all that is known.
+    let unavailable = status(Code::Unavailable, foreign());
+    assert_eq!(unavailable, (Outcome::Failure, RetrySafety::IfIdempotent));
+    // A cause that is known counts.
+    let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let broken = status(Code::Unauthenticated, reset.into());
+    assert_eq!(broken, (Outcome::Failure, RetrySafety::IfIdempotent));
 }
 
 #[tokio::test(start_paused = true)]

@@ -361,6 +361,43 @@ async fn cancelled_after_the_deadline_is_deadline_exceeded() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_obeys_the_deadline_of_its_caller_is_not_blamed_for_it() {
+    for code in [Code::Cancelled, Code::DeadlineExceeded] {
+        let fails = async |left: Duration| {
+            deadline::scope(Deadline::after(left), async {
+                let timed_out = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>());
+                let local = timed_out.await.unwrap_err();
+                let classify = GrpcClassify::new();
+                let verdicts = [
+                    classify.verdict(code, None),
+                    Classify::<Response<Body>, _>::classify(&classify, Err(&local)),
+                ];
+                verdicts.map(|verdict| verdict.is_failure())
+            })
+            .await
+        };
+        assert_eq!(fails(Duration::ZERO).await, [false, false], "{code:?}");
+        let in_time = [code == Code::DeadlineExceeded, true];
+        assert_eq!(fails(1000 * MS).await, in_time, "{code:?}");
+    }
+}
+
+#[test]
+fn media_types_are_compared_without_regard_to_case() {
+    let mut end = GrpcClassify::new().at_end();
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("Application/gRPC+proto"),
+    );
+    end.at_head(StatusCode::OK, &headers);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let verdict = end.classify_end(Some(&trailers)).unwrap();
+    assert_eq!(verdict.outcome(), Outcome::Success);
+}
+
 /// What a scripted server answers, and how long before `END` if that matters.
 #[derive(Clone)]
 struct Answer {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_bulwark::keyed::{Idle, Keyed, PerKeyLayer, Stateless};
+use tower_bulwark::keyed::{
+    FailureShareRule, Idle, Keyed, OutlierConfig, Outliers, PerKeyLayer, Stateless,
+};
 use tower_bulwark::{Backoff, CircuitBreaker, CircuitState, Error, ResourceLock, RetryPolicy};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -305,4 +308,145 @@ async fn a_lock_that_all_keys_share_keeps_none_of_them() {
         );
     }
     assert!(service.clone().oneshot(1).await.unwrap_err().is_rejection());
+}
+
+// ---- Keys that are worse than the others ----------------------------------------------------------------
+
+struct Group {
+    hosts: Keyed<u32, CircuitBreaker>,
+    outliers: Outliers<u32>,
+}
+
+impl Group {
+    fn new(change: impl Fn(&mut OutlierConfig)) -> Self {
+        let hosts = Keyed::new("hosts", 100, |host: &u32| {
+            CircuitBreaker::builder(format!("host {host}"))
+                .success_threshold(1)
+                .build()
+                .unwrap()
+        });
+        let hosts = hosts.unwrap();
+        let mut config = OutlierConfig::default();
+        change(&mut config);
+        let outliers = Outliers::new(&hosts, config).unwrap();
+        Self { hosts, outliers }
+    }
+
+    /// So many of a hundred calls to each host fail, well apart from each other.
+    fn calls(&self, failures: &[u32]) {
+        for (host, failures) in (0..).zip(failures) {
+            let breaker = self.hosts.get(&host).unwrap();
+            for call in 0..100 {
+                let Ok(permit) = breaker.try_acquire() else {
+                    continue;
+                };
+                let fails = call * failures / 100 != (call + 1) * failures / 100;
+                match fails {
+                    true => permit.failure(),
+                    false => permit.success(),
+                }
+            }
+        }
+    }
+
+    fn open(&self) -> Vec<u32> {
+        let all = self.hosts.snapshot(100).into_iter();
+        let open = all.filter(|(_, it)| it.state == CircuitState::Open);
+        let mut open: Vec<_> = open.map(|(host, _)| host).collect();
+        open.sort_unstable();
+        open
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_more_often_than_all_others_is_ejected_before_its_own_breaker_opens() {
+    let group = Group::new(|_| {});
+    group.calls(&[0, 1, 0, 2, 30, 0, 1, 0]);
+    assert_eq!(group.open(), [0_u32; 0], "no breaker has opened by itself");
+    assert_eq!(group.outliers.check(), [4]);
+    assert_eq!(group.open(), [4]);
+    let breaker = group.hosts.get(&4).unwrap();
+    let refused = breaker.try_acquire().unwrap_err();
+    assert_eq!(refused.retry_after(), Some(Duration::from_secs(30)));
+    let cause = breaker.snapshot().cause.unwrap().to_string();
+    assert!(cause.starts_with("30 of 100 calls failed"), "{cause}");
+    // It is probed as after any opening.
+    advance(Duration::from_secs(30)).await;
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    // What is past is not counted again.
+    assert_eq!(group.outliers.check(), [0_u32; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_ejection_in_a_row_is_longer_and_each_interval_without_one_forgives() {
+    let group = Group::new(|_| {});
+    let breaker = group.hosts.get(&0).unwrap();
+    let time_out = || breaker.try_acquire().unwrap_err().retry_after().unwrap();
+    let bad = [30, 0, 0, 0, 0, 0, 0, 0];
+    for (calls, secs) in [(bad, 30), (bad, 60), ([0; 8], 0), ([0; 8], 0), (bad, 30)] {
+        group.calls(&calls);
+        let ejected = group.outliers.check();
+        assert_eq!(ejected.is_empty(), secs == 0);
+        if secs > 0 {
+            assert_eq!(time_out(), Duration::from_secs(secs));
+            advance(Duration::from_secs(secs)).await;
+            breaker.try_acquire().unwrap().success();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_share_is_ejected_however_many_are_bad() {
+    let mut rule = FailureShareRule::default();
+    rule.threshold = 0.2;
+    let group = Group::new(|config| {
+        config.success_rate = None;
+        config.failure_share = Some(rule);
+        config.eject_at_most = 0.5;
+    });
+    group.calls(&[40, 40, 40, 40, 40, 40, 40, 0]);
+    assert_eq!(group.outliers.check().len(), 4);
+    group.calls(&[40, 40, 40, 40, 40, 40, 40, 0]);
+    assert_eq!(group.outliers.check().len(), 0, "those that are out count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_commands_stays() {
+    let group = Group::new(|_| {});
+    group.hosts.get(&0).unwrap().metrics_only();
+    group.calls(&[90, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(group.outliers.check(), [0_u32; 0]);
+    let state = group.hosts.get(&0).unwrap().state();
+    assert_eq!(state, CircuitState::MetricsOnly);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_compares_at_every_interval_until_it_is_dropped() {
+    let group = Group::new(|_| {});
+    let mut running = tokio_test::task::spawn(group.outliers.run());
+    assert!(running.poll().is_pending());
+    group.calls(&[30, 0, 0, 0, 0, 0, 0, 0]);
+    advance(Duration::from_secs(9)).await;
+    assert!(running.poll().is_pending());
+    assert_eq!(group.open(), [0_u32; 0]);
+    advance(Duration::from_secs(1)).await;
+    assert!(running.poll().is_pending());
+    assert_eq!(group.open(), [0]);
+}
+
+#[test]
+fn a_config_that_cannot_work_is_refused_and_says_what_to_change() {
+    let group = Group::new(|_| {});
+    for change in [
+        (|it| it.interval = Duration::ZERO) as fn(&mut OutlierConfig),
+        |it| it.base_ejection_time = Duration::ZERO,
+        |it| it.eject_at_most = 1.5,
+        |it| it.eject_at_most = f64::NAN,
+    ] {
+        let mut config = OutlierConfig::default();
+        change(&mut config);
+        group.outliers.update(config).unwrap_err();
+    }
+    assert_eq!(group.outliers.config(), OutlierConfig::default());
 }

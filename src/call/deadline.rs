@@ -111,6 +111,14 @@ impl<F: Future> Future for Scope<F> {
     }
 }
 
+/// Whether the ambient deadline has passed, or is so near that a timeout which was sent along has: timers and
+/// headers round to milliseconds, each at its own end.
+#[cfg(feature = "http")]
+pub(crate) fn has_passed() -> bool {
+    const ROUNDED: Duration = Duration::from_millis(2);
+    remaining().is_some_and(|left| left <= ROUNDED)
+}
+
 /// Runs `f`, usually one poll, with `deadline` as the ambient deadline, or the one around it if that is earlier.
 pub(crate) fn with<T>(deadline: Option<Deadline>, f: impl FnOnce() -> T) -> T {
     match deadline {

@@ -72,6 +72,9 @@ pub enum RetrySafety {
     IfKeyed,
     /// Those that do no harm when they are done twice.
     IfIdempotent,
+    /// All but those of which the caller has said that they may not be done twice: the service asks for another try,
+    /// and is taken at its word.
+    UnlessForbidden,
     /// All: the service has certainly not done this one.
     Always,
 }
@@ -80,7 +83,10 @@ pub enum RetrySafety {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Idempotency {
-    /// Done twice, it may do harm: it is sent again only when it was certainly not done.
+    /// The caller has said that done twice it does harm: it is sent again only when it was certainly not done.
+    Forbidden,
+    /// Done twice, it may do harm, for all that is known: it is sent again only when it was not done, or the service
+    /// asks for it.
     NotIdempotent,
     /// Done twice, it does what it does once. The default: who puts a retry around a service without
     /// saying more means it.
@@ -100,6 +106,7 @@ impl RetrySafety {
             Self::IfIdempotent => {
                 matches!(request, Idempotency::Idempotent | Idempotency::Keyed)
             }
+            Self::UnlessForbidden => !matches!(request, Idempotency::Forbidden),
             Self::Always => true,
         }
     }
@@ -186,6 +193,13 @@ impl Verdict {
     pub const fn do_not_retry(mut self) -> Self {
         self.safety = RetrySafety::Never;
         self.forbidden = true;
+        self
+    }
+
+    /// The same of the request, and nothing of the service.
+    #[cfg(feature = "http")]
+    pub(crate) const fn without_blame(mut self) -> Self {
+        self.kind = Kind::Ignored;
         self
     }
 

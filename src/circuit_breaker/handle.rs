@@ -62,7 +62,8 @@ impl CircuitBreaker {
     /// Goes by another config from now on, and returns what that changes.
     ///
     /// The state, the permits in use and the totals are kept. The window is kept if it stays the same; another one
-    /// starts empty. A circuit that is open stays open for the time it was opened for.
+    /// starts empty. A circuit that is open stays open for the time it was opened for. When the rule of slow calls
+    /// changes, calls of a closed circuit that are on their way are counted in the totals only.
     ///
     /// # Errors
     ///
@@ -209,11 +210,23 @@ impl CircuitBreaker {
         self.command(Command::Trip(self.shared.unit()));
     }
 
-    fn command(&self, command: Command) {
+    /// Opens a closed circuit for `delay`, because others of its kind do much better. `false` if it is not closed, or under
+    /// an operator's command.
+    pub(crate) fn eject(&self, delay: Duration, failures: u64, calls: u64) -> bool {
+        self.command(Command::Eject {
+            delay,
+            failures,
+            calls,
+        })
+    }
+
+    /// Whether that changed anything.
+    fn command(&self, command: Command) -> bool {
         let now = time::now();
         self.shared.with_core(now, |state, config| {
-            ((), state.command(config, command, now).into())
-        });
+            let change = state.command(config, command, now);
+            (change.is_some(), change.into())
+        })
     }
 }
 

@@ -70,8 +70,9 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
     /// send calls to other replicas. The task is woken when the circuit admits calls again.
     ///
     /// Without a balancer this makes callers wait for as long as the circuit is open. Needs a tokio runtime with its
-    /// timer. A call is still refused if the circuit opens between `poll_ready` and `call`, or if another call has
-    /// taken the place of the probe.
+    /// timer. A call is still refused if the circuit opens between `poll_ready` and `call`, if another call has
+    /// taken the place of the probe, or while a [`ramp`](crate::circuit_breaker::CircuitBreakerBuilder::ramp) lets in a
+    /// share of the calls.
     #[must_use]
     pub fn pending_while_open(mut self) -> Self {
         self.pending_while_open = true;

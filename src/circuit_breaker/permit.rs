@@ -87,11 +87,18 @@ impl Permit {
         self.admitted.stage() == Stage::Settled
     }
 
-    /// The call has been answered, and the permit is held on for the body of the answer: how long that takes
-    /// makes the call no slow one.
+    /// The call has been answered, and the permit is held on for the body of the answer: how long that takes makes
+    /// the call no slow one. `true` if the call was slow by now and has been counted: what is left to count is a
+    /// failure of the body.
     #[cfg(feature = "http")]
-    pub(crate) fn answered(&mut self) {
-        self.shared.stop_timing(&mut self.admitted, &self.frame);
+    pub(crate) fn answered(&mut self, head: &Judgement) -> bool {
+        self.shared.answered(&mut self.admitted, &self.frame, head)
+    }
+
+    /// The call has been counted, and there is nothing to add.
+    #[cfg(feature = "http")]
+    pub(crate) fn dismiss(&mut self) {
+        self.admitted.set_stage(Stage::Settled);
     }
 
     /// Settles with what a classifier said.

@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -192,7 +191,7 @@ impl WhileOpen {
         if timer.deadline() != until {
             timer.as_mut().reset(until);
         }
-        ready!(timer.as_mut().poll(cx));
+        ready!(time::poll_timer(timer.as_mut(), cx));
         self.timer = None;
         Poll::Ready(())
     }

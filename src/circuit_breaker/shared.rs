@@ -300,17 +300,37 @@ impl Shared {
         in_flight.as_ref().is_some_and(|it| !it.exit(entry))
     }
 
-    /// From here on the call can become no slower; if it is slow already, it stays that.
+    /// The head of the answer is there: from here on the call can become no slower. If it is slow already it is counted
+    /// now (`true`), because its body may go on for hours.
     #[cfg(feature = "http")]
-    pub(super) fn stop_timing(&self, admitted: &mut Admitted, frame: &Frame) {
-        let Some(started) = admitted.started() else {
-            return;
-        };
-        let ran = frame.spent(started, time::now());
-        let slow = self.config.load().slow_calls;
-        if slow.is_none_or(|slow| ran < slow.threshold) && !self.leave(admitted) {
+    pub(super) fn answered(
+        &self,
+        admitted: &mut Admitted,
+        frame: &Frame,
+        head: &Judgement,
+    ) -> bool {
+        if let Some(started) = admitted.started() {
+            let ran = frame.spent(started, time::now());
+            let slow_calls = self.config.load().slow_calls;
+            let slow = slow_calls.is_some_and(|slow| ran >= slow.threshold);
+            let overdue = self.leave(admitted);
             admitted.stop();
+            if (slow || overdue) && admitted.kind() != Kind::Uncounted {
+                let ended = Ended {
+                    outcome: head.outcome,
+                    slow,
+                    overdue,
+                    message: None,
+                    retry_after: None,
+                };
+                self.settle_in_core(admitted, &ended);
+                return true;
+            }
         }
+        if admitted.is_probe() {
+            self.core().answered(admitted.ticket(), head.outcome);
+        }
+        false
     }
 
     /// What the circuit opened for last. There is something: who refuses has announced it first.
@@ -476,6 +496,8 @@ impl Shared {
         self.fast
             .publish(route(&state), state.epoch, config.times_calls());
         let told = effects.lost_probes > 0 || !changes.is_empty();
+        // Also if an open circuit opens for another time.
+        let moved = state.epoch != before;
         for _ in 0..effects.lost_probes {
             let lease = config.probe_timeout;
             let lost = CircuitBreakerEvent::ProbeLost { lease };
@@ -487,6 +509,8 @@ impl Shared {
         drop(state);
         if told {
             self.funnel.flush();
+        }
+        if told || moved {
             self.wakers.wake_all();
         }
         answer
@@ -528,6 +552,8 @@ impl Shared {
             .publish(route(&state), state.epoch, config.times_calls());
         let change = old.difference(&config);
         self.config.store(Arc::new(config));
+        drop(state);
+        self.wakers.wake_all(); // There may be room for more probes.
         Ok(change)
     }
 }

@@ -186,7 +186,7 @@ impl<B: Lends> Waiting<B> {
                 this.timer.set(Some(sleep_until(wakes_at.to_instant())));
             }
             if let Some(timer) = this.timer.as_mut().as_pin_mut() {
-                ready!(timer.poll(cx));
+                ready!(time::poll_timer(timer, cx));
             }
             this.timer.set(None);
             if let Some(end) = queued.on_time(|| this.wait.place(), time::now()) {

@@ -1,6 +1,5 @@
 //! Tells of a call that keeps its permit for too long, while it still does.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 
@@ -30,7 +29,7 @@ impl HoldAlarm {
             let left = threshold.saturating_sub(slot.held_for());
             Box::pin(sleep_until(time::now().after(left).to_instant()))
         });
-        self.reported = timer.as_mut().poll(cx).is_ready();
+        self.reported = time::poll_timer(timer.as_mut(), cx).is_ready();
         if self.reported {
             self.timer = None;
             shared.report_long_holds(time::now());

@@ -78,6 +78,14 @@ pub enum Cause {
     ProbeFailed,
     /// A probe did not end within its lease.
     ProbeLost,
+    /// It was much worse than others of its kind: see [`Outliers`](crate::keyed::Outliers).
+    #[non_exhaustive]
+    Outlier {
+        /// Failures in the interval that was compared.
+        failures: u64,
+        /// Calls in that interval.
+        calls: u64,
+    },
     /// The closure of `trip_when` said so.
     Custom,
     /// An operator said so.
@@ -93,6 +101,12 @@ impl fmt::Display for Cause {
             }
             Self::SlowCallRate { slow, calls } => {
                 write!(f, "slow calls: {slow} of the last {calls}")
+            }
+            Self::Outlier { failures, calls } => {
+                write!(
+                    f,
+                    "{failures} of {calls} calls failed, many more than of others of its kind"
+                )
             }
             Self::OpenTimeOver => f.write_str("the open time is over"),
             Self::ProbesSucceeded(n) => write!(f, "{n} probes succeeded"),

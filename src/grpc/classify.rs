@@ -51,7 +51,8 @@ use crate::http::{ClassifyEnd, Refused};
 /// attempt, and not the call: what may be done twice is sent again if `UNAVAILABLE` is, as over HTTP. A `DEADLINE_EXCEEDED` that the server
 /// sends is judged by the table, and so is every timeout [for a throttle](Self::for_throttle).
 ///
-/// A `CANCELLED` after the ambient deadline is taken for the `DEADLINE_EXCEEDED` that it is.
+/// A `CANCELLED` after the ambient deadline is taken for the `DEADLINE_EXCEEDED` that it is. Both say nothing about the
+/// service then: who obeys the deadline of its caller answers like this.
 ///
 /// ```
 /// use tower_bulwark::grpc::{Code, Codes, GrpcClassify};
@@ -143,7 +144,13 @@ impl GrpcClassify {
         if code == Code::Ok {
             return Verdict::success();
         }
-        let verdict = self.health(code).because(code.name());
+        let cut = matches!(code, Code::Cancelled | Code::DeadlineExceeded);
+        let health = match cut && !self.by_code && deadline::has_passed() {
+            // Who obeys a deadline that was sent along answers like this.
+            true => Verdict::ignored(),
+            false => self.health(code),
+        };
+        let verdict = health.because(code.name());
         match pushback {
             Some(Pushback::Never) if self.by_code => {
                 Verdict::failure().because(code.name()).do_not_retry()
@@ -230,6 +237,12 @@ impl GrpcClassify {
                     false => verdict,
                 }
             }
+            #[cfg(feature = "tonic")]
+            failure::Failure::Caused(code) => {
+                let verdict = self.verdict(code, None);
+                let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
+                verdict.retry(repeat)
+            }
             failure::Failure::Broken => {
                 let verdict = self.verdict(Code::Unavailable, None);
                 let repeat = verdict.retry_safety().min(RetrySafety::IfIdempotent);
@@ -253,8 +266,15 @@ fn head_code(status: StatusCode, headers: &HeaderMap, ends_here: bool) -> Option
     }
     let foreign = headers
         .get(header::CONTENT_TYPE)
-        .is_some_and(|it| !it.as_bytes().starts_with(b"application/grpc"));
+        .is_some_and(|it| !is_grpc(it.as_bytes()));
     (ends_here || foreign).then(|| declared.unwrap_or(Code::Unknown))
+}
+
+/// Media types are compared without regard to case (RFC 9110, section 8.3.1).
+fn is_grpc(content_type: &[u8]) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    let start = content_type.get(..TYPE.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(TYPE))
 }
 
 /// Judges how the body of a gRPC response ended. Made by [`GrpcClassify::at_end`].

@@ -9,6 +9,8 @@ use super::code::Code;
 use super::pushback::Pushback;
 use super::retry_info;
 use crate::error::Rejection;
+#[cfg(feature = "tonic")]
+use crate::http::BodyError;
 use crate::http::{ErrorKind, chain};
 
 /// What a status says.
@@ -50,6 +52,9 @@ pub(super) enum Failure {
     /// server.
     Refused,
     Status(Said),
+    /// A status of this side, made of a cause that is not known: its code is what its maker says.
+    #[cfg(feature = "tonic")]
+    Caused(Code),
     /// The server certainly did nothing, and takes the next one.
     NotBegun,
     /// The server takes no more calls on this connection, and has not begun this one, as far as anybody can tell.
@@ -65,7 +70,8 @@ pub(super) enum Failure {
 }
 
 /// A `tonic::Status` is what the server said only if nothing caused it: one that was made on this side says in its
-/// cause what happened, and its code is whatever the way there made of it.
+/// cause what happened, and its code is whatever the way there made of it. Only where the cause is not known the code
+/// counts.
 pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
     if Rejection::find(error).is_some() {
         return Failure::Refused;
@@ -108,6 +114,8 @@ pub(super) fn of(error: &(dyn StdError + 'static)) -> Failure {
         ErrorKind::NoMeans => Failure::NoMeans,
         ErrorKind::Request | ErrorKind::Local => Failure::Refused,
         ErrorKind::TimedOut if chain(error).any(ErrorKind::is_elapsed) => Failure::TimedOut,
+        #[cfg(feature = "tonic")]
+        ErrorKind::Unknown => unknown_cause(error).map_or(Failure::Broken, Failure::Caused),
         _ => Failure::Broken,
     }
 }
@@ -136,9 +144,21 @@ fn h2_failure(error: &h2::Error) -> Option<Failure> {
     })
 }
 
+/// The code of a status of this side whose cause nobody knows. `UNKNOWN` is what tonic makes of such a cause, and says
+/// nothing.
+#[cfg(feature = "tonic")]
+fn unknown_cause(error: &(dyn StdError + 'static)) -> Option<Code> {
+    let status = chain(error).find_map(|error| error.downcast_ref::<tonic::Status>())?;
+    let code = Code::from(status.code());
+    (code != Code::Unknown).then_some(code)
+}
+
 /// A status that comes instead of an answer has the client's own error between itself and these.
 #[cfg(feature = "tonic")]
 fn is_of_a_body(source: &(dyn StdError + 'static)) -> bool {
+    if source.is::<BodyError>() {
+        return true;
+    }
     #[cfg(feature = "hyper")]
     if source.is::<hyper::Error>() {
         return true;

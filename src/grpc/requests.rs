@@ -89,7 +89,8 @@ impl<B, R: RequestConfig<Request<B>>> RequestConfig<Request<B>> for GrpcRequests
 
     fn idempotency(&self, request: &Request<B>) -> Idempotency {
         match (request.extensions().get(), self.idempotent) {
-            (Some(MarkedIdempotent(false)), _) | (None, false) => Idempotency::NotIdempotent,
+            (Some(MarkedIdempotent(false)), _) => Idempotency::Forbidden,
+            (None, false) => Idempotency::NotIdempotent,
             (Some(MarkedIdempotent(true)), _) => self.rest.idempotency(request),
             // The method of HTTP is always POST, and says nothing.
             (None, true) => Idempotency::Idempotent,

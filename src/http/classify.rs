@@ -11,6 +11,7 @@ use super::error_kind::chain;
 use super::peek::BodyStart;
 use super::reject::Refused;
 use super::retry_after::DelayHeaders;
+use crate::call::deadline;
 use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
 
 /// What HTTP's statuses, and the errors of its clients, say of a service.
@@ -27,6 +28,9 @@ use crate::call::outcome::{Classify, Outcome, RetrySafety, Verdict};
 /// | `503` | failure | idempotent requests; all, if it says when |
 /// | `501`, `505` | success | no |
 /// | `506`, `507`, `508`, `510`, `511` | failure | no |
+///
+/// A `408` or a `504`, or a timeout of the client, that comes when the caller's own [deadline](crate::deadline) has
+/// passed is ignored: who obeys a deadline that was sent along answers like this.
 ///
 /// A response that is a refusal of this side, by [`Refused`], is ignored. Errors are judged by their
 /// [`ErrorKind`]. The waits that responses ask for are read from `Retry-After`, and from more headers if
@@ -146,7 +150,13 @@ impl HttpClassify {
     pub fn head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let verdict = match self.own_verdict(status) {
             Some(own) => own,
-            None => self.by_profile(self.by_status(status, headers), status, headers),
+            None => {
+                let verdict = self.by_profile(self.by_status(status, headers), status, headers);
+                match status.as_u16() {
+                    408 | 504 => unless_late(verdict),
+                    _ => verdict,
+                }
+            }
         };
         let asks = verdict.retry_safety() != RetrySafety::Never && verdict.retry_delay().is_none();
         match self.delay(headers).filter(|_| asks) {
@@ -161,7 +171,10 @@ impl HttpClassify {
     pub fn error(&self, error: &(dyn StdError + 'static)) -> Verdict {
         match status_of(error) {
             Some(status) => self.head(status, &HeaderMap::new()),
-            None => ErrorKind::of(error).verdict(),
+            None => match ErrorKind::of(error) {
+                ErrorKind::TimedOut => unless_late(ErrorKind::TimedOut.verdict()),
+                kind => kind.verdict(),
+            },
         }
     }
 
@@ -211,9 +224,16 @@ impl HttpClassify {
             Profile::Sdk if status.as_u16() < 400 => verdict,
             Profile::Sdk if says("x-should-retry", "false") => verdict.retry(RetrySafety::Never),
             Profile::Sdk if status.as_u16() == 500 && self.no_internal_errors => verdict,
-            Profile::Sdk if says("x-should-retry", "true") => verdict.retry(self.not_processed()),
-            Profile::Sdk if matches!(status.as_u16(), 408 | 409 | 429 | 500..) => {
-                verdict.retry(self.not_processed())
+            Profile::Sdk
+                if says("x-should-retry", "true")
+                    || matches!(status.as_u16(), 408 | 409 | 429 | 500..) =>
+            {
+                let asked = match self.strict {
+                    true => RetrySafety::IfIdempotent,
+                    false => RetrySafety::UnlessForbidden,
+                };
+                let safety = verdict.retry_safety().max(asked);
+                verdict.retry(safety)
             }
             Profile::Envoy if headers.contains_key("x-envoy-overloaded") => Verdict::ignored(),
             Profile::Envoy if headers.contains_key("x-envoy-ratelimited") => {
@@ -221,6 +241,14 @@ impl HttpClassify {
             }
             Profile::Plain | Profile::Sdk | Profile::Envoy => verdict,
         }
+    }
+}
+
+/// A timeout once the caller's own time is over: who obeys a deadline that was sent along answers like this.
+fn unless_late(verdict: Verdict) -> Verdict {
+    match verdict.is_failure() && deadline::has_passed() {
+        true => verdict.without_blame(),
+        false => verdict,
     }
 }
 

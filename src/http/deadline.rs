@@ -3,13 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::http::header::{HeaderName, HeaderValue};
 use ::http::{HeaderMap, Request, Response, StatusCode};
 use pin_project::pin_project;
-use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -17,6 +16,7 @@ use tower_service::Service;
 use super::reject::problem_of;
 use crate::call::deadline::{self, Deadline};
 use crate::util::accessors::inner_service;
+use crate::util::time;
 
 /// For servers: makes the time that a request says is left for it the ambient [deadline](crate::deadline) of its
 /// call, and puts it into its extensions as a [`Deadline`].
@@ -364,13 +364,7 @@ where
         let timer = this
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline.0.to_instant())));
-        // Also if the call has used up the task's budget.
-        if Pin::new(&mut unconstrained(timer.as_mut()))
-            .poll(cx)
-            .is_pending()
-        {
-            return Poll::Pending;
-        }
+        ready!(time::poll_timer(timer.as_mut(), cx));
         this.call.set(None);
         match this.answer.answer() {
             Some(answer) => Poll::Ready(Ok(answer)),

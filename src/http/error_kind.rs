@@ -53,7 +53,7 @@ pub enum ErrorKind {
     Response,
     /// The request itself was wrong, or its body failed: nothing is known of the server.
     Request,
-    /// A refusal of this side: a breaker, a limit. Nothing is known of the server.
+    /// A refusal of this side: a breaker, a limit, the caller's own deadline. Nothing is known of the server.
     Local,
     /// Nothing is known.
     Unknown,
@@ -116,8 +116,10 @@ impl ErrorKind {
         if error.is::<ReplayError>() {
             return Self::Request;
         }
-        if let Some(BodyError::Idle(_) | BodyError::DeadlineExceeded) = error.downcast_ref() {
-            return Self::TimedOut;
+        match error.downcast_ref() {
+            Some(BodyError::Idle(_)) => return Self::TimedOut,
+            Some(BodyError::DeadlineExceeded) => return Self::Local,
+            Some(BodyError::Inner(_)) | None => {}
         }
         if error.is::<::http::Error>() || error.is::<::http::uri::InvalidUri>() {
             return Self::Request;

@@ -1,5 +1,6 @@
 //! Bodies that report how they ended.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,6 +8,9 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
+
+use super::idle::BodyError;
+use crate::error::BoxError;
 
 /// What is held as long as a body goes on, and told once how the body ended. Dropped without having been
 /// told, it learns that nobody wanted the rest.
@@ -19,11 +23,14 @@ pub trait BodyGuard {
     /// The body has to wait.
     fn waits(&mut self, _cx: &mut Context<'_>) {}
 
+    /// The body had a frame, and goes on.
+    fn continues(&mut self) {}
+
     /// The body has ended as it should, with these trailers if there were any.
     fn ended(self, trailers: Option<&HeaderMap>);
 
     /// The body broke off with an error.
-    fn failed(self, error: &dyn fmt::Display);
+    fn failed(self, error: &(dyn StdError + 'static));
 }
 
 /// A body with something that is held until it ends: the permit of the call that it answers.
@@ -75,26 +82,27 @@ impl<B, G> GuardedBody<B, G> {
 impl<B, G> Body for GuardedBody<B, G>
 where
     B: Body,
-    B::Error: fmt::Display,
+    B::Error: Into<BoxError>,
     G: BodyGuard,
 {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
         let mut this = self.project();
         let Some(guard) = this.guard else {
-            return this.body.poll_frame(cx);
+            return this.body.poll_frame(cx).map_err(BodyError::of);
         };
         let polled = guard.polls(|| this.body.as_mut().poll_frame(cx));
+        let polled = polled.map_err(BodyError::of);
         match &polled {
             Poll::Pending => guard.waits(cx),
             Poll::Ready(Some(Err(error))) => {
                 if let Some(guard) = this.guard.take() {
-                    guard.failed(error);
+                    guard.failed(error.cause());
                 }
             }
             Poll::Ready(last) => {
@@ -102,10 +110,14 @@ where
                     Some(Ok(frame)) => frame.trailers_ref(),
                     _ => None,
                 };
-                if (last.is_none() || trailers.is_some() || this.body.is_end_stream())
-                    && let Some(guard) = this.guard.take()
-                {
-                    guard.ended(trailers);
+                let is_last = last.is_none() || trailers.is_some() || this.body.is_end_stream();
+                match is_last {
+                    true => {
+                        if let Some(guard) = this.guard.take() {
+                            guard.ended(trailers);
+                        }
+                    }
+                    false => guard.continues(),
                 }
             }
         }
@@ -146,7 +158,7 @@ impl<B, G> fmt::Debug for GuardedBody<B, G> {
 /// A response whose body can hold something until it ends.
 #[diagnostic::on_unimplemented(
     message = "nothing can be held until the body of `{Self}` ends",
-    note = "`until_body_end` is for `http::Response<B>` where `B: http_body::Body` has errors that implement `Display`, and, with the feature `reqwest`, for `reqwest::Response`"
+    note = "`until_body_end` is for `http::Response<B>` where `B: http_body::Body` has errors that become a boxed error (`Into<Box<dyn Error + Send + Sync>>`), and, with the feature `reqwest`, for `reqwest::Response`"
 )]
 pub trait GuardResponse<G> {
     /// The response with such a body.
@@ -162,7 +174,7 @@ pub trait GuardResponse<G> {
 impl<B, G> GuardResponse<G> for Response<B>
 where
     B: Body,
-    B::Error: fmt::Display,
+    B::Error: Into<BoxError>,
     G: BodyGuard,
 {
     type Guarded = Response<GuardedBody<B, G>>;

@@ -27,7 +27,8 @@ use crate::util::time;
 ///
 /// The silence is measured while somebody waits for a frame, from the moment they begin to: a reader that
 /// takes its time is not the sender's fault. (A deadline ends the body whoever was slow.) With the error the body inside is dropped, and so its
-/// connection; permits that are held inside learn that it took too long.
+/// connection. Permits that are held inside learn of a silence that the sender kept it; of a deadline that the
+/// caller wanted no more, as of any body that is dropped.
 #[pin_project]
 pub struct IdleTimeoutBody<B> {
     #[pin]
@@ -88,7 +89,7 @@ where
         if !is_over {
             if let Poll::Ready(frame) = body.poll_frame(cx) {
                 *this.is_waiting = false;
-                return Poll::Ready(frame.map(|it| it.map_err(|e| BodyError::Inner(e.into()))));
+                return Poll::Ready(frame.map(|it| it.map_err(BodyError::of)));
             }
             let ends = match *this.is_waiting {
                 true => None,
@@ -101,16 +102,21 @@ where
             }
             *this.is_waiting = true;
             match this.timer {
-                Some(timer) => ready!(timer.as_mut().poll(cx)),
+                Some(timer) => ready!(time::poll_timer(timer.as_mut(), cx)),
                 None => return Poll::Pending,
             }
         }
         *this.timer = None;
-        drop_because(Reason::TimedOut, || this.body.set(None));
-        Poll::Ready(Some(Err(match *this.deadline {
-            Some(deadline) if deadline.is_over() => BodyError::DeadlineExceeded,
-            _ => BodyError::Idle(this.idle.unwrap_or_default()),
-        })))
+        let (reason, error) = match *this.deadline {
+            // The caller's own time: that says nothing about the sender.
+            Some(deadline) if deadline.is_over() => (Reason::Deadline, BodyError::DeadlineExceeded),
+            _ => {
+                let idle = this.idle.unwrap_or_default();
+                (Reason::TimedOut, BodyError::Idle(idle))
+            }
+        };
+        drop_because(reason, || this.body.set(None));
+        Poll::Ready(Some(Err(error)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -133,7 +139,7 @@ impl<B> fmt::Debug for IdleTimeoutBody<B> {
     }
 }
 
-/// Why an [`IdleTimeoutBody`] broke off.
+/// Why a body broke off that this crate has wrapped ([`IdleTimeoutBody`], [`GuardedBody`](super::GuardedBody)).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -143,6 +149,24 @@ pub enum BodyError {
     Idle(Duration),
     /// The deadline passed before the body had ended.
     DeadlineExceeded,
+}
+
+impl BodyError {
+    /// As it is if it is one already: bodies around bodies add nothing to it.
+    pub(super) fn of(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast() {
+            Ok(known) => *known,
+            Err(other) => Self::Inner(other),
+        }
+    }
+
+    /// The body's own error, or this one.
+    pub(super) fn cause(&self) -> &(dyn StdError + 'static) {
+        match self {
+            Self::Inner(error) => &**error,
+            Self::Idle(_) | Self::DeadlineExceeded => self,
+        }
+    }
 }
 
 impl fmt::Display for BodyError {
@@ -198,8 +222,7 @@ impl IdleTimeoutLayer {
     /// Bodies end at the [deadline](crate::deadline) that is ambient when their call is made, also if they are
     /// not silent. Default: a body may go on past it.
     ///
-    /// Belongs outside a retry: inside, the deadline of an attempt with a timeout is that of the attempt,
-    /// which is meant for the head.
+    /// A breaker does not blame the service for that, on whichever side it stands: the call is what its head was.
     #[must_use]
     pub const fn until_deadline(mut self) -> Self {
         self.until_deadline = true;

@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::util::accessors::inner_service;
+use crate::util::time;
 
 /// The beginning of a body: an extension of the responses of a [`PeekBodyService`].
 ///
@@ -250,7 +251,7 @@ impl<B: Body<Data = Bytes>> Reading<B> {
                     self.body.rest = Rest::Ended;
                 }
                 Poll::Pending => {
-                    ready!(self.timer.as_mut().poll(cx));
+                    ready!(time::poll_timer(self.timer.as_mut(), cx));
                     break;
                 }
             }

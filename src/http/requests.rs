@@ -67,7 +67,7 @@ pub fn idempotency(method: &Method, headers: &HeaderMap) -> Idempotency {
 /// What the caller knows goes before what the request says by itself.
 pub(super) fn marked(mark: Option<bool>, by_itself: Idempotency) -> Idempotency {
     match (mark, by_itself) {
-        (Some(false), _) => Idempotency::NotIdempotent,
+        (Some(false), _) => Idempotency::Forbidden,
         (Some(true), Idempotency::NotIdempotent) => Idempotency::Idempotent,
         (_, by_itself) => by_itself,
     }

@@ -320,6 +320,58 @@ fn what_the_caller_says_of_a_status_goes_before_the_table() {
 }
 
 #[test]
+fn a_request_that_was_marked_as_harmful_twice_is_sent_again_only_if_it_was_certainly_not_done() {
+    let marked = http::Request::post("/")
+        .extension(MarkedIdempotent(false))
+        .body(())
+        .unwrap();
+    let (marked, plain) = (
+        HttpRequests::new().idempotency(&marked),
+        idempotency(&http::Method::POST, &HeaderMap::new()),
+    );
+    let sdk = HttpClassify::new().sdk();
+    let mut asks = HeaderMap::new();
+    asks.insert("x-should-retry", HeaderValue::from_static("true"));
+    for (status, headers, allowed) in [
+        (500, &HeaderMap::new(), false),
+        (409, &HeaderMap::new(), false),
+        (400, &asks, false),
+        (500, &asks, false),
+        (429, &HeaderMap::new(), true),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let safety = sdk.head(status, headers).retry_safety();
+        assert_eq!(safety.allows(marked), allowed, "{status}");
+        assert!(safety.allows(plain), "{status}");
+    }
+    assert!(ErrorKind::Connect.verdict().retry_safety().allows(marked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_is_answered_once_the_callers_time_is_over_blames_nobody() {
+    use std::time::Duration;
+    let classify = HttpClassify::new();
+    let judge = async |left: Duration, after: Duration| {
+        let deadline = crate::deadline::Deadline::after(left);
+        crate::deadline::scope(deadline, async {
+            tokio::time::advance(after).await;
+            let elapsed = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await;
+            let head = |status| classify.head(status, &HeaderMap::new()).is_failure();
+            [
+                head(StatusCode::GATEWAY_TIMEOUT),
+                head(StatusCode::REQUEST_TIMEOUT),
+                classify.error(&elapsed.unwrap_err()).is_failure(),
+                !head(StatusCode::INTERNAL_SERVER_ERROR),
+            ]
+        })
+        .await
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(judge(second, second / 2).await, [true, true, true, false]);
+    assert_eq!(judge(second, second).await, [false; 4]);
+}
+
+#[test]
 fn of_a_chain_of_errors_the_one_that_proves_most_counts() {
     use std::io;
     let refused = io::Error::from(io::ErrorKind::ConnectionRefused);

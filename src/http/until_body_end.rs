@@ -14,6 +14,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::error_kind::ErrorKind;
 use super::guarded_body::{BodyGuard, GuardResponse};
 use crate::call::context::{Reason, reason};
 use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict, message};
@@ -88,17 +89,21 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
     /// A head that is a failure is counted at once. After any other head, a body that ends makes the call
     /// what its head was (or what [`classify_end`](CircuitBreakerBodyLayer::classify_end) says), and one that
     /// breaks off makes it a failure. One that is dropped before its end leaves it what its head was, because the
-    /// caller has read what it wanted; only where a timeout of this crate dropped it, it is a failure.
+    /// caller has read what it wanted; only where an idle timeout of this crate dropped it, it is a failure. What breaks
+    /// off because an upload failed on this side, because the caller's own deadline passed, or because a timeout ran
+    /// out while nobody was reading, leaves it what its head was, too.
     ///
     /// A response without a body (to a `HEAD`, `204`, `304`) ends with its head: clients give such a body as one that
     /// has ended. After `101`, and after a `2xx` to a `CONNECT`, the connection belongs to the caller: the call ends
     /// when the (empty) body does, which is at once, and nothing is held while the connection is used.
     ///
     /// How slow the call was is how long its head took. The length of a stream says nothing about the
-    /// health of its sender.
+    /// health of its sender. A call whose head was slow is counted when the head comes; if its body breaks off later,
+    /// that is counted as a failure beside it.
     ///
     /// While the circuit is half-open a probe keeps its place until its body has ended, at most for
-    /// [`probe_timeout`](crate::circuit_breaker::CircuitBreakerBuilder::probe_timeout).
+    /// [`probe_timeout`](crate::circuit_breaker::CircuitBreakerBuilder::probe_timeout). If its head has come by then, the
+    /// probe is what the head was, and how the rest of the body ends is not counted.
     #[must_use]
     pub fn until_body_end(self) -> CircuitBreakerBodyLayer<L, C, A> {
         CircuitBreakerBodyLayer {
@@ -272,13 +277,14 @@ where
         };
         Poll::Ready(match result {
             Ok(response) if matches!(judged.outcome, Outcome::Success | Outcome::Ignored) => {
-                permit.answered();
+                let is_counted = permit.answered(&judged);
                 let (status, headers) = response.head();
                 end.at_head(status, headers);
                 Ok(response.guard_body(Some(BreakerGuard {
                     permit,
                     end: Some(end),
-                    head: judged,
+                    head: (!is_counted).then_some(judged),
+                    was_waited_for: false,
                 })))
             }
             result => {
@@ -294,7 +300,30 @@ where
 pub struct BreakerGuard<E> {
     permit: Permit,
     end: Option<E>,
-    head: Judgement,
+    /// `None` if it was slow, and has been counted.
+    head: Option<Judgement>,
+    /// Whether the reader was waiting when it polled last.
+    was_waited_for: bool,
+}
+
+impl<E> BreakerGuard<E> {
+    fn settle_as_head(&mut self) {
+        match self.head.take() {
+            Some(head) => self.permit.settle_judged(head),
+            None => self.permit.dismiss(),
+        }
+    }
+
+    /// Whether an error of the body is the fault of who sent it.
+    fn blames(&self, error: &(dyn StdError + 'static)) -> bool {
+        match ErrorKind::of(error) {
+            // Of the upload, or of the caller's own time.
+            ErrorKind::Request | ErrorKind::Local => false,
+            // A clock that ran while nobody was reading says nothing about the sender.
+            ErrorKind::TimedOut => self.was_waited_for,
+            _ => true,
+        }
+    }
 }
 
 impl<E: ClassifyEnd> BodyGuard for BreakerGuard<E> {
@@ -302,18 +331,35 @@ impl<E: ClassifyEnd> BodyGuard for BreakerGuard<E> {
         self.permit.poll(poll)
     }
 
-    fn ended(mut self, trailers: Option<&HeaderMap>) {
-        let verdict = self.end.take().and_then(|end| end.classify_end(trailers));
-        let judged = match (self.head.outcome, verdict) {
-            (Outcome::Success, Some(verdict)) => Judgement::new(&verdict, None),
-            _ => self.head.clone(),
-        };
-        self.permit.settle_judged(judged);
+    fn waits(&mut self, _: &mut Context<'_>) {
+        self.was_waited_for = true;
     }
 
-    fn failed(mut self, error: &dyn fmt::Display) {
-        self.permit
-            .settle_judged(Judgement::failure(message(error)));
+    fn continues(&mut self) {
+        self.was_waited_for = false;
+    }
+
+    fn ended(mut self, trailers: Option<&HeaderMap>) {
+        let verdict = self.end.take().and_then(|end| end.classify_end(trailers));
+        match (&self.head, verdict) {
+            (Some(head), Some(verdict)) if head.outcome == Outcome::Success => {
+                self.permit.settle_judged(Judgement::new(&verdict, None));
+            }
+            (None, Some(verdict)) if verdict.is_failure() || verdict.is_overload() => {
+                self.permit.settle_judged(Judgement::new(&verdict, None));
+            }
+            _ => self.settle_as_head(),
+        }
+    }
+
+    fn failed(mut self, error: &(dyn StdError + 'static)) {
+        match self.blames(error) {
+            true => {
+                let failure = Judgement::failure(message(&error));
+                self.permit.settle_judged(failure);
+            }
+            false => self.settle_as_head(),
+        }
     }
 }
 
@@ -321,7 +367,7 @@ impl<E> Drop for BreakerGuard<E> {
     fn drop(&mut self) {
         // A body that timed out, or panicked, has failed: the permit knows.
         if self.permit.is_at_rest() && reason() != Reason::TimedOut {
-            self.permit.settle_judged(self.head.clone());
+            self.settle_as_head();
         }
     }
 }
@@ -478,7 +524,7 @@ impl BodyGuard for PermitGuard {
 
     fn ended(self, _: Option<&HeaderMap>) {}
 
-    fn failed(self, _: &dyn fmt::Display) {}
+    fn failed(self, _: &(dyn StdError + 'static)) {}
 }
 
 macro_rules! debug_as_name {

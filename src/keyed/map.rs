@@ -106,6 +106,10 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         self.shared.map.forget_idle(Self::may_go)
     }
 
+    pub(super) fn all(&self) -> Vec<(K, T)> {
+        self.shared.map.to_vec()
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -33,6 +33,12 @@
 //! # }
 //! ```
 //!
+//! # Keys that are worse than the others
+//!
+//! [`Outliers`] compares the keys of one group at intervals, and opens the circuits of those whose success rate is far below
+//! the mean: a host that fails one call in three is found beside a hundred that fail none, long before its own breaker
+//! opens. At most a share of the keys is ejected at once.
+//!
 //! # What is bounded
 //!
 //! The number of keys. An idle breaker or lock takes up to 1.3 KB; keys that come from requests are chosen by whoever
@@ -43,6 +49,8 @@
 mod idle;
 mod layer;
 mod map;
+mod outlier;
+mod outliers;
 mod service;
 mod shared;
 
@@ -50,4 +58,6 @@ pub use crate::error::TooManyKeys;
 pub use idle::{Idle, Instance, Stateless};
 pub use layer::PerKeyLayer;
 pub use map::Keyed;
+pub use outlier::{FailureShareRule, OutlierConfig, SuccessRateRule};
+pub use outliers::Outliers;
 pub use service::{PerKeyFuture, PerKeyService};

@@ -212,7 +212,7 @@ impl Acquire {
             if queued.timer.deadline() != wakes {
                 queued.timer.as_mut().reset(wakes);
             }
-            if queued.timer.as_mut().poll(cx).is_pending() {
+            if time::poll_timer(queued.timer.as_mut(), cx).is_pending() {
                 return Poll::Pending;
             }
         }

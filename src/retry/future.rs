@@ -4,12 +4,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
-use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
@@ -374,8 +373,7 @@ fn poll_cut(
         let Some(sleep) = timer else {
             return Poll::Pending;
         };
-        // Unconstrained: an attempt that uses up the task's budget at each poll is cut all the same.
-        ready!(pin!(unconstrained(sleep.as_mut())).poll(cx));
+        ready!(time::poll_timer(sleep.as_mut(), cx));
         look = true;
     }
 }

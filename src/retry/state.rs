@@ -127,11 +127,13 @@ impl Session {
     }
 
     pub(super) fn idempotency(&self) -> Idempotency {
-        match self.limits >> 32 {
-            0 => Idempotency::NotIdempotent,
-            1 => Idempotency::Idempotent,
-            _ => Idempotency::Keyed,
-        }
+        const ALL: [Idempotency; 4] = [
+            Idempotency::Forbidden,
+            Idempotency::NotIdempotent,
+            Idempotency::Idempotent,
+            Idempotency::Keyed,
+        ];
+        ALL[(self.limits >> 32 & 3) as usize]
     }
 
     /// Whether another attempt may follow those that have begun.

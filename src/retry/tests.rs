@@ -474,6 +474,19 @@ fn ended() -> Ended {
     }
 }
 
+#[test]
+fn a_session_remembers_what_its_request_is() {
+    for request in [
+        Idempotency::Forbidden,
+        Idempotency::NotIdempotent,
+        Idempotency::Idempotent,
+        Idempotency::Keyed,
+    ] {
+        let session = Session::begun(u32::MAX, request);
+        assert_eq!(session.idempotency(), request);
+    }
+}
+
 fn after_attempts(attempts: u32, limit: u32) -> Session {
     let mut session = Session::begun(limit, Idempotency::Idempotent);
     for _ in 1..attempts {

@@ -17,6 +17,12 @@ pub(in crate::circuit_breaker) enum Command {
     Disable,
     MetricsOnly,
     OpenFor(Duration),
+    /// It is much worse than others of its kind: so many failures of so many calls.
+    Eject {
+        delay: Duration,
+        failures: u64,
+        calls: u64,
+    },
     /// With a random number in [0, 1).
     Trip(f64),
 }
@@ -35,6 +41,11 @@ impl State {
             Command::Disable => Mode::Disabled,
             Command::MetricsOnly => Mode::MetricsOnly,
             Command::OpenFor(delay) => return self.open_for(policy, delay, now),
+            Command::Eject {
+                delay,
+                failures,
+                calls,
+            } => return self.eject(delay, failures, calls, now),
             Command::Trip(unit) => return self.trip_by_operator(policy, unit, now),
         };
         let from = self.effective(now);
@@ -82,6 +93,22 @@ impl State {
         let change = self.open(policy, None, now, unit);
         self.forget_recent(policy);
         Some(Change { from, ..change })
+    }
+
+    /// Opens a circuit that is closed, because others of its kind do much better.
+    fn eject(&mut self, delay: Duration, failures: u64, calls: u64, now: Tick) -> Option<Change> {
+        let is_closed = matches!(self.phase, Phase::Closed { .. });
+        if self.mode != Mode::Normal || !is_closed {
+            return None;
+        }
+        let cause = Cause::Outlier { failures, calls };
+        self.openings = self.openings.saturating_add(1);
+        self.opening = Opening {
+            cause: cause.clone(),
+            failures,
+            last_failure: self.last_failure.clone(),
+        };
+        Some(self.open_until(now.after(delay), cause, now))
     }
 
     /// Opens for this long. A state that an operator has set until further notice stays.

@@ -109,7 +109,7 @@ impl State {
                 .changes
                 .push(self.enter(probing, Cause::OpenTimeOver, now));
         }
-        if let Some(change) = self.lose_probes(policy, now, unit, effects) {
+        if let Some(change) = self.end_leases(policy, now, unit, effects) {
             effects.changes.push(change);
         }
         let ticket = self.ticket(self.next_lease);
@@ -137,6 +137,7 @@ impl State {
                     id: ticket.lease,
                     until,
                     paused: None,
+                    answered: None,
                 });
                 self.next_lease += 1;
                 Admission::Go(ticket)
@@ -191,13 +192,7 @@ impl State {
         waits: bool,
         now: Tick,
     ) {
-        if ticket.epoch != self.epoch {
-            return;
-        }
-        let Phase::HalfOpen { leases, .. } = &mut self.phase else {
-            return;
-        };
-        let Some(lease) = leases.iter_mut().find(|lease| lease.id == ticket.lease) else {
+        let Some(lease) = self.lease(ticket) else {
             return;
         };
         match (waits, lease.paused) {
@@ -214,30 +209,83 @@ impl State {
         }
     }
 
-    /// Probes whose leases are over have failed.
-    fn lose_probes(
+    /// The probe of `ticket` has an answer that began like this, and whose body is on its way.
+    #[cfg(feature = "http")]
+    pub(in crate::circuit_breaker) fn answered(&mut self, ticket: Ticket, head: Outcome) {
+        if let Some(lease) = self.lease(ticket) {
+            lease.answered = Some(head);
+        }
+    }
+
+    fn lease(&mut self, ticket: Ticket) -> Option<&mut Lease> {
+        match &mut self.phase {
+            Phase::HalfOpen { leases, .. } if ticket.epoch == self.epoch => {
+                leases.iter_mut().find(|lease| lease.id == ticket.lease)
+            }
+            _ => None,
+        }
+    }
+
+    /// Probes whose leases are over have failed, if they have no answer. Those that have one are what its head was:
+    /// that a body is long, or read slowly, is no fault.
+    fn end_leases(
         &mut self,
         policy: &CircuitBreakerConfig,
         now: Tick,
         unit: f64,
         effects: &mut Effects,
     ) -> Option<Change> {
-        let Phase::HalfOpen { leases, failed, .. } = &mut self.phase else {
+        let Phase::HalfOpen {
+            leases,
+            succeeded,
+            failed,
+        } = &mut self.phase
+        else {
             return None;
         };
-        let before = leases.len();
-        leases.retain(|lease| now < lease.until);
-        let lost = u32::try_from(before - leases.len()).unwrap_or(u32::MAX);
+        let (mut lost, mut healthy) = (0, 0);
+        leases.retain(|lease| {
+            let is_over = now >= lease.until;
+            match lease.answered {
+                _ if !is_over => {}
+                None => lost += 1,
+                Some(Outcome::Success) => healthy += 1,
+                Some(_) => {}
+            }
+            !is_over
+        });
         effects.lost_probes = lost;
         *failed = failed.saturating_add(lost);
+        *succeeded = succeeded.saturating_add(healthy);
         let too_many = lost > 0 && *failed > policy.probes_that_may_fail();
-        let failures = u64::from(*failed);
-        too_many.then(|| {
+        let (failures, succeeded) = (u64::from(*failed), *succeeded);
+        if too_many {
             self.opening = Opening {
                 failures,
                 ..Opening::by(Cause::ProbeLost)
             };
-            self.open(policy, None, now, unit)
+            return Some(self.open(policy, None, now, unit));
+        }
+        (healthy > 0)
+            .then(|| self.close_if_enough(policy, succeeded, now))
+            .flatten()
+    }
+
+    /// Closes if so many successes of probes are enough.
+    fn close_if_enough(
+        &mut self,
+        policy: &CircuitBreakerConfig,
+        succeeded: u32,
+        now: Tick,
+    ) -> Option<Change> {
+        (succeeded >= policy.success_threshold).then(|| {
+            let closed = Phase::Closed {
+                ramp_since: policy.ramp.map(|_| now),
+            };
+            let change = self.enter(closed, Cause::ProbesSucceeded(succeeded), now);
+            self.closed = now;
+            self.forget_recent(policy);
+            change
         })
     }
 
@@ -440,7 +488,11 @@ impl State {
         else {
             return None;
         };
+        let before = leases.len();
         leases.retain(|lease| lease.id != ticket.lease);
+        if leases.len() == before {
+            return None; // It was counted when its lease ended.
+        }
         let has_failed = match ended.outcome {
             Outcome::Failure => true,
             Outcome::Overload if policy.overload_is_failure => true,
@@ -466,15 +518,7 @@ impl State {
         }
         *succeeded += 1;
         let succeeded = *succeeded;
-        (succeeded >= policy.success_threshold).then(|| {
-            let closed = Phase::Closed {
-                ramp_since: policy.ramp.map(|_| now),
-            };
-            let change = self.enter(closed, Cause::ProbesSucceeded(succeeded), now);
-            self.closed = now;
-            self.forget_recent(policy);
-            change
-        })
+        self.close_if_enough(policy, succeeded, now)
     }
 
     /// Whether a new one would do the same.
@@ -619,7 +663,8 @@ impl State {
         if old.window != new.window || old.uses_window() != new.uses_window() {
             self.recent = Recent::new(new);
         }
-        if old.slow_calls != new.slow_calls {
+        // Calls that run are not timed by the new threshold. Probes are not among them: they keep their leases.
+        if old.slow_calls != new.slow_calls && matches!(self.phase, Phase::Closed { .. }) {
             self.begin_epoch();
         }
     }

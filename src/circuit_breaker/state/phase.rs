@@ -39,6 +39,8 @@ pub(in crate::circuit_breaker) struct Lease {
     pub(super) until: Tick,
     /// What is left of the lease while the probe waits for something of this crate.
     pub(super) paused: Option<Duration>,
+    /// What the head of the answer was, while its body is on its way.
+    pub(super) answered: Option<Outcome>,
 }
 
 /// Proof of admission. `lease` is the id of the probe's place, 0 if it is none.

@@ -1111,7 +1111,11 @@ impl Model {
                 succeeded,
                 failed,
             } => {
+                let before = probes.len();
                 probes.retain(|(lease, _)| *lease != ticket.lease);
+                if probes.len() == before {
+                    return; // It was lost, and is counted.
+                }
                 let fails = match outcome {
                     Outcome::Failure => true,
                     Outcome::Overload => {
