@@ -85,7 +85,7 @@ pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, ResourceLock};
 pub use error::{
     BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error, Exhausted,
-    HolderInfo, LastFailure, Rejection, StopReason, TimedOut,
+    HolderInfo, LastFailure, Rejection, StopReason, TimedOut, TimeoutPhase,
 };
 pub use event::{Event, Observer};
 pub use fallback::Fallback;

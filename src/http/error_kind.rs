@@ -4,7 +4,7 @@ use std::io;
 use super::idle::BodyError;
 use super::replay_body::ReplayError;
 use crate::call::outcome::{RetrySafety, Verdict};
-use crate::error::Rejection;
+use crate::error::{Rejection, TimedOut};
 
 /// What the error of an HTTP client says of the request: whether it can have reached the server's work.
 ///
@@ -112,6 +112,12 @@ impl ErrorKind {
         if error.is::<tokio::time::error::Elapsed>() {
             return Self::TimedOut;
         }
+        if let Some(late) = error.downcast_ref::<TimedOut>() {
+            return match late.is_callers_own() {
+                true => Self::Local,
+                false => Self::TimedOut,
+            };
+        }
         // The upload failed here.
         if error.is::<ReplayError>() {
             return Self::Request;
@@ -161,7 +167,7 @@ impl ErrorKind {
         if error.is::<tower::timeout::error::Elapsed>() {
             return true;
         }
-        error.is::<tokio::time::error::Elapsed>()
+        error.is::<tokio::time::error::Elapsed>() || error.is::<TimedOut>()
     }
 
     fn of_io(kind: io::ErrorKind) -> Self {

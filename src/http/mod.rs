@@ -137,7 +137,7 @@ pub use idle::{
 };
 pub use peek::{BodyStart, PeekBodyFuture, PeekBodyLayer, PeekBodyService, PeekedBody};
 #[cfg(feature = "tonic")]
-pub(crate) use reject::come_back;
+pub(crate) use reject::{come_back, says_nothing};
 pub use reject::{Refused, problem, problem_with_name};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};

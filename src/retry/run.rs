@@ -15,6 +15,7 @@ use crate::call::outcome::{
 };
 use crate::error::{
     AttemptEnd, Error, Exhausted, Found, LastFailure, Rejection, Report, StopReason, TimedOut,
+    TimeoutPhase,
 };
 use crate::event::RetryEvent;
 use crate::util::time::{self, Tick};
@@ -275,10 +276,14 @@ impl Run {
             return Ending::Refused(rejection);
         }
         let inner = match error {
+            Error::TimedOut(late) => return Ending::Judged(judge_timeout(late)),
             Error::Inner(inner) => match Found::look(inner) {
                 Found::Rejection(rejection) => return Ending::Refused(rejection),
+                Found::TimedOut(late) if late.is_callers_own() => {
+                    return Ending::Judged(Verdict::ignored());
+                }
                 Found::Exhausted if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
-                Found::Exhausted | Found::Nothing => inner,
+                Found::TimedOut(_) | Found::Exhausted | Found::Nothing => inner,
             },
             _ if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
             other => match other.as_inner() {
@@ -343,7 +348,10 @@ impl Run {
         L: StdError + 'static,
     {
         let bad = verdict.is_failure() || verdict.is_overload();
-        let wanted = Wanted::by(verdict, self.session.idempotency());
+        let mut wanted = Wanted::by(verdict, self.session.idempotency());
+        if matches!(result, Err(Error::TimedOut(_))) {
+            wanted.spend = Some(Spend::TimedOut);
+        }
         if let Some(budget) = &policy.budget {
             self.account(policy, budget, verdict, wanted.repeatable);
         }
@@ -357,6 +365,7 @@ impl Run {
         let next = {
             let outcome = match &result {
                 Err(Error::Inner(error)) => AttemptOutcome::Error(error),
+                Err(Error::TimedOut(_)) => AttemptOutcome::TimedOut,
                 Err(error) => AttemptOutcome::Error(error),
                 Ok(_) => AttemptOutcome::Response {
                     reason: verdict.reason(),
@@ -374,6 +383,10 @@ impl Run {
                                 let last = LastFailure::Inner(error);
                                 Err(self.exhausted(policy, last, reason, None, elapsed))
                             }
+                            Error::TimedOut(late) => {
+                                let last = LastFailure::TimedOut(late);
+                                Err(self.exhausted(policy, last, reason, None, elapsed))
+                            }
                             other => Err(other),
                         },
                         other => other,
@@ -383,6 +396,7 @@ impl Run {
         };
         *last = Some(Box::new(match result {
             Err(Error::Inner(error)) => LastFailure::Inner(error),
+            Err(Error::TimedOut(late)) => LastFailure::TimedOut(late),
             Err(Error::Exhausted(exhausted)) => exhausted.into_last(),
             _ => LastFailure::Response(verdict.reason().map(ToOwned::to_owned)),
         }));
@@ -499,8 +513,13 @@ impl Run {
         let now = time::now();
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
+        let after = now.since(began);
+        let limit = policy.config.attempt_timeout;
         let timed_out = TimedOut {
-            after: now.since(began),
+            name: policy.name().clone(),
+            phase: TimeoutPhase::Attempt,
+            limit: limit.filter(|limit| after >= *limit),
+            after,
         };
         let verdict = Verdict::failure();
         let mut wanted = Wanted {
@@ -659,11 +678,20 @@ impl Run {
 /// What an attempt ended with, in words.
 fn end_of<Res, L: StdError>(result: &Result<Res, Error<L>>, verdict: &Verdict) -> AttemptEnd {
     match result {
+        Err(Error::TimedOut(_)) => AttemptEnd::TimedOut,
         Err(error) => AttemptEnd::Error(match error {
             Error::Inner(error) => message_of_chain(error),
             other => message(other),
         }),
         Ok(_) => AttemptEnd::Response(verdict.reason().map(ToOwned::to_owned)),
+    }
+}
+
+/// What a timeout of a layer below says: the service did not answer, or the caller's own time was over.
+fn judge_timeout(late: &TimedOut) -> Verdict {
+    match late.is_callers_own() {
+        true => Verdict::ignored(),
+        false => Verdict::failure(),
     }
 }
 
