@@ -77,6 +77,7 @@ pub mod observe;
 pub mod rate_limit;
 mod registry;
 pub mod retry;
+pub mod timeout;
 mod util;
 
 pub use call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
@@ -92,6 +93,7 @@ pub use fallback::Fallback;
 pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
+pub use timeout::Timeouts;
 
 /// The names that most stacks need: `use tower_bulwark::prelude::*;`.
 ///

@@ -7,6 +7,7 @@ use super::Event;
 use super::FallbackEvent;
 use super::RateLimitEvent;
 use super::RetryEvent;
+use super::TimeoutEvent;
 use super::{CircuitBreakerEvent, CircuitState};
 
 const TARGET: &str = "tower_bulwark";
@@ -23,6 +24,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::Contention(event) => contention(name, event),
         Event::RateLimit(event) => rate_limit(name, event),
         Event::Fallback(event) => fallback(name, event),
+        Event::Timeout(event) => timeout(name, event),
     }
 }
 
@@ -97,6 +99,18 @@ fn fallback(name: &str, event: &FallbackEvent) {
         }
         FallbackEvent::AllFailed { targets } => {
             warn!(target: TARGET, fallback = name, targets, "no target answered");
+        }
+    }
+}
+
+fn timeout(name: &str, event: &TimeoutEvent) {
+    match event {
+        TimeoutEvent::TimedOut {
+            phase,
+            limit,
+            after,
+        } => {
+            debug!(target: TARGET, timeouts = name, %phase, ?limit, ?after, "timed out");
         }
     }
 }

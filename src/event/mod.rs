@@ -22,6 +22,7 @@ mod funnel;
 mod log;
 mod rate_limit;
 mod retry;
+mod timeout;
 
 pub use crate::error::{Cause, CircuitState};
 pub use circuit_breaker::CircuitBreakerEvent;
@@ -31,6 +32,7 @@ pub use feed::{Entry, Feed};
 pub(crate) use funnel::{Funnel, guarded};
 pub use rate_limit::RateLimitEvent;
 pub use retry::RetryEvent;
+pub use timeout::TimeoutEvent;
 
 /// Something that happened in one of the patterns.
 #[derive(Clone, Debug)]
@@ -48,10 +50,13 @@ pub enum Event {
     RateLimit(RateLimitEvent),
     /// Something happened in a fallback.
     Fallback(FallbackEvent),
+    /// Something took too long.
+    Timeout(TimeoutEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit` or `fallback`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`
+    /// or `timeout`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -60,6 +65,7 @@ impl Event {
             Self::Contention(_) => "contention",
             Self::RateLimit(_) => "rate_limit",
             Self::Fallback(_) => "fallback",
+            Self::Timeout(_) => "timeout",
         }
     }
 
@@ -93,9 +99,8 @@ impl Event {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. } => false,
             },
-            Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. }) => {
-                true
-            }
+            Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
+            | Self::Timeout(TimeoutEvent::TimedOut { .. }) => true,
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -114,6 +119,7 @@ impl Event {
             Self::Contention(event) => event.kind(),
             Self::RateLimit(event) => event.kind(),
             Self::Fallback(event) => event.kind(),
+            Self::Timeout(event) => event.kind(),
         }
     }
 }
@@ -126,6 +132,7 @@ impl fmt::Display for Event {
             Self::Contention(event) => event.fmt(f),
             Self::RateLimit(event) => event.fmt(f),
             Self::Fallback(event) => event.fmt(f),
+            Self::Timeout(event) => event.fmt(f),
         }
     }
 }

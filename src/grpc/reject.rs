@@ -8,9 +8,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
-use crate::error::{
-    ContendedReason, Error, LastFailure, RateLimitReason, Rejection, TimeoutPhase,
-};
+use crate::error::{ContendedReason, Error, LastFailure, RateLimitReason, Rejection, TimeoutPhase};
 use crate::http::{Refused, come_back, says_nothing};
 
 /// The status of a refusal.

@@ -136,9 +136,9 @@ pub use idle::{
     BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
 };
 pub use peek::{BodyStart, PeekBodyFuture, PeekBodyLayer, PeekBodyService, PeekedBody};
+pub use reject::{Refused, problem, problem_with_name};
 #[cfg(feature = "tonic")]
 pub(crate) use reject::{come_back, says_nothing};
-pub use reject::{Refused, problem, problem_with_name};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};

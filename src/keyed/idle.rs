@@ -7,6 +7,7 @@ use crate::contention::{ContentionLayer, ResourceLock, ResourceSnapshot};
 use crate::error::CircuitState;
 use crate::rate_limit::{RateLimit, RateLimitLayer, RateLimitSnapshot};
 use crate::retry::{RetryLayer, RetryPolicy, RetrySnapshot};
+use crate::timeout::{TimeoutLayer, Timeouts, TimeoutsSnapshot};
 
 /// Something that a map of keys may forget when it needs room: a handle or a layer of this crate, several layers as a
 /// tuple (the outermost first), or a foreign layer that is [`Stateless`].
@@ -51,6 +52,19 @@ impl Idle for RateLimit {
 impl<L, C, T, A> Idle for RateLimitLayer<L, C, T, A> {
     fn is_idle(&self) -> bool {
         Idle::is_idle(self.limit())
+    }
+}
+
+impl Idle for Timeouts {
+    /// Always: there is nothing to remember but counts.
+    fn is_idle(&self) -> bool {
+        true
+    }
+}
+
+impl<L, A> Idle for TimeoutLayer<L, A> {
+    fn is_idle(&self) -> bool {
+        self.timeouts().is_idle()
     }
 }
 
@@ -203,6 +217,23 @@ impl Instance for RateLimit {
     fn trouble(snapshot: &RateLimitSnapshot) -> f64 {
         let pause = snapshot.paused_for.unwrap_or_default();
         snapshot.waiting as f64 + pause.as_secs_f64()
+    }
+}
+
+impl Instance for Timeouts {
+    type Snapshot = TimeoutsSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.is_disused()
+    }
+
+    fn snapshot(&self) -> TimeoutsSnapshot {
+        self.snapshot()
+    }
+
+    /// The share of calls that took too long.
+    fn trouble(snapshot: &TimeoutsSnapshot) -> f64 {
+        snapshot.timed_out.sum() as f64 / snapshot.calls.max(1) as f64
     }
 }
 

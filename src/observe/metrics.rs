@@ -8,10 +8,12 @@ use crate::event::ContentionEvent;
 use crate::event::FallbackEvent;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
+use crate::event::TimeoutEvent;
 use crate::event::{Event, Observer};
 use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
 use crate::retry::RetrySnapshot;
+use crate::timeout::TimeoutsSnapshot;
 
 /// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
 ///
@@ -34,6 +36,8 @@ use crate::retry::RetrySnapshot;
 /// | `bulwark_rate_limit_available`, `_owed` | gauge | `name`, `quota` | what is left of a quota now, and what was used beyond it |
 /// | `bulwark_rate_limit_waiting` | gauge | `name` | calls that wait now |
 /// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
+/// | `bulwark_timeout_calls_total` | counter | `name` | calls that were made, or refused because the service was not ready |
+/// | `bulwark_timeout_timed_out_total` | counter | `name`, `phase` | those that took too long, by phase: `ready`, `head`, `first_frame`, `idle`, `total`, `deadline` |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
 ///
 /// The first three, and changes of `bulwark_circuit_state`, come from events, as they happen. The rest
@@ -78,6 +82,7 @@ impl Metrics {
         snapshot.resource_locks.iter().for_each(record_lock);
         snapshot.retries.iter().for_each(record_retry);
         snapshot.rate_limits.iter().for_each(record_rate_limit);
+        snapshot.timeouts.iter().for_each(record_timeouts);
     }
 }
 
@@ -160,6 +165,23 @@ fn record_rate_limit(limit: &RateLimitSnapshot) {
     gauge!("bulwark_rate_limit_paused_seconds", "name" => name()).set(paused.as_secs_f64());
 }
 
+fn record_timeouts(timeouts: &TimeoutsSnapshot) {
+    let name = || timeouts.name.to_string();
+    counter!("bulwark_timeout_calls_total", "name" => name()).absolute(timeouts.calls);
+    let late = &timeouts.timed_out;
+    for (phase, calls) in [
+        ("ready", late.ready),
+        ("head", late.head),
+        ("first_frame", late.first_frame),
+        ("idle", late.idle),
+        ("total", late.total),
+        ("deadline", late.deadline),
+    ] {
+        counter!("bulwark_timeout_timed_out_total", "name" => name(), "phase" => phase)
+            .absolute(calls);
+    }
+}
+
 fn record_retry(retry: &RetrySnapshot) {
     let name = || retry.name.to_string();
     for (outcome, calls) in [
@@ -220,6 +242,7 @@ impl Observer for Metrics {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
             )
+            | Event::Timeout(TimeoutEvent::TimedOut { .. })
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
             | Event::RateLimit(RateLimitEvent::Refused { .. } | RateLimitEvent::Paused { .. }) => {}
         }

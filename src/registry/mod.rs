@@ -21,6 +21,7 @@ use crate::error::ConfigError;
 use crate::event::{Event, Feed, Observer, guarded};
 use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
+use crate::timeout::{TimeoutConfig, Timeouts, TimeoutsBuilder, TimeoutsSnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
 ///
@@ -55,6 +56,7 @@ struct Shared {
     circuit_breakers: Handles<CircuitBreaker>,
     resource_locks: Handles<ResourceLock>,
     rate_limits: Handles<RateLimit>,
+    timeouts: Handles<Timeouts>,
     feed: Feed,
     observers: Arc<Observers>,
 }
@@ -94,6 +96,7 @@ impl Registry {
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
                 rate_limits: Handles::new(),
+                timeouts: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
                     added: ArcSwap::default(),
@@ -185,6 +188,24 @@ impl Registry {
         self.shared.rate_limits.remove(name)
     }
 
+    /// All timeouts, by name.
+    #[must_use]
+    pub fn timeouts(&self) -> Vec<Timeouts> {
+        self.shared.timeouts.all()
+    }
+
+    /// The timeouts of that name, if there are any. There is no default: what is limited has to be said.
+    #[must_use]
+    pub fn get_timeouts(&self, name: &str) -> Option<Timeouts> {
+        self.shared.timeouts.get(name)
+    }
+
+    /// Forgets the timeouts of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_timeouts(&self, name: &str) -> Option<Timeouts> {
+        self.shared.timeouts.remove(name)
+    }
+
     /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
     /// name gets a new one.
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
@@ -236,6 +257,7 @@ impl Registry {
                 .map(ResourceLock::snapshot)
                 .collect(),
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
+            timeouts: self.timeouts().iter().map(Timeouts::snapshot).collect(),
         }
     }
 
@@ -286,6 +308,7 @@ impl Registry {
             shared.resource_locks.remove_if(name, lock),
             shared.retries.remove_if(name, retry),
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
+            shared.timeouts.remove_if(name, Timeouts::is_disused),
         ];
         removed.contains(&true)
     }
@@ -304,6 +327,7 @@ impl fmt::Debug for Registry {
             .field("circuit_breakers", &self.shared.circuit_breakers.names())
             .field("resource_locks", &self.shared.resource_locks.names())
             .field("rate_limits", &self.shared.rate_limits.names())
+            .field("timeouts", &self.shared.timeouts.names())
             .finish()
     }
 }
@@ -321,6 +345,8 @@ pub struct RegistrySnapshot {
     pub resource_locks: Vec<ResourceSnapshot>,
     /// The rate limits, by name.
     pub rate_limits: Vec<RateLimitSnapshot>,
+    /// The timeouts, by name.
+    pub timeouts: Vec<TimeoutsSnapshot>,
 }
 
 /// Why a handle could not be registered.
@@ -332,7 +358,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `timeouts` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -490,6 +516,13 @@ build_in!(
     RateLimitConfig,
     "rate limit",
     rate_limits
+);
+build_in!(
+    TimeoutsBuilder,
+    Timeouts,
+    TimeoutConfig,
+    "timeouts",
+    timeouts
 );
 build_in!(
     RetryPolicyBuilder,

@@ -70,6 +70,32 @@ pub enum Warning {
         /// The rate limit inside.
         limit: Arc<str>,
     },
+    /// All attempts of the retry inside share the time that is meant for one.
+    #[non_exhaustive]
+    HeadOutsideRetry {
+        /// The timeouts.
+        timeouts: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Each attempt has the time that is meant for all of them.
+    #[non_exhaustive]
+    TotalInsideRetry {
+        /// The timeouts.
+        timeouts: Arc<str>,
+        /// The policy around them.
+        retry: Arc<str>,
+    },
+    /// The time for all of it is over before a service could have been late.
+    #[non_exhaustive]
+    HeadNeverEnds {
+        /// The timeouts whose `head` it is.
+        timeouts: Arc<str>,
+        /// Their `head`.
+        head: Duration,
+        /// The `total` that is no longer.
+        total: Duration,
+    },
     /// One resource twice: a call waits for itself.
     #[non_exhaustive]
     SameLockTwice {
@@ -139,6 +165,22 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
+            Self::HeadOutsideRetry { timeouts, retry } => write!(
+                f,
+                "`head` of timeouts `{timeouts}` is outside retry `{retry}`: it ends all attempts together; put it inside (`without_total()`), and only `total` outside (`only_total()`)"
+            ),
+            Self::TotalInsideRetry { timeouts, retry } => write!(
+                f,
+                "`total` of timeouts `{timeouts}` is inside retry `{retry}`: each attempt has all of it, and what it ends is not tried again; put it outside (`only_total()`)"
+            ),
+            Self::HeadNeverEnds {
+                timeouts,
+                head,
+                total,
+            } => write!(
+                f,
+                "`head` of timeouts `{timeouts}` ({head:.1?}) is not below the `total` of {total:.1?}: a service that hangs is never blamed; make it shorter"
+            ),
             Self::NoBudget { retry } => write!(
                 f,
                 "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
@@ -159,6 +201,9 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
                 .iter()
                 .filter_map(|inner| of_two(outer, inner)),
         );
+        if let LayerDescription::Timeout { limits, .. } = outer {
+            found.extend(head_never_ends(outer, limits.total));
+        }
         if let LayerDescription::Retry {
             name,
             max_retries: 1..,
@@ -177,9 +222,22 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
     found
 }
 
+/// Whether the head phase of `timeouts` is no shorter than `total`.
+fn head_never_ends(timeouts: &LayerDescription, total: Option<Duration>) -> Option<Warning> {
+    let LayerDescription::Timeout { name, limits } = timeouts else {
+        return None;
+    };
+    let (head, total) = limits.head.zip(total)?;
+    (head >= total).then(|| Warning::HeadNeverEnds {
+        timeouts: Arc::clone(name),
+        head,
+        total,
+    })
+}
+
 /// What is harmful about one layer inside another.
 fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry};
+    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry, Timeout};
 
     let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
     let warning = match (outer, inner) {
@@ -225,6 +283,25 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
             limit: out,
             breaker: within,
         },
+        (
+            Timeout { limits, .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) if limits.head.is_some() => Warning::HeadOutsideRetry {
+            timeouts: out,
+            retry: within,
+        },
+        (
+            Retry {
+                max_retries: 1.., ..
+            },
+            Timeout { limits, .. },
+        ) if limits.total.is_some() => Warning::TotalInsideRetry {
+            timeouts: within,
+            retry: out,
+        },
+        (Timeout { limits, .. }, Timeout { .. }) => return head_never_ends(inner, limits.total),
         (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
             lock: out,
             limit: within,
