@@ -165,6 +165,23 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
+            Self::HeadOutsideRetry { .. }
+            | Self::TotalInsideRetry { .. }
+            | Self::HeadNeverEnds { .. } => self.fmt_timeouts(f),
+            Self::NoBudget { retry } => write!(
+                f,
+                "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
+            ),
+            Self::Unbounded => f.write_str(
+                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
+            ),
+        }
+    }
+}
+
+impl Warning {
+    fn fmt_timeouts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::HeadOutsideRetry { timeouts, retry } => write!(
                 f,
                 "`head` of timeouts `{timeouts}` is outside retry `{retry}`: it ends all attempts together; put it inside (`without_total()`), and only `total` outside (`only_total()`)"
@@ -181,13 +198,7 @@ impl fmt::Display for Warning {
                 f,
                 "`head` of timeouts `{timeouts}` ({head:.1?}) is not below the `total` of {total:.1?}: a service that hangs is never blamed; make it shorter"
             ),
-            Self::NoBudget { retry } => write!(
-                f,
-                "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
-            ),
-            Self::Unbounded => f.write_str(
-                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
-            ),
+            _ => Ok(()),
         }
     }
 }
