@@ -744,3 +744,320 @@ fn a_config_of_nothing_but_names_of_the_builder_is_plain_data() {
     let timeouts = Timeouts::builder("api").config(config).build().unwrap();
     assert_eq!(*timeouts.config(), config);
 }
+
+// ---- Bodies ----------------------------------------------------------------------------------------------
+
+#[cfg(feature = "hyper")]
+mod bodies {
+    use std::convert::Infallible;
+    use std::io;
+
+    use axum::Router;
+    use axum::body::Body as AxumBody;
+    use axum::routing::get;
+    use bytes::Bytes;
+    use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use http::{Request, Response, StatusCode};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    use tower_bulwark::Outcome;
+    use tower_bulwark::http::{BodyError, ErrorKind, HttpClassify, Refused, TimeoutBody, problem};
+    use tower_bulwark::outcome::Classify;
+
+    use super::*;
+
+    type Item = Result<Frame<Bytes>, io::Error>;
+
+    fn data(text: &'static str) -> Item {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    /// A body whose frames come when they are sent.
+    fn remote() -> (
+        UnboundedSender<Item>,
+        StreamBody<impl futures::Stream<Item = Item>>,
+    ) {
+        let (send, frames) = unbounded();
+        (send, StreamBody::new(frames))
+    }
+
+    /// Answers once, with this body.
+    fn answers<B: Send>(
+        body: B,
+    ) -> impl Service<(), Response = Response<B>, Error = Infallible, Future: Send> + Clone {
+        let body = Arc::new(Mutex::new(Some(body)));
+        service_fn(move |()| {
+            let body = body.lock().unwrap().take().unwrap();
+            ready(Ok(Response::new(body)))
+        })
+    }
+
+    fn phases() -> Timeouts {
+        Timeouts::builder("model")
+            .first_frame(60 * SECOND)
+            .idle(5 * SECOND)
+            .build()
+            .unwrap()
+    }
+
+    fn timed_out(error: &BodyError) -> &TimedOut {
+        match error {
+            BodyError::TimedOut(late) => late,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_frame_has_a_limit_of_its_own_and_those_after_it_another() {
+        let (timeouts, start) = (phases(), Instant::now());
+        let (send, body) = remote();
+        let service = timeouts.http_layer().layer(answers(body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        let (frame, ()) = tokio::join!(body.frame(), async {
+            sleep(59 * SECOND).await;
+            send.unbounded_send(data("a")).unwrap();
+        });
+        frame.unwrap().unwrap();
+        let error = body.frame().await.unwrap().unwrap_err();
+        let late = timed_out(&error);
+        assert_eq!(
+            (late.phase(), late.limit()),
+            (TimeoutPhase::Idle, Some(5 * SECOND))
+        );
+        assert_eq!(start.elapsed(), 64 * SECOND);
+        assert!(body.frame().await.is_none());
+
+        let (_send, body) = remote();
+        let service = timeouts.http_layer().layer(answers(body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        let error = body.frame().await.unwrap().unwrap_err();
+        let text = "`model`: no frame of the body came within 60.000s";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(start.elapsed(), 124 * SECOND);
+        let seen = timeouts.snapshot().timed_out;
+        assert_eq!((seen.first_frame, seen.idle), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_its_time_times_nobody_out() {
+        let timeouts = phases();
+        let (send, body) = remote();
+        let service = timeouts.http_layer().layer(answers(body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        sleep(600 * SECOND).await;
+        for text in ["a", "b", "c"] {
+            send.unbounded_send(data(text)).unwrap();
+            body.frame().await.unwrap().unwrap();
+            sleep(600 * SECOND).await;
+        }
+        drop(send);
+        assert!(body.frame().await.is_none());
+        assert_eq!(timeouts.snapshot().timed_out.sum(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn total_goes_on_to_the_end_of_a_body_that_is_never_silent() {
+        let (timeouts, start) = (total(10), Instant::now());
+        let breaker = CircuitBreaker::new("below");
+        let frames = futures::stream::unfold((), |()| async {
+            sleep(SECOND).await;
+            Some((data("x"), ()))
+        });
+        let service = ServiceBuilder::new()
+            .layer(timeouts.http_layer())
+            .layer(breaker.layer().until_body_end())
+            .service(answers(StreamBody::new(Box::pin(frames))));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        let error = loop {
+            if let Err(error) = body.frame().await.unwrap() {
+                break error;
+            }
+        };
+        let late = timed_out(&error);
+        assert_eq!(
+            (late.phase(), late.after()),
+            (TimeoutPhase::Total, 10 * SECOND)
+        );
+        assert_eq!(start.elapsed(), 10 * SECOND);
+        // The caller's own time says nothing of a sender whose head was good.
+        let totals = breaker.snapshot().totals;
+        assert_eq!((totals.successes, totals.failures), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_body_is_a_failure_of_the_breakers_around_it_and_below_it() {
+        let (around, below) = (CircuitBreaker::new("around"), CircuitBreaker::new("below"));
+        let slot = ResourceLock::new("slot");
+        let (_send, body) = remote();
+        let service = ServiceBuilder::new()
+            .layer(around.layer().until_body_end())
+            .layer(phases().http_layer())
+            .layer(below.layer().until_body_end())
+            .layer(slot.layer().until_body_end())
+            .service(answers(body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        assert_eq!(slot.snapshot().in_use, 1);
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(timed_out(&error).phase(), TimeoutPhase::FirstFrame);
+        assert_eq!(slot.snapshot().in_use, 0, "its permit is given back");
+        for breaker in [&around, &below] {
+            assert_eq!(breaker.snapshot().totals.failures, 1, "{}", breaker.name());
+        }
+    }
+
+    #[test]
+    fn what_http_makes_of_a_timeout_depends_on_its_phase() {
+        let of = |timeouts: Timeouts| {
+            let call = async move { timeouts.run(pending::<Result<u32, Down>>).await };
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_time().start_paused(true).build().unwrap();
+            match runtime.block_on(call) {
+                Err(Error::TimedOut(late)) => late,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (slow, hurried) = (of(head(1)), of(total(1)));
+        assert_eq!(ErrorKind::of(&slow), ErrorKind::TimedOut);
+        assert_eq!(ErrorKind::of(&hurried), ErrorKind::Local);
+        let boxed = io::Error::other(BodyError::TimedOut(slow.clone()));
+        assert_eq!(ErrorKind::of(&boxed), ErrorKind::TimedOut);
+
+        // As a response: a breaker around it blames the service for the first, and nobody for the second.
+        let judged = |late: TimedOut| {
+            let response: Response<String> = problem(late.into());
+            let judge = HttpClassify::new();
+            let verdict = Classify::<_, Down>::classify(&judge, Ok(&response));
+            let refused = response.extensions().get::<Refused>().is_some();
+            (response.status(), verdict.outcome(), refused)
+        };
+        let gateway = StatusCode::GATEWAY_TIMEOUT;
+        assert_eq!(judged(slow), (gateway, Outcome::Failure, false));
+        assert_eq!(judged(hurried), (gateway, Outcome::Ignored, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_refused_by_a_response_has_a_body_that_nothing_bounds() {
+        let timeouts = Timeouts::builder("api").head(SECOND).build().unwrap();
+        let service = timeouts
+            .http_layer::<Down>()
+            .reject_with(problem::<String>)
+            .layer(service_fn(|()| pending::<Result<Response<String>, Down>>()));
+        let response: Response<TimeoutBody<String>> = service.oneshot(()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        let text = std::str::from_utf8(&text).unwrap();
+        assert!(text.contains(r#""code":"timed_out""#), "{text}");
+    }
+
+    // ---- A real server -----------------------------------------------------------------------------------
+
+    const SHORT: Duration = Duration::from_millis(80);
+
+    /// `/head` never answers, `/first` never sends a frame, `/idle` falls silent after one, `/good` ends.
+    async fn server() -> String {
+        let silent = |frames: usize| {
+            let some = futures::stream::iter((0..frames).map(|_| Ok::<_, io::Error>("lorem")));
+            let rest = futures::stream::pending();
+            let frames = futures::StreamExt::chain(some, rest);
+            ready(AxumBody::from_stream(frames))
+        };
+        let router = Router::new()
+            .route("/head", get(pending::<&'static str>))
+            .route("/first", get(move || silent(0)))
+            .route("/idle", get(move || silent(1)))
+            .route("/good", get(|| async { "lorem ipsum" }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    fn short(phase: TimeoutPhase) -> Timeouts {
+        let builder = Timeouts::builder("api");
+        let builder = match phase {
+            TimeoutPhase::Head => builder.head(SHORT),
+            TimeoutPhase::FirstFrame => builder.first_frame(SHORT),
+            _ => builder.idle(SHORT),
+        };
+        builder.build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_real_server_that_is_silent_is_timed_out_at_the_phase_it_is_silent_in() {
+        let server = server().await;
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        for (path, phase) in [
+            ("head", TimeoutPhase::Head),
+            ("first", TimeoutPhase::FirstFrame),
+            ("idle", TimeoutPhase::Idle),
+        ] {
+            let breaker = CircuitBreaker::new(path);
+            let timeouts = short(phase);
+            let service = ServiceBuilder::new()
+                .layer(breaker.http_layer().until_body_end())
+                .layer(timeouts.http_layer())
+                .service(client.clone());
+            let ask = |path: &str| {
+                let request = Request::get(format!("{server}/{path}"));
+                let request = request.body(Full::default()).unwrap();
+                let service = service.clone();
+                async move {
+                    match service.oneshot(request).await {
+                        Err(Error::TimedOut(late)) => Err(late),
+                        Err(other) => panic!("{other}"),
+                        Ok(response) => match response.into_body().collect().await {
+                            Err(BodyError::TimedOut(late)) => Err(late),
+                            Err(other) => panic!("{other}"),
+                            Ok(body) => Ok(body.to_bytes()),
+                        },
+                    }
+                }
+            };
+            assert_eq!(ask("good").await.unwrap(), "lorem ipsum");
+            let late = timeout(60 * SECOND, ask(path)).await.unwrap();
+            assert_eq!(late.unwrap_err().phase(), phase);
+            let totals = breaker.snapshot().totals;
+            assert_eq!((totals.successes, totals.failures), (1, 1), "{path}");
+            assert_eq!(timeouts.snapshot().timed_out.sum(), 1);
+        }
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[tokio::test]
+    async fn a_response_of_reqwest_stays_one_and_its_body_says_who_was_late() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = server().await;
+        let timeouts = short(TimeoutPhase::Idle);
+        let service = timeouts.http_layer().layer(reqwest::Client::new());
+        let ask = |path: &str| {
+            let url = format!("{server}/{path}").parse().unwrap();
+            let request = reqwest::Request::new(reqwest::Method::GET, url);
+            service.clone().oneshot(request)
+        };
+        let good: reqwest::Response = ask("good").await.unwrap();
+        assert!(good.url().as_str().ends_with("/good"));
+        assert_eq!(good.text().await.unwrap(), "lorem ipsum");
+        let error = ask("idle").await.unwrap().bytes().await.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::TimedOut);
+        assert_eq!(timeouts.snapshot().timed_out.idle, 1);
+    }
+
+    #[cfg(feature = "tonic")]
+    #[tokio::test(start_paused = true)]
+    async fn as_a_status_of_grpc_a_timeout_is_deadline_exceeded_unless_it_never_left() {
+        use tonic::{Code, Status};
+        let error = head(1).run(pending::<Result<u32, Down>>).await.unwrap_err();
+        assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
+        let error = total(1)
+            .run(pending::<Result<u32, Down>>)
+            .await
+            .unwrap_err();
+        assert_eq!(Status::from(error).code(), Code::DeadlineExceeded);
+        let timeouts = Timeouts::builder("api").ready(SECOND).build().unwrap();
+        let unready = timeouts.layer().layer(Unready::default());
+        let error = unready.oneshot(1).await.unwrap_err();
+        assert_eq!(Status::from(error).code(), Code::Unavailable);
+    }
+}

@@ -378,27 +378,21 @@ impl Run {
                     let elapsed = self.give_up(policy, end, reason);
                     policy.count_ended(self.session.attempts(), false);
                     return Step::Done(match result {
-                        Err(error) if !self.never_allowed(reason, has_copy) => match error {
-                            Error::Inner(error) => {
-                                let last = LastFailure::Inner(error);
-                                Err(self.exhausted(policy, last, reason, None, elapsed))
-                            }
-                            Error::TimedOut(late) => {
-                                let last = LastFailure::TimedOut(late);
-                                Err(self.exhausted(policy, last, reason, None, elapsed))
-                            }
-                            other => Err(other),
-                        },
+                        Err(error) if !self.never_allowed(reason, has_copy) => {
+                            Err(match own_failure(error) {
+                                Ok(last) => self.exhausted(policy, last, reason, None, elapsed),
+                                Err(other) => other,
+                            })
+                        }
                         other => other,
                     });
                 }
             }
         };
         *last = Some(Box::new(match result {
-            Err(Error::Inner(error)) => LastFailure::Inner(error),
-            Err(Error::TimedOut(late)) => LastFailure::TimedOut(late),
             Err(Error::Exhausted(exhausted)) => exhausted.into_last(),
-            _ => LastFailure::Response(verdict.reason().map(ToOwned::to_owned)),
+            Err(error) => own_failure(error).unwrap_or_else(|_| reason_of(verdict)),
+            Ok(_) => reason_of(verdict),
         }));
         Step::Again(next)
     }
@@ -684,6 +678,19 @@ fn end_of<Res, L: StdError>(result: &Result<Res, Error<L>>, verdict: &Verdict) -
             other => message(other),
         }),
         Ok(_) => AttemptEnd::Response(verdict.reason().map(ToOwned::to_owned)),
+    }
+}
+
+fn reason_of<L>(verdict: &Verdict) -> LastFailure<L> {
+    LastFailure::Response(verdict.reason().map(ToOwned::to_owned))
+}
+
+/// The failure of a service, if it is one.
+fn own_failure<L>(error: Error<L>) -> Result<LastFailure<L>, Error<L>> {
+    match error {
+        Error::Inner(error) => Ok(LastFailure::Inner(error)),
+        Error::TimedOut(late) => Ok(LastFailure::TimedOut(late)),
+        other => Err(other),
     }
 }
 

@@ -9,6 +9,8 @@ use pin_project::pin_project;
 use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
+#[cfg(feature = "http")]
+use super::body::BodyTimeouts;
 use super::config::Part;
 use super::handle::Timeouts;
 use super::shared::Shared;
@@ -117,6 +119,33 @@ impl<F, L, A> TimeoutFuture<F, L, A> {
             answer,
             _leaf: PhantomData,
         }
+    }
+}
+
+#[cfg(feature = "http")]
+impl<F, L, A> TimeoutFuture<F, L, A> {
+    /// What is left for the body of the response that has just come. `None` if nothing bounds it, or if it is no response of
+    /// the service's.
+    pub(crate) fn left_for_body(&self) -> Option<BodyTimeouts> {
+        if matches!(self.state, State::Refused(_)) {
+            return None;
+        }
+        let config = self.shared.config.load().of(self.part);
+        let bounds = self.clock.bounds;
+        let deadline = match bounds.at_deadline {
+            true => ambient_deadline(),
+            false => Tick::NEVER,
+        };
+        let silent = config.first_frame.or(config.idle).is_some();
+        let is_bounded = silent || bounds.total_ends.min(deadline) != Tick::NEVER;
+        is_bounded.then(|| BodyTimeouts {
+            shared: self.shared.clone(),
+            first_frame: config.first_frame,
+            idle: config.idle,
+            started: self.clock.started,
+            total_ends: bounds.total_ends,
+            deadline,
+        })
     }
 }
 

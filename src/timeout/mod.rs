@@ -1,4 +1,6 @@
 //! So long for each part of a call.
+#[cfg(feature = "http")]
+mod body;
 mod builder;
 mod config;
 mod future;
@@ -11,6 +13,8 @@ mod state;
 
 pub use crate::error::{TimedOut, TimeoutPhase};
 pub use crate::event::TimeoutEvent;
+#[cfg(feature = "http")]
+pub(crate) use body::BodyTimeouts;
 pub use builder::TimeoutsBuilder;
 pub use config::TimeoutConfig;
 pub use future::TimeoutFuture;

@@ -294,25 +294,7 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
             limit: out,
             breaker: within,
         },
-        (
-            Timeout { limits, .. },
-            Retry {
-                max_retries: 1.., ..
-            },
-        ) if limits.head.is_some() => Warning::HeadOutsideRetry {
-            timeouts: out,
-            retry: within,
-        },
-        (
-            Retry {
-                max_retries: 1.., ..
-            },
-            Timeout { limits, .. },
-        ) if limits.total.is_some() => Warning::TotalInsideRetry {
-            timeouts: within,
-            retry: out,
-        },
-        (Timeout { limits, .. }, Timeout { .. }) => return head_never_ends(inner, limits.total),
+        (Timeout { .. }, _) | (_, Timeout { .. }) => return of_timeouts(outer, inner),
         (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
             lock: out,
             limit: within,
@@ -320,4 +302,33 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
         _ => return None,
     };
     Some(warning)
+}
+
+/// What is harmful about timeouts inside of a layer, or around one.
+fn of_timeouts(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
+    use LayerDescription::{Retry, Timeout};
+
+    let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+    match (outer, inner) {
+        (
+            Timeout { limits, .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) if limits.head.is_some() => Some(Warning::HeadOutsideRetry {
+            timeouts: out,
+            retry: within,
+        }),
+        (
+            Retry {
+                max_retries: 1.., ..
+            },
+            Timeout { limits, .. },
+        ) if limits.total.is_some() => Some(Warning::TotalInsideRetry {
+            timeouts: within,
+            retry: out,
+        }),
+        (Timeout { limits, .. }, Timeout { .. }) => head_never_ends(inner, limits.total),
+        _ => None,
+    }
 }
