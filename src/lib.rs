@@ -1,5 +1,5 @@
-//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection** and **rate
-//! limits**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
+//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection**, **rate
+//! limits** and **timeouts**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
 //!
 //! ```text
 //! request ──▶ Retry ──▶ CircuitBreaker ──▶ Contention ──▶ your client
@@ -35,6 +35,7 @@
 //! | [`circuit_breaker`] | [`CircuitBreaker`] | [`CircuitBreakerLayer`] | [`call`](CircuitBreaker::call), [`try_acquire`](CircuitBreaker::try_acquire) |
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
+//! | [`timeout`] | [`Timeouts`] | [`TimeoutLayer`](timeout::TimeoutLayer) | [`run`](Timeouts::run) |
 //!
 //! An instance for each key (host, tenant, model): [`keyed`]. Another service when one does not answer: [`fallback`].
 //!
@@ -101,7 +102,7 @@ pub use timeout::Timeouts;
 pub mod prelude {
     pub use crate::{
         Backoff, CircuitBreaker, CircuitBreakerLayer, CircuitState, ContentionLayer, Error, Jitter,
-        RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy,
+        RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy, Timeouts,
     };
 }
 

@@ -745,6 +745,69 @@ fn a_config_of_nothing_but_names_of_the_builder_is_plain_data() {
     assert_eq!(*timeouts.config(), config);
 }
 
+static_assertions::assert_impl_all!(Timeouts: Clone, Send, Sync, Unpin, std::fmt::Debug);
+static_assertions::assert_impl_all!(
+    tower_bulwark::timeout::TimeoutFuture<std::future::Ready<Result<u32, Down>>, Down>: Send, Sync, Unpin
+);
+// A layer around a service that is not `Clone`, `Send` or `'static` asks for no more than the service gives.
+static_assertions::assert_impl_all!(
+    tower_bulwark::timeout::TimeoutService<Unready, Down>: Service<u32>, Clone, Send, Sync
+);
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_config_goes_through_json_and_an_unknown_phase_is_an_error() {
+    let mut config = TimeoutConfig::default();
+    config.first_frame = Some(60 * SECOND);
+    config.end_at_deadline = true;
+    let json = serde_json::to_string(&config).unwrap();
+    let back: TimeoutConfig = serde_json::from_str(&json).unwrap();
+    assert_eq!(back, config);
+    let one: TimeoutConfig = serde_json::from_str(r#"{"head":{"secs":2,"nanos":0}}"#).unwrap();
+    assert_eq!((one.head, one.total), (Some(2 * SECOND), None));
+    assert!(serde_json::from_str::<TimeoutConfig>(r#"{"heads":null}"#).is_err());
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn timeouts_are_counted_by_phase_in_the_metrics() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use tower_bulwark::observe::Metrics;
+    let registry = Registry::new();
+    let timeouts = Timeouts::builder("api")
+        .head(SECOND)
+        .build_in(&registry)
+        .unwrap();
+    let _ = timeouts.layer().layer(hangs()).oneshot(1).await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || Metrics::record(&registry.snapshot()));
+    let found = snapshotter.snapshot().into_vec().into_iter();
+    let counts: Vec<_> = found
+        .filter(|(key, _, _, _)| key.key().name() == "bulwark_timeout_timed_out_total")
+        .filter_map(|(key, _, _, value)| {
+            let phase = key
+                .key()
+                .labels()
+                .find(|it| it.key() == "phase")?
+                .value()
+                .to_owned();
+            Some((phase, value))
+        })
+        .collect();
+    assert_eq!(counts.len(), 6);
+    assert!(
+        counts.contains(&("head".to_owned(), DebugValue::Counter(1))),
+        "{counts:?}"
+    );
+    assert!(
+        counts.contains(&("total".to_owned(), DebugValue::Counter(0))),
+        "{counts:?}"
+    );
+    // And each is an event of its own, known to the registry's feed.
+    assert_eq!(registry.feed().recent()[0].event.kind(), "head");
+}
+
 // ---- Bodies ----------------------------------------------------------------------------------------------
 
 #[cfg(feature = "hyper")]

@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep_until};
 ///
 /// The silence is measured while somebody waits for a frame, from the moment they begin to: a reader that
 /// takes its time is not the sender's fault. (A deadline ends the body whoever was slow.) With the error the body inside is dropped, and so its
-/// connection; permits that are held inside learn that it took too long.
+/// connection; permits that are held inside learn that it was silent for too long.
 #[pin_project]
 pub struct IdleTimeoutBody<B> {
     #[pin]

@@ -19,7 +19,7 @@ pub struct BodyTimeouts {
     pub(super) shared: ArcShard<Shared>,
     pub(super) first_frame: Option<Duration>,
     pub(super) idle: Option<Duration>,
-    /// When the call began, if something bounds all of it.
+    /// When the call began; if nobody looked then, when its head came.
     pub(super) started: Tick,
     pub(super) total_ends: Tick,
     /// The ambient deadline, if it ends the body.
@@ -48,13 +48,11 @@ impl BodyTimeouts {
 
     /// The time for all of it was over.
     pub(crate) fn over(&self) -> TimedOut {
+        let after = time::now().since(self.started);
         if self.deadline < self.total_ends {
-            return self
-                .shared
-                .timed_out(TimeoutPhase::Deadline, None, Duration::ZERO);
+            return self.shared.timed_out(TimeoutPhase::Deadline, None, after);
         }
         let limit = self.total_ends.since(self.started);
-        let after = time::now().since(self.started);
         self.shared
             .timed_out(TimeoutPhase::Total, Some(limit), after)
     }

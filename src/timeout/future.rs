@@ -142,7 +142,10 @@ impl<F, L, A> TimeoutFuture<F, L, A> {
             shared: self.shared.clone(),
             first_frame: config.first_frame,
             idle: config.idle,
-            started: self.clock.started,
+            started: match self.clock.started {
+                UNREAD if deadline != Tick::NEVER => time::now(),
+                started => started,
+            },
             total_ends: bounds.total_ends,
             deadline,
         })
