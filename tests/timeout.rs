@@ -1,5 +1,7 @@
 //! Timeouts by phase: which part of a call took too long, and whose fault that is.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
 use std::future::{Pending, pending, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
