@@ -348,6 +348,57 @@ async fn a_total_timeout_says_nothing_to_any_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_deadline_of_the_caller_says_nothing_to_any_breaker_and_is_not_tried_again() {
+    let (around, below) = (CircuitBreaker::new("around"), CircuitBreaker::new("below"));
+    let builder = Timeouts::builder("api").head(9 * SECOND);
+    let timeouts = builder.end_at_deadline(true).build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(RetryPolicy::new().layer())
+        .layer(around.layer())
+        .layer(timeouts.layer())
+        .layer(below.layer())
+        .service(hangs());
+    for i in 0..9 {
+        let call = service.clone().oneshot(i);
+        let error = deadline::scope(Deadline::after(SECOND), call).await;
+        assert_eq!(late(&error.unwrap_err()).phase(), TimeoutPhase::Deadline);
+    }
+    let (around, below) = (around.snapshot().totals, below.snapshot().totals);
+    assert_eq!((around.failures, around.ignored), (0, 9));
+    assert_eq!((below.failures, below.cancelled), (0, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_when_its_time_is_over_is_nobodys_failure() {
+    let (around, below) = (CircuitBreaker::new("around"), CircuitBreaker::new("below"));
+    let lock = ResourceLock::new("slot");
+    let _held = lock.acquire("somebody").owned().await.unwrap();
+    let timeouts = Timeouts::builder("api")
+        .head(SECOND)
+        .total(3 * SECOND)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(around.layer())
+        .layer(timeouts.layer())
+        .layer(below.layer())
+        .layer(lock.layer())
+        .service(hangs());
+    let start = Instant::now();
+    for i in 0..9 {
+        let error = service.clone().oneshot(i).await.unwrap_err();
+        let code = match &error {
+            Error::TimedOut(late) => Rejection::from(late.clone()).code(),
+            other => other.rejection().unwrap().code(),
+        };
+        assert_eq!(code, "deadline", "{error}");
+    }
+    assert_eq!(start.elapsed(), 27 * SECOND);
+    assert_eq!(around.snapshot().totals.failures, 0);
+    assert_eq!(below.snapshot().totals.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_not_ready_is_nobodys_failure() {
     let breaker = CircuitBreaker::new("api");
     let timeouts = Timeouts::builder("api").ready(SECOND).build().unwrap();
