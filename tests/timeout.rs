@@ -964,8 +964,12 @@ mod bodies {
         let mut body = service.oneshot(()).await.unwrap().into_body();
         sleep(600 * SECOND).await;
         for text in ["a", "b", "c"] {
-            send.unbounded_send(data(text)).unwrap();
-            body.frame().await.unwrap().unwrap();
+            // It waits for each frame, which comes in time, and then does something else for long.
+            let (frame, ()) = tokio::join!(body.frame(), async {
+                sleep(4 * SECOND).await;
+                send.unbounded_send(data(text)).unwrap();
+            });
+            frame.unwrap().unwrap();
             sleep(600 * SECOND).await;
         }
         drop(send);
