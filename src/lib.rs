@@ -1,5 +1,5 @@
-//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection** and **rate
-//! limits**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
+//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection**, **rate
+//! limits** and **timeouts**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
 //!
 //! ```text
 //! request ──▶ Retry ──▶ CircuitBreaker ──▶ Contention ──▶ your client
@@ -36,6 +36,7 @@
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
 //! | [`hedge`] | [`Hedge`] | [`HedgeLayer`](hedge::HedgeLayer) | [`run`](Hedge::run) |
+//! | [`timeout`] | [`Timeouts`] | [`TimeoutLayer`](timeout::TimeoutLayer) | [`run`](Timeouts::run) |
 //!
 //! An instance for each key (host, tenant, model): [`keyed`]. Another service when one does not answer: [`fallback`].
 //!
@@ -79,6 +80,7 @@ pub mod observe;
 pub mod rate_limit;
 mod registry;
 pub mod retry;
+pub mod timeout;
 mod util;
 
 pub use call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
@@ -87,7 +89,7 @@ pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, ResourceLock};
 pub use error::{
     BoxError, Boxed, CircuitOpen, ConfigError, Contended, ContendedReason, Error, Exhausted,
-    HolderInfo, LastFailure, Rejection, StopReason, TimedOut,
+    HolderInfo, LastFailure, Rejection, StopReason, TimedOut, TimeoutPhase,
 };
 pub use event::{Event, Observer};
 pub use fallback::Fallback;
@@ -95,6 +97,7 @@ pub use hedge::Hedge;
 pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
+pub use timeout::Timeouts;
 
 /// The names that most stacks need: `use tower_bulwark::prelude::*;`.
 ///
@@ -102,7 +105,7 @@ pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 pub mod prelude {
     pub use crate::{
         Backoff, CircuitBreaker, CircuitBreakerLayer, CircuitState, ContentionLayer, Error, Jitter,
-        RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy,
+        RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy, Timeouts,
     };
 }
 

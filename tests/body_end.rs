@@ -29,15 +29,17 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::circuit_breaker::CircuitBreakerTotals;
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::http::{
-    AsHead, BodyError, BreakerGuard, GuardedBody, IdleTimeoutBody, IdleTimeoutLayer, PermitGuard,
+    AsHead, BodyError, BreakerGuard, GuardedBody, IdleTimeoutBody, PermitGuard, TimeoutBody,
 };
 use tower_bulwark::observe::Feed;
 use tower_bulwark::{
-    CircuitBreaker, CircuitState, Error, Rejection, ResourceLock, RetryPolicy, Verdict,
+    CircuitBreaker, CircuitState, Error, Rejection, ResourceLock, RetryPolicy, TimeoutPhase,
+    Timeouts, Verdict,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
+assert_impl_all!(TimeoutBody<Full<Bytes>>: Send, Sync, Unpin);
 assert_impl_all!(GuardedBody<Full<Bytes>, BreakerGuard<AsHead>>: Send, Sync, Unpin);
 assert_impl_all!(GuardedBody<Full<Bytes>, PermitGuard>: Send, Sync, Unpin);
 
@@ -654,13 +656,30 @@ async fn a_body_that_holds_its_permit_for_too_long_is_told_of_while_it_does() {
 
 // ---- Silence --------------------------------------------------------------------------------------------
 
+fn silence(seconds: u32) -> Timeouts {
+    let timeouts = Timeouts::builder("t").first_frame(seconds * SECOND);
+    timeouts.idle(seconds * SECOND).build().unwrap()
+}
+
+fn until_deadline() -> Timeouts {
+    let timeouts = Timeouts::builder("t").end_at_deadline(true);
+    timeouts.build().unwrap()
+}
+
+fn phase(error: &BodyError) -> TimeoutPhase {
+    match error {
+        BodyError::TimedOut(late) => late.phase(),
+        other => panic!("{other}"),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_falls_silent_ends_with_an_error_and_is_a_failure_of_the_breaker_around_it() {
     let (breaker, lock) = (CircuitBreaker::new("b"), ResourceLock::new("l"));
     let (send, body) = remote();
     let service = ServiceBuilder::new()
         .layer(breaker.layer().until_body_end())
-        .layer(IdleTimeoutLayer::new(10 * SECOND))
+        .layer(silence(10).http_layer())
         .layer(lock.layer().until_body_end())
         .service(answers(200, body));
     let mut body = service.oneshot(()).await.unwrap().into_body();
@@ -675,7 +694,7 @@ async fn a_body_that_falls_silent_ends_with_an_error_and_is_a_failure_of_the_bre
     }
     let error = body.frame().await.unwrap().unwrap_err();
     assert!(
-        matches!(error, BodyError::Idle(idle) if idle == 10 * SECOND),
+        matches!(&error, BodyError::TimedOut(late) if late.limit() == Some(10 * SECOND)),
         "{error}"
     );
     assert_eq!(totals(&breaker), FAILURE);
@@ -699,7 +718,7 @@ async fn a_reader_that_takes_its_time_is_not_the_senders_silence() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_past_the_deadline_for_a_body_that_is_silent_or_never_ends() {
     let (_send, body) = remote();
-    let service = IdleTimeoutLayer::deadline_only().layer(answers(200, body));
+    let service = until_deadline().http_layer().layer(answers(200, body));
     let call = deadline::scope(Deadline::after(3 * SECOND), service.oneshot(()));
     let mut body = call.await.unwrap().into_body();
     // The body is read outside of the scope, and still knows.
@@ -708,19 +727,19 @@ async fn nobody_waits_past_the_deadline_for_a_body_that_is_silent_or_never_ends(
         .unwrap()
         .unwrap()
         .unwrap_err();
-    assert!(matches!(error, BodyError::DeadlineExceeded), "{error}");
+    assert_eq!(phase(&error), TimeoutPhase::Deadline);
 
     let endless = futures::stream::repeat_with(|| data("x"));
-    let layer = IdleTimeoutLayer::new(SECOND).until_deadline();
+    let layer = until_deadline().http_layer();
     let service = layer.layer(answers(200, StreamBody::new(endless)));
     let call = deadline::scope(Deadline::after(3 * SECOND), service.oneshot(()));
     let mut body = call.await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     advance(3 * SECOND).await;
     let error = body.frame().await.unwrap().unwrap_err();
-    assert!(matches!(error, BodyError::DeadlineExceeded), "{error}");
+    assert_eq!(phase(&error), TimeoutPhase::Deadline);
 
-    let service = IdleTimeoutLayer::new(60 * SECOND).layer(answers(200, remote().1));
+    let service = silence(60).http_layer().layer(answers(200, remote().1));
     let call = deadline::scope(Deadline::after(SECOND), service.oneshot(()));
     let mut body = call.await.unwrap().into_body();
     advance(2 * SECOND).await;

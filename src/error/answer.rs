@@ -87,14 +87,21 @@ impl Judgement {
         match result {
             Ok(response) => Self::new(&classify.classify(Ok(response)), None),
             // A refusal of a layer below, in an error type of the user's own.
-            Err(View::Leaf(error)) if matches!(Found::look(*error), Found::Rejection(_)) => {
-                Self::plain(Outcome::Ignored)
-            }
+            Err(View::Leaf(error)) if says_nothing(*error) => Self::plain(Outcome::Ignored),
             Err(View::Leaf(error)) => Self::new(&classify.classify(Err(error)), Some(*error)),
-            Err(View::TimedOut) => Self::new(&Verdict::failure().because("timed out"), None),
+            Err(View::TimedOut(late)) => Self::new(&Verdict::failure(), Some(*late)),
             Err(View::FailedResponse) => Self::new(&Verdict::failure(), None),
             Err(View::Rejected) => Self::new(&Verdict::ignored(), None),
         }
+    }
+}
+
+/// Whether an error of the user's own holds what says nothing of the service: a refusal, or the end of the caller's time.
+fn says_nothing(error: &(dyn StdError + 'static)) -> bool {
+    match Found::look(error) {
+        Found::Rejection(_) => true,
+        Found::TimedOut(late) => late.is_callers_own(),
+        Found::Exhausted | Found::Nothing => false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::rejection::Rejection;
+use super::timed_out::TimedOut;
 
 /// Why a retry stopped although the last attempt was worth another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,28 +44,6 @@ impl fmt::Display for StopReason {
         })
     }
 }
-
-/// An attempt, or the whole call, took longer than a retry policy allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimedOut {
-    pub(crate) after: Duration,
-}
-
-impl TimedOut {
-    /// How long the attempt had run when it was given up.
-    #[must_use]
-    pub fn after(&self) -> Duration {
-        self.after
-    }
-}
-
-impl fmt::Display for TimedOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the attempt did not end within {:.3?}", self.after)
-    }
-}
-
-impl StdError for TimedOut {}
 
 /// What the last attempt ended with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,12 +8,15 @@ use super::contended::Contended;
 use super::exhausted::MET_EXHAUSTED;
 use super::rate_limited::RateLimited;
 use super::rejection::Rejection;
+use super::timed_out::TimedOut;
 
 /// What is in a chain.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A refusal: the outermost one.
     Rejection(Rejection),
+    /// A timeout of this crate, after the service was called.
+    TimedOut(TimedOut),
     /// A retry below has given up.
     Exhausted,
     /// Nothing of this crate.
@@ -29,8 +32,12 @@ impl Found {
         let mut next = Some(error);
         for _ in 0..LONGEST_CHAIN {
             let Some(error) = next else { break };
-            if let Some(rejection) = rejection_in(error) {
-                return Self::Rejection(rejection);
+            match rejection_in(error) {
+                Some(Rejection::TimedOut(late)) if late.was_called() => {
+                    return Self::TimedOut(late);
+                }
+                Some(rejection) => return Self::Rejection(rejection),
+                None => {}
             }
             // `io::Error::source` skips the very error it was made from.
             let inside = error
@@ -67,11 +74,12 @@ impl Rejection {
     pub fn find(error: &(dyn StdError + 'static)) -> Option<Self> {
         match Found::look(error) {
             Found::Rejection(rejection) => Some(rejection),
-            Found::Exhausted | Found::Nothing => None,
+            Found::TimedOut(_) | Found::Exhausted | Found::Nothing => None,
         }
     }
 }
 
+/// A refusal, or a timeout after the service was called.
 fn rejection_in(error: &(dyn StdError + 'static)) -> Option<Rejection> {
     if let Some(open) = error.downcast_ref::<CircuitOpen>() {
         return Some(Rejection::CircuitOpen(open.clone()));
@@ -81,6 +89,9 @@ fn rejection_in(error: &(dyn StdError + 'static)) -> Option<Rejection> {
     }
     if let Some(limited) = error.downcast_ref::<RateLimited>() {
         return Some(Rejection::RateLimited(limited.clone()));
+    }
+    if let Some(late) = error.downcast_ref::<TimedOut>() {
+        return Some(Rejection::TimedOut(late.clone()));
     }
     error.downcast_ref::<Rejection>().cloned()
 }

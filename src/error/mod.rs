@@ -13,6 +13,7 @@ mod exhausted;
 mod find;
 mod rate_limited;
 mod rejection;
+mod timed_out;
 mod too_many_keys;
 
 pub use all_failed::{AllFailed, TargetError, TargetFailure};
@@ -25,11 +26,12 @@ pub use config_change::{ConfigChange, SettingChange};
 pub use contended::{Contended, ContendedReason, CycleStep, HolderInfo};
 pub(crate) use contended::{LockView, Look, write_more};
 pub(crate) use exhausted::Report;
-pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason, TimedOut};
+pub use exhausted::{AttemptEnd, AttemptRecord, Exhausted, LastFailure, StopReason};
 pub(crate) use find::Found;
 pub(crate) use rate_limited::LimitNames;
 pub use rate_limited::{RateLimitReason, RateLimited};
 pub use rejection::Rejection;
+pub use timed_out::{TimedOut, TimeoutPhase};
 pub use too_many_keys::TooManyKeys;
 
 use std::error::Error as StdError;
@@ -46,6 +48,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// - `Exhausted` is what [`RetryLayer`](crate::RetryLayer) answers when it wanted to try again and
 ///   could not: it carries the last failure, typed, and why it stopped. The service was called. Where the policy or
 ///   the request allows no retry at all, the service's own error comes as `Inner`.
+/// - `TimedOut` is what [`Timeouts`](crate::Timeouts) end a call with: a rejection if the service was never ready, else it
+///   was called.
 /// - The others are *rejections*: the service was never called.
 ///
 /// `Error<E>` displays as what it holds and gives it as [`source`](StdError::source), so a
@@ -69,6 +73,8 @@ pub enum Error<E> {
     Contended(Contended),
     /// A rate limit had not enough left.
     RateLimited(RateLimited),
+    /// It took longer than it may. (A rejection only if the service was never ready.)
+    TimedOut(TimedOut),
     /// No target of a fallback answered. (A rejection only if all of them refused.)
     AllFailed(Box<AllFailed<E>>),
     /// Cannot be built: it holds what tells this type from a leaf error.
@@ -97,6 +103,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
+            | Self::TimedOut(_)
             | Self::__Never(..) => None,
         }
     }
@@ -105,7 +112,7 @@ impl<E> Error<E> {
     ///
     /// # Errors
     ///
-    /// `self`, when it is a rejection, or was exhausted by timeouts.
+    /// `self`, when it is a rejection, a timeout, or was exhausted by timeouts.
     pub fn into_inner(self) -> Result<E, Self> {
         match self {
             Self::Inner(error) => Ok(error),
@@ -117,6 +124,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
+            | Self::TimedOut(_)
             | Self::__Never(..) => Err(self),
         }
     }
@@ -127,8 +135,9 @@ impl<E> Error<E> {
             Self::CircuitOpen(open) => Some(Rejection::CircuitOpen(open.clone())),
             Self::Contended(contended) => Some(Rejection::Contended(contended.clone())),
             Self::RateLimited(limited) => Some(Rejection::RateLimited(limited.clone())),
+            Self::TimedOut(late) if !late.was_called() => Some(Rejection::TimedOut(late.clone())),
             Self::AllFailed(failed) => failed.rejection(),
-            Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => None,
+            Self::Inner(_) | Self::Exhausted(_) | Self::TimedOut(_) | Self::__Never(..) => None,
         }
     }
 
@@ -136,6 +145,7 @@ impl<E> Error<E> {
     pub fn is_rejection(&self) -> bool {
         match self {
             Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => true,
+            Self::TimedOut(late) => !late.was_called(),
             Self::AllFailed(failed) => failed.is_rejection(),
             Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => false,
         }
@@ -154,6 +164,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(open) => Error::CircuitOpen(open),
             Self::Contended(contended) => Error::Contended(contended),
             Self::RateLimited(limited) => Error::RateLimited(limited),
+            Self::TimedOut(late) => Error::TimedOut(late),
             Self::__Never(never, _) => match never {},
         }
     }
@@ -165,6 +176,7 @@ impl<E> From<Rejection> for Error<E> {
             Rejection::CircuitOpen(open) => Self::CircuitOpen(open),
             Rejection::Contended(contended) => Self::Contended(contended),
             Rejection::RateLimited(limited) => Self::RateLimited(limited),
+            Rejection::TimedOut(late) => Self::TimedOut(late),
         }
     }
 }
@@ -177,6 +189,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
             Self::RateLimited(limited) => limited.fmt(f),
+            Self::TimedOut(late) => late.fmt(f),
             Self::AllFailed(failed) => failed.fmt(f),
             Self::__Never(never, _) => match *never {},
         }
@@ -191,6 +204,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
             Self::CircuitOpen(open) => Some(open),
             Self::Contended(contended) => Some(contended),
             Self::RateLimited(limited) => Some(limited),
+            Self::TimedOut(late) => Some(late),
             Self::AllFailed(failed) => Some(&**failed),
             Self::__Never(never, _) => match *never {},
         }
@@ -256,10 +270,10 @@ pub enum View<'a, L> {
     /// The service's own error.
     Leaf(&'a L),
     /// The service did not answer in time.
-    TimedOut,
+    TimedOut(&'a TimedOut),
     /// The service answered with a failure.
     FailedResponse,
-    /// One of this crate's layers refused: says nothing about the service.
+    /// One of this crate's layers refused, or the caller's own time was over: says nothing about the service.
     Rejected,
 }
 
@@ -269,10 +283,14 @@ impl<L> Error<L> {
             Self::Inner(error) => View::Leaf(error),
             Self::Exhausted(exhausted) => match exhausted.last() {
                 LastFailure::Inner(error) => View::Leaf(error),
-                LastFailure::TimedOut(_) => View::TimedOut,
+                LastFailure::TimedOut(late) => View::TimedOut(late),
                 LastFailure::Response(_) => View::FailedResponse,
             },
             Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => View::Rejected,
+            Self::TimedOut(late) if late.was_called() && !late.is_callers_own() => {
+                View::TimedOut(late)
+            }
+            Self::TimedOut(_) => View::Rejected,
             Self::AllFailed(failed) => failed.view(),
             Self::__Never(never, _) => match *never {},
         }
@@ -311,6 +329,7 @@ impl IntoError<Boxed> for BoxError {
     fn into_error(self) -> Error<Boxed> {
         match Found::look(&*self) {
             Found::Rejection(rejection) => rejection.into(),
+            Found::TimedOut(late) => Error::TimedOut(late),
             Found::Exhausted | Found::Nothing => Error::Inner(Boxed(self)),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::circuit_open::CircuitOpen;
 use super::contended::{Contended, ContendedReason};
 use super::rate_limited::{RateLimitReason, RateLimited};
+use super::timed_out::{TimedOut, TimeoutPhase};
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
 ///
@@ -18,21 +19,26 @@ pub enum Rejection {
     Contended(Contended),
     /// A rate limit had not enough left.
     RateLimited(RateLimited),
+    /// It took longer than it may. A refusal only if the service was never ready, and only then
+    /// [`Error::rejection`](crate::Error::rejection) and [`Rejection::find`] give it; `reject_with` of a
+    /// [`TimeoutLayer`](crate::timeout::TimeoutLayer) is given every timeout, and [`TimedOut::was_called`] tells them apart.
+    TimedOut(TimedOut),
 }
 
 impl Rejection {
-    /// The name of the breaker, resource or limit that refused.
+    /// The name of the breaker, resource, limit or timeouts that refused.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::CircuitOpen(open) => open.name(),
             Self::Contended(contended) => contended.resource(),
             Self::RateLimited(limited) => limited.name(),
+            Self::TimedOut(late) => late.name(),
         }
     }
 
-    /// What refused, for machines: `circuit_open`, `contended`, `rate_limited`, or `deadline` where the caller's own deadline came
-    /// before its turn.
+    /// What refused, for machines: `circuit_open`, `contended`, `rate_limited`, `not_ready`, or `deadline` where the caller's
+    /// own deadline came before its turn, or before the end. `timed_out` is no refusal: the service did not answer.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -45,6 +51,11 @@ impl Rejection {
                 RateLimitReason::DeadlineExceeded => "deadline",
                 _ => "rate_limited",
             },
+            Self::TimedOut(late) => match late.phase() {
+                TimeoutPhase::Ready => "not_ready",
+                TimeoutPhase::Total | TimeoutPhase::Deadline => "deadline",
+                _ => "timed_out",
+            },
         }
     }
 
@@ -54,7 +65,7 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen(open) => open.retry_after(),
-            Self::Contended(_) => None,
+            Self::Contended(_) | Self::TimedOut(_) => None,
             Self::RateLimited(limited) => limited.retry_after(),
         }
     }
@@ -78,12 +89,19 @@ impl From<RateLimited> for Rejection {
     }
 }
 
+impl From<TimedOut> for Rejection {
+    fn from(late: TimedOut) -> Self {
+        Self::TimedOut(late)
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
             Self::RateLimited(limited) => limited.fmt(f),
+            Self::TimedOut(late) => late.fmt(f),
         }
     }
 }
@@ -94,6 +112,7 @@ impl StdError for Rejection {
             Self::CircuitOpen(open) => open,
             Self::Contended(contended) => contended,
             Self::RateLimited(limited) => limited,
+            Self::TimedOut(late) => late,
         })
     }
 }

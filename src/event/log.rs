@@ -8,6 +8,7 @@ use super::FallbackEvent;
 use super::HedgeEvent;
 use super::RateLimitEvent;
 use super::RetryEvent;
+use super::TimeoutEvent;
 use super::{CircuitBreakerEvent, CircuitState};
 
 const TARGET: &str = "tower_bulwark";
@@ -25,6 +26,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::RateLimit(event) => rate_limit(name, event),
         Event::Fallback(event) => fallback(name, event),
         Event::Hedge(event) => hedge(name, event),
+        Event::Timeout(event) => timeout(name, event),
     }
 }
 
@@ -113,6 +115,18 @@ fn hedge(name: &str, event: &HedgeEvent) {
         }
         HedgeEvent::NotStarted { reason } => {
             debug!(target: TARGET, hedge = name, %reason, "not hedged");
+        }
+    }
+}
+
+fn timeout(name: &str, event: &TimeoutEvent) {
+    match event {
+        TimeoutEvent::TimedOut {
+            phase,
+            limit,
+            after,
+        } => {
+            debug!(target: TARGET, timeouts = name, %phase, ?limit, ?after, "timed out");
         }
     }
 }

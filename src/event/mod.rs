@@ -23,6 +23,7 @@ mod hedge;
 mod log;
 mod rate_limit;
 mod retry;
+mod timeout;
 
 pub use crate::error::{Cause, CircuitState};
 pub use circuit_breaker::CircuitBreakerEvent;
@@ -33,6 +34,7 @@ pub(crate) use funnel::{Funnel, guarded};
 pub use hedge::{HedgeEvent, NotHedged};
 pub use rate_limit::RateLimitEvent;
 pub use retry::RetryEvent;
+pub use timeout::TimeoutEvent;
 
 /// Something that happened in one of the patterns.
 #[derive(Clone, Debug)]
@@ -52,10 +54,13 @@ pub enum Event {
     Fallback(FallbackEvent),
     /// Something happened in a hedge.
     Hedge(HedgeEvent),
+    /// Something took too long.
+    Timeout(TimeoutEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback` or `hedge`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge` or
+    /// `timeout`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -65,6 +70,7 @@ impl Event {
             Self::RateLimit(_) => "rate_limit",
             Self::Fallback(_) => "fallback",
             Self::Hedge(_) => "hedge",
+            Self::Timeout(_) => "timeout",
         }
     }
 
@@ -101,7 +107,8 @@ impl Event {
             Self::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
             | Self::Hedge(
                 HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },
-            ) => true,
+            )
+            | Self::Timeout(TimeoutEvent::TimedOut { .. }) => true,
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -121,6 +128,7 @@ impl Event {
             Self::RateLimit(event) => event.kind(),
             Self::Fallback(event) => event.kind(),
             Self::Hedge(event) => event.kind(),
+            Self::Timeout(event) => event.kind(),
         }
     }
 }
@@ -134,6 +142,7 @@ impl fmt::Display for Event {
             Self::RateLimit(event) => event.fmt(f),
             Self::Fallback(event) => event.fmt(f),
             Self::Hedge(event) => event.fmt(f),
+            Self::Timeout(event) => event.fmt(f),
         }
     }
 }

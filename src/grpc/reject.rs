@@ -8,8 +8,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use super::pushback::{NAME, Pushback};
-use crate::error::{ContendedReason, Error, LastFailure, RateLimitReason, Rejection};
-use crate::http::{Refused, come_back};
+use crate::error::{ContendedReason, Error, LastFailure, RateLimitReason, Rejection, TimeoutPhase};
+use crate::http::{Refused, come_back, says_nothing};
 
 /// The status of a refusal.
 ///
@@ -20,6 +20,8 @@ use crate::http::{Refused, come_back};
 /// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
 /// | a deadlock | `ABORTED` | `-1` |
 /// | a rate limit | `RESOURCE_EXHAUSTED` | when there is enough; `-1` if there never is |
+/// | a service that was not ready in time | `UNAVAILABLE` | a second |
+/// | a timeout after the service was called | `DEADLINE_EXCEEDED` | |
 ///
 /// Where nobody can say, it is a second.
 ///
@@ -43,6 +45,8 @@ impl From<Rejection> for Status {
                 RateLimitReason::ExceedsBurst => (Code::ResourceExhausted, Some(Pushback::Never)),
                 _ => (Code::ResourceExhausted, later),
             },
+            Rejection::TimedOut(late) if late.was_called() => (Code::DeadlineExceeded, None),
+            Rejection::TimedOut(_) => (Code::Unavailable, later),
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
                 ContendedReason::Closed => (Code::Unavailable, None),
@@ -73,6 +77,7 @@ fn message(rejection: &Rejection) -> &'static str {
             RateLimitReason::ExceedsBurst => "the call asks for more than there ever is",
             _ => "there are too many calls in this time",
         },
+        Rejection::TimedOut(late) => late_message(late.phase()),
         Rejection::Contended(contended) => match contended.reason() {
             ContendedReason::Busy => "what is needed for this call is busy",
             ContendedReason::TimedOut => "what is needed for this call was busy for too long",
@@ -83,6 +88,14 @@ fn message(rejection: &Rejection) -> &'static str {
             ContendedReason::Closed => "what is needed for this call was closed",
             ContendedReason::ExceedsCapacity { .. } => "the call asks for more than there is",
         },
+    }
+}
+
+fn late_message(phase: TimeoutPhase) -> &'static str {
+    match phase {
+        TimeoutPhase::Ready => "a service that is needed for this call is not ready",
+        TimeoutPhase::Total | TimeoutPhase::Deadline => "the deadline of the call has passed",
+        _ => "a service that is needed for this call took too long",
     }
 }
 
@@ -111,6 +124,9 @@ impl<E: StdError + Send + Sync + 'static> From<Error<E>> for Status {
         if let Some(rejection) = error.rejection() {
             return rejection.into();
         }
+        if let Error::TimedOut(late) = error {
+            return Rejection::TimedOut(late).into();
+        }
         match error.into_inner() {
             Ok(inner) => Self::from_error(Box::new(inner)),
             Err(error) => gave_up(error),
@@ -138,7 +154,7 @@ fn gave_up<E: StdError + Send + Sync + 'static>(error: Error<E>) -> Status {
 
 /// A refusal as the answer of a gRPC server: a response that is all trailers. For `reject_with` on the layers
 /// around a tonic service, whose error type stays what it is. It is marked as [`Refused`], so that no breaker
-/// around it takes it for the service's.
+/// around it takes it for the service's; except for a service that did not answer in time: that is the service's.
 ///
 /// ```
 /// use tower_bulwark::{CircuitBreaker, Rejection};
@@ -149,7 +165,10 @@ fn gave_up<E: StdError + Send + Sync + 'static>(error: Error<E>) -> Status {
 /// ```
 #[must_use]
 pub fn reject<B: Default>(rejection: Rejection) -> http::Response<B> {
+    let refused = says_nothing(&rejection);
     let mut response = Status::from(rejection).into_http();
-    response.extensions_mut().insert(Refused);
+    if refused {
+        response.extensions_mut().insert(Refused);
+    }
     response
 }

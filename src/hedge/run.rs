@@ -95,11 +95,19 @@ impl Run {
             Ok(response) => classify.classify_attempt(attempt, Ok(response)),
             Err(Error::Inner(inner)) => match Found::look(inner) {
                 Found::Rejection(_) => return (End::Refused, Outcome::Ignored),
+                Found::TimedOut(late) if late.is_callers_own() => {
+                    return (End::Final, Outcome::Ignored);
+                }
                 // A retry below has done what there was to do.
-                Found::Exhausted => return (End::Failed(Next::AsPlanned), Outcome::Failure),
+                Found::TimedOut(_) | Found::Exhausted => {
+                    return (End::Failed(Next::AsPlanned), Outcome::Failure);
+                }
                 Found::Nothing => classify.classify_attempt(attempt, Err(inner)),
             },
             Err(error) if error.is_rejection() => return (End::Refused, Outcome::Ignored),
+            Err(Error::TimedOut(late)) if late.is_callers_own() => {
+                return (End::Final, Outcome::Ignored);
+            }
             Err(_) => return (End::Failed(Next::AsPlanned), Outcome::Failure),
         };
         let bad = verdict.is_failure() || verdict.is_overload();

@@ -114,7 +114,7 @@ where
         let copy = match most {
             0 => None,
             _ => match self.requests.idempotency(&request) {
-                Idempotency::NotIdempotent => None,
+                Idempotency::Forbidden | Idempotency::NotIdempotent => None,
                 Idempotency::Idempotent | Idempotency::Keyed => self.requests.copy(&request),
             },
         };

@@ -166,7 +166,7 @@ impl<A> ReceiveDeadlineLayer<A> {
     ///
     /// [`deadline_exceeded`] makes the answer of HTTP, a `504`, and with the feature `grpc`
     /// [`grpc::deadline_exceeded`](crate::grpc::deadline_exceeded) that of gRPC. A response that has begun is not ended:
-    /// see [`IdleTimeoutLayer::until_deadline`](super::IdleTimeoutLayer::until_deadline).
+    /// see [`end_at_deadline`](crate::timeout::TimeoutsBuilder::end_at_deadline).
     ///
     /// ```
     /// use std::time::Duration;

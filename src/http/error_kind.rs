@@ -4,7 +4,7 @@ use std::io;
 use super::idle::BodyError;
 use super::replay_body::ReplayError;
 use crate::call::outcome::{RetrySafety, Verdict};
-use crate::error::Rejection;
+use crate::error::{Rejection, TimedOut};
 
 /// What the error of an HTTP client says of the request: whether it can have reached the server's work.
 ///
@@ -112,6 +112,9 @@ impl ErrorKind {
         if error.is::<tokio::time::error::Elapsed>() {
             return Self::TimedOut;
         }
+        if let Some(late) = error.downcast_ref::<TimedOut>() {
+            return Self::of_late(late);
+        }
         // The upload failed here.
         if error.is::<ReplayError>() {
             return Self::Request;
@@ -119,6 +122,7 @@ impl ErrorKind {
         match error.downcast_ref() {
             Some(BodyError::Idle(_)) => return Self::TimedOut,
             Some(BodyError::DeadlineExceeded) => return Self::Local,
+            Some(BodyError::TimedOut(late)) => return Self::of_late(late),
             Some(BodyError::Inner(_)) | None => {}
         }
         if error.is::<::http::Error>() || error.is::<::http::uri::InvalidUri>() {
@@ -163,7 +167,14 @@ impl ErrorKind {
         if error.is::<tower::timeout::error::Elapsed>() {
             return true;
         }
-        error.is::<tokio::time::error::Elapsed>()
+        error.is::<tokio::time::error::Elapsed>() || error.is::<TimedOut>()
+    }
+
+    fn of_late(late: &TimedOut) -> Self {
+        match late.is_callers_own() {
+            true => Self::Local,
+            false => Self::TimedOut,
+        }
     }
 
     fn of_io(kind: io::ErrorKind) -> Self {

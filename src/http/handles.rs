@@ -3,6 +3,7 @@
 use super::classify::HttpClassify;
 use super::replay::{CopyReplay, ReplayLayer};
 use super::requests::HttpRequests;
+use super::timeout::HttpTimeoutLayer;
 use std::sync::Arc;
 
 use ::http::{Request, Response};
@@ -13,6 +14,7 @@ use crate::fallback::{Fallback, FallbackLayer};
 use crate::hedge::{Hedge, HedgeLayer, MarkAnswer};
 use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
+use crate::timeout::Timeouts;
 
 impl RetryPolicy {
     /// A layer that retries HTTP requests by this policy: responses and errors are judged by
@@ -45,6 +47,17 @@ impl RateLimit {
     #[must_use]
     pub fn http_layer<L>(&self) -> RateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
         self.layer().pause_by(HttpClassify::new())
+    }
+}
+
+impl Timeouts {
+    /// A layer with all phases of these timeouts, those of a body too: for responses of `http`, and with the feature
+    /// `reqwest` for its own.
+    ///
+    /// [`total`](crate::timeout::TimeoutsBuilder::total) goes on to the end of the body.
+    #[must_use]
+    pub fn http_layer<L>(&self) -> HttpTimeoutLayer<L> {
+        HttpTimeoutLayer::new(self.layer())
     }
 }
 

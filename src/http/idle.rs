@@ -2,23 +2,17 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Response;
+use crate::call::context::{Reason, drop_because};
+use crate::call::deadline::{self, Deadline};
+use crate::error::{BoxError, TimedOut};
+use crate::util::time;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
-use tower_layer::Layer;
-use tower_service::Service;
-
-use crate::call::context::{Reason, drop_because};
-use crate::call::deadline::{self, Deadline};
-use crate::error::BoxError;
-use crate::util::accessors::inner_service;
-use crate::util::time;
 
 /// A body that ends with an error when it is silent for too long, or goes on past a deadline.
 ///
@@ -62,6 +56,22 @@ impl<B> IdleTimeoutBody<B> {
     pub fn until(mut self, deadline: Deadline) -> Self {
         self.deadline = deadline::earlier(self.deadline, Some(deadline));
         self
+    }
+}
+
+impl<B> IdleTimeoutBody<B> {
+    /// A body that the timeouts of its call bound. The first frame has a limit of its own.
+    pub(super) const fn within(
+        body: B,
+        first_frame: Option<Duration>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        Self::from_parts(body, first_frame, deadline)
+    }
+
+    /// From the next wait on.
+    pub(super) fn set_idle(self: Pin<&mut Self>, idle: Option<Duration>) {
+        *self.project().idle = idle;
     }
 }
 
@@ -149,6 +159,8 @@ pub enum BodyError {
     Idle(Duration),
     /// The deadline passed before the body had ended.
     DeadlineExceeded,
+    /// It took longer than the [`Timeouts`](crate::Timeouts) of its call allow.
+    TimedOut(TimedOut),
 }
 
 impl BodyError {
@@ -164,7 +176,7 @@ impl BodyError {
     pub(super) fn cause(&self) -> &(dyn StdError + 'static) {
         match self {
             Self::Inner(error) => &**error,
-            Self::Idle(_) | Self::DeadlineExceeded => self,
+            Self::Idle(_) | Self::DeadlineExceeded | Self::TimedOut(_) => self,
         }
     }
 }
@@ -175,6 +187,7 @@ impl fmt::Display for BodyError {
             Self::Inner(_) => f.write_str("the body failed"),
             Self::Idle(idle) => write!(f, "no frame of the body came for {idle:.3?}"),
             Self::DeadlineExceeded => f.write_str("the deadline came before the end of the body"),
+            Self::TimedOut(late) => late.fmt(f),
         }
     }
 }
@@ -183,128 +196,8 @@ impl StdError for BodyError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Inner(error) => Some(&**error),
+            Self::TimedOut(late) => Some(late),
             Self::Idle(_) | Self::DeadlineExceeded => None,
         }
-    }
-}
-
-/// Puts an [`IdleTimeoutBody`] around the body of each response.
-///
-/// Around it, a breaker that goes [`until_body_end`](crate::CircuitBreakerLayer::until_body_end) counts a
-/// body that falls silent as a failure.
-#[derive(Clone, Copy, Debug)]
-pub struct IdleTimeoutLayer {
-    idle: Option<Duration>,
-    until_deadline: bool,
-}
-
-impl IdleTimeoutLayer {
-    /// Bodies may be silent for `idle` at most. Longer than the heartbeat of the streams that are expected:
-    /// servers commonly send one every 15 to 30 seconds.
-    #[must_use]
-    pub const fn new(idle: Duration) -> Self {
-        Self {
-            idle: Some(idle),
-            until_deadline: false,
-        }
-    }
-
-    /// Bodies may be silent for as long as the [deadline](crate::deadline) around their call allows, and end
-    /// there.
-    #[must_use]
-    pub const fn deadline_only() -> Self {
-        Self {
-            idle: None,
-            until_deadline: true,
-        }
-    }
-
-    /// Bodies end at the [deadline](crate::deadline) that is ambient when their call is made, also if they are
-    /// not silent. Default: a body may go on past it.
-    ///
-    /// A breaker does not blame the service for that, on whichever side it stands: the call is what its head was.
-    #[must_use]
-    pub const fn until_deadline(mut self) -> Self {
-        self.until_deadline = true;
-        self
-    }
-}
-
-impl<S> Layer<S> for IdleTimeoutLayer {
-    type Service = IdleTimeoutService<S>;
-
-    fn layer(&self, inner: S) -> IdleTimeoutService<S> {
-        IdleTimeoutService {
-            inner,
-            timeouts: *self,
-        }
-    }
-}
-
-/// A service whose responses have an [`IdleTimeoutBody`]. Made by [`IdleTimeoutLayer`].
-#[derive(Clone, Debug)]
-pub struct IdleTimeoutService<S> {
-    inner: S,
-    timeouts: IdleTimeoutLayer,
-}
-
-impl<S> IdleTimeoutService<S> {
-    inner_service!("kept from falling silent");
-}
-
-impl<S, B, Req> Service<Req> for IdleTimeoutService<S>
-where
-    S: Service<Req, Response = Response<B>>,
-{
-    type Response = Response<IdleTimeoutBody<B>>;
-    type Error = S::Error;
-    type Future = IdleTimeoutFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        let IdleTimeoutLayer {
-            idle,
-            until_deadline,
-        } = self.timeouts;
-        IdleTimeoutFuture {
-            deadline: until_deadline.then(deadline::current).flatten(),
-            call: self.inner.call(request),
-            idle,
-        }
-    }
-}
-
-/// The response of a service whose bodies must not fall silent.
-#[pin_project]
-#[must_use = "futures do nothing unless polled"]
-pub struct IdleTimeoutFuture<F> {
-    #[pin]
-    call: F,
-    idle: Option<Duration>,
-    deadline: Option<Deadline>,
-}
-
-impl<F, B, E> Future for IdleTimeoutFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<IdleTimeoutBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.call.poll(cx))?;
-        let (idle, deadline) = (*this.idle, *this.deadline);
-        Poll::Ready(Ok(
-            response.map(|body| IdleTimeoutBody::from_parts(body, idle, deadline))
-        ))
-    }
-}
-
-impl<F> fmt::Debug for IdleTimeoutFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdleTimeoutFuture").finish_non_exhaustive()
     }
 }

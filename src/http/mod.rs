@@ -59,8 +59,9 @@
 //! | breaks off with an error, or panics | failure | given back (after a panic: when dropped) |
 //! | is dropped before its end | what the head was: the caller has read what it wanted | given back |
 //! | is dropped by a timeout of this crate | failure | given back |
+//! | is dropped because the caller's own time is over | what the head was | given back |
 //!
-//! A body can fall silent and never end: [`IdleTimeoutLayer`] makes an error of that.
+//! A body can fall silent and never end: [`Timeouts::http_layer`](crate::Timeouts::http_layer) makes an error of that.
 //!
 //! ```
 //! use std::time::Duration;
@@ -68,8 +69,7 @@
 //! # use http::{Request, Response};
 //! # use http_body_util::{BodyExt, Full};
 //! # use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_bulwark::http::IdleTimeoutLayer;
-//! use tower_bulwark::{CircuitBreaker, ResourceLock};
+//! use tower_bulwark::{CircuitBreaker, ResourceLock, Timeouts};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -77,9 +77,10 @@
 //! #     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("data: hello"))))
 //! # });
 //! let (breaker, slot) = (CircuitBreaker::new("model"), ResourceLock::new("model-slot"));
+//! let timeouts = Timeouts::builder("model").idle(Duration::from_secs(60)).build()?;
 //! let service = ServiceBuilder::new()
 //!     .layer(breaker.layer().until_body_end())
-//!     .layer(IdleTimeoutLayer::new(Duration::from_secs(60)))
+//!     .layer(timeouts.http_layer())
 //!     .layer(slot.layer().until_body_end())
 //!     .service(client);
 //!
@@ -118,6 +119,7 @@ mod reqwest_send;
 mod retry_after;
 #[cfg(test)]
 mod tests;
+mod timeout;
 #[cfg(feature = "tower-http")]
 mod tower_http;
 mod until_body_end;
@@ -132,13 +134,11 @@ pub use error_kind::ErrorKind;
 pub(crate) use error_kind::chain;
 pub use guarded_body::{BodyGuard, GuardResponse, GuardedBody};
 pub use handles::{AnsweredBy, HedgedAttempt, MarkAttempt};
-pub use idle::{
-    BodyError, IdleTimeoutBody, IdleTimeoutFuture, IdleTimeoutLayer, IdleTimeoutService,
-};
+pub use idle::{BodyError, IdleTimeoutBody};
 pub use peek::{BodyStart, PeekBodyFuture, PeekBodyLayer, PeekBodyService, PeekedBody};
-#[cfg(feature = "tonic")]
-pub(crate) use reject::come_back;
 pub use reject::{Refused, problem, problem_with_name};
+#[cfg(feature = "tonic")]
+pub(crate) use reject::{come_back, says_nothing};
 pub use replay::{CopyReplay, ReplayLayer, ReplayService};
 pub use replay_body::{ReplayBody, ReplayError};
 pub use requests::{HttpRequests, MarkedIdempotent, MaxRetries, idempotency};
@@ -154,6 +154,9 @@ pub use reqwest_request::ResilientRequest;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest_send::Attempts;
 pub use retry_after::{DelayHeaders, quotas_left, retry_after};
+pub use timeout::{
+    HttpTimeoutFuture, HttpTimeoutLayer, HttpTimeoutService, TimedResponse, TimeoutBody,
+};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use tower_http::TowerHttpClassify;

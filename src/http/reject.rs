@@ -4,7 +4,7 @@ use std::time::Duration;
 use ::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use ::http::{Response, StatusCode};
 
-use crate::error::{ContendedReason, RateLimitReason, Rejection};
+use crate::error::{ContendedReason, RateLimitReason, Rejection, TimeoutPhase};
 
 /// A response that a layer made of its own refusal: an extension of the response, put there by [`problem`].
 ///
@@ -19,7 +19,8 @@ pub struct Refused;
 ///
 /// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
 /// was full, or the caller did not want to wait), a `503` if it waited without success or could never have been served, and a `504`
-/// if its own deadline came first. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
+/// if its own deadline came first. A service that was not ready in time is a `503`, one that did not answer in time, and a
+/// request whose time is over, a `504`. `Retry-After` says when to come back, in whole seconds: when the breaker lets a
 /// probe through, or the [time that the resource is likely to take](crate::Contended::expected_wait); at least a
 /// second, and one where nobody can say. It is not sent after a deadlock, by a lock that was closed, or to who asked for
 /// more permits than there are: coming back does not help.
@@ -29,7 +30,8 @@ pub struct Refused;
 /// breaker nor the resource, and no holder: what is inside is nobody's business but the operator's. For callers who may
 /// know the name there is [`problem_with_name`].
 ///
-/// It is marked as [`Refused`], so that no breaker around it takes it for the service's.
+/// It is marked as [`Refused`], so that no breaker around it takes it for the service's; except for a service that did not
+/// answer in time: that is the service's.
 ///
 /// ```
 /// # use http::Response;
@@ -61,8 +63,18 @@ fn respond<B: From<String>>(rejection: &Rejection, name: Option<&str>) -> Respon
     let (status, detail) = answer(rejection);
     let retry_after = come_back(rejection).map(whole_seconds);
     let mut response = problem_of(status, detail, rejection.code(), (name, retry_after));
-    response.extensions_mut().insert(Refused);
+    if says_nothing(rejection) {
+        response.extensions_mut().insert(Refused);
+    }
     response
+}
+
+/// All but a timeout of a service that was called and did not answer: that is the service's.
+pub(crate) fn says_nothing(rejection: &Rejection) -> bool {
+    match rejection {
+        Rejection::TimedOut(late) => !late.was_called() || late.is_callers_own(),
+        _ => true,
+    }
 }
 
 /// `detail` and `code` need no escape in JSON.
@@ -122,6 +134,7 @@ fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
                 ),
             };
         }
+        Rejection::TimedOut(late) => return answer_late(late.phase()),
         Rejection::Contended(contended) => contended,
     };
     match contended.reason() {
@@ -140,6 +153,23 @@ fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
     }
 }
 
+fn answer_late(phase: TimeoutPhase) -> (StatusCode, &'static str) {
+    match phase {
+        TimeoutPhase::Ready => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a service that is needed for this request is not ready",
+        ),
+        TimeoutPhase::Total | TimeoutPhase::Deadline => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "the deadline of the request came before its end",
+        ),
+        _ => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "a service that is needed for this request took too long",
+        ),
+    }
+}
+
 /// When it may be worth asking again; `None` if it never is.
 pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
     const NOBODY_CAN_SAY: Duration = Duration::from_secs(1);
@@ -147,6 +177,9 @@ pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
         Rejection::CircuitOpen(open) => open.retry_after(),
         // Exact; and what is more than there can ever be is not worth asking for again.
         Rejection::RateLimited(limited) => return limited.retry_after(),
+        // One that takes too long need not be asked to wait: only who was never let in comes back.
+        Rejection::TimedOut(late) if late.was_called() => return None,
+        Rejection::TimedOut(_) => None,
         Rejection::Contended(contended) => match contended.reason() {
             ContendedReason::Deadlock(_)
             | ContendedReason::Closed

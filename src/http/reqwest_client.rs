@@ -21,6 +21,7 @@ use super::requests::idempotency;
 use super::reqwest_send::{
     Bottom, CostOfRequest, Inner, Marked, MarkedRequests, Marks, SendMarked,
 };
+use super::timeout::HttpTimeoutService;
 use super::until_body_end::{CircuitBreakerBodyLayer, ContentionBodyService};
 use crate::call::Holder;
 use crate::call::outcome::Idempotency;
@@ -30,6 +31,7 @@ use crate::error::{ConfigError, Error};
 use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
 use crate::rate_limit::{Cost, LearnNothing, PauseBy, RateLimit, RateLimitService};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
+use crate::timeout::Timeouts;
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
 /// `Idempotency-Key`. A request whose body is a stream is sent once.
@@ -54,8 +56,11 @@ type Locked = ContentionBodyService<
     HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
 >;
 
+/// Given only so long, or as long as the policy allows.
+type Timed = Either<HttpTimeoutService<Locked, reqwest::Error>, Locked>;
+
 /// Behind a rate limit, or behind none.
-type Limited = Either<RateLimitService<Locked, reqwest::Error, CostOfRequest, Learns>, Locked>;
+type Limited = Either<RateLimitService<Timed, reqwest::Error, CostOfRequest, Learns>, Timed>;
 
 type Learns = PauseBy<HttpClassify, LearnNothing>;
 
@@ -178,6 +183,7 @@ pub struct ResilientClientBuilder {
     attempt_header: Option<HeaderName>,
     peek: Option<PeekBodyLayer>,
     rate_limit: Option<(RateLimit, CostOfRequest)>,
+    timeouts: Option<Timeouts>,
     bottom: Bottom,
 }
 
@@ -246,6 +252,14 @@ impl ResilientClientBuilder {
         self
     }
 
+    /// Gives each attempt, and the body of its response, only so long: `head`, `first_frame`, `idle`, and `end_at_deadline`.
+    /// Default: an attempt ends by the timeouts of the policy, and a body goes on for as long as it likes. How long all of it
+    /// may take is said by the policy: [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout).
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = Some(timeouts);
+        self
+    }
+
     /// Judges responses and errors otherwise: [as the clients of models do](HttpClassify::sdk), say.
     pub fn classify(mut self, classify: HttpClassify) -> Self {
         self.classify = classify;
@@ -302,14 +316,14 @@ impl ResilientClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if an attempt of the given policy may take longer than all of it.
+    /// [`ConfigError`] if an attempt of the given policy may take longer than all of it, and for timeouts with a `total`.
     pub fn build(self) -> Result<ResilientClient, ConfigError> {
         let name = self.name;
         let retry = match self.retry {
             Some(policy) => policy,
             None => default_retry(&name, self.max_retries)?,
         };
-        check_times(&retry)?;
+        check_times(&retry, self.timeouts.as_ref())?;
         let breakers = match self.breakers {
             Some(breakers) => breakers,
             None => default_breakers(&name)?,
@@ -325,12 +339,16 @@ impl ResilientClientBuilder {
         };
         let holder = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
         let locked = holder.until_body_end().layer(bottom);
+        let timed = match self.timeouts {
+            None => Either::Right(locked),
+            Some(timeouts) => Either::Left(timeouts.http_layer().without_total().layer(locked)),
+        };
         let classify = self.classify;
         let limited = match self.rate_limit {
-            None => Either::Right(locked),
+            None => Either::Right(timed),
             Some((limit, cost)) => {
                 let layer = limit.layer().pause_by(classify.clone());
-                Either::Left(layer.cost_of(cost).layer(locked))
+                Either::Left(layer.cost_of(cost).layer(timed))
             }
         };
         let guarded = guard(&breakers, &classify).layer(limited);
@@ -344,7 +362,11 @@ impl ResilientClientBuilder {
     }
 }
 
-fn check_times(policy: &RetryPolicy) -> Result<(), ConfigError> {
+fn check_times(policy: &RetryPolicy, timeouts: Option<&Timeouts>) -> Result<(), ConfigError> {
+    if let Some(total) = timeouts.and_then(|timeouts| timeouts.config().total) {
+        let advice = "each attempt would have all of it: give the retry policy a `total_timeout`";
+        return Err(ConfigError::new("total", total, advice));
+    }
     let config = policy.config();
     match (config.attempt_timeout(), config.total_timeout()) {
         (Some(attempt), Some(total)) if attempt > total => Err(ConfigError::new(
@@ -402,6 +424,7 @@ impl ResilientClient {
             attempt_header: None,
             peek: None,
             rate_limit: None,
+            timeouts: None,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::error::CircuitState;
 use crate::hedge::{Hedge, HedgeLayer, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitLayer, RateLimitSnapshot};
 use crate::retry::{RetryLayer, RetryPolicy, RetrySnapshot};
+use crate::timeout::{TimeoutLayer, Timeouts, TimeoutsSnapshot};
 
 /// Something that a map of keys may forget when it needs room: a handle or a layer of this crate, several layers as a
 /// tuple (the outermost first), or a foreign layer that is [`Stateless`].
@@ -65,6 +66,19 @@ impl<L, C, R, M> Idle for HedgeLayer<L, C, R, M> {
 impl<L, C, T, A> Idle for RateLimitLayer<L, C, T, A> {
     fn is_idle(&self) -> bool {
         Idle::is_idle(self.limit())
+    }
+}
+
+impl Idle for Timeouts {
+    /// Always: there is nothing to remember but counts.
+    fn is_idle(&self) -> bool {
+        true
+    }
+}
+
+impl<L, A> Idle for TimeoutLayer<L, A> {
+    fn is_idle(&self) -> bool {
+        self.timeouts().is_idle()
     }
 }
 
@@ -234,6 +248,23 @@ impl Instance for Hedge {
     /// Those of which the most calls were hedged.
     fn trouble(snapshot: &HedgeSnapshot) -> f64 {
         snapshot.hedged as f64 / snapshot.calls.max(1) as f64
+    }
+}
+
+impl Instance for Timeouts {
+    type Snapshot = TimeoutsSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.is_disused()
+    }
+
+    fn snapshot(&self) -> TimeoutsSnapshot {
+        self.snapshot()
+    }
+
+    /// The share of calls that took too long.
+    fn trouble(snapshot: &TimeoutsSnapshot) -> f64 {
+        snapshot.timed_out.sum() as f64 / snapshot.calls.max(1) as f64
     }
 }
 

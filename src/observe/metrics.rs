@@ -9,11 +9,13 @@ use crate::event::FallbackEvent;
 use crate::event::HedgeEvent;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
+use crate::event::TimeoutEvent;
 use crate::event::{Event, Observer};
 use crate::hedge::HedgeSnapshot;
 use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
 use crate::retry::RetrySnapshot;
+use crate::timeout::TimeoutsSnapshot;
 
 /// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
 ///
@@ -36,6 +38,8 @@ use crate::retry::RetrySnapshot;
 /// | `bulwark_rate_limit_available`, `_owed` | gauge | `name`, `quota` | what is left of a quota now, and what was used beyond it |
 /// | `bulwark_rate_limit_waiting` | gauge | `name` | calls that wait now |
 /// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
+/// | `bulwark_timeout_calls_total` | counter | `name` | calls that were made, or refused because the service was not ready |
+/// | `bulwark_timeout_timed_out_total` | counter | `name`, `phase` | those that took too long, by phase: `ready`, `head`, `first_frame`, `idle`, `total`, `deadline` |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
 /// | `bulwark_hedge_calls_total` | counter | `name` | calls that have begun |
 /// | `bulwark_hedge_hedges_total` | counter | `name`, `outcome` | hedges, each once: `won`, `lost` (started, and the answer is another's, or still to come), `no_budget`, `refused`, `not_repeatable` |
@@ -85,6 +89,7 @@ impl Metrics {
         snapshot.retries.iter().for_each(record_retry);
         snapshot.rate_limits.iter().for_each(record_rate_limit);
         snapshot.hedges.iter().for_each(record_hedge);
+        snapshot.timeouts.iter().for_each(record_timeouts);
     }
 }
 
@@ -165,6 +170,23 @@ fn record_rate_limit(limit: &RateLimitSnapshot) {
     gauge!("bulwark_rate_limit_waiting", "name" => name()).set(limit.waiting as f64);
     let paused = limit.paused_for.unwrap_or_default();
     gauge!("bulwark_rate_limit_paused_seconds", "name" => name()).set(paused.as_secs_f64());
+}
+
+fn record_timeouts(timeouts: &TimeoutsSnapshot) {
+    let name = || timeouts.name.to_string();
+    counter!("bulwark_timeout_calls_total", "name" => name()).absolute(timeouts.calls);
+    let late = &timeouts.timed_out;
+    for (phase, calls) in [
+        ("ready", late.ready),
+        ("head", late.head),
+        ("first_frame", late.first_frame),
+        ("idle", late.idle),
+        ("total", late.total),
+        ("deadline", late.deadline),
+    ] {
+        counter!("bulwark_timeout_timed_out_total", "name" => name(), "phase" => phase)
+            .absolute(calls);
+    }
 }
 
 fn record_retry(retry: &RetrySnapshot) {
@@ -249,6 +271,7 @@ impl Observer for Metrics {
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
             )
+            | Event::Timeout(TimeoutEvent::TimedOut { .. })
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
             | Event::Hedge(
                 HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },

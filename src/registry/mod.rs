@@ -22,6 +22,7 @@ use crate::event::{Event, Feed, Observer, guarded};
 use crate::hedge::{Hedge, HedgeBuilder, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
+use crate::timeout::{TimeoutConfig, Timeouts, TimeoutsBuilder, TimeoutsSnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
 ///
@@ -57,6 +58,7 @@ struct Shared {
     resource_locks: Handles<ResourceLock>,
     rate_limits: Handles<RateLimit>,
     hedges: Handles<Hedge>,
+    timeouts: Handles<Timeouts>,
     feed: Feed,
     observers: Arc<Observers>,
 }
@@ -97,6 +99,7 @@ impl Registry {
                 resource_locks: Handles::new(),
                 rate_limits: Handles::new(),
                 hedges: Handles::new(),
+                timeouts: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
                     added: ArcSwap::default(),
@@ -218,6 +221,24 @@ impl Registry {
         self.shared.hedges.remove(name)
     }
 
+    /// All timeouts, by name.
+    #[must_use]
+    pub fn timeouts(&self) -> Vec<Timeouts> {
+        self.shared.timeouts.all()
+    }
+
+    /// The timeouts of that name, if there are any. There is no default: what is limited has to be said.
+    #[must_use]
+    pub fn get_timeouts(&self, name: &str) -> Option<Timeouts> {
+        self.shared.timeouts.get(name)
+    }
+
+    /// Forgets the timeouts of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_timeouts(&self, name: &str) -> Option<Timeouts> {
+        self.shared.timeouts.remove(name)
+    }
+
     /// Forgets the circuit breaker of that name. Whoever has its handle keeps it; the next to ask for the
     /// name gets a new one.
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
@@ -270,6 +291,7 @@ impl Registry {
                 .collect(),
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
             hedges: self.hedges().iter().map(Hedge::snapshot).collect(),
+            timeouts: self.timeouts().iter().map(Timeouts::snapshot).collect(),
         }
     }
 
@@ -321,6 +343,7 @@ impl Registry {
             shared.retries.remove_if(name, retry),
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
             shared.hedges.remove_if(name, Hedge::is_disused),
+            shared.timeouts.remove_if(name, Timeouts::is_disused),
         ];
         removed.contains(&true)
     }
@@ -340,6 +363,7 @@ impl fmt::Debug for Registry {
             .field("resource_locks", &self.shared.resource_locks.names())
             .field("rate_limits", &self.shared.rate_limits.names())
             .field("hedges", &self.shared.hedges.names())
+            .field("timeouts", &self.shared.timeouts.names())
             .finish()
     }
 }
@@ -359,6 +383,8 @@ pub struct RegistrySnapshot {
     pub rate_limits: Vec<RateLimitSnapshot>,
     /// The hedges, by name.
     pub hedges: Vec<HedgeSnapshot>,
+    /// The timeouts, by name.
+    pub timeouts: Vec<TimeoutsSnapshot>,
 }
 
 /// Why a handle could not be registered.
@@ -370,7 +396,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `timeouts` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -528,6 +554,13 @@ build_in!(
     RateLimitConfig,
     "rate limit",
     rate_limits
+);
+build_in!(
+    TimeoutsBuilder,
+    Timeouts,
+    TimeoutConfig,
+    "timeouts",
+    timeouts
 );
 build_in!(
     RetryPolicyBuilder,

@@ -15,6 +15,7 @@ use crate::call::outcome::{
 };
 use crate::error::{
     AttemptEnd, Error, Exhausted, Found, LastFailure, Rejection, Report, StopReason, TimedOut,
+    TimeoutPhase,
 };
 use crate::event::RetryEvent;
 use crate::util::time::{self, Tick};
@@ -275,10 +276,14 @@ impl Run {
             return Ending::Refused(rejection);
         }
         let inner = match error {
+            Error::TimedOut(late) => return Ending::Judged(judge_timeout(late)),
             Error::Inner(inner) => match Found::look(inner) {
                 Found::Rejection(rejection) => return Ending::Refused(rejection),
+                Found::TimedOut(late) if late.is_callers_own() => {
+                    return Ending::Judged(Verdict::ignored());
+                }
                 Found::Exhausted if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
-                Found::Exhausted | Found::Nothing => inner,
+                Found::TimedOut(_) | Found::Exhausted | Found::Nothing => inner,
             },
             _ if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
             other => match other.as_inner() {
@@ -343,7 +348,10 @@ impl Run {
         L: StdError + 'static,
     {
         let bad = verdict.is_failure() || verdict.is_overload();
-        let wanted = Wanted::by(verdict, self.session.idempotency());
+        let mut wanted = Wanted::by(verdict, self.session.idempotency());
+        if matches!(result, Err(Error::TimedOut(_))) {
+            wanted.spend = Some(Spend::TimedOut);
+        }
         if let Some(budget) = &policy.budget {
             self.account(policy, budget, verdict, wanted.repeatable);
         }
@@ -357,6 +365,7 @@ impl Run {
         let next = {
             let outcome = match &result {
                 Err(Error::Inner(error)) => AttemptOutcome::Error(error),
+                Err(Error::TimedOut(_)) => AttemptOutcome::TimedOut,
                 Err(error) => AttemptOutcome::Error(error),
                 Ok(_) => AttemptOutcome::Response {
                     reason: verdict.reason(),
@@ -369,22 +378,21 @@ impl Run {
                     let elapsed = self.give_up(policy, end, reason);
                     policy.count_ended(self.session.attempts(), false);
                     return Step::Done(match result {
-                        Err(error) if !self.never_allowed(reason, has_copy) => match error {
-                            Error::Inner(error) => {
-                                let last = LastFailure::Inner(error);
-                                Err(self.exhausted(policy, last, reason, None, elapsed))
-                            }
-                            other => Err(other),
-                        },
+                        Err(error) if !self.never_allowed(reason, has_copy) => {
+                            Err(match own_failure(error) {
+                                Ok(last) => self.exhausted(policy, last, reason, None, elapsed),
+                                Err(other) => other,
+                            })
+                        }
                         other => other,
                     });
                 }
             }
         };
         *last = Some(Box::new(match result {
-            Err(Error::Inner(error)) => LastFailure::Inner(error),
             Err(Error::Exhausted(exhausted)) => exhausted.into_last(),
-            _ => LastFailure::Response(verdict.reason().map(ToOwned::to_owned)),
+            Err(error) => own_failure(error).unwrap_or_else(|_| reason_of(verdict)),
+            Ok(_) => reason_of(verdict),
         }));
         Step::Again(next)
     }
@@ -499,8 +507,13 @@ impl Run {
         let now = time::now();
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
+        let after = now.since(began);
+        let limit = policy.config.attempt_timeout;
         let timed_out = TimedOut {
-            after: now.since(began),
+            name: policy.name().clone(),
+            phase: TimeoutPhase::Attempt,
+            limit: limit.filter(|limit| after >= *limit),
+            after,
         };
         let verdict = Verdict::failure();
         let mut wanted = Wanted {
@@ -659,11 +672,33 @@ impl Run {
 /// What an attempt ended with, in words.
 fn end_of<Res, L: StdError>(result: &Result<Res, Error<L>>, verdict: &Verdict) -> AttemptEnd {
     match result {
+        Err(Error::TimedOut(_)) => AttemptEnd::TimedOut,
         Err(error) => AttemptEnd::Error(match error {
             Error::Inner(error) => message_of_chain(error),
             other => message(other),
         }),
         Ok(_) => AttemptEnd::Response(verdict.reason().map(ToOwned::to_owned)),
+    }
+}
+
+fn reason_of<L>(verdict: &Verdict) -> LastFailure<L> {
+    LastFailure::Response(verdict.reason().map(ToOwned::to_owned))
+}
+
+/// The failure of a service, if it is one.
+fn own_failure<L>(error: Error<L>) -> Result<LastFailure<L>, Error<L>> {
+    match error {
+        Error::Inner(error) => Ok(LastFailure::Inner(error)),
+        Error::TimedOut(late) => Ok(LastFailure::TimedOut(late)),
+        other => Err(other),
+    }
+}
+
+/// What a timeout of a layer below says: the service did not answer, or the caller's own time was over.
+fn judge_timeout(late: &TimedOut) -> Verdict {
+    match late.is_callers_own() {
+        true => Verdict::ignored(),
+        false => Verdict::failure(),
     }
 }
 

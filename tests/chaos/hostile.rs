@@ -18,9 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_bulwark::deadline::{self, Deadline};
-use tower_bulwark::http::{BodyError, IdleTimeoutLayer};
+use tower_bulwark::http::BodyError;
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, LastFailure, ResourceLock, RetryPolicy, StopReason,
+    TimeoutPhase, Timeouts,
 };
 
 use crate::ledger::MS;
@@ -116,6 +117,7 @@ struct Caller {
     breaker: CircuitBreaker,
     lock: ResourceLock,
     retry: RetryPolicy,
+    timeouts: Timeouts,
     server: Hostile,
 }
 
@@ -128,11 +130,18 @@ impl Caller {
             .total_timeout(LIMIT)
             .build()
             .unwrap();
+        let timeouts = Timeouts::builder("t")
+            .first_frame(SILENCE)
+            .idle(SILENCE)
+            .end_at_deadline(true)
+            .build()
+            .unwrap();
         let (breaker, lock) = (CircuitBreaker::new("b"), ResourceLock::new("l"));
         Self {
             breaker,
             lock,
             retry,
+            timeouts,
             server,
         }
     }
@@ -143,7 +152,7 @@ impl Caller {
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let service = ServiceBuilder::new()
             .layer(self.breaker.http_layer().until_body_end())
-            .layer(IdleTimeoutLayer::new(SILENCE).until_deadline())
+            .layer(self.timeouts.http_layer())
             .layer(self.retry.http_layer())
             .layer(self.lock.layer().until_body_end())
             .service(client);
@@ -267,7 +276,10 @@ async fn a_body_without_an_end_ends_at_the_deadline() {
         let response = caller.call().await.unwrap();
         assert_eq!(caller.lock.snapshot().in_use, 1);
         let error = Caller::read(response).await;
-        assert!(matches!(error, BodyError::DeadlineExceeded), "{error}");
+        assert!(
+            matches!(&error, BodyError::TimedOut(late) if late.phase() == TimeoutPhase::Deadline),
+            "{error}"
+        );
         caller.leave(0, 0).await;
     }
 }
@@ -281,7 +293,10 @@ async fn a_body_that_falls_silent_ends_after_the_silence() {
     });
     let caller = Caller::of(server.await);
     let error = Caller::read(caller.call().await.unwrap()).await;
-    assert!(matches!(error, BodyError::Idle(SILENCE)), "{error}");
+    assert!(
+        matches!(&error, BodyError::TimedOut(late) if late.limit() == Some(SILENCE)),
+        "{error}"
+    );
     caller.leave(1, 0).await;
 }
 

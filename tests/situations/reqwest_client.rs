@@ -393,3 +393,36 @@ async fn a_client_with_a_rate_limit_takes_turns_and_pauses_for_all() {
     let totals = limit.snapshot().totals;
     assert_eq!((totals.passed, totals.waited), (1, 4));
 }
+
+/// A head that comes, a body that does not: the policy's timeouts end with the head.
+#[tokio::test]
+async fn a_client_with_timeouts_does_not_wait_for_ever_for_a_body() {
+    use tower_bulwark::Timeouts;
+
+    let server = scripted(|_, _| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+        (head.into(), Then::Keep)
+    })
+    .await;
+    let timeouts = Timeouts::builder("api")
+        .first_frame(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let lock = ResourceLock::new("api");
+    let client = ResilientClient::builder("api", http())
+        .lock(lock.clone())
+        .timeouts(timeouts.clone())
+        .build()
+        .unwrap();
+    let response = client.get(&server.url).send().await.unwrap();
+    assert_eq!(lock.snapshot().in_use, 1);
+    assert!(response.text().await.is_err());
+    assert_eq!(timeouts.snapshot().timed_out.first_frame, 1);
+    assert_eq!(lock.snapshot().in_use, 0);
+
+    let total = Timeouts::builder("api").total(Duration::from_secs(9));
+    let refused = ResilientClient::builder("api", http())
+        .timeouts(total.build().unwrap())
+        .build();
+    assert_eq!(refused.unwrap_err().setting(), "total");
+}

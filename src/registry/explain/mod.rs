@@ -42,6 +42,7 @@ use crate::fallback::{Fallback, FallbackLayer};
 use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
+use crate::timeout::{TimeoutConfig, TimeoutLayer, Timeouts};
 
 /// Can be part of a [`Stack`]: the handles and the layers of this crate.
 pub trait Describe {
@@ -113,6 +114,14 @@ pub enum LayerDescription {
         /// Whether a budget bounds the hedges.
         has_budget: bool,
     },
+    /// Ends what takes too long.
+    #[non_exhaustive]
+    Timeout {
+        /// The name.
+        name: Arc<str>,
+        /// The phases that this layer is there for.
+        limits: TimeoutConfig,
+    },
 }
 
 impl LayerDescription {
@@ -123,7 +132,8 @@ impl LayerDescription {
             | Self::Contention { name, .. }
             | Self::Fallback { name }
             | Self::RateLimit { name, .. }
-            | Self::Hedge { name, .. } => name,
+            | Self::Hedge { name, .. }
+            | Self::Timeout { name, .. } => name,
         }
     }
 }
@@ -216,6 +226,24 @@ impl<L, C, R, M> Describe for HedgeLayer<L, C, R, M> {
 impl<L, C, T, A> Describe for RateLimitLayer<L, C, T, A> {
     fn describe(&self) -> LayerDescription {
         self.limit().describe()
+    }
+}
+
+impl Describe for Timeouts {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Timeout {
+            name: self.name().into(),
+            limits: *self.config(),
+        }
+    }
+}
+
+impl<L, A> Describe for TimeoutLayer<L, A> {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Timeout {
+            name: self.timeouts().name().into(),
+            limits: self.limits(),
+        }
     }
 }
 
@@ -348,6 +376,14 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
         LayerDescription::Hedge {
             max_extra, delay, ..
         } => worst_case_hedged((calls, time), *max_extra, *delay),
+        LayerDescription::Timeout { limits, .. } => {
+            let time = WorstTime {
+                at_service: shorter(time.at_service, limits.head),
+                waits: time.waits,
+                total: shorter(time.total, limits.total),
+            };
+            (calls, time)
+        }
         LayerDescription::RateLimit { max_wait, .. } => {
             let time = WorstTime {
                 at_service: time.at_service,
@@ -469,6 +505,10 @@ impl fmt::Display for Explanation {
                 LayerDescription::RateLimit { name, max_wait } => {
                     writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
                 }
+                LayerDescription::Timeout { name, limits } => {
+                    write!(f, "timeouts `{name}`: ")?;
+                    write_limits(f, limits)?;
+                }
             }
         }
         writeln!(
@@ -488,6 +528,24 @@ impl fmt::Display for Explanation {
         }
         Ok(())
     }
+}
+
+fn write_limits(f: &mut fmt::Formatter<'_>, limits: &TimeoutConfig) -> fmt::Result {
+    let phases = [
+        ("ready", limits.ready),
+        ("head", limits.head),
+        ("first frame", limits.first_frame),
+        ("idle", limits.idle),
+        ("total", limits.total),
+    ];
+    let mut parts: Vec<String> = phases
+        .into_iter()
+        .filter_map(|(phase, limit)| Some(format!("{phase} {:.1?}", limit?)))
+        .collect();
+    if limits.end_at_deadline {
+        parts.push("ends at the deadline".to_owned());
+    }
+    writeln!(f, "{}", parts.join(", "))
 }
 
 #[cfg(test)]
@@ -526,6 +584,18 @@ mod tests {
             max_extra,
             delay: Some(Duration::from_secs(1)),
             has_budget: true,
+        }
+    }
+
+    fn timeouts(head: Option<u64>, total: Option<u64>) -> LayerDescription {
+        let limits = TimeoutConfig {
+            head: head.map(Duration::from_secs),
+            total: total.map(Duration::from_secs),
+            ..TimeoutConfig::default()
+        };
+        LayerDescription::Timeout {
+            name: "o".into(),
+            limits,
         }
     }
 
@@ -572,6 +642,29 @@ mod tests {
         );
         let it = explain(&[bounded(Some(Duration::from_secs(60))), lock(30)]);
         assert_eq!(it.worst_case_time(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn timeouts_around_and_below_a_retry_bound_all_of_it_and_each_attempt() {
+        let (outer, inner) = (timeouts(None, Some(300)), timeouts(Some(2), None));
+        let it = explain(&[retry(3), inner.clone(), lock(30)]);
+        assert_eq!(it.warnings(), []);
+        assert_eq!(
+            it.worst_case_time(),
+            Some(Duration::from_secs(4 * (30 + 2) + 7))
+        );
+        let it = explain(&[timeouts(None, Some(60)), retry(3), inner.clone(), lock(30)]);
+        assert_eq!(it.worst_case_time(), Some(Duration::from_secs(60)));
+        assert_eq!(it.warnings(), []);
+        let text = it.to_string();
+        assert!(text.starts_with("timeouts `o`: total 60.0s\n"), "{text}");
+
+        let kinds = |layers: &[LayerDescription]| format!("{:?}", explain(layers).warnings());
+        assert!(kinds(&[inner.clone(), retry(3)]).starts_with("[HeadOutsideRetry"));
+        assert!(kinds(&[retry(3), outer]).starts_with("[TotalInsideRetry"));
+        assert!(kinds(&[timeouts(Some(9), Some(9))]).starts_with("[HeadNeverEnds"));
+        assert!(kinds(&[timeouts(None, Some(2)), retry(3), inner]).starts_with("[HeadNeverEnds"));
+        assert_eq!(kinds(&[timeouts(Some(8), Some(9))]), "[]");
     }
 
     #[test]

@@ -70,6 +70,32 @@ pub enum Warning {
         /// The rate limit inside.
         limit: Arc<str>,
     },
+    /// All attempts of the retry inside share the time that is meant for one.
+    #[non_exhaustive]
+    HeadOutsideRetry {
+        /// The timeouts.
+        timeouts: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Each attempt has the time that is meant for all of them.
+    #[non_exhaustive]
+    TotalInsideRetry {
+        /// The timeouts.
+        timeouts: Arc<str>,
+        /// The policy around them.
+        retry: Arc<str>,
+    },
+    /// The time for all of it is over before a service could have been late.
+    #[non_exhaustive]
+    HeadNeverEnds {
+        /// The timeouts whose `head` it is.
+        timeouts: Arc<str>,
+        /// Their `head`.
+        head: Duration,
+        /// The `total` that is no longer.
+        total: Duration,
+    },
     /// One resource twice: a call waits for itself.
     #[non_exhaustive]
     SameLockTwice {
@@ -221,6 +247,9 @@ impl fmt::Display for Warning {
                 f,
                 "hedge `{hedge}` has no budget: when the service gets slow, every call is made twice; remove `no_budget()`, or give it a `RetryBudget`"
             ),
+            Self::HeadOutsideRetry { .. }
+            | Self::TotalInsideRetry { .. }
+            | Self::HeadNeverEnds { .. } => self.fmt_timeouts(f),
             Self::NoBudget { retry } => write!(
                 f,
                 "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
@@ -228,6 +257,30 @@ impl fmt::Display for Warning {
             Self::Unbounded => f.write_str(
                 "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
             ),
+        }
+    }
+}
+
+impl Warning {
+    fn fmt_timeouts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeadOutsideRetry { timeouts, retry } => write!(
+                f,
+                "`head` of timeouts `{timeouts}` is outside retry `{retry}`: it ends all attempts together; put it inside (`without_total()`), and only `total` outside (`only_total()`)"
+            ),
+            Self::TotalInsideRetry { timeouts, retry } => write!(
+                f,
+                "`total` of timeouts `{timeouts}` is inside retry `{retry}`: each attempt has all of it, and what it ends is not tried again; put it outside (`only_total()`)"
+            ),
+            Self::HeadNeverEnds {
+                timeouts,
+                head,
+                total,
+            } => write!(
+                f,
+                "`head` of timeouts `{timeouts}` ({head:.1?}) is not below the `total` of {total:.1?}: a service that hangs is never blamed; make it shorter"
+            ),
+            _ => Ok(()),
         }
     }
 }
@@ -241,6 +294,9 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
                 .iter()
                 .filter_map(|inner| of_two(outer, inner)),
         );
+        if let LayerDescription::Timeout { limits, .. } = outer {
+            found.extend(head_never_ends(outer, limits.total));
+        }
         if let LayerDescription::Retry {
             name,
             max_retries: 1..,
@@ -307,9 +363,22 @@ fn of_hedge(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warnin
     })
 }
 
+/// Whether the head phase of `timeouts` is no shorter than `total`.
+fn head_never_ends(timeouts: &LayerDescription, total: Option<Duration>) -> Option<Warning> {
+    let LayerDescription::Timeout { name, limits } = timeouts else {
+        return None;
+    };
+    let (head, total) = limits.head.zip(total)?;
+    (head >= total).then(|| Warning::HeadNeverEnds {
+        timeouts: Arc::clone(name),
+        head,
+        total,
+    })
+}
+
 /// What is harmful about one layer inside another.
 fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry};
+    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry, Timeout};
 
     let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
     let warning = match (outer, inner) {
@@ -355,6 +424,7 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
             limit: out,
             breaker: within,
         },
+        (Timeout { .. }, _) | (_, Timeout { .. }) => return of_timeouts(outer, inner),
         (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
             lock: out,
             limit: within,
@@ -362,4 +432,33 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
         _ => return of_hedge(outer, inner),
     };
     Some(warning)
+}
+
+/// What is harmful about timeouts inside of a layer, or around one.
+fn of_timeouts(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
+    use LayerDescription::{Retry, Timeout};
+
+    let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+    match (outer, inner) {
+        (
+            Timeout { limits, .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) if limits.head.is_some() => Some(Warning::HeadOutsideRetry {
+            timeouts: out,
+            retry: within,
+        }),
+        (
+            Retry {
+                max_retries: 1.., ..
+            },
+            Timeout { limits, .. },
+        ) if limits.total.is_some() => Some(Warning::TotalInsideRetry {
+            timeouts: within,
+            retry: out,
+        }),
+        (Timeout { limits, .. }, Timeout { .. }) => head_never_ends(inner, limits.total),
+        _ => None,
+    }
 }
