@@ -380,11 +380,15 @@ async fn a_body_that_an_attempt_timeout_cuts_off_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_the_callers_own_deadline_cuts_off_counts_as_its_head_on_either_side_of_the_breaker()
  {
-    for below in [true, false] {
+    let total = Timeouts::builder("t").total(SECOND).build().unwrap();
+    for (timeouts, below) in [&until_deadline(), &total]
+        .into_iter()
+        .flat_map(|it| [(it, true), (it, false)])
+    {
         let breaker = CircuitBreaker::new("b");
         let (send, body) = remote();
         send.unbounded_send(data("one")).unwrap();
-        let deadline = IdleTimeoutLayer::deadline_only();
+        let deadline = timeouts.http_layer();
         let around = breaker.layer().until_body_end();
         let service = match below {
             true => ServiceBuilder::new()
@@ -400,11 +404,15 @@ async fn a_body_that_the_callers_own_deadline_cuts_off_counts_as_its_head_on_eit
                 .map_response(|it| it.map(BodyExt::boxed_unsync))
                 .boxed(),
         };
-        let read = deadline::scope(Deadline::after(SECOND), async {
+        let read = async {
             let response = service.oneshot(()).await.unwrap();
             response.into_body().collect().await
-        });
-        assert!(read.await.is_err());
+        };
+        let read = match timeouts.config().total {
+            Some(_) => read.await,
+            None => deadline::scope(Deadline::after(SECOND), read).await,
+        };
+        assert!(read.is_err());
         assert_eq!(totals(&breaker), SUCCESS, "below the breaker: {below}");
     }
 }

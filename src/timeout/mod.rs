@@ -83,8 +83,8 @@
 //! With nothing but a `total`, a service that hangs is never blamed, and no breaker opens: give it a `head` too, a shorter one.
 //! [`explain`](crate::explain) warns of one that is no shorter.
 //!
-//! A body that `total` ends is an error of that body, which a breaker *around* it takes for a failure if it goes
-//! `until_body_end`. Put `total` outside of breakers, where it belongs anyway.
+//! A body that `total` or the deadline ends leaves the call what its head was, on either side of a breaker that goes
+//! `until_body_end`.
 //!
 //! # Where it goes
 //!
