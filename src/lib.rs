@@ -108,8 +108,3 @@ pub mod prelude {
         RateLimit, Registry, ResourceLock, RetryLayer, RetryPolicy, Timeouts,
     };
 }
-
-// The examples of the README are compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
