@@ -250,8 +250,7 @@ where
         let Some(timer) = first.timer.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        // Unconstrained: attempts that use up the task's budget at each poll are hedged all the same.
-        let polled = pin!(unconstrained(timer)).poll(cx);
+        let polled = time::poll_timer(timer, cx);
         ready!(match nothing_runs {
             true => first.wait.poll(cx.waker(), || polled),
             false => polled,

@@ -61,7 +61,7 @@ pub trait ClassifyEnd {
     /// What the end says, with the trailers if there were any. `None`: what the head said.
     ///
     /// Does not count when the head was a failure or said nothing (as a refusal of this side does), when the body
-    /// broke off (that is a failure), or when nobody wanted the rest of it (that says nothing).
+    /// broke off, or when nobody wanted the rest of it (then the head counts).
     fn classify_end(self, trailers: Option<&HeaderMap>) -> Option<Verdict>;
 }
 
@@ -89,7 +89,8 @@ impl<L, C, A> CircuitBreakerLayer<L, C, A> {
     /// A head that is a failure is counted at once. After any other head, a body that ends makes the call
     /// what its head was (or what [`classify_end`](CircuitBreakerBodyLayer::classify_end) says), and one that
     /// breaks off makes it a failure. One that is dropped before its end leaves it what its head was, because the
-    /// caller has read what it wanted; only where an idle timeout of this crate dropped it, it is a failure. What breaks
+    /// caller has read what it wanted; where a timeout of this crate dropped it that is not the caller's own (of a silence,
+    /// of the first frame, of an attempt), it is a failure. What breaks
     /// off because an upload failed on this side, because the caller's own deadline passed, or because a timeout ran
     /// out while nobody was reading, leaves it what its head was, too.
     ///

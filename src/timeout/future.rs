@@ -2,11 +2,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
 #[cfg(feature = "http")]
@@ -225,8 +224,7 @@ impl Clock {
             let Some(timer) = &mut self.timer else {
                 return Poll::Pending;
             };
-            // Unconstrained: a call that uses up the task's budget at each poll is ended all the same.
-            ready!(pin!(unconstrained(timer.as_mut())).poll(cx));
+            ready!(time::poll_timer(timer.as_mut(), cx));
             look = true;
         }
     }

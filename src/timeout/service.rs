@@ -1,11 +1,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
@@ -153,8 +152,7 @@ impl Readiness {
             let timer = Box::pin(sleep_until(ends));
             Waiting { since, timer }
         });
-        // Unconstrained: a service that uses up the task's budget at each poll is late all the same.
-        ready!(pin!(unconstrained(waiting.timer.as_mut())).poll(cx));
+        ready!(time::poll_timer(waiting.timer.as_mut(), cx));
         let after = time::now().since(waiting.since);
         self.waiting = None;
         self.late = Some(Late { limit, after });

@@ -215,6 +215,30 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
+            Self::HedgeOutsideRetry { .. }
+            | Self::HedgeInsideHedge { .. }
+            | Self::BreakerOutsideHedge { .. }
+            | Self::LimitOutsideHedge { .. }
+            | Self::LockOutsideHedge { .. }
+            | Self::HedgesWithoutBudget { .. } => self.fmt_hedges(f),
+            Self::HeadOutsideRetry { .. }
+            | Self::TotalInsideRetry { .. }
+            | Self::HeadNeverEnds { .. } => self.fmt_timeouts(f),
+            Self::NoBudget { retry } => write!(
+                f,
+                "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
+            ),
+            Self::Unbounded => f.write_str(
+                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
+            ),
+        }
+    }
+}
+
+impl Warning {
+    /// What is said of hedges.
+    fn fmt_hedges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::HedgeOutsideRetry {
                 hedge,
                 retry,
@@ -247,21 +271,10 @@ impl fmt::Display for Warning {
                 f,
                 "hedge `{hedge}` has no budget: when the service gets slow, every call is made twice; remove `no_budget()`, or give it a `RetryBudget`"
             ),
-            Self::HeadOutsideRetry { .. }
-            | Self::TotalInsideRetry { .. }
-            | Self::HeadNeverEnds { .. } => self.fmt_timeouts(f),
-            Self::NoBudget { retry } => write!(
-                f,
-                "retry `{retry}` has no budget: in an outage all callers retry; remove `no_budget()`, or give it a `RetryBudget`"
-            ),
-            Self::Unbounded => f.write_str(
-                "nothing bounds how long a request can take; set `attempt_timeout` or `total_timeout`",
-            ),
+            _ => Ok(()),
         }
     }
-}
 
-impl Warning {
     fn fmt_timeouts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HeadOutsideRetry { timeouts, retry } => write!(
