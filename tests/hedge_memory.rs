@@ -1,5 +1,6 @@
 //! A call that ends before its hedge allocates nothing. In a binary of its own, with one test: the allocator that counts
-//! counts everything in the process.
+//! counts everything in the process. That includes the main thread of the test runner, which allocates while a test
+//! begins: the least of several measurements counts.
 
 use std::alloc::System;
 use std::convert::Infallible;
@@ -47,8 +48,12 @@ async fn a_call_that_ends_before_its_hedge_allocates_nothing() {
         };
         // The first calls make what all others share.
         call(200).await;
-        let region = Region::new(ALLOCATOR);
-        call(1_000).await;
-        assert_eq!(region.change().allocations, 0, "{hedge:?}");
+        let mut least = usize::MAX;
+        for _ in 0..5 {
+            let region = Region::new(ALLOCATOR);
+            call(1_000).await;
+            least = least.min(region.change().allocations);
+        }
+        assert_eq!(least, 0, "{hedge:?}");
     }
 }

@@ -437,65 +437,6 @@ async fn a_response_says_how_many_attempts_it_took_and_each_attempt_its_number()
     assert_eq!(*seen.lock().unwrap(), ["1", "2", "3"]);
 }
 
-/// The fields of each span by the name `attempt`, in the order in which they were recorded.
-#[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<String>>>);
-
-impl tracing::field::Visit for Spans {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0
-            .lock()
-            .unwrap()
-            .push(format!("{}={value:?}", field.name()));
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
-    fn on_new_span(
-        &self,
-        attributes: &tracing::span::Attributes<'_>,
-        _: &tracing::span::Id,
-        _: tracing_subscriber::layer::Context<'_, S>,
-    ) {
-        if attributes.metadata().name() == "attempt" {
-            attributes.record(&mut self.clone());
-        }
-    }
-
-    fn on_record(
-        &self,
-        _: &tracing::span::Id,
-        values: &tracing::span::Record<'_>,
-        _: tracing_subscriber::layer::Context<'_, S>,
-    ) {
-        values.record(&mut self.clone());
-    }
-}
-
-#[tokio::test]
-async fn each_attempt_is_a_span_with_the_names_of_opentelemetry() {
-    use tracing_subscriber::prelude::*;
-    let (seen, mut tasks) = (Arc::default(), JoinSet::new());
-    let url = counting(&seen, &mut tasks).await;
-    let spans = Spans::default();
-    let subscriber = tracing_subscriber::registry().with(spans.clone());
-    let _default = tracing::subscriber::set_default(subscriber);
-    counted(&url).send().await.unwrap();
-    let told = spans.0.lock().unwrap().join(" ");
-    for expected in [
-        "http.request.method=GET",
-        "server.address=\"127.0.0.1\"",
-        "http.request.resend_count=0",
-        "http.request.resend_count=1",
-        "http.request.resend_count=2",
-        "http.response.status_code=502 error.type=\"502\"",
-        "http.response.status_code=200",
-    ] {
-        assert!(told.contains(expected), "{expected}: {told}");
-    }
-    assert_eq!(told.matches("error.type").count(), 2, "{told}");
-}
-
 #[tokio::test]
 async fn a_timeout_of_a_request_ends_its_wait_for_a_permit_and_names_its_holder() {
     let server = Server::start([]).await;

@@ -1,5 +1,6 @@
 //! A breaker and a lock are as large after a million calls as before. In a binary of its own, with one test: the
-//! allocator that counts counts everything in the process.
+//! allocator that counts counts everything in the process. That includes the main thread of the test runner, which
+//! allocates while a test begins: what is measured once and for all is measured several times, and the least counts.
 
 use std::alloc::System;
 use std::time::Duration;
@@ -24,6 +25,12 @@ fn kept<T>(f: impl FnOnce() -> T) -> (isize, T) {
         change.bytes_allocated as isize - change.bytes_deallocated as isize,
         made,
     )
+}
+
+/// What each of several things keeps that `f` makes: the least of them.
+fn least<T>(f: impl Fn() -> T) -> isize {
+    let sizes = (0..5).map(|_| kept(&f)).map(|(bytes, _made)| bytes);
+    sizes.min().expect("not none")
 }
 
 fn calls(breaker: &CircuitBreaker, n: u32) {
@@ -59,20 +66,14 @@ async fn holds(lock: &ResourceLock, n: u32) {
 /// the same on a machine of any size.
 const IDLE: isize = 1_300;
 
-async fn idle_handles() {
-    let (breaker, _kept) = kept(|| CircuitBreaker::new("api"));
+fn idle_handles() {
     let rate = |window| {
-        kept(|| {
+        least(|| {
             let builder = CircuitBreaker::builder("api").failure_rate(0.5, window);
             builder.build().expect("valid")
         })
     };
-    let (calls, _kept) = rate(Window::calls(100));
-    let (time, _kept) = rate(Window::time(Duration::from_secs(10)));
-    let (lock, _kept) = kept(|| ResourceLock::new("db"));
-    let (retry, _kept) = kept(RetryPolicy::new);
-    let (hedge, _kept) = kept(|| Hedge::new("reads"));
-    let (used, _kept) = kept(|| {
+    let used = least(|| {
         let lock = ResourceLock::builder("db").max_concurrent(8).build();
         let lock = lock.expect("valid");
         for id in 0..1_000_u64 {
@@ -81,13 +82,16 @@ async fn idle_handles() {
         lock
     });
     for (what, bytes) in [
-        ("a breaker", breaker),
-        ("a breaker over 100 calls", calls),
-        ("a breaker over 10 s", time),
-        ("a lock", lock),
+        ("a breaker", least(|| CircuitBreaker::new("api"))),
+        ("a breaker over 100 calls", rate(Window::calls(100))),
+        (
+            "a breaker over 10 s",
+            rate(Window::time(Duration::from_secs(10))),
+        ),
+        ("a lock", least(|| ResourceLock::new("db"))),
         ("a lock that was used", used),
-        ("a retry policy", retry),
-        ("a hedge", hedge),
+        ("a retry policy", least(RetryPolicy::new)),
+        ("a hedge", least(|| Hedge::new("reads"))),
     ] {
         println!("{what}: {bytes} bytes");
         assert!(bytes <= IDLE, "{what}: {bytes} bytes");
@@ -119,7 +123,7 @@ fn by_key() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_handle_is_small_and_a_million_calls_leave_nothing_behind() {
-    idle_handles().await;
+    idle_handles();
     for window in [
         Window::calls(1_000_000),
         Window::time(Duration::from_secs(10)),

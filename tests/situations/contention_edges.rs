@@ -1,7 +1,6 @@
 use futures::future::join;
 use std::future::pending;
 use std::time::Duration;
-use tokio_test::{assert_pending, task};
 use tower_bulwark::observe::Feed;
 use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,29 +23,6 @@ async fn a_wait_that_gives_up_soon_is_not_stuck() {
     let (one, two) = join(one, two).await;
     one.unwrap();
     two.unwrap();
-}
-struct Bad;
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Bad {
-    fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        panic!()
-    }
-}
-#[tokio::test]
-async fn a_subscriber_that_panics_loses_no_permit() {
-    use tracing_subscriber::prelude::*;
-    let lock = ResourceLock::new("db");
-    let held = lock.try_acquire("a").unwrap();
-    let mut wait = task::spawn(lock.acquire("b"));
-    assert_pending!(wait.poll());
-    drop(held);
-    let bad = tracing_subscriber::registry().with(Bad);
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        tracing::subscriber::with_default(bad, || {
-            let _ = wait.poll();
-        })
-    }));
-    drop(wait);
-    assert_eq!(lock.snapshot().in_use, 0);
 }
 #[test]
 fn a_refusal_is_told() {
