@@ -80,6 +80,7 @@ pub mod observe;
 pub mod rate_limit;
 mod registry;
 pub mod retry;
+pub mod stack;
 pub mod timeout;
 mod util;
 
@@ -97,6 +98,7 @@ pub use hedge::Hedge;
 pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
+pub use stack::{Part, Stack};
 pub use timeout::Timeouts;
 
 /// The names that most stacks need: `use tower_bulwark::prelude::*;`.

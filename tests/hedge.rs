@@ -17,7 +17,7 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
-use tower_bulwark::explain::{Stack, Warning};
+use tower_bulwark::explain::{Layers, Warning};
 use tower_bulwark::hedge::{Hedge, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService};
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, Event, Idempotency, Registry, RegistryError, Rejection,
@@ -1047,7 +1047,7 @@ async fn what_happens_is_told() {
 #[test]
 fn explain_adds_hedges_up_and_warns_of_a_retry_inside() {
     let (hedge, retry) = (after_20_ms(), RetryPolicy::new());
-    let explained = Stack::new().layer(&hedge).layer(&retry).explain();
+    let explained = Layers::new().layer(&hedge).layer(&retry).explain();
     assert_eq!(explained.worst_case_calls(), 8);
     assert!(
         explained
@@ -1060,7 +1060,7 @@ fn explain_adds_hedges_up_and_warns_of_a_retry_inside() {
     assert!(text.contains("hedge `reads` has no budget"), "{text}");
     let layer: HedgeLayer<Infallible> = Hedge::new("reads").layer();
     assert!(
-        !Stack::new()
+        !Layers::new()
             .layer(&layer)
             .explain()
             .to_string()

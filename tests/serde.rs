@@ -53,7 +53,7 @@ async fn the_feed_is_a_list_of_documents() {
 #[test]
 fn an_explanation_is_a_document() {
     let (lock, retry) = (ResourceLock::new("gpu"), RetryPolicy::new());
-    let explanation = tower_bulwark::explain::Stack::new()
+    let explanation = tower_bulwark::explain::Layers::new()
         .layer(&lock)
         .layer(&retry)
         .explain();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
-use tower_bulwark::explain::{Stack, Warning};
+use tower_bulwark::explain::{Layers, Warning};
 use tower_bulwark::rate_limit::{Quota, RateLimit};
 use tower_bulwark::timeout::TimeoutConfig;
 use tower_bulwark::{
@@ -712,7 +712,7 @@ fn explain_says_what_holds_where_and_warns_of_what_ends_at_the_wrong_place() {
         .build()
         .unwrap();
     let retry = RetryPolicy::new();
-    let good = Stack::new()
+    let good = Layers::new()
         .layer(timeouts.layer::<Down>().only_total())
         .layer(&retry)
         .layer(timeouts.layer::<Down>().without_total())
@@ -727,12 +727,12 @@ fn explain_says_what_holds_where_and_warns_of_what_ends_at_the_wrong_place() {
     assert!(text.contains("timeouts `api`: total 300.0s\n"), "{text}");
     assert!(text.contains("timeouts `api`: head 20.0s\n"), "{text}");
 
-    let bad = Stack::new().layer(&timeouts).layer(&retry).explain();
+    let bad = Layers::new().layer(&timeouts).layer(&retry).explain();
     assert!(
         matches!(bad.warnings(), [Warning::HeadOutsideRetry { .. }]),
         "{bad}"
     );
-    let bad = Stack::new().layer(&retry).layer(&timeouts).explain();
+    let bad = Layers::new().layer(&retry).layer(&timeouts).explain();
     assert!(
         matches!(bad.warnings(), [Warning::TotalInsideRetry { .. }]),
         "{bad}"

@@ -8,7 +8,7 @@ use reqwest::Request;
 use tower::{Service, ServiceBuilder};
 use tower_bulwark::circuit_breaker::Recovery;
 use tower_bulwark::event::ContentionEvent;
-use tower_bulwark::explain::{Explanation, Stack};
+use tower_bulwark::explain::{Explanation, Layers};
 use tower_bulwark::observe::Feed;
 use tower_bulwark::retry::AttemptOutcome;
 use tower_bulwark::{
@@ -152,7 +152,7 @@ impl Handles {
     /// What the stack can do at worst.
     pub fn explain(&self) -> Explanation {
         let attempt = self.retry.config().attempt_timeout();
-        Stack::new()
+        Layers::new()
             .layer(&self.retry)
             .layer(&self.breaker)
             .layer(&self.slots)

@@ -52,7 +52,7 @@ impl ResourceLock {
     }
 
     /// More permits than any machine has sockets for: nobody waits.
-    #[cfg(any(feature = "reqwest", feature = "tonic"))]
+    #[cfg(feature = "http")]
     pub(crate) fn unlimited(name: impl Into<Arc<str>>) -> Self {
         let config = ContentionConfig {
             max_concurrent: 1_000_000,

@@ -4,9 +4,10 @@ use super::classify::{GrpcClassify, GrpcClassifyEnd};
 use super::requests::GrpcRequests;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::error::AsError;
-use crate::http::{CircuitBreakerBodyLayer, CopyReplay, ReplayLayer};
+use crate::http::{CircuitBreakerBodyLayer, CopyReplay, HttpStackLayer, ReplayLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
-use tower_layer::Stack;
+use crate::stack::Stack;
+use tower_layer::Stack as Layered;
 
 impl RetryPolicy {
     /// A layer that retries gRPC calls by this policy: codes and errors are judged by [`GrpcClassify`], deadlines and
@@ -28,9 +29,29 @@ impl<L> RetryLayer<L, GrpcClassify, GrpcRequests> {
     #[must_use]
     pub fn replaying(
         self,
-    ) -> Stack<RetryLayer<L, GrpcClassify, GrpcRequests<CopyReplay>>, ReplayLayer> {
+    ) -> Layered<RetryLayer<L, GrpcClassify, GrpcRequests<CopyReplay>>, ReplayLayer> {
         let retry = self.requests(GrpcRequests::over(CopyReplay));
-        Stack::new(retry, ReplayLayer::new())
+        Layered::new(retry, ReplayLayer::new())
+    }
+}
+
+impl Stack {
+    /// A layer with all parts, for a gRPC service: calls are judged by [`GrpcClassify`], to the end of their trailers, and
+    /// deadlines and headers are those of [`GrpcRequests`]. A permit is held as long.
+    ///
+    /// Only a status that says that nothing was done is tried again, `UNAVAILABLE` for one. Where every method may be done
+    /// twice, say `requests(GrpcRequests::over(CopyReplay).idempotent())`; a hedge hedges only then.
+    ///
+    /// The service below is given requests with a [`ReplayBody`](crate::http::ReplayBody), of which up to 64 KiB are kept to be
+    /// sent again: for a channel of tonic, `.map_request(|it: Request<ReplayBody<_>>| it.map(tonic::body::Body::new))` goes
+    /// between.
+    #[must_use]
+    pub fn grpc_layer<L>(
+        &self,
+    ) -> HttpStackLayer<L, GrpcClassify, GrpcClassifyEnd, GrpcRequests<CopyReplay>> {
+        let classify = GrpcClassify::new();
+        let requests = GrpcRequests::over(CopyReplay);
+        HttpStackLayer::new(self.clone(), classify, classify.at_end(), requests)
     }
 }
 

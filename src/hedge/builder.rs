@@ -9,6 +9,7 @@ use crate::event::Observer;
 use crate::retry::RetryBudget;
 
 /// Sets up a [`Hedge`]. Nothing is checked before [`build`](Self::build).
+#[derive(Clone)]
 #[must_use = "nothing is made before `build`"]
 pub struct HedgeBuilder {
     name: Arc<str>,

@@ -90,6 +90,6 @@ pub(crate) enum Budget {
 /// All that a name in a registry stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HedgeRules {
-    pub(super) config: HedgeConfig,
+    pub(crate) config: HedgeConfig,
     pub(super) budget: Budget,
 }

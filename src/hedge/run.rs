@@ -98,16 +98,16 @@ impl Run {
                 Found::TimedOut(late) if late.is_callers_own() => {
                     return (End::Final, Outcome::Ignored);
                 }
+                Found::TimedOut(_) => Verdict::failure(),
                 // A retry below has done what there was to do.
-                Found::TimedOut(_) | Found::Exhausted => {
-                    return (End::Failed(Next::AsPlanned), Outcome::Failure);
-                }
+                Found::Exhausted => return (End::Failed(Next::AsPlanned), Outcome::Failure),
                 Found::Nothing => classify.classify_attempt(attempt, Err(inner)),
             },
             Err(error) if error.is_rejection() => return (End::Refused, Outcome::Ignored),
             Err(Error::TimedOut(late)) if late.is_callers_own() => {
                 return (End::Final, Outcome::Ignored);
             }
+            Err(Error::TimedOut(_)) => Verdict::failure(),
             Err(_) => return (End::Failed(Next::AsPlanned), Outcome::Failure),
         };
         let bad = verdict.is_failure() || verdict.is_overload();

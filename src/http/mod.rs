@@ -117,6 +117,7 @@ mod reqwest_request;
 #[cfg(feature = "reqwest")]
 mod reqwest_send;
 mod retry_after;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod timeout;
@@ -154,6 +155,7 @@ pub use reqwest_request::ResilientRequest;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest_send::Attempts;
 pub use retry_after::{DelayHeaders, quotas_left, retry_after};
+pub use stack::{HttpStackLayer, HttpStackService};
 pub use timeout::{
     HttpTimeoutFuture, HttpTimeoutLayer, HttpTimeoutService, TimedResponse, TimeoutBody,
 };

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use ::http::HeaderName;
 use reqwest::{Client, Request, RequestBuilder, Response};
-use tower::util::Either;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::classify::HttpClassify;
 #[cfg(doc)]
 use super::error_kind::ErrorKind;
+use super::handles::HedgedAttempt;
 use super::peek::PeekBodyLayer;
 use super::requests::idempotency;
 use super::reqwest_send::{
@@ -28,9 +28,11 @@ use crate::call::outcome::Idempotency;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::{AmbientHolder, HolderWith, ResourceLock};
 use crate::error::{ConfigError, Error};
+use crate::hedge::{Hedge, HedgeService, MarkAnswer};
 use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
 use crate::rate_limit::{Cost, LearnNothing, PauseBy, RateLimit, RateLimitService};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
+use crate::stack::{Either, Kind, Stack};
 use crate::timeout::Timeouts;
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
@@ -56,20 +58,35 @@ type Locked = ContentionBodyService<
     HolderWith<fn(&Marked) -> Holder, AmbientHolder>,
 >;
 
-/// Given only so long, or as long as the policy allows.
-type Timed = Either<HttpTimeoutService<Locked, reqwest::Error>, Locked>;
+/// Given only so long.
+type Timed = HttpTimeoutService<Locked, reqwest::Error>;
 
 /// Behind a rate limit, or behind none.
 type Limited = Either<RateLimitService<Timed, reqwest::Error, CostOfRequest, Learns>, Timed>;
 
 type Learns = PauseBy<HttpClassify, LearnNothing>;
 
-type Stack = RetryService<
-    PerKeyService<Limited, Authority, BreakerLayer, AuthorityOf, MakeLayer>,
+type Guarded = PerKeyService<Limited, Authority, BreakerLayer, AuthorityOf, MakeLayer>;
+
+/// With hedges, or without.
+type Hedged =
+    Either<HedgeService<Guarded, reqwest::Error, HttpClassify, MarkedRequests, MarkHedge>, Guarded>;
+
+/// All of it, given only so long.
+type Layers = HttpTimeoutService<
+    RetryService<Hedged, reqwest::Error, HttpClassify, MarkedRequests>,
     reqwest::Error,
-    HttpClassify,
-    MarkedRequests,
 >;
+
+/// Marks the response of a hedge with [`HedgedAttempt`](super::HedgedAttempt).
+#[derive(Clone, Copy, Debug)]
+struct MarkHedge;
+
+impl MarkAnswer<Response> for MarkHedge {
+    fn mark(&self, response: &mut Response, attempt: u32) {
+        response.extensions_mut().insert(HedgedAttempt(attempt));
+    }
+}
 
 type AuthorityOf = fn(&Marked) -> Authority;
 type MakeLayer = Box<dyn Fn(&Authority) -> BreakerLayer + Send + Sync>;
@@ -165,7 +182,7 @@ pub struct ResilientClient {
     pub(super) client: Client,
     breakers: Breakers,
     lock: ResourceLock,
-    stack: Stack,
+    stack: Layers,
 }
 
 /// Puts a [`ResilientClient`] together. Made by [`ResilientClient::builder`].
@@ -175,6 +192,7 @@ pub struct ResilientClientBuilder {
     name: Arc<str>,
     client: Client,
     retry: Option<RetryPolicy>,
+    hedge: Option<Hedge>,
     /// Of the policy that is made if none is given.
     max_retries: u32,
     breakers: Option<Breakers>,
@@ -182,15 +200,16 @@ pub struct ResilientClientBuilder {
     classify: HttpClassify,
     attempt_header: Option<HeaderName>,
     peek: Option<PeekBodyLayer>,
-    rate_limit: Option<(RateLimit, CostOfRequest)>,
+    rate_limit: Option<RateLimit>,
+    cost: CostOfRequest,
     timeouts: Option<Timeouts>,
     bottom: Bottom,
 }
 
 impl ResilientClientBuilder {
     /// Retries by this policy; its timeouts are those of the calls. Default: at most 3 retries within a budget of a
-    /// fifth of the traffic, 15 seconds for an attempt, 60 for all of it: most calls of an API end within seconds, and
-    /// few callers wait for longer than a minute.
+    /// fifth of the traffic, 15 seconds for an attempt, 60 for all of it, unless [`timeouts`](Self::timeouts) say so: most
+    /// calls of an API end within seconds, and few callers wait for longer than a minute.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self
@@ -199,6 +218,28 @@ impl ResilientClientBuilder {
     /// Sends each request once. The timeouts of the default policy stay.
     pub fn no_retry(mut self) -> Self {
         (self.retry, self.max_retries) = (None, 0);
+        self
+    }
+
+    /// Sends a request that may be done twice once more, beside the attempt that takes long. Default: it does not. The hedge
+    /// stands between the retry and the breaker, and its response carries [`HedgedAttempt`](super::HedgedAttempt).
+    pub fn hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
+    /// Takes all parts from this stack, and those that it leaves out are left out. Its breaker is one for all hosts.
+    pub fn stack(mut self, stack: &Stack) -> Self {
+        self.retry = Some(stack.retry_or_none());
+        self.hedge = stack.hedge().cloned();
+        self.breakers = Some(Breakers::One(stack.breaker_or_none()));
+        self.rate_limit = stack.rate_limit().cloned();
+        let lock = stack.lock().cloned();
+        self.lock = Some(lock.unwrap_or_else(|| ResourceLock::unlimited(stack.name())));
+        self.timeouts = stack.timeouts().cloned();
+        if stack.kind() == Kind::Llm {
+            self.classify = self.classify.sdk();
+        }
         self
     }
 
@@ -238,23 +279,23 @@ impl ResilientClientBuilder {
 
     /// Lets each attempt wait for its turn at this limit. Default: none. It stands between the breaker and the lock; a `429`
     /// that says when to come back pauses everybody.
-    pub fn rate_limit(self, limit: RateLimit) -> Self {
-        self.rate_limit_by(limit, |_| Cost::ONE)
-    }
-
-    /// The same, and `cost` says what an attempt takes of each quota: `|request| [1, estimate(request)].into()`.
-    pub fn rate_limit_by(
-        mut self,
-        limit: RateLimit,
-        cost: impl Fn(&Request) -> Cost + Send + Sync + 'static,
-    ) -> Self {
-        self.rate_limit = Some((limit, CostOfRequest(Arc::new(cost))));
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
         self
     }
 
-    /// Gives each attempt, and the body of its response, only so long: `head`, `first_frame`, `idle`, and `end_at_deadline`.
-    /// Default: an attempt ends by the timeouts of the policy, and a body goes on for as long as it likes. How long all of it
-    /// may take is said by the policy: [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout).
+    /// What an attempt takes of each quota of the rate limit: `|request| [1, estimate(request)]`. Default: one of each.
+    pub fn cost<N: Into<Cost>>(
+        mut self,
+        cost: impl Fn(&Request) -> N + Send + Sync + 'static,
+    ) -> Self {
+        self.cost = CostOfRequest(Arc::new(move |request| cost(request).into()));
+        self
+    }
+
+    /// Gives each attempt, and the body of its response, only so long; `total` bounds all attempts together, to the end of the
+    /// body of the last. Default: an attempt, and all of them until the head of the response, end by the timeouts of the
+    /// policy, and a body goes on for as long as it likes.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = Some(timeouts);
         self
@@ -316,12 +357,12 @@ impl ResilientClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if an attempt of the given policy may take longer than all of it, and for timeouts with a `total`.
+    /// [`ConfigError`] if an attempt of the given policy, or the `head` of the timeouts, may take longer than all of it.
     pub fn build(self) -> Result<ResilientClient, ConfigError> {
         let name = self.name;
         let retry = match self.retry {
             Some(policy) => policy,
-            None => default_retry(&name, self.max_retries)?,
+            None => default_retry(&name, self.max_retries, self.timeouts.as_ref())?,
         };
         check_times(&retry, self.timeouts.as_ref())?;
         let breakers = match self.breakers {
@@ -339,36 +380,47 @@ impl ResilientClientBuilder {
         };
         let holder = lock.layer().holder(Marked::holder as fn(&Marked) -> Holder);
         let locked = holder.until_body_end().layer(bottom);
-        let timed = match self.timeouts {
-            None => Either::Right(locked),
-            Some(timeouts) => Either::Left(timeouts.http_layer().without_total().layer(locked)),
-        };
+        let timeouts = self.timeouts.unwrap_or_else(|| Timeouts::unlimited(&*name));
+        let timed = timeouts.http_layer().without_total().layer(locked);
         let classify = self.classify;
-        let limited = match self.rate_limit {
-            None => Either::Right(timed),
-            Some((limit, cost)) => {
-                let layer = limit.layer().pause_by(classify.clone());
-                Either::Left(layer.cost_of(cost).layer(timed))
-            }
-        };
-        let guarded = guard(&breakers, &classify).layer(limited);
+        let cost = self.cost;
+        let limit = self.rate_limit.map(|limit| {
+            let layer = limit.layer().pause_by(classify.clone());
+            layer.cost_of(cost)
+        });
+        let guarded = guard(&breakers, &classify).layer(Either::around(limit, timed));
+        let hedge = self.hedge.map(|hedge| {
+            let layer = hedge.layer().classify(classify.clone());
+            layer.requests(MarkedRequests).marked_by(MarkHedge)
+        });
+        let hedged = Either::around(hedge, guarded);
         let retry = retry.layer().classify(classify).requests(MarkedRequests);
+        let stack = timeouts
+            .http_layer()
+            .only_total()
+            .layer(retry.layer(hedged));
         Ok(ResilientClient {
             breakers,
             lock,
-            stack: retry.layer(guarded),
+            stack,
             client: self.client,
         })
     }
 }
 
 fn check_times(policy: &RetryPolicy, timeouts: Option<&Timeouts>) -> Result<(), ConfigError> {
-    if let Some(total) = timeouts.and_then(|timeouts| timeouts.config().total) {
-        let advice = "each attempt would have all of it: give the retry policy a `total_timeout`";
-        return Err(ConfigError::new("total", total, advice));
+    let limits = timeouts.map(|it| *it.config()).unwrap_or_default();
+    if let (Some(head), Some(total)) = (limits.head, limits.total)
+        && head >= total
+    {
+        let advice = "it has to be below `total`, or a service that hangs is never blamed";
+        return Err(ConfigError::new("head", head, advice));
     }
     let config = policy.config();
-    match (config.attempt_timeout(), config.total_timeout()) {
+    match (
+        config.attempt_timeout(),
+        config.total_timeout().or(limits.total),
+    ) {
         (Some(attempt), Some(total)) if attempt > total => Err(ConfigError::new(
             "attempt_timeout",
             attempt,
@@ -399,13 +451,24 @@ fn guard(
     PerKeyLayer::new(MOST_HOSTS, authority, make)
 }
 
-fn default_retry(name: &Arc<str>, retries: u32) -> Result<RetryPolicy, ConfigError> {
-    RetryPolicy::builder()
+/// Where the timeouts of the client say less.
+fn default_retry(
+    name: &Arc<str>,
+    retries: u32,
+    timeouts: Option<&Timeouts>,
+) -> Result<RetryPolicy, ConfigError> {
+    const ATTEMPT: Duration = Duration::from_secs(15);
+    let limits = timeouts.map(|it| *it.config()).unwrap_or_default();
+    let mut policy = RetryPolicy::builder()
         .name(Arc::clone(name))
-        .max_retries(retries)
-        .attempt_timeout(Duration::from_secs(15))
-        .total_timeout(Duration::from_secs(60))
-        .build()
+        .max_retries(retries);
+    if limits.total.is_none() {
+        policy = policy.total_timeout(Duration::from_secs(60));
+    }
+    if limits.head.is_none() && limits.total.is_none_or(|total| ATTEMPT < total) {
+        policy = policy.attempt_timeout(ATTEMPT);
+    }
+    policy.build()
 }
 
 impl ResilientClient {
@@ -417,6 +480,7 @@ impl ResilientClient {
             bottom: Bottom::Client(client.clone()),
             client,
             retry: None,
+            hedge: None,
             max_retries: 3,
             breakers: None,
             lock: None,
@@ -424,6 +488,7 @@ impl ResilientClient {
             attempt_header: None,
             peek: None,
             rate_limit: None,
+            cost: CostOfRequest(Arc::new(|_| Cost::ONE)),
             timeouts: None,
         }
     }
@@ -463,7 +528,7 @@ impl ResilientClient {
     /// The policy by which it retries.
     #[must_use]
     pub fn policy(&self) -> &RetryPolicy {
-        self.stack.policy()
+        self.stack.get_ref().policy()
     }
 
     /// The breaker that guards calls of this authority: `api.example.com:443`, with the port also where an address leaves it
@@ -477,6 +542,21 @@ impl ResilientClient {
     #[must_use]
     pub fn resource(&self) -> &ResourceLock {
         &self.lock
+    }
+}
+
+impl Stack {
+    /// `client` with all parts of this stack. For one that judges otherwise, or costs more than one of each quota:
+    /// [`ResilientClient::builder`] with [`stack`](ResilientClientBuilder::stack).
+    ///
+    /// For [`llm`](Stack::llm) answers are judged [as the clients of models do](HttpClassify::sdk).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the times of a part have been changed since, so that they do not fit together.
+    pub fn reqwest(&self, client: Client) -> Result<ResilientClient, ConfigError> {
+        let builder = ResilientClient::builder(self.name(), client);
+        builder.stack(self).build()
     }
 }
 
@@ -499,7 +579,7 @@ impl Service<Request> for ResilientClient {
 #[must_use = "futures do nothing unless polled"]
 pub struct ResilientFuture(
     // Named, and small to move: what it does takes a network's time.
-    Pin<Box<<Stack as Service<Marked>>::Future>>,
+    Pin<Box<<Layers as Service<Marked>>::Future>>,
 );
 
 impl Future for ResilientFuture {

@@ -9,6 +9,7 @@ use crate::error::ConfigError;
 use crate::event::Observer;
 
 /// Sets up a [`RateLimit`]. Nothing is checked before [`build`](Self::build).
+#[derive(Clone)]
 #[must_use = "nothing is made before `build`"]
 pub struct RateLimitBuilder {
     name: Arc<str>,

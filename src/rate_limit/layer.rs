@@ -79,6 +79,11 @@ impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
         }
     }
 
+    /// Learns by this, instead of all that was said so far.
+    pub(crate) fn learn_by<U>(self, learn: U) -> RateLimitLayer<L, C, U, A> {
+        self.learning(|_| learn)
+    }
+
     /// Takes from the response what the call has used in truth: what is left over is given back, and what was used beyond
     /// it is owed. `None`: as much as was asked for. A call that fails has used what it asked for.
     #[must_use]

@@ -26,7 +26,7 @@ impl<Req> RequestCost<Req> for OneEach {
 
 /// What a closure says.
 #[derive(Clone, Copy)]
-pub struct CostBy<F>(pub(super) F);
+pub struct CostBy<F>(pub(crate) F);
 
 impl<Req, T: Into<Cost>, F: Fn(&Req) -> T> RequestCost<Req> for CostBy<F> {
     fn cost(&self, request: &Req) -> Cost {
@@ -86,8 +86,8 @@ impl<Res, L> Learn<Res, L> for LearnNothing {
 /// What a response says that it has used.
 #[derive(Clone, Copy)]
 pub struct SettleBy<F, R> {
-    pub(super) used: F,
-    pub(super) rest: R,
+    pub(crate) used: F,
+    pub(crate) rest: R,
 }
 
 impl<Res, L, T, F, R> Learn<Res, L> for SettleBy<F, R>
@@ -109,8 +109,8 @@ where
 /// A pause for everybody, if a result says that there is too much to do, and when to come back.
 #[derive(Clone, Copy, Debug)]
 pub struct PauseBy<C, R> {
-    pub(super) classify: C,
-    pub(super) rest: R,
+    pub(crate) classify: C,
+    pub(crate) rest: R,
 }
 
 impl<Res, L, C, R> Learn<Res, L> for PauseBy<C, R>
@@ -154,8 +154,8 @@ where
 /// What a response says is left: `("requests", 12)`.
 #[derive(Clone, Copy)]
 pub struct LeftBy<F, R> {
-    pub(super) left: F,
-    pub(super) rest: R,
+    pub(crate) left: F,
+    pub(crate) rest: R,
 }
 
 impl<Res, L, I, N, F, R> Learn<Res, L> for LeftBy<F, R>

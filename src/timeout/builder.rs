@@ -8,6 +8,7 @@ use crate::error::ConfigError;
 use crate::event::Observer;
 
 /// Sets up [`Timeouts`]. Nothing is checked before [`build`](Self::build).
+#[derive(Clone)]
 #[must_use = "nothing is made before `build`"]
 pub struct TimeoutsBuilder {
     name: Arc<str>,
@@ -106,6 +107,14 @@ impl TimeoutsBuilder {
         let mut observers = self.observers;
         observers.extend(extra);
         Ok(Timeouts::from_parts(self.name, self.config, observers))
+    }
+
+    pub(crate) fn config_ref(&self) -> &TimeoutConfig {
+        &self.config
+    }
+
+    pub(crate) fn config_mut(&mut self) -> &mut TimeoutConfig {
+        &mut self.config
     }
 
     pub(crate) fn name_ref(&self) -> &Arc<str> {

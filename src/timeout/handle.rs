@@ -39,6 +39,11 @@ impl Timeouts {
         }
     }
 
+    /// Nothing ends.
+    pub(crate) fn unlimited(name: impl Into<Arc<str>>) -> Self {
+        Self::from_parts(name.into(), TimeoutConfig::default(), Vec::new())
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -3,6 +3,7 @@
 
 pub(crate) mod accessors;
 pub(crate) mod bounded_map;
+pub(crate) mod either;
 pub(crate) mod histogram;
 pub(crate) mod kit;
 pub(crate) mod random;

@@ -368,9 +368,10 @@ async fn a_client_with_a_rate_limit_takes_turns_and_pauses_for_all() {
         .unwrap();
     let client = ResilientClient::builder("api", http())
         .no_retry()
-        .rate_limit_by(limit.clone(), |request| {
+        .rate_limit(limit.clone())
+        .cost(|request| {
             let body = request.body().and_then(reqwest::Body::as_bytes);
-            [1, body.map_or(0, <[u8]>::len) as u64].into()
+            [1, body.map_or(0, <[u8]>::len) as u64]
         })
         .build()
         .unwrap();
@@ -420,9 +421,18 @@ async fn a_client_with_timeouts_does_not_wait_for_ever_for_a_body() {
     assert_eq!(timeouts.snapshot().timed_out.first_frame, 1);
     assert_eq!(lock.snapshot().in_use, 0);
 
-    let total = Timeouts::builder("api").total(Duration::from_secs(9));
-    let refused = ResilientClient::builder("api", http())
-        .timeouts(total.build().unwrap())
-        .build();
-    assert_eq!(refused.unwrap_err().setting(), "total");
+    let total = Timeouts::builder("api").total(Duration::from_millis(50));
+    let total = total.build().unwrap();
+    let client = ResilientClient::builder("api", http())
+        .timeouts(total.clone())
+        .build()
+        .unwrap();
+    let response = client.get(&server.url).send().await.unwrap();
+    assert!(response.text().await.is_err());
+    assert_eq!(total.snapshot().timed_out.total, 1);
+
+    let late = Timeouts::builder("api").total(Duration::from_secs(9));
+    let late = late.head(Duration::from_secs(9)).build().unwrap();
+    let refused = ResilientClient::builder("api", http()).timeouts(late);
+    assert_eq!(refused.build().unwrap_err().setting(), "head");
 }

@@ -1,18 +1,18 @@
 //! What a stack of layers does in the worst case, and which orders do harm.
 //!
 //! Every layer is right by itself; what goes wrong is the order. [`Stack`] takes the handles of a stack,
-//! outermost first, and [`explain`](Stack::explain) says how often the service can be called for one
+//! outermost first, and [`explain`](Layers::explain) says how often the service can be called for one
 //! request, how long that can take, and what to change.
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_bulwark::explain::{Stack, Warning};
+//! use tower_bulwark::explain::{Layers, Warning};
 //! use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
 //!
 //! let (retry, breaker, lock) =
 //!     (RetryPolicy::new(), CircuitBreaker::new("openai"), ResourceLock::new("gpu"));
 //!
-//! let good = Stack::new()
+//! let good = Layers::new()
 //!     .layer(&retry)
 //!     .layer(&breaker)
 //!     .layer(&lock)
@@ -22,7 +22,7 @@
 //! println!("{good}");
 //!
 //! // The lock outside the retry is held while the retry sleeps.
-//! let bad = Stack::new().layer(&lock).layer(&retry).explain();
+//! let bad = Layers::new().layer(&lock).layer(&retry).explain();
 //! assert!(bad.warnings().iter().any(|w| matches!(w, Warning::LockHeldAcrossBackoff { .. })));
 //! ```
 
@@ -268,12 +268,12 @@ impl<L, H, A> Describe for ContentionLayer<L, H, A> {
 /// The layers of a stack, outermost first: the order of `ServiceBuilder`.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a description does nothing before `explain`"]
-pub struct Stack {
+pub struct Layers {
     layers: Vec<LayerDescription>,
     service: Option<(String, Option<Duration>)>,
 }
 
-impl Stack {
+impl Layers {
     /// A stack without layers.
     pub fn new() -> Self {
         Self::default()
@@ -604,7 +604,7 @@ mod tests {
     }
 
     fn explain(layers: &[LayerDescription]) -> Explanation {
-        let stack = layers.iter().fold(Stack::new(), Stack::layer);
+        let stack = layers.iter().fold(Layers::new(), Layers::layer);
         stack.service("s", Some(Duration::from_secs(10))).explain()
     }
 
@@ -710,7 +710,7 @@ mod tests {
 
     #[test]
     fn what_nothing_bounds_is_said_to_be_unbounded() {
-        let it = Stack::new().layer(retry(3)).explain();
+        let it = Layers::new().layer(retry(3)).explain();
         assert_eq!(it.worst_case_time(), None);
         assert_eq!(it.warnings(), [Warning::Unbounded]);
     }
