@@ -21,7 +21,7 @@ const STOREYS: &[&[&str]] = &[
     &["hedge"],
     &["fallback", "keyed"],
     &["registry"],
-    &["observe"],
+    &["observe", "stack"],
     &["http"],
     &["grpc"],
 ];
@@ -154,4 +154,16 @@ fn no_files_of_a_folder_import_each_other_in_a_circle() {
         }
     }
     assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+/// What a newcomer writes.
+#[test]
+fn a_client_of_two_models_takes_at_most_forty_lines() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llm_client.rs");
+    let program = fs::read_to_string(path).unwrap();
+    let after = program.split_once("// begin\n").unwrap().1;
+    let counted = after.split_once("// end\n").unwrap().0;
+    let lines = counted.lines().filter(|line| !line.trim().is_empty());
+    let lines = lines.count();
+    assert!((20..=40).contains(&lines), "{lines}");
 }

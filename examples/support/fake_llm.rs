@@ -385,7 +385,11 @@ impl Drop for Visit {
 
 /// The number at the end of `x-client-request-id: prompt-17`.
 fn prompt_id(headers: &HeaderMap) -> Option<u64> {
-    let id = headers.get("x-client-request-id")?.to_str().ok()?;
+    let id = headers.get("x-client-request-id");
+    let id = id
+        .or_else(|| headers.get("idempotency-key"))?
+        .to_str()
+        .ok()?;
     id.rsplit('-').next()?.parse().ok()
 }
 

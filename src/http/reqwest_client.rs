@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::classify::HttpClassify;
 #[cfg(doc)]
 use super::error_kind::ErrorKind;
-use super::handles::HedgedAttempt;
+use super::handles::{AnsweredBy, HedgedAttempt};
 use super::peek::PeekBodyLayer;
 use super::requests::idempotency;
 use super::reqwest_send::{
@@ -28,6 +28,7 @@ use crate::call::outcome::Idempotency;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::{AmbientHolder, HolderWith, ResourceLock};
 use crate::error::{ConfigError, Error};
+use crate::fallback::{Fallback, FallbackLayer};
 use crate::hedge::{Hedge, HedgeService, MarkAnswer};
 use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
 use crate::rate_limit::{Cost, LearnNothing, PauseBy, RateLimit, RateLimitService};
@@ -557,6 +558,26 @@ impl Stack {
     pub fn reqwest(&self, client: Client) -> Result<ResilientClient, ConfigError> {
         let builder = ResilientClient::builder(self.name(), client);
         builder.stack(self).build()
+    }
+}
+
+impl Fallback {
+    /// A layer for requests of reqwest, around a [`ResilientClient`] or a client: responses and errors are judged by
+    /// [`HttpClassify`], and a response of another than the first carries [`AnsweredBy`].
+    ///
+    /// A request whose body is a stream goes to the first alone. A target at another address is given it by
+    /// [`map_request`](FallbackLayer::map_request).
+    #[must_use]
+    pub fn reqwest_layer(
+        &self,
+    ) -> FallbackLayer<Request, Response, reqwest::Error, HttpClassify, ReqwestRequests> {
+        self.layer()
+            .classify(HttpClassify::new())
+            .requests(ReqwestRequests)
+            .mark(|response: &mut Response, target| {
+                let by = AnsweredBy(target.into());
+                response.extensions_mut().insert(by);
+            })
     }
 }
 
