@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::check;
 use super::handle::Stack;
+use super::kind::Kind;
 use super::place::{Alone, Place};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Recovery, Window};
 use crate::contention::{ResourceLock, ResourceLockBuilder};
@@ -46,15 +47,6 @@ pub struct StackBuilder {
     circuit_breaker: Option<CircuitBreakerBuilder>,
     rate_limit: Option<RateLimitBuilder>,
     lock: Option<ResourceLockBuilder>,
-}
-
-/// Which numbers a stack started with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Http,
-    Llm,
-    Grpc,
-    Hedged,
 }
 
 const SECOND: Duration = Duration::from_secs(1);

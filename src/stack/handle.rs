@@ -1,8 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::builder::Kind;
-use super::layer::StackLayer;
+use super::kind::Kind;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::ResourceLock;
 use crate::hedge::Hedge;
@@ -46,15 +45,6 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A layer with all parts, for any service whose requests are `Clone`. `L` is the service's own error, and inferred.
-    ///
-    /// For services of HTTP and gRPC there is one that knows what their answers mean: `http_layer`, `grpc_layer`, and a whole
-    /// client with `reqwest` (features of these names).
-    #[must_use]
-    pub fn layer<L>(&self) -> StackLayer<L> {
-        StackLayer::new(self.clone())
-    }
-
     #[cfg(feature = "http")]
     pub(crate) fn kind(&self) -> Kind {
         self.kind

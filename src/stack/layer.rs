@@ -48,8 +48,19 @@ pub struct StackLayer<L, C = ErrorsAreFailures, R = CopyByClone, K = OneEach, T 
     _leaf: PhantomData<fn() -> L>,
 }
 
+impl Stack {
+    /// A layer with all parts, for any service whose requests are `Clone`. `L` is the service's own error, and inferred.
+    ///
+    /// For services of HTTP and gRPC there is one that knows what their answers mean: `http_layer`, `grpc_layer`, and a whole
+    /// client with `reqwest` (features of these names).
+    #[must_use]
+    pub fn layer<L>(&self) -> StackLayer<L> {
+        StackLayer::new(self.clone())
+    }
+}
+
 impl<L> StackLayer<L> {
-    pub(super) fn new(stack: Stack) -> Self {
+    fn new(stack: Stack) -> Self {
         Self {
             stack,
             classify: ErrorsAreFailures,

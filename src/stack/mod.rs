@@ -102,14 +102,13 @@
 mod builder;
 mod check;
 mod handle;
+mod kind;
 mod layer;
 mod place;
-#[cfg(test)]
-mod tests;
 
 pub use crate::util::either::Either;
-#[cfg(feature = "http")]
-pub(crate) use builder::Kind;
 pub use builder::{Part, StackBuilder};
 pub use handle::Stack;
+#[cfg(feature = "http")]
+pub(crate) use kind::Kind;
 pub use layer::{StackLayer, StackService};
