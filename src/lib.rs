@@ -1,5 +1,6 @@
-//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection**, **rate
-//! limits** and **timeouts**, as `Layer`/`Service` pairs for any tower service, and as plain functions around any async code.
+//! Resilience middleware for [tower]: **retry**, **circuit breaker**, **resource contention detection**, **rate limits**,
+//! **timeouts**, **hedges** and **fallbacks**, as `Layer`/`Service` pairs for any tower service, and as plain functions around
+//! any async code.
 //!
 //! ```text
 //! request ──▶ Retry ──▶ CircuitBreaker ──▶ Contention ──▶ your client
@@ -36,9 +37,10 @@
 //! | [`contention`] | [`ResourceLock`] | [`ContentionLayer`] | [`run`](ResourceLock::run), [`acquire`](ResourceLock::acquire) |
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
 //! | [`hedge`] | [`Hedge`] | [`HedgeLayer`](hedge::HedgeLayer) | [`run`](Hedge::run) |
+//! | [`fallback`] | [`Fallback`] | [`FallbackLayer`](fallback::FallbackLayer) | |
 //! | [`timeout`] | [`Timeouts`] | [`TimeoutLayer`](timeout::TimeoutLayer) | [`run`](Timeouts::run) |
 //!
-//! An instance for each key (host, tenant, model): [`keyed`]. Another service when one does not answer: [`fallback`].
+//! All of them around one service, in one call: [`stack`]. An instance for each key (host, tenant, model): [`keyed`].
 //!
 //! A *handle* is a cheap clone of shared, named state. Keep it: it is where you look ([`snapshot`]) and what you
 //! command. A *layer* holds a handle, so it may be applied as often as a router likes.

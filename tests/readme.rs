@@ -25,6 +25,27 @@ mod patterns {
 
     #[rustfmt::skip]
     #[tokio::test(start_paused = true)]
+    async fn in_one_call() -> Result<(), Box<dyn std::error::Error>> {
+        use tower::{ServiceBuilder, ServiceExt, service_fn};
+        let client = service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
+
+        use tower_bulwark::rate_limit::Quota;
+        use tower_bulwark::{Part, Stack};
+
+        let stack = Stack::http("api") // or `llm`, `grpc`, `hedged`
+            .quota("requests", Quota::per_second(10))
+            .retry(|it| it.max_retries(2))
+            .without(Part::Lock)
+            .build()?;
+        let service = ServiceBuilder::new().layer(stack.layer()).service(client);
+        println!("{}", stack.explain());
+
+        assert_eq!(service.oneshot(7).await?, 7);
+        Ok(())
+    }
+
+    #[rustfmt::skip]
+    #[tokio::test(start_paused = true)]
     async fn without_tower() -> Result<(), tower_bulwark::Error<std::io::Error>> {
         use tower_bulwark::{CircuitBreaker, ResourceLock, RetryPolicy};
         async fn ask() -> Result<String, std::io::Error> {
