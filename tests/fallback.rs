@@ -1,6 +1,5 @@
 //! The fallback: other services when one does not answer.
 
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -244,7 +243,7 @@ async fn an_http_answer_says_who_gave_it_and_a_bad_one_is_none() {
         service_fn(move |_: Request<()>| {
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            std::future::ready(Ok::<_, Infallible>(response))
+            std::future::ready(Ok::<_, std::convert::Infallible>(response))
         })
     };
     let ask = |first, second| {

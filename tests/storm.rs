@@ -138,6 +138,72 @@ fn a_rush_that_is_over_is_over_and_with_a_plain_retry_it_never_is() {
     }
 }
 
+#[test]
+fn hedges_add_no_more_than_their_budget_and_keep_nobody_down() {
+    for (layers, hedged) in each(Variant::Layers).zip(each(Variant::Hedged)) {
+        for range in [weather().all(), weather().outage, weather().rush] {
+            let (with, without) = (
+                hedged.amplification(range.clone()),
+                layers.amplification(range),
+            );
+            assert!(with <= without + 0.1, "{with} {without}");
+        }
+        for range in [weather().between(), weather().after()] {
+            let recovered = hedged.recovers_in(range);
+            assert!(recovered.is_some_and(|it| it <= 8), "{recovered:?}");
+        }
+    }
+}
+
+#[test]
+fn with_a_rate_limit_and_a_fallback_nobody_goes_without_an_answer_and_the_server_is_never_overrun()
+{
+    let (rush, outage) = (weather().rush, weather().outage);
+    for report in each(Variant::Fallback) {
+        let goodput = report.goodput(weather().all());
+        assert!(goodput > 0.99, "{goodput}");
+        let fair = report.stale(weather().before()) as f64;
+        assert!(
+            fair <= 0.02 * report.calls(weather().before()) as f64,
+            "{fair}"
+        );
+        assert!(report.stale(outage.clone()) as f64 > 0.9 * report.calls(outage.clone()) as f64);
+        let most = CAPACITY_PER_SECOND * (rush.end - rush.start) as f64;
+        let load = report.load(rush.clone()) as f64;
+        assert!((0.8 * most..=most).contains(&load), "{load} of {most}");
+        assert_eq!(report.wasted(rush.clone()), 0);
+    }
+}
+
+/// A metastable failure: what began it is over, and what keeps it up is the callers' own retries (Bronson et al.,
+/// "Metastable Failures in Distributed Systems", HotOS 2021).
+#[test]
+fn a_rush_of_five_seconds_is_never_over_with_a_plain_retry_and_at_once_with_these() {
+    let weather = Weather::trigger();
+    let late = weather.length - 20..weather.length;
+    let variants = [
+        Variant::Naive,
+        Variant::Layers,
+        Variant::Hedged,
+        Variant::Fallback,
+    ];
+    for seed in SEEDS {
+        for report in run_all(&variants, &weather, seed) {
+            let (variant, recovered) = (report.variant, report.recovers_in(weather.after()));
+            match variant {
+                Variant::Naive => {
+                    assert_eq!(recovered, None);
+                    assert!(report.goodput(late.clone()) < 0.05);
+                }
+                _ => assert!(
+                    recovered.is_some_and(|it| it <= 3),
+                    "{variant:?}: {recovered:?}"
+                ),
+            }
+        }
+    }
+}
+
 /// An outage that refuses nothing, and answers nothing.
 #[test]
 fn a_server_that_hangs_is_found_out_and_does_not_stay_down_for_it() {

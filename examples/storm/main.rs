@@ -121,5 +121,9 @@ fn table(weather: &Weather, reports: &[Report]) -> Table {
     row("calls that succeeded", &|it| {
         percent(it.goodput(weather.all()))
     });
+    row("  of them, with a stale answer", &|it| {
+        let good = it.good(weather.all()).max(1) as f64;
+        percent(it.stale(weather.all()) as f64 / good)
+    });
     table
 }

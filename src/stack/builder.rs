@@ -260,6 +260,7 @@ impl StackBuilder {
                 .transpose()?,
             rate_limit: self.rate_limit.map(|it| place.rate_limit(it)).transpose()?,
             lock: self.lock.map(|it| place.lock(it)).transpose()?,
+            #[cfg(feature = "http")]
             kind: self.kind,
             name: self.name,
         })

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "http")]
 use super::kind::Kind;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::ResourceLock;
@@ -35,6 +36,7 @@ use crate::timeout::{TimeoutConfig, Timeouts};
 #[derive(Clone)]
 pub struct Stack {
     pub(super) name: Arc<str>,
+    #[cfg(feature = "http")]
     pub(super) kind: Kind,
     pub(super) timeouts: Option<Timeouts>,
     pub(super) retry: Option<RetryPolicy>,

@@ -29,8 +29,10 @@ use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::circuit_breaker::{Recovery, Window};
+use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{
-    Backoff, CircuitBreaker, CircuitState, Jitter, ResourceLock, RetryBudget, RetryPolicy,
+    Backoff, CircuitBreaker, CircuitState, Fallback, Hedge, Jitter, RateLimit, ResourceLock,
+    RetryBudget, RetryPolicy,
 };
 
 /// How many clients there are, each with layers of its own.
@@ -63,10 +65,21 @@ pub(crate) enum Variant {
     Budgeted,
     /// All three layers of this crate.
     Layers,
+    /// The same with a hedge: a second attempt beside one that takes longer than most.
+    Hedged,
+    /// A rate limit instead of the lock, each client its share; and a stale answer where there is none.
+    Fallback,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Naive, Self::Budgeted, Self::Layers];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Bare,
+        Self::Naive,
+        Self::Budgeted,
+        Self::Layers,
+        Self::Hedged,
+        Self::Fallback,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -74,6 +87,8 @@ impl Variant {
             Self::Naive => "tower retry, no budget",
             Self::Budgeted => "retry with budget",
             Self::Layers => "retry, breaker, contention",
+            Self::Hedged => "and a hedge",
+            Self::Fallback => "rate limit, fallback",
         }
     }
 }
@@ -130,6 +145,14 @@ impl Weather {
         0..self.length
     }
 
+    /// A rush of five seconds, and nothing else: what it leaves behind is of the callers' own making.
+    pub(crate) fn trigger() -> Self {
+        Self {
+            rush: 20..25,
+            ..Self::calm(120, 0.0)
+        }
+    }
+
     /// Nothing but noise.
     pub(crate) fn calm(length: u64, noise: f64) -> Self {
         Self {
@@ -151,6 +174,8 @@ pub(crate) struct Second {
     pub(crate) load: u32,
     /// Calls that succeeded.
     pub(crate) good: u32,
+    /// Of these, the ones with a stale answer.
+    pub(crate) stale: u32,
     /// Requests that the server worked on, and nobody waited for any more.
     pub(crate) wasted: u32,
 }
@@ -190,6 +215,10 @@ impl Report {
 
     pub(crate) fn good(&self, range: Range<u64>) -> u64 {
         self.sum(range, |it| it.good)
+    }
+
+    pub(crate) fn stale(&self, range: Range<u64>) -> u64 {
+        self.sum(range, |it| it.stale)
     }
 
     pub(crate) fn wasted(&self, range: Range<u64>) -> u64 {
@@ -390,7 +419,39 @@ fn client(variant: Variant, number: usize, seed: u64, server: &Arc<Server>) -> C
                 .layer(slots().layer())
                 .service(inner),
         ),
+        Variant::Hedged => BoxCloneSyncService::new(
+            ServiceBuilder::new()
+                .map_err(BoxError::from)
+                .layer(retry(seed).layer())
+                .layer(Hedge::new("server").layer())
+                .layer(breaker(number, seed, book).layer())
+                .layer(slots().layer())
+                .service(inner),
+        ),
+        Variant::Fallback => {
+            let noted = Arc::clone(&book);
+            let stale = move |()| noted.note(|it| it.stale += 1);
+            BoxCloneSyncService::new(
+                ServiceBuilder::new()
+                    .map_err(BoxError::from)
+                    .layer(Fallback::new("server").layer().to_value("stale", stale))
+                    .layer(retry(seed).layer())
+                    .layer(breaker(number, seed, book).layer())
+                    .layer(share().layer())
+                    .service(inner),
+            )
+        }
     }
+}
+
+/// A sixth of what the server can do, less what a burst of all clients adds.
+fn share() -> RateLimit {
+    let each = (0.95 * CAPACITY_PER_SECOND) as u64 / CLIENTS as u64;
+    RateLimit::builder("server")
+        .quota("requests", Quota::per_second(each).burst(2))
+        .max_wait(Duration::from_millis(200))
+        .build()
+        .expect("valid")
 }
 
 fn retry(seed: u64) -> RetryPolicy {
