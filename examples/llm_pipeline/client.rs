@@ -4,7 +4,8 @@ use std::env;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Request, Response, StatusCode};
+use reqwest::{Response, StatusCode};
+use tower_bulwark::workflow;
 
 use crate::support;
 use crate::support::chat::{self, ChatRequest};
@@ -15,17 +16,36 @@ use crate::support::fake_llm;
 pub struct Api {
     pub base_url: String,
     pub model: String,
+    /// Asked when the first does not answer.
+    pub second_model: Option<String>,
     key: String,
 }
 
-/// `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_MODEL`.
+/// `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_MODEL` and `OPENAI_SECOND_MODEL`.
 pub fn api_from_env() -> Option<Api> {
     let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
     Some(Api {
         key: set("OPENAI_API_KEY")?,
         base_url: set("OPENAI_BASE_URL").unwrap_or_else(|| "https://api.openai.com/v1".into()),
         model: set("OPENAI_MODEL").unwrap_or_else(|| "gpt-4o-mini".into()),
+        second_model: set("OPENAI_SECOND_MODEL"),
     })
+}
+
+/// What is asked, by its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt(pub u64);
+
+impl Prompt {
+    /// What it takes of a quota of tokens, with its answer: an estimate, by the words of both.
+    pub fn tokens(&self) -> u64 {
+        2 * question(self.0).split_whitespace().count() as u64
+    }
+
+    /// Sends it as part of a workflow of its own name: the holder of a slot.
+    pub fn named<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        workflow::scope(format!("prompt-{}", self.0), call)
+    }
 }
 
 /// Where requests go, and the client that sends them.
@@ -49,7 +69,7 @@ impl Endpoint {
         })
     }
 
-    pub fn real(api: Api) -> Result<Self, reqwest::Error> {
+    pub fn real(api: &Api, model: &str) -> Result<Self, reqwest::Error> {
         // Which crypto provider TLS uses is the application's choice; fails only if it was made already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Retries are the stack's business: a client that also retries in secret multiplies them.
@@ -57,17 +77,14 @@ impl Endpoint {
         Ok(Self {
             http: http.build()?,
             url: format!("{}/chat/completions", api.base_url.trim_end_matches('/')),
-            model: api.model,
-            key: Some(api.key),
+            model: model.to_owned(),
+            key: Some(api.key.clone()),
             fake: false,
         })
     }
 
-    pub fn http(&self) -> &reqwest::Client {
-        &self.http
-    }
-
-    pub fn request(&self, prompt: u64) -> Result<Request, reqwest::Error> {
+    /// Asks, and reads the whole answer.
+    pub async fn ask(&self, Prompt(prompt): Prompt) -> Result<Reply, reqwest::Error> {
         let asked = ChatRequest::ask(&*self.model, question(prompt));
         let mut request = self
             .http
@@ -77,7 +94,7 @@ impl Endpoint {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        request.build()
+        Reply::read(request.send().await?).await
     }
 
     /// The words of the model, if `reply` is an answer to this very prompt.
@@ -102,14 +119,6 @@ pub fn question(prompt: u64) -> String {
     format!("What is {topic}? Answer {prompt}, in one short sentence.")
 }
 
-/// Who asks: the holder of a slot, by name.
-pub fn holder(request: &Request) -> String {
-    let id = request.headers().get("x-client-request-id");
-    id.and_then(|id| id.to_str().ok())
-        .unwrap_or("unnamed")
-        .to_owned()
-}
-
 /// A whole answer, body included.
 #[derive(Debug)]
 pub struct Reply {
@@ -127,6 +136,12 @@ impl Reply {
             retry_after: chat::retry_after(response.headers()),
             body: response.bytes().await?,
         })
+    }
+
+    /// The tokens that it has used, if it says so.
+    pub fn tokens(&self) -> Option<u64> {
+        let completion: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        completion.pointer("/usage/total_tokens")?.as_u64()
     }
 
     pub fn is_throttled(&self) -> bool {

@@ -77,12 +77,22 @@ impl View {
         let tally = self.traffic.tally();
         let counts = format!("answered {}, lost {}", tally.answered, tally.lost());
         let state = self.handles.as_ref().map(|handles| {
-            let (breaker, slots) = (handles.breaker.snapshot(), handles.slots.snapshot());
-            [
-                breaker_line(&breaker),
-                holders_line(&slots),
-                waits_line(&slots),
-            ]
+            let mut lines = Vec::new();
+            if let Some(breaker) = handles.first.circuit_breaker() {
+                lines.push(breaker_line(&breaker.snapshot()));
+            }
+            if let Some(slots) = handles.first.lock() {
+                let slots = slots.snapshot();
+                lines.extend([holders_line(&slots), waits_line(&slots)]);
+            }
+            let mut second = format!("{} to the second", handles.fallback.snapshot().fell_back);
+            if let Some(slots) = handles.second.lock() {
+                let slots = slots.snapshot();
+                second += &format!(", slots {}/{}", slots.in_use, slots.capacity);
+                second += &format!(", {} waiting", slots.waiting);
+            }
+            lines.push(second);
+            lines
         });
         match &self.screen {
             Screen::Terminal { bar, lines, .. } => {
@@ -172,7 +182,7 @@ impl Screen {
             line.set_style(style("      {msg}"));
             line
         };
-        let lines = (0..if with_layers { 3 } else { 0 })
+        let lines = (0..if with_layers { 4 } else { 0 })
             .map(|_| line())
             .collect();
         Self::Terminal { all, bar, lines }

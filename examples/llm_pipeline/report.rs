@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tower_bulwark::Stack;
+use tower_bulwark::contention::DurationSummary;
 use tower_bulwark::observe::Feed;
 
 use crate::client;
@@ -167,54 +169,78 @@ fn server_side(table: &mut Table, runs: &[&Run]) {
 fn layers(handles: &Handles) -> Table {
     let mut table = Table::new();
     table.section("what the layers did");
-    let (retry, breaker) = (handles.retry.snapshot(), handles.breaker.snapshot());
-    let slots = handles.slots.snapshot();
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     let retried =
         |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed).to_string();
-    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
-    row("retries", retry.retries.to_string());
-    row("  after a 429 or 5xx", retried(&handles.retried.responses));
-    row(
-        "  after a broken connection",
-        retried(&handles.retried.errors),
-    );
-    row("  after a timeout", retried(&handles.retried.timeouts));
-    row("  after a refusal", retried(&handles.retried.refusals));
-    row("prompts that a retry saved", retry.recovered.to_string());
-    row("prompts given up", retry.gave_up.to_string());
-    row(
-        "breaker: calls that succeeded",
-        breaker.totals.successes.to_string(),
-    );
-    row(
-        "breaker: calls that failed",
-        breaker.totals.failures.to_string(),
-    );
-    row(
-        "breaker: attempts refused, so saved",
-        breaker.totals.rejected.to_string(),
-    );
-    row("slots: permits given", slots.stats.acquisitions.to_string());
-    row(
-        "slots: most in use",
-        format!("{} of {}", slots.stats.peak_in_use, slots.capacity),
-    );
-    row("slots: most waiting", slots.stats.peak_waiting.to_string());
-    row(
-        "slots: contended",
-        format!(
-            "{} ({:.0} %)",
-            slots.stats.contentions,
-            100.0 * slots.stats.contention_rate
-        ),
-    );
-    let wait = slots.stats.wait;
-    let times = [wait.p50, wait.p90, wait.p99, wait.max].map(ms);
-    row("slots: waits p50 / p90 / p99 / max", times.join(" / "));
-    let hold = slots.stats.hold;
-    let times = [hold.p50, hold.p90, hold.p99, hold.max].map(ms);
-    row("slots: holds p50 / p90 / p99 / max", times.join(" / "));
+    if let Some(retry) = handles.first.retry() {
+        let retry = retry.snapshot();
+        row("retries", retry.retries.to_string());
+        row("  after a 429 or 5xx", retried(&handles.retried.responses));
+        row(
+            "  after a broken connection",
+            retried(&handles.retried.errors),
+        );
+        row("  after a timeout", retried(&handles.retried.timeouts));
+        row("prompts that a retry saved", retry.recovered.to_string());
+        row(
+            "prompts given up by the first model",
+            retry.gave_up.to_string(),
+        );
+    }
+    let fallback = handles.fallback.snapshot();
+    let second = fallback.fell_back - fallback.all_failed;
+    row("prompts answered by the second model", second.to_string());
+    if let Some(hedge) = handles.first.hedge() {
+        let hedge = hedge.snapshot();
+        row("hedges", hedge.hedges.to_string());
+        row("hedges that answered first", hedge.won.to_string());
+    }
+    if let Some(breaker) = handles.first.circuit_breaker() {
+        let totals = breaker.snapshot().totals;
+        row(
+            "breaker: calls that succeeded",
+            totals.successes.to_string(),
+        );
+        row("breaker: calls that failed", totals.failures.to_string());
+        row(
+            "breaker: attempts refused, so saved",
+            totals.rejected.to_string(),
+        );
+    }
+    if let Some(limit) = handles.first.rate_limit() {
+        let limit = limit.snapshot();
+        let waits = [limit.wait.p50, limit.wait.p99, limit.wait.max].map(ms);
+        row(
+            "rate limit: attempts that waited",
+            limit.totals.waited.to_string(),
+        );
+        row("rate limit: waits p50 / p99 / max", waits.join(" / "));
+    }
+    slots(&mut table, &handles.first);
+    table.section("the slots of the second model");
+    slots(&mut table, &handles.second);
     table
+}
+
+fn slots(table: &mut Table, stack: &Stack) {
+    let Some(slots) = stack.lock().map(|it| it.snapshot()) else {
+        return;
+    };
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    let stats = &slots.stats;
+    let most = format!("{} of {}", stats.peak_in_use, slots.capacity);
+    let contended = format!(
+        "{} ({:.0} %)",
+        stats.contentions,
+        100.0 * stats.contention_rate
+    );
+    row("slots: permits given", stats.acquisitions.to_string());
+    row("slots: most in use", most);
+    row("slots: most waiting", stats.peak_waiting.to_string());
+    row("slots: contended", contended);
+    let times = |it: &DurationSummary| [it.p50, it.p90, it.p99, it.max].map(ms).join(" / ");
+    row("slots: waits p50 / p90 / p99 / max", times(&stats.wait));
+    row("slots: holds p50 / p90 / p99 / max", times(&stats.hold));
 }
 
 fn state_changes(run: &Run) -> String {

@@ -6,18 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::Request;
 use tokio::task::{JoinError, JoinSet};
 use tower::{Service, ServiceExt};
 use tower_bulwark::Error;
 
-use crate::client::{Endpoint, Reply};
+use crate::client::{Endpoint, Prompt, Reply};
 use crate::support::clock::Stopwatch;
 
 /// All prompts of one run.
 #[derive(Debug)]
 pub struct Traffic {
-    endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     pub prompts: u64,
     next: AtomicU64,
     tally: Mutex<Tally>,
@@ -100,15 +99,11 @@ impl Tally {
 impl Traffic {
     pub fn new(endpoint: Endpoint, prompts: u64) -> Self {
         Self {
-            endpoint,
+            endpoint: Arc::new(endpoint),
             prompts,
             next: AtomicU64::new(0),
             tally: Mutex::default(),
         }
-    }
-
-    pub fn http(&self) -> &reqwest::Client {
-        self.endpoint.http()
     }
 
     fn counts(&self) -> MutexGuard<'_, Tally> {
@@ -157,7 +152,7 @@ pub async fn send_all<S>(
     concurrency: u16,
 ) -> Result<Duration, JoinError>
 where
-    S: Service<Request, Response = Reply, Error = Error<reqwest::Error>, Future: Send>
+    S: Service<Prompt, Response = Reply, Error = Error<reqwest::Error>, Future: Send>
         + Clone
         + Send
         + 'static,
@@ -175,17 +170,15 @@ where
 
 async fn work<S>(traffic: Arc<Traffic>, service: S)
 where
-    S: Service<Request, Response = Reply, Error = Error<reqwest::Error>> + Clone,
+    S: Service<Prompt, Response = Reply, Error = Error<reqwest::Error>> + Clone,
 {
     loop {
         let prompt = traffic.next.fetch_add(1, Ordering::Relaxed);
         if prompt >= traffic.prompts {
             return;
         }
-        let result = match traffic.endpoint.request(prompt) {
-            Ok(request) => service.clone().oneshot(request).await,
-            Err(error) => Err(Error::Inner(error)),
-        };
+        let asked = Prompt(prompt);
+        let result = asked.named(service.clone().oneshot(asked)).await;
         let end = traffic.end_of(prompt, result);
         traffic.counts().count(prompt, end);
     }
