@@ -38,6 +38,7 @@
 //! | [`rate_limit`] | [`RateLimit`] | [`RateLimitLayer`](rate_limit::RateLimitLayer) | [`run`](RateLimit::run), [`acquire`](RateLimit::acquire) |
 //! | [`hedge`] | [`Hedge`] | [`HedgeLayer`](hedge::HedgeLayer) | [`run`](Hedge::run) |
 //! | [`fallback`] | [`Fallback`] | [`FallbackLayer`](fallback::FallbackLayer) | |
+//! | [`throttle`] | [`Throttle`] | [`ThrottleLayer`](throttle::ThrottleLayer) | [`run`](Throttle::run), [`try_acquire`](Throttle::try_acquire) |
 //! | [`timeout`] | [`Timeouts`] | [`TimeoutLayer`](timeout::TimeoutLayer) | [`run`](Timeouts::run) |
 //!
 //! All of them around one service, in one call: [`stack`]. An instance for each key (host, tenant, model): [`keyed`].
@@ -83,6 +84,7 @@ pub mod rate_limit;
 mod registry;
 pub mod retry;
 pub mod stack;
+pub mod throttle;
 pub mod timeout;
 mod util;
 
@@ -101,6 +103,7 @@ pub use rate_limit::RateLimit;
 pub use registry::{Registry, RegistryError, RegistrySnapshot, explain};
 pub use retry::{Backoff, Jitter, RetryBudget, RetryLayer, RetryPolicy};
 pub use stack::{Part, Stack};
+pub use throttle::Throttle;
 pub use timeout::Timeouts;
 
 /// The names that most stacks need: `use tower_bulwark::prelude::*;`.

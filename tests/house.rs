@@ -16,6 +16,7 @@ const STOREYS: &[&[&str]] = &[
         "contention",
         "rate_limit",
         "retry",
+        "throttle",
         "timeout",
     ],
     &["hedge"],

@@ -8,6 +8,7 @@ use super::contended::Contended;
 use super::exhausted::MET_EXHAUSTED;
 use super::rate_limited::RateLimited;
 use super::rejection::Rejection;
+use super::throttled::Throttled;
 use super::timed_out::TimedOut;
 
 /// What is in a chain.
@@ -89,6 +90,9 @@ fn rejection_in(error: &(dyn StdError + 'static)) -> Option<Rejection> {
     }
     if let Some(limited) = error.downcast_ref::<RateLimited>() {
         return Some(Rejection::RateLimited(limited.clone()));
+    }
+    if let Some(throttled) = error.downcast_ref::<Throttled>() {
+        return Some(Rejection::Throttled(throttled.clone()));
     }
     if let Some(late) = error.downcast_ref::<TimedOut>() {
         return Some(Rejection::TimedOut(late.clone()));

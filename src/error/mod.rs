@@ -13,6 +13,7 @@ mod exhausted;
 mod find;
 mod rate_limited;
 mod rejection;
+mod throttled;
 mod timed_out;
 mod too_many_keys;
 
@@ -31,6 +32,8 @@ pub(crate) use find::Found;
 pub(crate) use rate_limited::LimitNames;
 pub use rate_limited::{RateLimitReason, RateLimited};
 pub use rejection::Rejection;
+pub(crate) use throttled::ThrottleName;
+pub use throttled::Throttled;
 pub use timed_out::{TimedOut, TimeoutPhase};
 pub use too_many_keys::TooManyKeys;
 
@@ -73,6 +76,8 @@ pub enum Error<E> {
     Contended(Contended),
     /// A rate limit had not enough left.
     RateLimited(RateLimited),
+    /// The service accepts too few calls, and this one was not made.
+    Throttled(Throttled),
     /// It took longer than it may. (A rejection only if the service was never ready.)
     TimedOut(TimedOut),
     /// No target of a fallback answered. (A rejection only if all of them refused.)
@@ -103,6 +108,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
+            | Self::Throttled(_)
             | Self::TimedOut(_)
             | Self::__Never(..) => None,
         }
@@ -124,6 +130,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(_)
             | Self::Contended(_)
             | Self::RateLimited(_)
+            | Self::Throttled(_)
             | Self::TimedOut(_)
             | Self::__Never(..) => Err(self),
         }
@@ -135,6 +142,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(open) => Some(Rejection::CircuitOpen(open.clone())),
             Self::Contended(contended) => Some(Rejection::Contended(contended.clone())),
             Self::RateLimited(limited) => Some(Rejection::RateLimited(limited.clone())),
+            Self::Throttled(throttled) => Some(Rejection::Throttled(throttled.clone())),
             Self::TimedOut(late) if !late.was_called() => Some(Rejection::TimedOut(late.clone())),
             Self::AllFailed(failed) => failed.rejection(),
             Self::Inner(_) | Self::Exhausted(_) | Self::TimedOut(_) | Self::__Never(..) => None,
@@ -144,7 +152,10 @@ impl<E> Error<E> {
     /// Whether one of this crate's layers refused the call.
     pub fn is_rejection(&self) -> bool {
         match self {
-            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => true,
+            Self::CircuitOpen(_)
+            | Self::Contended(_)
+            | Self::RateLimited(_)
+            | Self::Throttled(_) => true,
             Self::TimedOut(late) => !late.was_called(),
             Self::AllFailed(failed) => failed.is_rejection(),
             Self::Inner(_) | Self::Exhausted(_) | Self::__Never(..) => false,
@@ -164,6 +175,7 @@ impl<E> Error<E> {
             Self::CircuitOpen(open) => Error::CircuitOpen(open),
             Self::Contended(contended) => Error::Contended(contended),
             Self::RateLimited(limited) => Error::RateLimited(limited),
+            Self::Throttled(throttled) => Error::Throttled(throttled),
             Self::TimedOut(late) => Error::TimedOut(late),
             Self::__Never(never, _) => match never {},
         }
@@ -176,6 +188,7 @@ impl<E> From<Rejection> for Error<E> {
             Rejection::CircuitOpen(open) => Self::CircuitOpen(open),
             Rejection::Contended(contended) => Self::Contended(contended),
             Rejection::RateLimited(limited) => Self::RateLimited(limited),
+            Rejection::Throttled(throttled) => Self::Throttled(throttled),
             Rejection::TimedOut(late) => Self::TimedOut(late),
         }
     }
@@ -189,6 +202,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
             Self::RateLimited(limited) => limited.fmt(f),
+            Self::Throttled(throttled) => throttled.fmt(f),
             Self::TimedOut(late) => late.fmt(f),
             Self::AllFailed(failed) => failed.fmt(f),
             Self::__Never(never, _) => match *never {},
@@ -204,6 +218,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
             Self::CircuitOpen(open) => Some(open),
             Self::Contended(contended) => Some(contended),
             Self::RateLimited(limited) => Some(limited),
+            Self::Throttled(throttled) => Some(throttled),
             Self::TimedOut(late) => Some(late),
             Self::AllFailed(failed) => Some(&**failed),
             Self::__Never(never, _) => match *never {},
@@ -286,7 +301,10 @@ impl<L> Error<L> {
                 LastFailure::TimedOut(late) => View::TimedOut(late),
                 LastFailure::Response(_) => View::FailedResponse,
             },
-            Self::CircuitOpen(_) | Self::Contended(_) | Self::RateLimited(_) => View::Rejected,
+            Self::CircuitOpen(_)
+            | Self::Contended(_)
+            | Self::RateLimited(_)
+            | Self::Throttled(_) => View::Rejected,
             Self::TimedOut(late) if late.was_called() && !late.is_callers_own() => {
                 View::TimedOut(late)
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::circuit_open::CircuitOpen;
 use super::contended::{Contended, ContendedReason};
 use super::rate_limited::{RateLimitReason, RateLimited};
+use super::throttled::Throttled;
 use super::timed_out::{TimedOut, TimeoutPhase};
 
 /// A call that one of this crate's layers refused: the service behind it was not called.
@@ -19,6 +20,8 @@ pub enum Rejection {
     Contended(Contended),
     /// A rate limit had not enough left.
     RateLimited(RateLimited),
+    /// The service accepts too few calls.
+    Throttled(Throttled),
     /// It took longer than it may. A refusal only if the service was never ready, and only then
     /// [`Error::rejection`](crate::Error::rejection) and [`Rejection::find`] give it; `reject_with` of a
     /// [`TimeoutLayer`](crate::timeout::TimeoutLayer) is given every timeout, and [`TimedOut::was_called`] tells them apart.
@@ -26,18 +29,19 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The name of the breaker, resource, limit or timeouts that refused.
+    /// The name of the breaker, resource, limit, throttle or timeouts that refused.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::CircuitOpen(open) => open.name(),
             Self::Contended(contended) => contended.resource(),
             Self::RateLimited(limited) => limited.name(),
+            Self::Throttled(throttled) => throttled.name(),
             Self::TimedOut(late) => late.name(),
         }
     }
 
-    /// What refused, for machines: `circuit_open`, `contended`, `rate_limited`, `not_ready`, or `deadline` where the caller's
+    /// What refused, for machines: `circuit_open`, `contended`, `rate_limited`, `throttled`, `not_ready`, or `deadline` where the caller's
     /// own deadline came before its turn, or before the end. `timed_out` is no refusal: the service did not answer.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -51,6 +55,7 @@ impl Rejection {
                 RateLimitReason::DeadlineExceeded => "deadline",
                 _ => "rate_limited",
             },
+            Self::Throttled(_) => "throttled",
             Self::TimedOut(late) => match late.phase() {
                 TimeoutPhase::Ready => "not_ready",
                 TimeoutPhase::Total | TimeoutPhase::Deadline => "deadline",
@@ -60,12 +65,12 @@ impl Rejection {
     }
 
     /// When another try has a chance, if that is known. A lock does not know; it can
-    /// [guess](Contended::expected_wait).
+    /// [guess](Contended::expected_wait). A throttle gives every try the same chance.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen(open) => open.retry_after(),
-            Self::Contended(_) | Self::TimedOut(_) => None,
+            Self::Contended(_) | Self::Throttled(_) | Self::TimedOut(_) => None,
             Self::RateLimited(limited) => limited.retry_after(),
         }
     }
@@ -89,6 +94,12 @@ impl From<RateLimited> for Rejection {
     }
 }
 
+impl From<Throttled> for Rejection {
+    fn from(throttled: Throttled) -> Self {
+        Self::Throttled(throttled)
+    }
+}
+
 impl From<TimedOut> for Rejection {
     fn from(late: TimedOut) -> Self {
         Self::TimedOut(late)
@@ -101,6 +112,7 @@ impl fmt::Display for Rejection {
             Self::CircuitOpen(open) => open.fmt(f),
             Self::Contended(contended) => contended.fmt(f),
             Self::RateLimited(limited) => limited.fmt(f),
+            Self::Throttled(throttled) => throttled.fmt(f),
             Self::TimedOut(late) => late.fmt(f),
         }
     }
@@ -112,6 +124,7 @@ impl StdError for Rejection {
             Self::CircuitOpen(open) => open,
             Self::Contended(contended) => contended,
             Self::RateLimited(limited) => limited,
+            Self::Throttled(throttled) => throttled,
             Self::TimedOut(late) => late,
         })
     }

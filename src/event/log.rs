@@ -8,6 +8,7 @@ use super::FallbackEvent;
 use super::HedgeEvent;
 use super::RateLimitEvent;
 use super::RetryEvent;
+use super::ThrottleEvent;
 use super::TimeoutEvent;
 use super::{CircuitBreakerEvent, CircuitState};
 
@@ -26,6 +27,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::RateLimit(event) => rate_limit(name, event),
         Event::Fallback(event) => fallback(name, event),
         Event::Hedge(event) => hedge(name, event),
+        Event::Throttle(event) => throttle(name, event),
         Event::Timeout(event) => timeout(name, event),
     }
 }
@@ -115,6 +117,20 @@ fn hedge(name: &str, event: &HedgeEvent) {
         }
         HedgeEvent::NotStarted { reason } => {
             debug!(target: TARGET, hedge = name, %reason, "not hedged");
+        }
+    }
+}
+
+fn throttle(name: &str, event: &ThrottleEvent) {
+    match event {
+        ThrottleEvent::Refused { probability } => {
+            debug!(target: TARGET, throttle = name, probability, "call refused");
+        }
+        ThrottleEvent::Began { requests, accepts } => {
+            warn!(target: TARGET, throttle = name, requests, accepts, "begins to refuse calls");
+        }
+        ThrottleEvent::Ended { requests, accepts } => {
+            info!(target: TARGET, throttle = name, requests, accepts, "refuses no more calls");
         }
     }
 }

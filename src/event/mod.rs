@@ -23,6 +23,7 @@ mod hedge;
 mod log;
 mod rate_limit;
 mod retry;
+mod throttle;
 mod timeout;
 
 pub use crate::error::{Cause, CircuitState};
@@ -34,6 +35,7 @@ pub(crate) use funnel::{Funnel, guarded};
 pub use hedge::{HedgeEvent, NotHedged};
 pub use rate_limit::RateLimitEvent;
 pub use retry::RetryEvent;
+pub use throttle::ThrottleEvent;
 pub use timeout::TimeoutEvent;
 
 /// Something that happened in one of the patterns.
@@ -54,13 +56,15 @@ pub enum Event {
     Fallback(FallbackEvent),
     /// Something happened in a hedge.
     Hedge(HedgeEvent),
+    /// Something happened at a throttle.
+    Throttle(ThrottleEvent),
     /// Something took too long.
     Timeout(TimeoutEvent),
 }
 
 impl Event {
-    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge` or
-    /// `timeout`.
+    /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge`,
+    /// `throttle` or `timeout`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -70,6 +74,7 @@ impl Event {
             Self::RateLimit(_) => "rate_limit",
             Self::Fallback(_) => "fallback",
             Self::Hedge(_) => "hedge",
+            Self::Throttle(_) => "throttle",
             Self::Timeout(_) => "timeout",
         }
     }
@@ -115,6 +120,10 @@ impl Event {
                 | RateLimitEvent::Abandoned { .. } => true,
                 RateLimitEvent::Paused { .. } => false,
             },
+            Self::Throttle(event) => match event {
+                ThrottleEvent::Refused { .. } => true,
+                ThrottleEvent::Began { .. } | ThrottleEvent::Ended { .. } => false,
+            },
         }
     }
 
@@ -128,6 +137,7 @@ impl Event {
             Self::RateLimit(event) => event.kind(),
             Self::Fallback(event) => event.kind(),
             Self::Hedge(event) => event.kind(),
+            Self::Throttle(event) => event.kind(),
             Self::Timeout(event) => event.kind(),
         }
     }
@@ -142,6 +152,7 @@ impl fmt::Display for Event {
             Self::RateLimit(event) => event.fmt(f),
             Self::Fallback(event) => event.fmt(f),
             Self::Hedge(event) => event.fmt(f),
+            Self::Throttle(event) => event.fmt(f),
             Self::Timeout(event) => event.fmt(f),
         }
     }

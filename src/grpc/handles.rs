@@ -7,6 +7,7 @@ use crate::error::AsError;
 use crate::http::{CircuitBreakerBodyLayer, CopyReplay, HttpStackLayer, ReplayLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
 use crate::stack::Stack;
+use crate::throttle::{Throttle, ThrottleLayer};
 use tower_layer::Stack as Layered;
 
 impl RetryPolicy {
@@ -32,6 +33,14 @@ impl<L> RetryLayer<L, GrpcClassify, GrpcRequests> {
     ) -> Layered<RetryLayer<L, GrpcClassify, GrpcRequests<CopyReplay>>, ReplayLayer> {
         let retry = self.requests(GrpcRequests::over(CopyReplay));
         Layered::new(retry, ReplayLayer::new())
+    }
+}
+
+impl Throttle {
+    /// A layer that throttles a gRPC client: calls are judged by [`GrpcClassify`], by the head of their responses.
+    #[must_use]
+    pub fn grpc_layer<L>(&self) -> ThrottleLayer<L, GrpcClassify> {
+        self.layer().classify(GrpcClassify::new())
     }
 }
 

@@ -39,7 +39,7 @@ impl From<Rejection> for Status {
         let wait = come_back(&rejection).map(|wait| wait.max(Duration::from_millis(1)));
         let later = wait.map(Pushback::After);
         let (code, pushback) = match &rejection {
-            Rejection::CircuitOpen(_) => (Code::Unavailable, later),
+            Rejection::CircuitOpen(_) | Rejection::Throttled(_) => (Code::Unavailable, later),
             Rejection::RateLimited(limited) => match limited.reason() {
                 RateLimitReason::DeadlineExceeded => (Code::DeadlineExceeded, None),
                 RateLimitReason::ExceedsBurst => (Code::ResourceExhausted, Some(Pushback::Never)),
@@ -71,7 +71,9 @@ impl From<Rejection> for Status {
 
 fn message(rejection: &Rejection) -> &'static str {
     match rejection {
-        Rejection::CircuitOpen(_) => "a service that is needed for this call is not available",
+        Rejection::CircuitOpen(_) | Rejection::Throttled(_) => {
+            "a service that is needed for this call is not available"
+        }
         Rejection::RateLimited(limited) => match limited.reason() {
             RateLimitReason::DeadlineExceeded => "the deadline of the call came before its turn",
             RateLimitReason::ExceedsBurst => "the call asks for more than there ever is",

@@ -14,6 +14,7 @@ use crate::fallback::{Fallback, FallbackLayer};
 use crate::hedge::{Hedge, HedgeLayer, MarkAnswer};
 use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
+use crate::throttle::{Throttle, ThrottleLayer};
 use crate::timeout::Timeouts;
 
 impl RetryPolicy {
@@ -47,6 +48,15 @@ impl RateLimit {
     #[must_use]
     pub fn http_layer<L>(&self) -> RateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
         self.layer().pause_by(HttpClassify::new())
+    }
+}
+
+impl Throttle {
+    /// A layer that throttles an HTTP client: responses and errors are judged by [`HttpClassify`]. A `429` is not accepted, nor
+    /// is a `500`, unless [`only_overload`](crate::throttle::ThrottleBuilder::only_overload) says so; a `404` is.
+    #[must_use]
+    pub fn http_layer<L>(&self) -> ThrottleLayer<L, HttpClassify> {
+        self.layer().classify(HttpClassify::new())
     }
 }
 

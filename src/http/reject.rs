@@ -116,7 +116,7 @@ pub(super) fn problem_of<B: From<String>>(
 /// The status, and what happened in words that need no escape in JSON.
 fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
     let contended = match rejection {
-        Rejection::CircuitOpen(_) => {
+        Rejection::CircuitOpen(_) | Rejection::Throttled(_) => {
             return (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "a service that is needed for this request is not available",
@@ -179,7 +179,7 @@ pub(crate) fn come_back(rejection: &Rejection) -> Option<Duration> {
         Rejection::RateLimited(limited) => return limited.retry_after(),
         // One that takes too long need not be asked to wait: only who was never let in comes back.
         Rejection::TimedOut(late) if late.was_called() => return None,
-        Rejection::TimedOut(_) => None,
+        Rejection::TimedOut(_) | Rejection::Throttled(_) => None,
         Rejection::Contended(contended) => match contended.reason() {
             ContendedReason::Deadlock(_)
             | ContendedReason::Closed

@@ -8,6 +8,7 @@ use crate::error::CircuitState;
 use crate::hedge::{Hedge, HedgeLayer, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitLayer, RateLimitSnapshot};
 use crate::retry::{RetryLayer, RetryPolicy, RetrySnapshot};
+use crate::throttle::{Throttle, ThrottleLayer, ThrottleSnapshot};
 use crate::timeout::{TimeoutLayer, Timeouts, TimeoutsSnapshot};
 
 /// Something that a map of keys may forget when it needs room: a handle or a layer of this crate, several layers as a
@@ -66,6 +67,19 @@ impl<L, C, R, M> Idle for HedgeLayer<L, C, R, M> {
 impl<L, C, T, A> Idle for RateLimitLayer<L, C, T, A> {
     fn is_idle(&self) -> bool {
         Idle::is_idle(self.limit())
+    }
+}
+
+impl Idle for Throttle {
+    /// The service has accepted every call in the window.
+    fn is_idle(&self) -> bool {
+        self.remembers_nothing()
+    }
+}
+
+impl<L, C, A> Idle for ThrottleLayer<L, C, A> {
+    fn is_idle(&self) -> bool {
+        self.throttle().is_idle()
     }
 }
 
@@ -248,6 +262,23 @@ impl Instance for Hedge {
     /// Those of which the most calls were hedged.
     fn trouble(snapshot: &HedgeSnapshot) -> f64 {
         snapshot.hedged as f64 / snapshot.calls.max(1) as f64
+    }
+}
+
+impl Instance for Throttle {
+    type Snapshot = ThrottleSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.has_one_handle()
+    }
+
+    fn snapshot(&self) -> ThrottleSnapshot {
+        self.snapshot()
+    }
+
+    /// The probability of a refusal.
+    fn trouble(snapshot: &ThrottleSnapshot) -> f64 {
+        snapshot.probability
     }
 }
 

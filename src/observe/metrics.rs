@@ -9,12 +9,14 @@ use crate::event::FallbackEvent;
 use crate::event::HedgeEvent;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
+use crate::event::ThrottleEvent;
 use crate::event::TimeoutEvent;
 use crate::event::{Event, Observer};
 use crate::hedge::HedgeSnapshot;
 use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
 use crate::retry::RetrySnapshot;
+use crate::throttle::ThrottleSnapshot;
 use crate::timeout::TimeoutsSnapshot;
 
 /// Gives events to the recorder of the [`metrics`] facade. (feature `metrics`)
@@ -38,6 +40,8 @@ use crate::timeout::TimeoutsSnapshot;
 /// | `bulwark_rate_limit_available`, `_owed` | gauge | `name`, `quota` | what is left of a quota now, and what was used beyond it |
 /// | `bulwark_rate_limit_waiting` | gauge | `name` | calls that wait now |
 /// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
+/// | `bulwark_throttle_calls_total` | counter | `name`, `outcome` | calls, each once: `accepted`, `not_accepted`, `refused` |
+/// | `bulwark_throttle_probability` | gauge | `name` | with which probability a call is refused now |
 /// | `bulwark_timeout_calls_total` | counter | `name` | calls that were made, or refused because the service was not ready |
 /// | `bulwark_timeout_timed_out_total` | counter | `name`, `phase` | those that took too long, by phase: `ready`, `head`, `first_frame`, `idle`, `total`, `deadline` |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
@@ -89,6 +93,7 @@ impl Metrics {
         snapshot.retries.iter().for_each(record_retry);
         snapshot.rate_limits.iter().for_each(record_rate_limit);
         snapshot.hedges.iter().for_each(record_hedge);
+        snapshot.throttles.iter().for_each(record_throttle);
         snapshot.timeouts.iter().for_each(record_timeouts);
     }
 }
@@ -170,6 +175,20 @@ fn record_rate_limit(limit: &RateLimitSnapshot) {
     gauge!("bulwark_rate_limit_waiting", "name" => name()).set(limit.waiting as f64);
     let paused = limit.paused_for.unwrap_or_default();
     gauge!("bulwark_rate_limit_paused_seconds", "name" => name()).set(paused.as_secs_f64());
+}
+
+fn record_throttle(throttle: &ThrottleSnapshot) {
+    let name = || throttle.name.to_string();
+    let totals = &throttle.totals;
+    for (outcome, calls) in [
+        ("accepted", totals.accepted),
+        ("not_accepted", totals.not_accepted),
+        ("refused", totals.refused),
+    ] {
+        counter!("bulwark_throttle_calls_total", "name" => name(), "outcome" => outcome)
+            .absolute(calls);
+    }
+    gauge!("bulwark_throttle_probability", "name" => name()).set(throttle.probability);
 }
 
 fn record_timeouts(timeouts: &TimeoutsSnapshot) {
@@ -270,6 +289,11 @@ impl Observer for Metrics {
                 | ContentionEvent::NotPolled { .. }
                 | ContentionEvent::Closed { .. }
                 | ContentionEvent::CapacityChanged { .. },
+            )
+            | Event::Throttle(
+                ThrottleEvent::Refused { .. }
+                | ThrottleEvent::Began { .. }
+                | ThrottleEvent::Ended { .. },
             )
             | Event::Timeout(TimeoutEvent::TimedOut { .. })
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })

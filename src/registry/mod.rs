@@ -22,6 +22,7 @@ use crate::event::{Event, Feed, Observer, guarded};
 use crate::hedge::{Hedge, HedgeBuilder, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
+use crate::throttle::{Throttle, ThrottleBuilder, ThrottleConfig, ThrottleSnapshot};
 use crate::timeout::{TimeoutConfig, Timeouts, TimeoutsBuilder, TimeoutsSnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
@@ -58,6 +59,7 @@ struct Shared {
     resource_locks: Handles<ResourceLock>,
     rate_limits: Handles<RateLimit>,
     hedges: Handles<Hedge>,
+    throttles: Handles<Throttle>,
     timeouts: Handles<Timeouts>,
     feed: Feed,
     observers: Arc<Observers>,
@@ -99,6 +101,7 @@ impl Registry {
                 resource_locks: Handles::new(),
                 rate_limits: Handles::new(),
                 hedges: Handles::new(),
+                throttles: Handles::new(),
                 timeouts: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
@@ -221,6 +224,36 @@ impl Registry {
         self.shared.hedges.remove(name)
     }
 
+    /// The throttle of that name, whatever its rules; made with the default rules if there is none yet. To give it rules:
+    /// `Throttle::builder(name)..build_in(&registry)`.
+    #[must_use]
+    pub fn throttle(&self, name: impl Into<Arc<str>>) -> Throttle {
+        let name = name.into();
+        let make = || Throttle::builder(Arc::clone(&name)).build_with(self.observer());
+        let default = || Throttle::new(Arc::clone(&name));
+        self.shared
+            .throttles
+            .get_or(&name, || make().unwrap_or_else(|_| default()))
+    }
+
+    /// All throttles, by name.
+    #[must_use]
+    pub fn throttles(&self) -> Vec<Throttle> {
+        self.shared.throttles.all()
+    }
+
+    /// The throttle of that name, if there is one.
+    #[must_use]
+    pub fn get_throttle(&self, name: &str) -> Option<Throttle> {
+        self.shared.throttles.get(name)
+    }
+
+    /// Forgets the throttle of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_throttle(&self, name: &str) -> Option<Throttle> {
+        self.shared.throttles.remove(name)
+    }
+
     /// All timeouts, by name.
     #[must_use]
     pub fn timeouts(&self) -> Vec<Timeouts> {
@@ -291,6 +324,7 @@ impl Registry {
                 .collect(),
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
             hedges: self.hedges().iter().map(Hedge::snapshot).collect(),
+            throttles: self.throttles().iter().map(Throttle::snapshot).collect(),
             timeouts: self.timeouts().iter().map(Timeouts::snapshot).collect(),
         }
     }
@@ -343,6 +377,7 @@ impl Registry {
             shared.retries.remove_if(name, retry),
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
             shared.hedges.remove_if(name, Hedge::is_disused),
+            shared.throttles.remove_if(name, Throttle::is_disused),
             shared.timeouts.remove_if(name, Timeouts::is_disused),
         ];
         removed.contains(&true)
@@ -363,6 +398,7 @@ impl fmt::Debug for Registry {
             .field("resource_locks", &self.shared.resource_locks.names())
             .field("rate_limits", &self.shared.rate_limits.names())
             .field("hedges", &self.shared.hedges.names())
+            .field("throttles", &self.shared.throttles.names())
             .field("timeouts", &self.shared.timeouts.names())
             .finish()
     }
@@ -383,6 +419,8 @@ pub struct RegistrySnapshot {
     pub rate_limits: Vec<RateLimitSnapshot>,
     /// The hedges, by name.
     pub hedges: Vec<HedgeSnapshot>,
+    /// The throttles, by name.
+    pub throttles: Vec<ThrottleSnapshot>,
     /// The timeouts, by name.
     pub timeouts: Vec<TimeoutsSnapshot>,
 }
@@ -396,7 +434,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `timeouts` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `throttle`, `timeouts` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -554,6 +592,13 @@ build_in!(
     RateLimitConfig,
     "rate limit",
     rate_limits
+);
+build_in!(
+    ThrottleBuilder,
+    Throttle,
+    ThrottleConfig,
+    "throttle",
+    throttles
 );
 build_in!(
     TimeoutsBuilder,

@@ -189,6 +189,17 @@ impl LastSlices {
         }
     }
 
+    /// Records `n` failures that happened in slice `number`.
+    pub(crate) fn record_failures(&mut self, n: u64, number: u64) {
+        if let Some(slice) = self.at(number) {
+            let n = u32::try_from(n)
+                .unwrap_or(u32::MAX)
+                .min(u32::MAX - slice.calls);
+            slice.calls += n;
+            slice.failures += n;
+        }
+    }
+
     pub(crate) fn counts(&self, now: Tick) -> Counts {
         let now = self.number(now);
         let mut sum = Counts::default();

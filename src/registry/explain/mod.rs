@@ -42,6 +42,7 @@ use crate::fallback::{Fallback, FallbackLayer};
 use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
+use crate::throttle::{Throttle, ThrottleLayer};
 use crate::timeout::{TimeoutConfig, TimeoutLayer, Timeouts};
 
 /// Can be part of a [`Stack`]: the handles and the layers of this crate.
@@ -114,6 +115,16 @@ pub enum LayerDescription {
         /// Whether a budget bounds the hedges.
         has_budget: bool,
     },
+    /// Refuses a share of the calls.
+    #[non_exhaustive]
+    Throttle {
+        /// The name.
+        name: Arc<str>,
+        /// How many times what is accepted may be sent.
+        k: f64,
+        /// The highest probability of a refusal.
+        max_reject: f64,
+    },
     /// Ends what takes too long.
     #[non_exhaustive]
     Timeout {
@@ -133,6 +144,7 @@ impl LayerDescription {
             | Self::Fallback { name }
             | Self::RateLimit { name, .. }
             | Self::Hedge { name, .. }
+            | Self::Throttle { name, .. }
             | Self::Timeout { name, .. } => name,
         }
     }
@@ -226,6 +238,23 @@ impl<L, C, R, M> Describe for HedgeLayer<L, C, R, M> {
 impl<L, C, T, A> Describe for RateLimitLayer<L, C, T, A> {
     fn describe(&self) -> LayerDescription {
         self.limit().describe()
+    }
+}
+
+impl Describe for Throttle {
+    fn describe(&self) -> LayerDescription {
+        let config = self.config();
+        LayerDescription::Throttle {
+            name: self.name().into(),
+            k: config.k,
+            max_reject: config.max_reject,
+        }
+    }
+}
+
+impl<L, C, A> Describe for ThrottleLayer<L, C, A> {
+    fn describe(&self) -> LayerDescription {
+        self.throttle().describe()
     }
 }
 
@@ -362,9 +391,9 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
             };
             (calls.saturating_mul(attempts.into()), time)
         }
-        LayerDescription::CircuitBreaker { .. } | LayerDescription::Fallback { .. } => {
-            (calls, time)
-        }
+        LayerDescription::CircuitBreaker { .. }
+        | LayerDescription::Fallback { .. }
+        | LayerDescription::Throttle { .. } => (calls, time),
         LayerDescription::Contention { timeout, .. } => {
             let time = WorstTime {
                 at_service: time.at_service,
@@ -504,6 +533,17 @@ impl fmt::Display for Explanation {
                 }
                 LayerDescription::RateLimit { name, max_wait } => {
                     writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
+                }
+                LayerDescription::Throttle {
+                    name,
+                    k,
+                    max_reject,
+                } => {
+                    let most = 100.0 * max_reject;
+                    writeln!(
+                        f,
+                        "throttle `{name}`: at most {k} times what is accepted, refuses up to {most:.0} %"
+                    )?;
                 }
                 LayerDescription::Timeout { name, limits } => {
                     write!(f, "timeouts `{name}`: ")?;

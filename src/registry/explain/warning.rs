@@ -109,6 +109,22 @@ pub enum Warning {
         /// The breaker.
         breaker: Arc<str>,
     },
+    /// The throttle sees one result of many attempts, and cannot stop them.
+    #[non_exhaustive]
+    ThrottleOutsideRetry {
+        /// The throttle.
+        throttle: Arc<str>,
+        /// The policy inside.
+        retry: Arc<str>,
+    },
+    /// Calls wait for a permit, or for their turn, only to be refused.
+    #[non_exhaustive]
+    WaitsToBeThrottled {
+        /// The lock, or the rate limit.
+        lock: Arc<str>,
+        /// The throttle inside.
+        throttle: Arc<str>,
+    },
     /// Each hedge is retried: hedges and retries multiply.
     #[non_exhaustive]
     HedgeOutsideRetry {
@@ -214,6 +230,14 @@ impl fmt::Display for Warning {
             Self::LockHeldAcrossTurn { lock, limit } => write!(
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
+            ),
+            Self::ThrottleOutsideRetry { throttle, retry } => write!(
+                f,
+                "throttle `{throttle}` is outside retry `{retry}`: it sees one result of many attempts, and cannot stop them; put it inside"
+            ),
+            Self::WaitsToBeThrottled { lock, throttle } => write!(
+                f,
+                "calls wait at `{lock}` only to be refused by throttle `{throttle}`; put the throttle outside"
             ),
             Self::HedgeOutsideRetry { .. }
             | Self::HedgeInsideHedge { .. }
@@ -391,7 +415,7 @@ fn head_never_ends(timeouts: &LayerDescription, total: Option<Duration>) -> Opti
 
 /// What is harmful about one layer inside another.
 fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry, Timeout};
+    use LayerDescription::{CircuitBreaker, Contention, RateLimit, Retry, Throttle, Timeout};
 
     let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
     let warning = match (outer, inner) {
@@ -436,6 +460,19 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
         (RateLimit { .. }, CircuitBreaker { .. }) => Warning::LimitOutsideBreaker {
             limit: out,
             breaker: within,
+        },
+        (
+            Throttle { .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) => Warning::ThrottleOutsideRetry {
+            throttle: out,
+            retry: within,
+        },
+        (Contention { .. } | RateLimit { .. }, Throttle { .. }) => Warning::WaitsToBeThrottled {
+            lock: out,
+            throttle: within,
         },
         (Timeout { .. }, _) | (_, Timeout { .. }) => return of_timeouts(outer, inner),
         (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
