@@ -379,4 +379,53 @@ mod tests {
         let events = "bulwark_events_total{pattern=circuit_breaker,name=api,kind=state_changed} 2";
         assert!(is(events), "{lines:#?}");
     }
+
+    #[test]
+    fn each_pattern_of_a_registry_has_its_metrics() {
+        use crate::rate_limit::Quota;
+        use crate::{RateLimit, Timeouts};
+
+        let registry = Registry::new();
+        registry.observe(Metrics);
+        let throttle = registry.throttle("search");
+        let _kept = (
+            registry.circuit_breaker("api"),
+            registry.resource_lock("slot"),
+            registry.retry("again"),
+            registry.hedge("reads"),
+            RateLimit::builder("quota")
+                .quota("requests", Quota::per_second(1))
+                .build_in(&registry)
+                .unwrap(),
+            Timeouts::builder("limits")
+                .head(std::time::Duration::from_secs(1))
+                .build_in(&registry)
+                .unwrap(),
+        );
+        let lines = recorded(|| {
+            for _ in 0..20 {
+                throttle
+                    .try_acquire()
+                    .into_iter()
+                    .for_each(|it| it.overload());
+            }
+            Metrics::record(&registry.snapshot());
+        });
+        for expected in [
+            "bulwark_circuit_calls_total{name=api,outcome=rejected} 0",
+            "bulwark_resource_capacity{name=slot} 1",
+            "bulwark_retry_calls_total{name=again,outcome=success} 0",
+            "bulwark_hedge_calls_total{name=reads} 0",
+            "bulwark_rate_limit_available{name=quota,quota=requests} 1",
+            "bulwark_timeout_calls_total{name=limits} 0",
+            "bulwark_throttle_calls_total{name=search,outcome=accepted} 0",
+            "bulwark_throttle_probability{name=search} 0.9",
+            "bulwark_events_total{pattern=throttle,name=search,kind=began} 1",
+        ] {
+            assert!(
+                lines.iter().any(|it| it == expected),
+                "{expected}: {lines:#?}"
+            );
+        }
+    }
 }
