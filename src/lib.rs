@@ -41,7 +41,7 @@
 //! | [`throttle`] | [`Throttle`] | [`ThrottleLayer`](throttle::ThrottleLayer) | [`run`](Throttle::run), [`try_acquire`](Throttle::try_acquire) |
 //! | [`timeout`] | [`Timeouts`] | [`TimeoutLayer`](timeout::TimeoutLayer) | [`run`](Timeouts::run) |
 //!
-//! All of them around one service, in one call: [`stack`]. An instance for each key (host, tenant, model): [`keyed`].
+//! Faults on purpose, for tests and drills: [`chaos`]. All of them around one service, in one call: [`stack`]. An instance for each key (host, tenant, model): [`keyed`].
 //!
 //! A *handle* is a cheap clone of shared, named state. Keep it: it is where you look ([`snapshot`]) and what you
 //! command. A *layer* holds a handle, so it may be applied as often as a router likes.
@@ -65,6 +65,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod call;
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod contention;
 pub mod docs;
@@ -90,6 +91,7 @@ mod util;
 
 pub use call::outcome::{Classify, Idempotency, Outcome, RetrySafety, Verdict};
 pub use call::{AtService, Holder, at_service, deadline, outcome, workflow};
+pub use chaos::Chaos;
 pub use circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitState};
 pub use contention::{ContentionLayer, ResourceLock};
 pub use error::{

@@ -12,6 +12,7 @@ const STOREYS: &[&[&str]] = &[
     &["error"],
     &["event"],
     &[
+        "chaos",
         "circuit_breaker",
         "contention",
         "rate_limit",

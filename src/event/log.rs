@@ -2,6 +2,7 @@
 
 use tracing::{debug, error, info, warn};
 
+use super::ChaosEvent;
 use super::ContentionEvent;
 use super::Event;
 use super::FallbackEvent;
@@ -28,6 +29,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::Fallback(event) => fallback(name, event),
         Event::Hedge(event) => hedge(name, event),
         Event::Throttle(event) => throttle(name, event),
+        Event::Chaos(event) => chaos(name, event),
         Event::Timeout(event) => timeout(name, event),
     }
 }
@@ -117,6 +119,18 @@ fn hedge(name: &str, event: &HedgeEvent) {
         }
         HedgeEvent::NotStarted { reason } => {
             debug!(target: TARGET, hedge = name, %reason, "not hedged");
+        }
+    }
+}
+
+fn chaos(name: &str, event: &ChaosEvent) {
+    match event {
+        ChaosEvent::Armed { length } => {
+            warn!(target: TARGET, chaos = name, ?length, "armed: calls meet faults on purpose");
+        }
+        ChaosEvent::Disarmed => info!(target: TARGET, chaos = name, "disarmed"),
+        ChaosEvent::Injected { fault, call } => {
+            debug!(target: TARGET, chaos = name, %fault, call, "a fault on purpose");
         }
     }
 }

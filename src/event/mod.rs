@@ -14,6 +14,7 @@
 
 use std::fmt;
 
+mod chaos;
 mod circuit_breaker;
 mod contention;
 mod fallback;
@@ -27,6 +28,7 @@ mod throttle;
 mod timeout;
 
 pub use crate::error::{Cause, CircuitState};
+pub use chaos::{ChaosEvent, ChaosFault};
 pub use circuit_breaker::CircuitBreakerEvent;
 pub use contention::ContentionEvent;
 pub use fallback::FallbackEvent;
@@ -58,13 +60,15 @@ pub enum Event {
     Hedge(HedgeEvent),
     /// Something happened at a throttle.
     Throttle(ThrottleEvent),
+    /// Something happened in a drill.
+    Chaos(ChaosEvent),
     /// Something took too long.
     Timeout(TimeoutEvent),
 }
 
 impl Event {
     /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge`,
-    /// `throttle` or `timeout`.
+    /// `throttle`, `chaos` or `timeout`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -75,6 +79,7 @@ impl Event {
             Self::Fallback(_) => "fallback",
             Self::Hedge(_) => "hedge",
             Self::Throttle(_) => "throttle",
+            Self::Chaos(_) => "chaos",
             Self::Timeout(_) => "timeout",
         }
     }
@@ -120,6 +125,10 @@ impl Event {
                 | RateLimitEvent::Abandoned { .. } => true,
                 RateLimitEvent::Paused { .. } => false,
             },
+            Self::Chaos(event) => match event {
+                ChaosEvent::Injected { .. } => true,
+                ChaosEvent::Armed { .. } | ChaosEvent::Disarmed => false,
+            },
             Self::Throttle(event) => match event {
                 ThrottleEvent::Refused { .. } => true,
                 ThrottleEvent::Began { .. } | ThrottleEvent::Ended { .. } => false,
@@ -138,6 +147,7 @@ impl Event {
             Self::Fallback(event) => event.kind(),
             Self::Hedge(event) => event.kind(),
             Self::Throttle(event) => event.kind(),
+            Self::Chaos(event) => event.kind(),
             Self::Timeout(event) => event.kind(),
         }
     }
@@ -153,6 +163,7 @@ impl fmt::Display for Event {
             Self::Fallback(event) => event.fmt(f),
             Self::Hedge(event) => event.fmt(f),
             Self::Throttle(event) => event.fmt(f),
+            Self::Chaos(event) => event.fmt(f),
             Self::Timeout(event) => event.fmt(f),
         }
     }

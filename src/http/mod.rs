@@ -96,6 +96,7 @@
 //! [`CircuitBreakerLayer::until_body_end`]: crate::CircuitBreakerLayer::until_body_end
 //! [`ContentionLayer::until_body_end`]: crate::ContentionLayer::until_body_end
 
+mod chaos;
 mod classify;
 mod date;
 mod deadline;
@@ -125,6 +126,7 @@ mod timeout;
 mod tower_http;
 mod until_body_end;
 
+pub use chaos::{ChaosBody, HttpChaosFuture, HttpChaosLayer, HttpChaosService};
 pub use classify::HttpClassify;
 pub use deadline::{
     AnswerWith, LateAnswer, NoAnswer, ReceiveDeadlineFuture, ReceiveDeadlineLayer,

@@ -2,6 +2,7 @@
 
 use tower_layer::{Identity, Layer};
 
+use crate::chaos::ChaosLayer;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSnapshot};
 use crate::contention::{ContentionLayer, ResourceLock, ResourceSnapshot};
 use crate::error::CircuitState;
@@ -80,6 +81,13 @@ impl Idle for Throttle {
 impl<L, C, A> Idle for ThrottleLayer<L, C, A> {
     fn is_idle(&self) -> bool {
         self.throttle().is_idle()
+    }
+}
+
+impl<F> Idle for ChaosLayer<F> {
+    /// Always: its drill is remembered by whoever has its handle.
+    fn is_idle(&self) -> bool {
+        true
     }
 }
 

@@ -2,8 +2,10 @@
 
 use metrics::{counter, gauge, histogram};
 
+use crate::chaos::ChaosSnapshot;
 use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::ResourceSnapshot;
+use crate::event::ChaosEvent;
 use crate::event::ContentionEvent;
 use crate::event::FallbackEvent;
 use crate::event::HedgeEvent;
@@ -42,6 +44,8 @@ use crate::timeout::TimeoutsSnapshot;
 /// | `bulwark_rate_limit_paused_seconds` | gauge | `name` | how long nobody passes yet, because the service asked for it |
 /// | `bulwark_throttle_calls_total` | counter | `name`, `outcome` | calls, each once: `accepted`, `not_accepted`, `refused` |
 /// | `bulwark_throttle_probability` | gauge | `name` | with which probability a call is refused now |
+/// | `bulwark_chaos_armed` | gauge | `name` | 1 while a drill is armed |
+/// | `bulwark_chaos_injected_total` | counter | `name`, `fault` | faults on purpose: `latency`, `error`, `hang`, `panic`, `cut_body` |
 /// | `bulwark_timeout_calls_total` | counter | `name` | calls that were made, or refused because the service was not ready |
 /// | `bulwark_timeout_timed_out_total` | counter | `name`, `phase` | those that took too long, by phase: `ready`, `head`, `first_frame`, `idle`, `total`, `deadline` |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
@@ -94,6 +98,7 @@ impl Metrics {
         snapshot.rate_limits.iter().for_each(record_rate_limit);
         snapshot.hedges.iter().for_each(record_hedge);
         snapshot.throttles.iter().for_each(record_throttle);
+        snapshot.chaos.iter().for_each(record_chaos);
         snapshot.timeouts.iter().for_each(record_timeouts);
     }
 }
@@ -189,6 +194,23 @@ fn record_throttle(throttle: &ThrottleSnapshot) {
             .absolute(calls);
     }
     gauge!("bulwark_throttle_probability", "name" => name()).set(throttle.probability);
+}
+
+fn record_chaos(chaos: &ChaosSnapshot) {
+    let name = || chaos.name.to_string();
+    let armed = if chaos.armed { 1.0 } else { 0.0 };
+    gauge!("bulwark_chaos_armed", "name" => name()).set(armed);
+    let injected = &chaos.injected;
+    for (fault, calls) in [
+        ("latency", injected.latency),
+        ("error", injected.error),
+        ("hang", injected.hang),
+        ("panic", injected.panic),
+        ("cut_body", injected.cut_body),
+    ] {
+        counter!("bulwark_chaos_injected_total", "name" => name(), "fault" => fault)
+            .absolute(calls);
+    }
 }
 
 fn record_timeouts(timeouts: &TimeoutsSnapshot) {
@@ -294,6 +316,9 @@ impl Observer for Metrics {
                 ThrottleEvent::Refused { .. }
                 | ThrottleEvent::Began { .. }
                 | ThrottleEvent::Ended { .. },
+            )
+            | Event::Chaos(
+                ChaosEvent::Armed { .. } | ChaosEvent::Disarmed | ChaosEvent::Injected { .. },
             )
             | Event::Timeout(TimeoutEvent::TimedOut { .. })
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })

@@ -11,6 +11,7 @@ pub mod explain;
 
 use arc_swap::ArcSwap;
 
+use crate::chaos::{Chaos, ChaosBuilder, ChaosConfig, ChaosSnapshot};
 use crate::circuit_breaker::{
     CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerSnapshot,
 };
@@ -60,6 +61,7 @@ struct Shared {
     rate_limits: Handles<RateLimit>,
     hedges: Handles<Hedge>,
     throttles: Handles<Throttle>,
+    chaos: Handles<Chaos>,
     timeouts: Handles<Timeouts>,
     feed: Feed,
     observers: Arc<Observers>,
@@ -102,6 +104,7 @@ impl Registry {
                 rate_limits: Handles::new(),
                 hedges: Handles::new(),
                 throttles: Handles::new(),
+                chaos: Handles::new(),
                 timeouts: Handles::new(),
                 observers: Arc::new(Observers {
                     feed: feed.clone(),
@@ -254,6 +257,24 @@ impl Registry {
         self.shared.throttles.remove(name)
     }
 
+    /// All drills, by name.
+    #[must_use]
+    pub fn chaos(&self) -> Vec<Chaos> {
+        self.shared.chaos.all()
+    }
+
+    /// The drill of that name, if there is one. There is no default: what is to fail has to be said.
+    #[must_use]
+    pub fn get_chaos(&self, name: &str) -> Option<Chaos> {
+        self.shared.chaos.get(name)
+    }
+
+    /// Forgets the drill of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does. It stays armed if it is.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_chaos(&self, name: &str) -> Option<Chaos> {
+        self.shared.chaos.remove(name)
+    }
+
     /// All timeouts, by name.
     #[must_use]
     pub fn timeouts(&self) -> Vec<Timeouts> {
@@ -325,6 +346,7 @@ impl Registry {
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
             hedges: self.hedges().iter().map(Hedge::snapshot).collect(),
             throttles: self.throttles().iter().map(Throttle::snapshot).collect(),
+            chaos: self.chaos().iter().map(Chaos::snapshot).collect(),
             timeouts: self.timeouts().iter().map(Timeouts::snapshot).collect(),
         }
     }
@@ -378,6 +400,7 @@ impl Registry {
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
             shared.hedges.remove_if(name, Hedge::is_disused),
             shared.throttles.remove_if(name, Throttle::is_disused),
+            shared.chaos.remove_if(name, Chaos::is_disused),
             shared.timeouts.remove_if(name, Timeouts::is_disused),
         ];
         removed.contains(&true)
@@ -399,6 +422,7 @@ impl fmt::Debug for Registry {
             .field("rate_limits", &self.shared.rate_limits.names())
             .field("hedges", &self.shared.hedges.names())
             .field("throttles", &self.shared.throttles.names())
+            .field("chaos", &self.shared.chaos.names())
             .field("timeouts", &self.shared.timeouts.names())
             .finish()
     }
@@ -421,6 +445,8 @@ pub struct RegistrySnapshot {
     pub hedges: Vec<HedgeSnapshot>,
     /// The throttles, by name.
     pub throttles: Vec<ThrottleSnapshot>,
+    /// The drills, by name.
+    pub chaos: Vec<ChaosSnapshot>,
     /// The timeouts, by name.
     pub timeouts: Vec<TimeoutsSnapshot>,
 }
@@ -434,7 +460,7 @@ pub enum RegistryError {
     /// The name is taken by a handle with other rules.
     #[non_exhaustive]
     Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `throttle`, `timeouts` or `retry policy`.
+        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `throttle`, `chaos`, `timeouts` or `retry policy`.
         kind: &'static str,
         /// The name.
         name: Arc<str>,
@@ -600,6 +626,7 @@ build_in!(
     "throttle",
     throttles
 );
+build_in!(ChaosBuilder, Chaos, ChaosConfig, "chaos", chaos);
 build_in!(
     TimeoutsBuilder,
     Timeouts,

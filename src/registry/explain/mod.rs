@@ -1,6 +1,6 @@
 //! What a stack of layers does in the worst case, and which orders do harm.
 //!
-//! Every layer is right by itself; what goes wrong is the order. [`Stack`] takes the handles of a stack,
+//! Every layer is right by itself; what goes wrong is the order. [`Layers`] takes the handles of a stack,
 //! outermost first, and [`explain`](Layers::explain) says how often the service can be called for one
 //! request, how long that can take, and what to change.
 //!
@@ -36,6 +36,7 @@ mod warning;
 pub use check::check_service;
 pub use warning::Warning;
 
+use crate::chaos::{Chaos, ChaosLayer};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, ResourceLock};
 use crate::fallback::{Fallback, FallbackLayer};
@@ -45,7 +46,7 @@ use crate::retry::{RetryLayer, RetryPolicy};
 use crate::throttle::{Throttle, ThrottleLayer};
 use crate::timeout::{TimeoutConfig, TimeoutLayer, Timeouts};
 
-/// Can be part of a [`Stack`]: the handles and the layers of this crate.
+/// Can be part of [`Layers`]: the handles and the layers of this crate.
 pub trait Describe {
     /// What matters for the stack.
     fn describe(&self) -> LayerDescription;
@@ -125,6 +126,14 @@ pub enum LayerDescription {
         /// The highest probability of a refusal.
         max_reject: f64,
     },
+    /// Adds faults on purpose.
+    #[non_exhaustive]
+    Chaos {
+        /// The name.
+        name: Arc<str>,
+        /// Whether it does now.
+        armed: bool,
+    },
     /// Ends what takes too long.
     #[non_exhaustive]
     Timeout {
@@ -145,6 +154,7 @@ impl LayerDescription {
             | Self::RateLimit { name, .. }
             | Self::Hedge { name, .. }
             | Self::Throttle { name, .. }
+            | Self::Chaos { name, .. }
             | Self::Timeout { name, .. } => name,
         }
     }
@@ -255,6 +265,21 @@ impl Describe for Throttle {
 impl<L, C, A> Describe for ThrottleLayer<L, C, A> {
     fn describe(&self) -> LayerDescription {
         self.throttle().describe()
+    }
+}
+
+impl Describe for Chaos {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Chaos {
+            name: self.name().into(),
+            armed: self.is_armed(),
+        }
+    }
+}
+
+impl<F> Describe for ChaosLayer<F> {
+    fn describe(&self) -> LayerDescription {
+        self.chaos().describe()
     }
 }
 
@@ -393,6 +418,7 @@ fn worst_case_above(layer: &LayerDescription, calls: u64, time: WorstTime) -> (u
         }
         LayerDescription::CircuitBreaker { .. }
         | LayerDescription::Fallback { .. }
+        | LayerDescription::Chaos { .. }
         | LayerDescription::Throttle { .. } => (calls, time),
         LayerDescription::Contention { timeout, .. } => {
             let time = WorstTime {
@@ -544,6 +570,10 @@ impl fmt::Display for Explanation {
                         f,
                         "throttle `{name}`: at most {k} times what is accepted, refuses up to {most:.0} %"
                     )?;
+                }
+                LayerDescription::Chaos { name, armed } => {
+                    let state = if *armed { "armed" } else { "off" };
+                    writeln!(f, "chaos `{name}`: {state}")?;
                 }
                 LayerDescription::Timeout { name, limits } => {
                     write!(f, "timeouts `{name}`: ")?;

@@ -109,6 +109,12 @@ pub enum Warning {
         /// The breaker.
         breaker: Arc<str>,
     },
+    /// Calls meet faults on purpose.
+    #[non_exhaustive]
+    ChaosArmed {
+        /// The drill.
+        chaos: Arc<str>,
+    },
     /// The throttle sees one result of many attempts, and cannot stop them.
     #[non_exhaustive]
     ThrottleOutsideRetry {
@@ -231,6 +237,10 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
+            Self::ChaosArmed { chaos } => write!(
+                f,
+                "chaos `{chaos}` is armed: calls meet faults on purpose; `disarm()` it when the drill is over"
+            ),
             Self::ThrottleOutsideRetry { throttle, retry } => write!(
                 f,
                 "throttle `{throttle}` is outside retry `{retry}`: it sees one result of many attempts, and cannot stop them; put it inside"
@@ -331,6 +341,11 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
                 .iter()
                 .filter_map(|inner| of_two(outer, inner)),
         );
+        if let LayerDescription::Chaos { name, armed: true } = outer {
+            found.push(Warning::ChaosArmed {
+                chaos: Arc::clone(name),
+            });
+        }
         if let LayerDescription::Timeout { limits, .. } = outer {
             found.extend(head_never_ends(outer, limits.total));
         }
