@@ -450,3 +450,109 @@ fn a_config_that_cannot_work_is_refused_and_says_what_to_change() {
     }
     assert_eq!(group.outliers.config(), OutlierConfig::default());
 }
+
+/// The panic threshold: breakers of one group, of which at most half opens by itself.
+mod group {
+    use super::*;
+
+    fn hosts(share: f64) -> Keyed<String, CircuitBreaker> {
+        let make = |host: &String| CircuitBreaker::new(host.as_str());
+        let hosts = Keyed::new("hosts", 100, make).unwrap();
+        hosts.eject_at_most(share).unwrap()
+    }
+
+    fn fails(breaker: &CircuitBreaker, times: u32) {
+        for _ in 0..times {
+            if let Ok(permit) = breaker.try_acquire() {
+                permit.failure();
+            }
+        }
+    }
+
+    fn open(breakers: &[CircuitBreaker]) -> usize {
+        let open = |it: &&CircuitBreaker| it.state() != CircuitState::Closed;
+        breakers.iter().filter(open).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_a_share_of_a_group_opens_by_itself() {
+        let hosts = hosts(0.5);
+        let all: Vec<_> = (0..10)
+            .map(|n| hosts.get(&format!("{n}")).unwrap())
+            .collect();
+        for breaker in &all {
+            fails(breaker, 50);
+        }
+        assert_eq!(open(&all), 5);
+        // The others go on to be called.
+        assert!(all[9].try_acquire().is_ok());
+        // One of the first recovers: the next failure of another opens that one.
+        all[0].force_close();
+        fails(&all[9], 1);
+        assert_eq!(all[9].state(), CircuitState::Open);
+        fails(&all[8], 50);
+        assert_eq!(open(&all), 5);
+        // With time they are probed, and close.
+        advance(Duration::from_secs(61)).await;
+        for breaker in &all {
+            for _ in 0..2 {
+                breaker.try_acquire().unwrap().success();
+            }
+        }
+        assert_eq!(open(&all), 0);
+        for breaker in all.iter().rev() {
+            fails(breaker, 5);
+        }
+        assert_eq!(open(&all), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_always_may_and_an_operator_need_not_ask() {
+        let hosts = hosts(0.1);
+        let (a, b) = (hosts.get("a").unwrap(), hosts.get("b").unwrap());
+        fails(&a, 5);
+        assert_eq!(a.state(), CircuitState::Open);
+        fails(&b, 500);
+        assert_eq!(b.state(), CircuitState::Closed);
+        b.open_for(Duration::from_secs(1));
+        assert_eq!(b.state(), CircuitState::Open);
+        a.reset();
+        fails(&a, 500);
+        assert_eq!(a.state(), CircuitState::Closed, "the operator's counts");
+        b.metrics_only();
+        fails(&a, 1);
+        assert_eq!(a.state(), CircuitState::Open);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_forgotten_has_no_place_in_the_group() {
+        let hosts = hosts(0.5);
+        for n in 0..10 {
+            hosts.get(&format!("{n}")).unwrap();
+        }
+        assert_eq!(hosts.forget_idle(), 10);
+        let all: Vec<_> = ["a", "b"].map(|host| hosts.get(host).unwrap()).into();
+        for breaker in &all {
+            fails(breaker, 50);
+        }
+        assert_eq!(open(&all), 1);
+    }
+
+    #[test]
+    fn a_share_is_said_once_and_before_there_are_keys() {
+        let make = || {
+            Keyed::new("hosts", 9, |host: &String| {
+                CircuitBreaker::new(host.as_str())
+            })
+        };
+        for share in [0.0, -0.5, 1.01, f64::NAN] {
+            let refused = make().unwrap().eject_at_most(share).map(|_| ());
+            assert_eq!(refused.unwrap_err().setting(), "eject_at_most");
+        }
+        let hosts = make().unwrap();
+        hosts.get("a").unwrap();
+        assert!(hosts.eject_at_most(0.5).is_err());
+        let once = make().unwrap().eject_at_most(0.5).unwrap();
+        assert!(once.eject_at_most(0.5).is_err());
+    }
+}

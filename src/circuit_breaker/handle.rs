@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admitted::Admitted;
 use super::config::CircuitBreakerConfig;
+use super::group::Group;
 use super::permit::Permit;
 use super::shared::{Callbacks, Shared};
 use super::snapshot::CircuitBreakerSnapshot;
@@ -187,6 +188,11 @@ impl CircuitBreaker {
     /// [`reset`](Self::reset).
     pub fn disable(&self) {
         self.command(Command::Disable);
+    }
+
+    /// Only a share of this group may be open.
+    pub(crate) fn join(&self, group: &Arc<Group>) {
+        self.shared.join(group);
     }
 
     /// Lets all calls through, and counts and reports what the breaker *would* do, until

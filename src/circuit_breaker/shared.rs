@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::admitted::{Admitted, Kind};
 use super::config::{CircuitBreakerConfig, Window, WindowCounts};
 use super::fast::{Fast, Route};
+use super::group::{Group, Seat};
 use super::in_flight::InFlight;
 use super::state::{Admission, Change, Effects, Ended, Mode, Phase, State, Ticket};
 use super::wakers::Wakers;
@@ -495,6 +496,7 @@ impl Shared {
         }
         self.fast
             .publish(route(&state), state.epoch, config.times_calls());
+        state.tell_group();
         let told = effects.lost_probes > 0 || !changes.is_empty();
         // Also if an open circuit opens for another time.
         let moved = state.epoch != before;
@@ -514,6 +516,11 @@ impl Shared {
             self.wakers.wake_all();
         }
         answer
+    }
+
+    /// It is one of a group from here on.
+    pub(super) fn join(&self, group: &Arc<Group>) {
+        self.core().join(Seat::new(group));
     }
 
     /// Puts where refusals look what they need to know.

@@ -3,9 +3,10 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::idle::Instance;
+use crate::circuit_breaker::{CircuitBreaker, Group};
 use crate::error::{ConfigError, TooManyKeys};
 use crate::util::bounded_map::{BoundedMap, Full};
 
@@ -37,7 +38,11 @@ struct Shared<K, T> {
     name: Arc<str>,
     map: BoundedMap<K, T>,
     make: Box<dyn Fn(&K) -> T + Send + Sync>,
+    /// Done with each handle that is made, if anything.
+    joins: OnceLock<Join<T>>,
 }
+
+type Join<T> = Box<dyn Fn(&T) + Send + Sync>;
 
 impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
     /// At most `most` keys, whose handles `make` makes. The name is for errors.
@@ -59,6 +64,7 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
                 name: name.into(),
                 map: BoundedMap::new(most),
                 make: Box::new(make),
+                joins: OnceLock::new(),
             }),
         })
     }
@@ -78,9 +84,14 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         if let Some(known) = shared.map.get(key) {
             return Ok(known);
         }
-        let made = shared
-            .map
-            .get_or_make(key.to_owned(), &shared.make, Self::may_go);
+        let make = |key: &K| {
+            let handle = (shared.make)(key);
+            if let Some(join) = shared.joins.get() {
+                join(&handle);
+            }
+            handle
+        };
+        let made = shared.map.get_or_make(key.to_owned(), make, Self::may_go);
         made.map_err(|Full| TooManyKeys {
             name: Arc::clone(&shared.name),
             most: shared.map.most(),
@@ -137,6 +148,35 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         seen.truncate(most);
         let pairs = seen.into_iter().map(|(_, key, snapshot)| (key, snapshot));
         pairs.collect()
+    }
+}
+
+impl<K: Hash + Eq + Clone> Keyed<K, CircuitBreaker> {
+    /// Of the breakers of these keys at most this share opens by its own rules, above 0 and up to 1; one always may. For the
+    /// replicas of one service: where too many fail at once it is not they who are ill, and to shut out the rest of them shuts
+    /// out everybody (the panic threshold of Envoy).
+    ///
+    /// A circuit that stays closed for it opens with its next failure once others have closed. What an operator opens
+    /// (`force_open`, `open_for`), and what [`Outliers`](super::Outliers) eject, opens all the same, and counts. Half-open is
+    /// open. A breaker of metrics only, or a disabled one, counts as closed.
+    ///
+    /// For hosts that have nothing to do with each other this is wrong: two that are down are two that are down.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for what is no share, and if there are keys already, or there is a share.
+    pub fn eject_at_most(self, share: f64) -> Result<Self, ConfigError> {
+        if !(share > 0.0 && share <= 1.0) {
+            let advice = "give a share of the keys above 0 and up to 1, such as 0.5";
+            return Err(ConfigError::new("eject_at_most", share, advice));
+        }
+        let advice = "say it once, before the first key is asked for";
+        let group = Group::new(share);
+        let join = Box::new(move |breaker: &CircuitBreaker| breaker.join(&group));
+        match self.is_empty() && self.shared.joins.set(join).is_ok() {
+            true => Ok(self),
+            false => Err(ConfigError::new("eject_at_most", share, advice)),
+        }
     }
 }
 

@@ -39,6 +39,9 @@
 //! the mean: a host that fails one call in three is found beside a hundred that fail none, long before its own breaker
 //! opens. At most a share of the keys is ejected at once.
 //!
+//! Where most of them are bad at once, none is worse than the others: with [`Keyed::eject_at_most`] no more than a share of
+//! their circuits opens by itself, and the rest stays in use.
+//!
 //! # What is bounded
 //!
 //! The number of keys. An idle breaker or lock takes up to 1.3 KB; keys that come from requests are chosen by whoever

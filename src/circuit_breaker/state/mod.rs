@@ -17,9 +17,10 @@ pub(super) use phase::{
 use recent::Recent;
 
 use super::config::{self, CircuitBreakerConfig, SlowCalls};
+use super::group::Seat;
 use crate::call::outcome::Outcome;
 use crate::error::{Cause, CircuitState, OpenReason, Refusal};
-use crate::util::time::Tick;
+use crate::util::time::{Tick, nanos};
 use crate::util::window::{Call, Counts};
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub(in crate::circuit_breaker) struct State {
     pub(in crate::circuit_breaker) opening: Opening,
     pub(in crate::circuit_breaker) opened: Tick,
     /// How long the last opening was meant to last.
-    open_time: Duration,
+    open_nanos: u64,
     closed: Tick,
     /// When an operator's command began.
     commanded: Tick,
@@ -46,9 +47,28 @@ pub(in crate::circuit_breaker) struct State {
     pub(in crate::circuit_breaker) last_failure: Option<Arc<str>>,
     recent: Recent,
     next_lease: u64,
+    /// If it is one of a group, of which only a share may be open.
+    seat: Option<Arc<Seat>>,
 }
 
 impl State {
+    pub(in crate::circuit_breaker) fn join(&mut self, seat: Arc<Seat>) {
+        self.seat = Some(seat);
+        self.tell_group();
+    }
+
+    /// After each step.
+    pub(in crate::circuit_breaker) fn tell_group(&self) {
+        if let Some(seat) = &self.seat {
+            let is_open = !matches!(self.phase, Phase::Closed { .. });
+            seat.set(match self.mode {
+                Mode::Normal => is_open,
+                Mode::ForcedOpen => true,
+                Mode::Disabled | Mode::MetricsOnly => false,
+            });
+        }
+    }
+
     pub(in crate::circuit_breaker) fn new(policy: &CircuitBreakerConfig, now: Tick) -> Self {
         Self {
             epoch: 1,
@@ -59,7 +79,7 @@ impl State {
             openings: 0,
             opening: Opening::by(Cause::Operator),
             opened: now,
-            open_time: Duration::ZERO,
+            open_nanos: 0,
             closed: now,
             commanded: now,
             changed: now,
@@ -67,6 +87,7 @@ impl State {
             last_failure: None,
             recent: Recent::new(policy),
             next_lease: 1,
+            seat: None,
         }
     }
 
@@ -422,6 +443,12 @@ impl State {
         now: Tick,
         unit: f64,
     ) -> Option<Change> {
+        if let Some(seat) = &self.seat
+            && self.mode == Mode::Normal
+            && !seat.may_open()
+        {
+            return None;
+        }
         let failures = match &cause {
             Cause::ConsecutiveFailures(n) => u64::from(*n),
             Cause::SlowCallRate { .. } => 0,
@@ -525,7 +552,7 @@ impl State {
     pub(in crate::circuit_breaker) fn remembers_nothing(&self, now: Tick) -> bool {
         let is_closed = matches!(self.phase, Phase::Closed { ramp_since: None });
         let counts = self.counts(now);
-        let has_rested = self.openings == 0 || now.since(self.closed) >= self.open_time;
+        let has_rested = self.openings == 0 || self.has_rested(now);
         self.mode == Mode::Normal
             && is_closed
             && has_rested
@@ -544,7 +571,7 @@ impl State {
         unit: f64,
     ) -> Change {
         // A host that fails as soon as it is used again rests longer each time.
-        if matches!(self.phase, Phase::Closed { .. }) && now.since(self.closed) >= self.open_time {
+        if matches!(self.phase, Phase::Closed { .. }) && self.has_rested(now) {
             self.openings = 0;
         }
         let opening = config::Opening {
@@ -559,9 +586,14 @@ impl State {
         self.open_until(now.after(delay), self.opening.cause.clone(), now)
     }
 
+    /// Whether it has been closed for as long as it last was open.
+    fn has_rested(&self, now: Tick) -> bool {
+        nanos(now.since(self.closed)) >= self.open_nanos
+    }
+
     fn open_until(&mut self, until: Tick, cause: Cause, now: Tick) -> Change {
         self.opened = now;
-        self.open_time = until.since(now);
+        self.open_nanos = nanos(until.since(now));
         let change = self.enter(Phase::Open { until }, cause, now);
         Change {
             open_for: Some(until.since(now)),
