@@ -27,7 +27,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_bulwark::http::ResilientClient;
 use tower_bulwark::observe::Metrics;
 use tower_bulwark::rate_limit::Quota;
-use tower_bulwark::{BoxError, Fallback, Registry, Stack};
+use tower_bulwark::{BoxError, Registry, Stack};
 
 // begin
 async fn ask_all([url, other]: [Url; 2], questions: Vec<String>) -> Result<Vec<Reply>, BoxError> {
@@ -43,7 +43,8 @@ async fn ask_all([url, other]: [Url; 2], questions: Vec<String>) -> Result<Vec<R
         .cost(move |ask| [1, 1 + bytes(ask) as u64 / 4])
         .build()?;
     let small = Stack::llm("small").build_in(all)?.reqwest(http.clone())?;
-    let fallback = Fallback::new("models")
+    let fallback = all
+        .fallback("models")
         .reqwest_layer()
         .to("small", small)
         .map_request(move |mut ask: Request, _| {

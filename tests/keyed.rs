@@ -520,6 +520,8 @@ mod group {
         fails(&a, 500);
         assert_eq!(a.state(), CircuitState::Closed, "the operator's counts");
         b.metrics_only();
+        // It would be open, and is not.
+        fails(&b, 50);
         fails(&a, 1);
         assert_eq!(a.state(), CircuitState::Open);
     }

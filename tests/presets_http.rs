@@ -321,3 +321,24 @@ async fn services_of_one_stack_share_its_state() {
     }
     assert_eq!(server.requests(), 0);
 }
+
+#[tokio::test]
+async fn what_a_call_has_taken_is_settled_when_its_body_has_been_read() {
+    use tower_bulwark::http::Unsettled;
+
+    let server = Server::start([]).await;
+    let stack = Stack::llm("model").quota("tokens", Quota::per_minute(1_000));
+    let stack = stack.build().unwrap();
+    let client = tower_bulwark::http::ResilientClient::builder("model", reqwest_client())
+        .stack(&stack)
+        .cost(|_| 400)
+        .build()
+        .unwrap();
+    let answer = client.get(server.uri().to_string()).send().await.unwrap();
+    let left = || stack.rate_limit().unwrap().snapshot().quotas[0].available;
+    assert!(left() < 610, "{}", left());
+    let unsettled = Unsettled::of(answer.extensions());
+    let tokens = answer.text().await.unwrap().len() as u64;
+    unsettled.settle(tokens);
+    assert!(left() >= 990 - tokens, "{}", left());
+}

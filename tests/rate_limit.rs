@@ -538,3 +538,52 @@ async fn an_http_service_that_is_throttled_pauses_everybody_and_a_refusal_below_
     assert_eq!(refused.status(), 503);
     assert_eq!(available(&limit), [10]);
 }
+
+/// What a model has used is in its body.
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn what_only_the_body_says_is_settled_when_it_has_been_read() {
+    use http::Response;
+    use tower_bulwark::http::Unsettled;
+
+    let limit = RateLimit::builder("model")
+        .quota("requests", Quota::per_minute(100))
+        .quota("tokens", Quota::per_minute(1_000))
+        .build()
+        .unwrap();
+    let left = || -> Vec<u64> {
+        let quotas = limit.snapshot().quotas;
+        quotas.iter().map(|it| it.available).collect()
+    };
+    let layer = limit.http_layer().cost(|_: &()| [1, 500]).settle_later();
+    let answer = |_: ()| std::future::ready(Ok::<_, std::io::Error>(Response::new(120_u64)));
+    let service = ServiceBuilder::new()
+        .layer(layer)
+        .service(tower::service_fn(answer));
+
+    let response = service.clone().oneshot(()).await.unwrap();
+    assert_eq!(left(), [99, 500]);
+    let unsettled = Unsettled::of(response.extensions());
+    let tokens = response.into_body();
+    unsettled.settle([1, tokens]);
+    assert_eq!(left(), [99, 880]);
+    // Said twice, the first counts.
+    unsettled.settle([1, 0]);
+    unsettled.clone().settle([1, 900]);
+    assert_eq!(left(), [99, 880]);
+    // Dropped, it stays taken.
+    drop(service.clone().oneshot(()).await.unwrap());
+    assert_eq!(left(), [98, 380]);
+    // What has been settled by the head is not settled again.
+    let layer = limit.http_layer().cost(|_: &()| [1, 100]).settle_later();
+    let layer = layer.settle(|_: &Response<u64>| Some([1, 10]));
+    let service = ServiceBuilder::new()
+        .layer(layer)
+        .service(tower::service_fn(answer));
+    let response = service.oneshot(()).await.unwrap();
+    assert_eq!(left(), [97, 370]);
+    Unsettled::of(response.extensions()).settle([1, 100]);
+    assert_eq!(left(), [97, 370]);
+    // Of a response without a rate limit.
+    Unsettled::of(Response::new(()).extensions()).settle(1);
+}

@@ -37,6 +37,11 @@ impl Fallback {
         }
     }
 
+    /// Whether nobody else has a handle.
+    pub(crate) fn is_disused(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -124,6 +124,7 @@ mod tests;
 mod timeout;
 #[cfg(feature = "tower-http")]
 mod tower_http;
+mod unsettled;
 mod until_body_end;
 
 pub use chaos::{ChaosBody, HttpChaosFuture, HttpChaosLayer, HttpChaosService};
@@ -164,6 +165,7 @@ pub use timeout::{
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use tower_http::TowerHttpClassify;
+pub use unsettled::{CarriesExtensions, SettleLater, Unsettled};
 pub use until_body_end::{
     AsHead, BreakerGuard, CircuitBreakerBodyFuture, CircuitBreakerBodyLayer,
     CircuitBreakerBodyService, ClassifyEnd, ContentionBodyFuture, ContentionBodyLayer,

@@ -22,6 +22,7 @@ use super::reqwest_send::{
     Bottom, CostOfRequest, Inner, Marked, MarkedRequests, Marks, SendMarked,
 };
 use super::timeout::HttpTimeoutService;
+use super::unsettled::SettleLater;
 use super::until_body_end::{CircuitBreakerBodyLayer, ContentionBodyService};
 use crate::call::Holder;
 use crate::call::outcome::Idempotency;
@@ -65,7 +66,7 @@ type Timed = HttpTimeoutService<Locked, reqwest::Error>;
 /// Behind a rate limit, or behind none.
 type Limited = Either<RateLimitService<Timed, reqwest::Error, CostOfRequest, Learns>, Timed>;
 
-type Learns = PauseBy<HttpClassify, LearnNothing>;
+type Learns = SettleLater<PauseBy<HttpClassify, LearnNothing>>;
 
 type Guarded = PerKeyService<Limited, Authority, BreakerLayer, AuthorityOf, MakeLayer>;
 
@@ -279,7 +280,8 @@ impl ResilientClientBuilder {
     }
 
     /// Lets each attempt wait for its turn at this limit. Default: none. It stands between the breaker and the lock; a `429`
-    /// that says when to come back pauses everybody.
+    /// that says when to come back pauses everybody. The response carries [`Unsettled`](super::Unsettled): what the call has
+    /// taken can be corrected when its body has been read.
     pub fn rate_limit(mut self, limit: RateLimit) -> Self {
         self.rate_limit = Some(limit);
         self
@@ -386,7 +388,7 @@ impl ResilientClientBuilder {
         let classify = self.classify;
         let cost = self.cost;
         let limit = self.rate_limit.map(|limit| {
-            let layer = limit.layer().pause_by(classify.clone());
+            let layer = limit.layer().pause_by(classify.clone()).settle_later();
             layer.cost_of(cost)
         });
         let guarded = guard(&breakers, &classify).layer(Either::around(limit, timed));

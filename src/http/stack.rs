@@ -10,6 +10,7 @@ use super::handles::MarkAttempt;
 use super::replay::{CopyReplay, ReplayLayer, ReplayService};
 use super::requests::HttpRequests;
 use super::timeout::HttpTimeoutService;
+use super::unsettled::SettleLater;
 use super::until_body_end::{
     AsHead, CircuitBreakerBodyService, ClassifyEnd, ContentionBodyService,
 };
@@ -206,6 +207,13 @@ impl<L, C, E, R, K, T> HttpStackLayer<L, C, E, R, K, T> {
         F: Fn(&Res) -> Option<N>,
     {
         self.learning(|rest| SettleBy { used, rest })
+    }
+
+    /// Where what was used is known only from the body: see
+    /// [`RateLimitLayer::settle_later`](crate::rate_limit::RateLimitLayer::settle_later).
+    #[must_use]
+    pub fn settle_later(self) -> HttpStackLayer<L, C, E, R, K, SettleLater<T>> {
+        self.learning(|rest| SettleLater { rest })
     }
 
     /// Takes from the response how much is left of which quota: see

@@ -14,6 +14,7 @@ use crate::event::RetryEvent;
 use crate::event::ThrottleEvent;
 use crate::event::TimeoutEvent;
 use crate::event::{Event, Observer};
+use crate::fallback::FallbackSnapshot;
 use crate::hedge::HedgeSnapshot;
 use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::RegistrySnapshot;
@@ -49,6 +50,7 @@ use crate::timeout::TimeoutsSnapshot;
 /// | `bulwark_timeout_calls_total` | counter | `name` | calls that were made, or refused because the service was not ready |
 /// | `bulwark_timeout_timed_out_total` | counter | `name`, `phase` | those that took too long, by phase: `ready`, `head`, `first_frame`, `idle`, `total`, `deadline` |
 /// | `bulwark_retry_budget` | gauge | `name` | retries that the budget would pay for now |
+/// | `bulwark_fallback_calls_total` | counter | `name`, `outcome` | calls that the service itself did not answer: `answered` by a target, `all_failed` |
 /// | `bulwark_hedge_calls_total` | counter | `name` | calls that have begun |
 /// | `bulwark_hedge_hedges_total` | counter | `name`, `outcome` | hedges, each once: `won`, `lost` (started, and the answer is another's, or still to come), `no_budget`, `refused`, `not_repeatable` |
 /// | `bulwark_hedge_delay_seconds` | gauge | `name` | how long a call may take now before it is hedged, once that is known |
@@ -96,6 +98,7 @@ impl Metrics {
         snapshot.resource_locks.iter().for_each(record_lock);
         snapshot.retries.iter().for_each(record_retry);
         snapshot.rate_limits.iter().for_each(record_rate_limit);
+        snapshot.fallbacks.iter().for_each(record_fallback);
         snapshot.hedges.iter().for_each(record_hedge);
         snapshot.throttles.iter().for_each(record_throttle);
         snapshot.chaos.iter().for_each(record_chaos);
@@ -242,6 +245,15 @@ fn record_retry(retry: &RetrySnapshot) {
     counter!("bulwark_retry_attempts_total", "name" => name()).absolute(retry.attempts);
     if let Some(left) = retry.budget_available {
         gauge!("bulwark_retry_budget", "name" => name()).set(left as f64);
+    }
+}
+
+fn record_fallback(fallback: &FallbackSnapshot) {
+    let name = || fallback.name.to_string();
+    let answered = fallback.fell_back.saturating_sub(fallback.all_failed);
+    for (outcome, calls) in [("answered", answered), ("all_failed", fallback.all_failed)] {
+        counter!("bulwark_fallback_calls_total", "name" => name(), "outcome" => outcome)
+            .absolute(calls);
     }
 }
 
@@ -418,6 +430,7 @@ mod tests {
             registry.resource_lock("slot"),
             registry.retry("again"),
             registry.hedge("reads"),
+            registry.fallback("models"),
             RateLimit::builder("quota")
                 .quota("requests", Quota::per_second(1))
                 .build_in(&registry)
@@ -441,6 +454,7 @@ mod tests {
             "bulwark_resource_capacity{name=slot} 1",
             "bulwark_retry_calls_total{name=again,outcome=success} 0",
             "bulwark_hedge_calls_total{name=reads} 0",
+            "bulwark_fallback_calls_total{name=models,outcome=answered} 0",
             "bulwark_rate_limit_available{name=quota,quota=requests} 1",
             "bulwark_timeout_calls_total{name=limits} 0",
             "bulwark_throttle_calls_total{name=search,outcome=accepted} 0",

@@ -10,7 +10,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::bucket::Time;
 use super::cost::Cost;
-use super::handle::{RateLimit, Reservation};
+use super::handle::RateLimit;
+use super::reservation::Reservation;
 use super::shared::Shared;
 use super::state::Not;
 use crate::call::context::Wait;

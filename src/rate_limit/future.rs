@@ -10,8 +10,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::acquire::Acquire;
-use super::handle::Reservation;
 use super::request::{Learn, LearnNothing, MadeCall};
+use super::reservation::Reservation;
 use crate::call::outcome::{Classify, Outcome, Verdict};
 use crate::error::{Answer, AsError};
 
@@ -123,7 +123,8 @@ where
                     }
                 }
                 StateProj::Calling { call, taken } => {
-                    let result = ready!(call.poll(cx)).map_err(|error| this.answer.error(error));
+                    let result = ready!(call.poll(cx));
+                    let mut result = result.map_err(|error| this.answer.error(error));
                     let mut call = MadeCall {
                         shared: &taken.shared,
                         cost: taken.cost,
@@ -139,6 +140,9 @@ where
                         call: RefCell::new(call),
                     };
                     let _ = this.answer.judge(&result, &learning);
+                    if let Ok(response) = &mut result {
+                        this.learn.mark(&learning.call.into_inner(), response);
+                    }
                     return Poll::Ready(result);
                 }
             }

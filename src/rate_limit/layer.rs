@@ -69,7 +69,7 @@ impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
         }
     }
 
-    fn learning<U>(self, learn: impl FnOnce(T) -> U) -> RateLimitLayer<L, C, U, A> {
+    pub(crate) fn learning<U>(self, learn: impl FnOnce(T) -> U) -> RateLimitLayer<L, C, U, A> {
         RateLimitLayer {
             limit: self.limit,
             cost: self.cost,

@@ -53,7 +53,8 @@
 //! the quota could pass.
 //!
 //! - Several quotas are taken together or not at all.
-//! - What a call costs can be corrected by its response: what is left over comes back, what was used beyond it is owed.
+//! - What a call costs can be corrected by its response: what is left over comes back, what was used beyond it is owed. Over
+//!   HTTP also when the body has been read (`settle_later`, feature `http`).
 //! - A caller that goes away while it waits gives its place to those behind. A call that a layer below refuses has used
 //!   nothing (one that it answers with a response of its own, only if [`pause_by`](RateLimitLayer::pause_by) ignores that). A call that was made stays counted, however it ended: the service has counted it too.
 //! - A service that says when to come back ([`pause_by`](RateLimitLayer::pause_by)) pauses everybody, not one call; what it
@@ -95,6 +96,7 @@ mod handle;
 mod layer;
 mod quota;
 mod request;
+mod reservation;
 mod service;
 mod shared;
 mod snapshot;
@@ -110,12 +112,13 @@ pub use builder::RateLimitBuilder;
 pub use config::RateLimitConfig;
 pub use cost::Cost;
 pub use future::RateLimitFuture;
-pub use handle::{RateLimit, Reservation};
+pub use handle::RateLimit;
 pub use layer::RateLimitLayer;
 pub use quota::Quota;
 pub use request::{
     CostBy, Learn, LearnNothing, LeftBy, MadeCall, OneEach, PauseBy, PauseWith, RequestCost,
     SettleBy,
 };
+pub use reservation::Reservation;
 pub use service::RateLimitService;
 pub use snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};

@@ -5,8 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::cost::Cost;
+use super::reservation::Reservation;
 use super::shared::Shared;
 use crate::call::outcome::{Classify, Outcome};
+use crate::util::sharded::ArcShard;
 
 /// What a request costs.
 pub trait RequestCost<Req> {
@@ -38,12 +40,17 @@ impl<Req, T: Into<Cost>, F: Fn(&Req) -> T> RequestCost<Req> for CostBy<F> {
 pub trait Learn<Res, L> {
     /// Looks at the result of a call that was made.
     fn learn(&self, call: &mut MadeCall<'_>, result: Result<&Res, &L>);
+
+    /// Leaves something with the response, after [`learn`](Self::learn). Default: nothing.
+    fn mark(&self, call: &MadeCall<'_>, response: &mut Res) {
+        let _ = (call, response);
+    }
 }
 
 /// A call that was made, as a limit learns from it.
 #[derive(Debug)]
 pub struct MadeCall<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a ArcShard<Shared>,
     pub(super) cost: Cost,
     pub(super) version: u64,
     pub(super) is_settled: bool,
@@ -62,6 +69,16 @@ impl MadeCall<'_> {
             self.is_settled = true;
             self.shared.settle(self.version, self.cost, used.into());
         }
+    }
+
+    /// What it has taken, to be settled later; `None` if it has been.
+    #[must_use]
+    pub fn reservation(&self) -> Option<Reservation> {
+        (!self.is_settled).then(|| Reservation {
+            shared: self.shared.clone(),
+            cost: self.cost,
+            version: self.version,
+        })
     }
 
     /// Nobody passes for so long: see [`RateLimit::pause`](super::RateLimit::pause).
@@ -104,6 +121,10 @@ where
             call.settle(used);
         }
     }
+
+    fn mark(&self, call: &MadeCall<'_>, response: &mut Res) {
+        self.rest.mark(call, response);
+    }
 }
 
 /// A pause for everybody, if a result says that there is too much to do, and when to come back.
@@ -129,6 +150,10 @@ where
             _ => {}
         }
     }
+
+    fn mark(&self, call: &MadeCall<'_>, response: &mut Res) {
+        self.rest.mark(call, response);
+    }
 }
 
 /// A pause for everybody, if a closure says so.
@@ -148,6 +173,10 @@ where
         if let Some(pause) = (self.pause)(result) {
             call.pause(pause);
         }
+    }
+
+    fn mark(&self, call: &MadeCall<'_>, response: &mut Res) {
+        self.rest.mark(call, response);
     }
 }
 
@@ -172,6 +201,10 @@ where
                 call.left(quota.as_ref(), units);
             }
         }
+    }
+
+    fn mark(&self, call: &MadeCall<'_>, response: &mut Res) {
+        self.rest.mark(call, response);
     }
 }
 

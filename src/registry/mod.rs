@@ -20,6 +20,7 @@ use crate::contention::{
 };
 use crate::error::ConfigError;
 use crate::event::{Event, Feed, Observer, guarded};
+use crate::fallback::{Fallback, FallbackSnapshot};
 use crate::hedge::{Hedge, HedgeBuilder, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
 use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
@@ -59,6 +60,7 @@ struct Shared {
     circuit_breakers: Handles<CircuitBreaker>,
     resource_locks: Handles<ResourceLock>,
     rate_limits: Handles<RateLimit>,
+    fallbacks: Handles<Fallback>,
     hedges: Handles<Hedge>,
     throttles: Handles<Throttle>,
     chaos: Handles<Chaos>,
@@ -102,6 +104,7 @@ impl Registry {
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
                 rate_limits: Handles::new(),
+                fallbacks: Handles::new(),
                 hedges: Handles::new(),
                 throttles: Handles::new(),
                 chaos: Handles::new(),
@@ -195,6 +198,34 @@ impl Registry {
     #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_rate_limit(&self, name: &str) -> Option<RateLimit> {
         self.shared.rate_limits.remove(name)
+    }
+
+    /// The fallback of that name; made if there is none yet.
+    #[must_use]
+    pub fn fallback(&self, name: impl Into<Arc<str>>) -> Fallback {
+        let name = name.into();
+        let observers = || self.observer().into_iter().collect();
+        self.shared
+            .fallbacks
+            .get_or(&name, || Fallback::observed(Arc::clone(&name), observers()))
+    }
+
+    /// All fallbacks, by name.
+    #[must_use]
+    pub fn fallbacks(&self) -> Vec<Fallback> {
+        self.shared.fallbacks.all()
+    }
+
+    /// The fallback of that name, if there is one.
+    #[must_use]
+    pub fn get_fallback(&self, name: &str) -> Option<Fallback> {
+        self.shared.fallbacks.get(name)
+    }
+
+    /// Forgets the fallback of that name, as [`remove_circuit_breaker`](Self::remove_circuit_breaker) does.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
+    pub fn remove_fallback(&self, name: &str) -> Option<Fallback> {
+        self.shared.fallbacks.remove(name)
     }
 
     /// The hedge of that name, whatever its rules; made with the default rules if there is none yet. To give it rules:
@@ -344,6 +375,7 @@ impl Registry {
                 .map(ResourceLock::snapshot)
                 .collect(),
             rate_limits: self.rate_limits().iter().map(RateLimit::snapshot).collect(),
+            fallbacks: self.fallbacks().iter().map(Fallback::snapshot).collect(),
             hedges: self.hedges().iter().map(Hedge::snapshot).collect(),
             throttles: self.throttles().iter().map(Throttle::snapshot).collect(),
             chaos: self.chaos().iter().map(Chaos::snapshot).collect(),
@@ -398,6 +430,7 @@ impl Registry {
             shared.resource_locks.remove_if(name, lock),
             shared.retries.remove_if(name, retry),
             shared.rate_limits.remove_if(name, RateLimit::is_disused),
+            shared.fallbacks.remove_if(name, Fallback::is_disused),
             shared.hedges.remove_if(name, Hedge::is_disused),
             shared.throttles.remove_if(name, Throttle::is_disused),
             shared.chaos.remove_if(name, Chaos::is_disused),
@@ -420,6 +453,7 @@ impl fmt::Debug for Registry {
             .field("circuit_breakers", &self.shared.circuit_breakers.names())
             .field("resource_locks", &self.shared.resource_locks.names())
             .field("rate_limits", &self.shared.rate_limits.names())
+            .field("fallbacks", &self.shared.fallbacks.names())
             .field("hedges", &self.shared.hedges.names())
             .field("throttles", &self.shared.throttles.names())
             .field("chaos", &self.shared.chaos.names())
@@ -441,6 +475,8 @@ pub struct RegistrySnapshot {
     pub resource_locks: Vec<ResourceSnapshot>,
     /// The rate limits, by name.
     pub rate_limits: Vec<RateLimitSnapshot>,
+    /// The fallbacks, by name.
+    pub fallbacks: Vec<FallbackSnapshot>,
     /// The hedges, by name.
     pub hedges: Vec<HedgeSnapshot>,
     /// The throttles, by name.
