@@ -18,7 +18,10 @@ use tower_bulwark::circuit_breaker::Window;
 use tower_bulwark::contention::OwnedResourceGuard;
 use tower_bulwark::keyed::Keyed;
 use tower_bulwark::rate_limit::{Quota, RateLimit};
-use tower_bulwark::{CircuitBreaker, ResourceLock, RetryBudget, RetryPolicy};
+use tower_bulwark::{
+    Chaos, CircuitBreaker, Hedge, Part, ResourceLock, RetryBudget, RetryPolicy, Stack, Throttle,
+    Timeouts,
+};
 
 type Worker = Box<dyn FnMut(u64) + Send>;
 
@@ -131,6 +134,107 @@ fn rate_limits(
         };
         add(case, "governor, check", Box::new(make), false);
     }
+}
+
+/// The other patterns, around calls that are well; a throttle that refuses; and a whole stack.
+fn family(
+    add: &mut impl FnMut(&'static str, &'static str, Box<dyn Fn() -> Worker + Sync>, bool),
+    handle: &Handle,
+) {
+    let minute = Duration::from_secs(60);
+    let mut layered = |case, name, service: BoxedCalls| {
+        add(case, name, Box::new(move || service()), false);
+    };
+    let timeouts = Timeouts::builder("t").head(minute).build().expect("valid");
+    layered(
+        "timeout",
+        "bulwark, head",
+        boxed(timeouts.layer().layer(bare()), handle),
+    );
+    let total = Timeouts::builder("t").total(minute).build().expect("valid");
+    layered(
+        "timeout",
+        "bulwark, total (one reading)",
+        boxed(total.layer().layer(bare()), handle),
+    );
+    layered(
+        "timeout",
+        "tower Timeout (a timer each)",
+        boxed(TimeoutLayer::new(minute).layer(bare()), handle),
+    );
+    let hedge = Hedge::builder("h").after(minute).build().expect("valid");
+    layered(
+        "hedge, none starts",
+        "bulwark, after a delay",
+        boxed(hedge.layer().layer(bare()), handle),
+    );
+    layered(
+        "hedge, none starts",
+        "bulwark, percentile",
+        boxed(Hedge::new("h").layer().layer(bare()), handle),
+    );
+    let throttle = Throttle::new("t");
+    layered(
+        "throttle, accepted",
+        "bulwark (one reading)",
+        boxed(throttle.layer().layer(bare()), handle),
+    );
+    let down = Throttle::builder("t").window(Duration::from_secs(86_400));
+    let down = down.max_reject(0.999).build().expect("valid");
+    while down.snapshot().requests < 100_000 {
+        down.try_acquire()
+            .into_iter()
+            .for_each(|permit| permit.overload());
+    }
+    let refused = move || -> Worker {
+        let throttle = down.clone();
+        Box::new(move |n| {
+            for _ in 0..n {
+                black_box(
+                    throttle
+                        .try_acquire()
+                        .map(|permit| permit.overload())
+                        .is_ok(),
+                );
+            }
+        })
+    };
+    layered(
+        "throttle, 999 of 1,000 refused",
+        "bulwark, try_acquire",
+        Box::new(refused),
+    );
+    let chaos = Chaos::builder("c").error(1.0).build().expect("valid");
+    let fault = || Err::<u64, _>(Error::other("a drill"));
+    layered(
+        "chaos, off",
+        "bulwark",
+        boxed(chaos.layer(fault).layer(bare()), handle),
+    );
+    for (name, stack) in [
+        ("bulwark, http", Stack::http("s")),
+        (
+            "bulwark, http without a lock",
+            Stack::http("s").without(Part::Lock),
+        ),
+    ] {
+        let stack = stack.build().expect("valid");
+        layered(
+            "a whole stack",
+            name,
+            boxed(stack.layer().layer(bare()), handle),
+        );
+    }
+}
+
+type BoxedCalls = Box<dyn Fn() -> Worker + Sync>;
+
+fn boxed<S>(service: S, handle: &Handle) -> BoxedCalls
+where
+    S: Service<u64, Future: Send> + Clone + Send + Sync + 'static,
+{
+    let handle = handle.clone();
+    Box::new(move || calls(service.clone(), handle.clone()))
 }
 
 /// A breaker for each of a hundred thousand hosts, looked up in no order; and a clone of one, which a look-up gives out.
@@ -288,6 +392,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
 
     service!("nothing", "bare service_fn", bare());
     rate_limits(&mut add, handle);
+    family(&mut add, handle);
     by_key(&mut add);
 
     let retry = RetryPolicy::new();
