@@ -330,6 +330,14 @@ mod bodies {
         let (frames, error) = read(&chaos, &[]).await;
         assert!(frames.is_empty() && error.is_some());
         assert_eq!(chaos.snapshot().injected.cut_body, 3);
+        // One that nobody reads does not break off.
+        let layer = chaos.http_layer(|| Ok::<_, io::Error>(Response::new(Frames::default())));
+        let answer = |_: ()| ready(Ok::<_, io::Error>(Response::new(Frames::default())));
+        let service = ServiceBuilder::new()
+            .layer(layer)
+            .service(service_fn(answer));
+        drop(service.oneshot(()).await.unwrap());
+        assert_eq!(chaos.snapshot().injected.cut_body, 3);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::circuit_breaker::Window;
+use tower_bulwark::keyed::{Idle, PerKeyLayer};
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::stack::StackBuilder;
 use tower_bulwark::{
@@ -383,4 +384,54 @@ async fn a_call_that_is_dropped_gives_everything_back() {
     }
     let late = stack.timeouts().unwrap().snapshot().timed_out;
     assert_eq!(late.total, 0, "{late:?}");
+}
+
+/// Each key has handles of its own, and a key whose circuit is open is not forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_stack_for_each_key() {
+    let stacks: Arc<std::sync::Mutex<Vec<Stack>>> = Arc::default();
+    let made = Arc::clone(&stacks);
+    let make = move |host: &u32| {
+        let stack = Stack::http(format!("host {host}")).build().unwrap();
+        made.lock().unwrap().push(stack.clone());
+        stack.layer()
+    };
+    let per_host = PerKeyLayer::new(2, |host: &u32| *host, make);
+    let inner = service_fn(|host: u32| {
+        std::future::ready(match host {
+            1 => Err(std::io::Error::other("down")),
+            _ => Ok(host),
+        })
+    });
+    let service = ServiceBuilder::new().layer(per_host).service(inner);
+    for _ in 0..5 {
+        service.clone().oneshot(1).await.unwrap_err();
+    }
+    service.clone().oneshot(2).await.unwrap();
+    let states = |n: usize| stacks.lock().unwrap()[n].circuit_breaker().unwrap().state();
+    assert_eq!(
+        (states(0), states(1)),
+        (CircuitState::Open, CircuitState::Closed)
+    );
+    assert!(!stacks.lock().unwrap()[0].is_idle());
+    assert!(stacks.lock().unwrap()[1].is_idle());
+    let refused = service.clone().oneshot(1).await.unwrap_err();
+    assert!(refused.is_rejection(), "{refused}");
+}
+
+/// What was left out is not told of.
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_was_left_out_lets_everything_through() {
+    let stack = Stack::http("api")
+        .without(Part::CircuitBreaker)
+        .without(Part::Retry)
+        .build()
+        .unwrap();
+    let calls = Arc::default();
+    let service = failing(u32::MAX, &calls);
+    let service = ServiceBuilder::new().layer(stack.layer()).service(service);
+    for _ in 0..100 {
+        service.clone().oneshot(1).await.unwrap_err();
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 100);
 }

@@ -19,7 +19,8 @@ pub struct ChaosFuture<F, R> {
     then: State<F, R>,
     /// The answer comes after it.
     late: Option<Pin<Box<Sleep>>>,
-    cut_body: bool,
+    /// The number of the call, if the body of its response is to break off.
+    cut_body: Option<u64>,
 }
 
 #[pin_project(project = StateProj)]
@@ -39,11 +40,11 @@ impl<F, R> ChaosFuture<F, R> {
         fault: impl FnOnce() -> R,
         call: impl FnOnce() -> F,
     ) -> Self {
-        let Some(plan) = shared.plan() else {
+        let Some((n, plan)) = shared.plan() else {
             return Self {
                 then: State::Call(call()),
                 late: None,
-                cut_body: false,
+                cut_body: None,
             };
         };
         let then = match plan.then {
@@ -59,13 +60,13 @@ impl<F, R> ChaosFuture<F, R> {
         Self {
             then,
             late,
-            cut_body: plan.cut_body,
+            cut_body: plan.cut_body.then_some(n),
         }
     }
 
-    /// Whether the body of the response is to break off.
+    /// The number of the call, if the body of its response is to break off.
     #[cfg(feature = "http")]
-    pub(crate) fn cuts_body(&self) -> bool {
+    pub(crate) fn cuts_body(&self) -> Option<u64> {
         self.cut_body
     }
 }
@@ -106,7 +107,7 @@ impl<F, R> fmt::Debug for ChaosFuture<F, R> {
         f.debug_struct("ChaosFuture")
             .field("then", &then)
             .field("late", &self.late.is_some())
-            .field("cut_body", &self.cut_body)
+            .field("cut_body", &self.cut_body.is_some())
             .finish()
     }
 }

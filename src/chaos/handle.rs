@@ -8,6 +8,8 @@ use super::future::ChaosFuture;
 use super::shared::Shared;
 use super::snapshot::ChaosSnapshot;
 use crate::error::{ConfigChange, ConfigError};
+#[cfg(feature = "http")]
+use crate::event::ChaosFault;
 use crate::event::Observer;
 
 /// Faults on purpose: a cheap clone of shared, named rates.
@@ -113,6 +115,12 @@ impl Chaos {
         Fut: Future<Output = Result<T, E>>,
     {
         ChaosFuture::begin(&self.shared, fault, operation).await
+    }
+
+    /// The body of this call breaks off.
+    #[cfg(feature = "http")]
+    pub(crate) fn cuts_body(&self, call: u64) {
+        self.shared.injects(ChaosFault::CutBody, call);
     }
 
     pub(crate) fn is_disused(&self) -> bool {

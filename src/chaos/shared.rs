@@ -114,9 +114,9 @@ impl Shared {
         false
     }
 
-    /// What happens to the call that begins. `None`: it is made as it is.
+    /// What happens to the call that begins, and its number. `None`: it is made as it is.
     #[inline]
-    pub(super) fn plan(&self) -> Option<Plan> {
+    pub(super) fn plan(&self) -> Option<(u64, Plan)> {
         match self.is_armed() {
             false => None,
             true => Some(self.draw()),
@@ -124,7 +124,7 @@ impl Shared {
     }
 
     #[cold]
-    fn draw(&self) -> Plan {
+    fn draw(&self) -> (u64, Plan) {
         let n = self.calls.fetch_add(1, Ordering::Relaxed);
         let plan = self.config.load().plan(self.seed, n);
         if plan.late_by.is_some() {
@@ -136,7 +136,7 @@ impl Shared {
             Then::Hang => self.injects(ChaosFault::Hang, n),
             Then::Panic => self.injects(ChaosFault::Panic, n),
         }
-        plan
+        (n, plan)
     }
 
     /// Counts and tells a fault.
@@ -145,13 +145,6 @@ impl Shared {
         let event = || Event::Chaos(ChaosEvent::Injected { fault, call });
         let total = || self.injected.totals().sum();
         self.funnel.refused(time::now(), total, event);
-    }
-
-    /// A body breaks off.
-    #[cfg(feature = "http")]
-    pub(super) fn cuts_body(&self) {
-        let call = self.calls.load(Ordering::Relaxed).saturating_sub(1);
-        self.injects(ChaosFault::CutBody, call);
     }
 
     pub(super) fn update(&self, new: ChaosConfig) -> Result<ConfigChange, ConfigError> {

@@ -38,6 +38,16 @@ impl CircuitBreaker {
         )
     }
 
+    /// What stands for a breaker that was left out: it lets every call through, and reports nothing.
+    pub(crate) fn none(name: impl Into<Arc<str>>) -> Self {
+        let (breaker, now) = (Self::new(name), time::now());
+        breaker.shared.with_core(now, |state, config| {
+            let _ = state.command(config, Command::Disable, now);
+            ((), Effects::default())
+        });
+        breaker
+    }
+
     pub(super) fn from_parts(
         name: Arc<str>,
         config: CircuitBreakerConfig,

@@ -193,11 +193,8 @@ impl<C: Clone> Resilient<C> {
 impl Parts {
     fn around<C>(&self, bottom: Bottom<C>) -> Stack<C> {
         let retry = self.retry.clone().unwrap_or_else(GrpcRetry::none);
-        let breaker = self.breaker.clone().unwrap_or_else(|| {
-            let breaker = CircuitBreaker::new("grpc");
-            breaker.disable();
-            breaker
-        });
+        let breaker = self.breaker.clone();
+        let breaker = breaker.unwrap_or_else(|| CircuitBreaker::none("grpc"));
         let lock = self
             .lock
             .clone()

@@ -78,10 +78,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let call = self.service.call(request);
-        if call.cuts_body() {
-            self.service.note_cut_body();
-        }
-        HttpChaosFuture { call }
+        let chaos = call.cuts_body().map(|_| self.service.chaos().clone());
+        HttpChaosFuture { call, chaos }
     }
 }
 
@@ -92,6 +90,8 @@ where
 pub struct HttpChaosFuture<F, R> {
     #[pin]
     call: ChaosFuture<F, R>,
+    /// If the body is to break off.
+    chaos: Option<Chaos>,
 }
 
 impl<F, B, E> Future for HttpChaosFuture<F, Result<Response<B>, E>>
@@ -103,9 +103,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let response = ready!(this.call.as_mut().poll(cx))?;
-        let cut = match this.call.cuts_body() {
-            true => Cut::AfterTheNext,
-            false => Cut::Never,
+        let cut = match this.chaos.take().zip(this.call.cuts_body()) {
+            Some((chaos, n)) => Cut::AfterTheNext(chaos, n),
+            None => Cut::Never,
         };
         Poll::Ready(Ok(response.map(|body| ChaosBody { body, cut })))
     }
@@ -119,18 +119,30 @@ pub struct ChaosBody<B> {
     cut: Cut,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Cut {
     Never,
-    AfterTheNext,
-    Now,
+    /// After the next frame, of this call.
+    AfterTheNext(Chaos, u64),
+    Now(Chaos, u64),
     Done,
 }
 
 impl Cut {
     fn break_off(&mut self) -> BodyError {
+        if let Self::AfterTheNext(chaos, call) | Self::Now(chaos, call) = self {
+            chaos.cuts_body(*call);
+        }
         *self = Self::Done;
         BodyError::of(io::Error::from(io::ErrorKind::ConnectionReset))
+    }
+
+    /// The first frame has come.
+    fn passed(&mut self) {
+        *self = match std::mem::replace(self, Self::Never) {
+            Self::AfterTheNext(chaos, call) => Self::Now(chaos, call),
+            other => other,
+        };
     }
 }
 
@@ -148,24 +160,23 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
         let this = self.project();
         match this.cut {
-            Cut::Now => return Poll::Ready(Some(Err(this.cut.break_off()))),
+            Cut::Now(..) => return Poll::Ready(Some(Err(this.cut.break_off()))),
             Cut::Done => return Poll::Ready(None),
-            Cut::Never | Cut::AfterTheNext => {}
+            Cut::Never | Cut::AfterTheNext(..) => {}
         }
         let frame = ready!(this.body.poll_frame(cx));
-        match (&frame, *this.cut) {
+        if frame.is_none() && matches!(this.cut, Cut::AfterTheNext(..)) {
             // There is no first frame: it breaks off before its end.
-            (None, Cut::AfterTheNext) => return Poll::Ready(Some(Err(this.cut.break_off()))),
-            (_, Cut::AfterTheNext) => *this.cut = Cut::Now,
-            _ => {}
+            return Poll::Ready(Some(Err(this.cut.break_off())));
         }
+        this.cut.passed();
         Poll::Ready(frame.map(|it| it.map_err(BodyError::of)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self.cut {
             Cut::Never => self.body.is_end_stream(),
-            Cut::AfterTheNext | Cut::Now => false,
+            Cut::AfterTheNext(..) | Cut::Now(..) => false,
             Cut::Done => true,
         }
     }

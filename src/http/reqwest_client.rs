@@ -261,9 +261,7 @@ impl ResilientClientBuilder {
 
     /// Lets all calls through: the breaker is [disabled](CircuitBreaker::disable).
     pub fn no_circuit_breaker(mut self) -> Self {
-        let breaker = CircuitBreaker::new(&*self.name);
-        breaker.disable();
-        self.breakers = Some(Breakers::One(breaker));
+        self.breakers = Some(Breakers::One(CircuitBreaker::none(&*self.name)));
         self
     }
 

@@ -17,6 +17,7 @@ use super::until_body_end::{
 use crate::contention::ResourceLock;
 use crate::error::AsError;
 use crate::hedge::HedgeService;
+use crate::keyed::Idle;
 use crate::rate_limit::{
     Cost, CostBy, LearnNothing, LeftBy, OneEach, PauseBy, RateLimitService, SettleBy,
 };
@@ -255,6 +256,12 @@ impl<L, C, E, R, K, T> fmt::Debug for HttpStackLayer<L, C, E, R, K, T> {
         f.debug_struct("HttpStackLayer")
             .field("stack", &self.stack)
             .finish_non_exhaustive()
+    }
+}
+
+impl<L, C, E, R, K, T> Idle for HttpStackLayer<L, C, E, R, K, T> {
+    fn is_idle(&self) -> bool {
+        self.stack.is_idle()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::call::outcome::{
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerService};
 use crate::contention::ContentionService;
 use crate::hedge::HedgeService;
+use crate::keyed::Idle;
 use crate::rate_limit::{Cost, CostBy, LearnNothing, OneEach, PauseBy, RateLimitService, SettleBy};
 use crate::registry::explain::Explanation;
 use crate::retry::{CopyByClone, CopyWith, IdempotencyWith, RetryPolicy, RetryService};
@@ -274,6 +275,23 @@ impl<S, L, C: Clone, R: Clone, K: Clone, T: Clone> Layer<S> for StackLayer<L, C,
     }
 }
 
+impl Idle for Stack {
+    /// None of its parts has anything to remember.
+    fn is_idle(&self) -> bool {
+        self.retry.as_ref().is_none_or(Idle::is_idle)
+            && self.hedge.as_ref().is_none_or(Idle::is_idle)
+            && self.circuit_breaker.as_ref().is_none_or(Idle::is_idle)
+            && self.rate_limit.as_ref().is_none_or(Idle::is_idle)
+            && self.lock.as_ref().is_none_or(Idle::is_idle)
+    }
+}
+
+impl<L, C, R, K, T> Idle for StackLayer<L, C, R, K, T> {
+    fn is_idle(&self) -> bool {
+        self.stack.is_idle()
+    }
+}
+
 /// What stands for parts that were left out.
 impl Stack {
     pub(crate) fn timeouts_or_none(&self) -> Timeouts {
@@ -282,11 +300,8 @@ impl Stack {
     }
 
     pub(crate) fn breaker_or_none(&self) -> CircuitBreaker {
-        self.circuit_breaker.clone().unwrap_or_else(|| {
-            let breaker = CircuitBreaker::new(&*self.name);
-            breaker.disable();
-            breaker
-        })
+        let breaker = self.circuit_breaker.clone();
+        breaker.unwrap_or_else(|| CircuitBreaker::none(&*self.name))
     }
 
     pub(crate) fn retry_or_none(&self) -> RetryPolicy {
