@@ -35,9 +35,10 @@ async fn drain(hedge: &GrpcHedge) {
     let throttle = hedge.hedge("/a.B/C").budget().unwrap();
     let inner = service_fn(|_: Request<()>| {
         let mut response = Response::new(Empty::<Bytes>::new());
-        response
-            .headers_mut()
-            .insert("grpc-status", HeaderValue::from(14));
+        let headers = response.headers_mut();
+        headers.insert("grpc-status", HeaderValue::from(14));
+        // Not to be asked again counts, whatever the code is.
+        headers.insert("grpc-retry-pushback-ms", HeaderValue::from_static("-1"));
         std::future::ready(Ok::<_, std::io::Error>(response))
     });
     let service = hedge.layer().layer(inner);
