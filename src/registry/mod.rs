@@ -3,29 +3,29 @@
 //! A name stands for one policy. Asking for a name again gives the same handle, whoever asks; asking
 //! for it with *other rules* is an error that shows both, never a silent first-come-first-served.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+mod build_in;
+mod error;
 pub mod explain;
+mod handles;
+
+pub use error::RegistryError;
+use handles::Handles;
 
 use arc_swap::ArcSwap;
 
-use crate::chaos::{Chaos, ChaosBuilder, ChaosConfig, ChaosSnapshot};
-use crate::circuit_breaker::{
-    CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerConfig, CircuitBreakerSnapshot,
-};
-use crate::contention::{
-    ContentionConfig, ResourceLock, ResourceLockBuilder, ResourceSnapshot, WaitEdge,
-};
-use crate::error::ConfigError;
+use crate::chaos::{Chaos, ChaosSnapshot};
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerSnapshot};
+use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
 use crate::event::{Event, Feed, Observer, guarded};
 use crate::fallback::{Fallback, FallbackSnapshot};
-use crate::hedge::{Hedge, HedgeBuilder, HedgeSnapshot};
-use crate::rate_limit::{RateLimit, RateLimitBuilder, RateLimitConfig, RateLimitSnapshot};
-use crate::retry::{RetryConfig, RetryPolicy, RetryPolicyBuilder, RetrySnapshot};
-use crate::throttle::{Throttle, ThrottleBuilder, ThrottleConfig, ThrottleSnapshot};
-use crate::timeout::{TimeoutConfig, Timeouts, TimeoutsBuilder, TimeoutsSnapshot};
+use crate::hedge::{Hedge, HedgeSnapshot};
+use crate::rate_limit::{RateLimit, RateLimitSnapshot};
+use crate::retry::{RetryPolicy, RetrySnapshot};
+use crate::throttle::{Throttle, ThrottleSnapshot};
+use crate::timeout::{Timeouts, TimeoutsSnapshot};
 
 /// The handles of a process, a tenant, or a test. A cheap clone of one shared registry.
 ///
@@ -487,216 +487,9 @@ pub struct RegistrySnapshot {
     pub timeouts: Vec<TimeoutsSnapshot>,
 }
 
-/// Why a handle could not be registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// A setting cannot work.
-    Config(ConfigError),
-    /// The name is taken by a handle with other rules.
-    #[non_exhaustive]
-    Conflict {
-        /// What kind of handle it is: `circuit breaker`, `resource lock`, `rate limit`, `hedge`, `throttle`, `chaos`, `timeouts` or `retry policy`.
-        kind: &'static str,
-        /// The name.
-        name: Arc<str>,
-        /// The rules that the name stands for.
-        existing: String,
-        /// The rules that were asked for.
-        requested: String,
-    },
-}
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Conflict {
-                kind,
-                name,
-                existing,
-                requested,
-            } => write!(
-                f,
-                "the {kind} `{name}` exists with other rules: use another name, or ask for the same rules\n existing: {existing}\nrequested: {requested}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for RegistryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Config(error) => Some(error),
-            Self::Conflict { .. } => None,
-        }
-    }
-}
-
-impl From<ConfigError> for RegistryError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-/// Handles of one kind, by name.
-struct Handles<H>(Mutex<BTreeMap<Arc<str>, H>>);
-
-impl<H: Clone> Handles<H> {
-    fn new() -> Self {
-        Self(Mutex::new(BTreeMap::new()))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, H>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get_or(&self, name: &Arc<str>, make: impl FnOnce() -> H) -> H {
-        let mut map = self.lock();
-        map.entry(Arc::clone(name)).or_insert_with(make).clone()
-    }
-
-    fn all(&self) -> Vec<H> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn names(&self) -> Vec<Arc<str>> {
-        self.lock().keys().cloned().collect()
-    }
-
-    fn get(&self, name: &str) -> Option<H> {
-        self.lock().get(name).cloned()
-    }
-
-    fn remove_if(&self, name: &str, is_idle: impl FnOnce(&H) -> bool) -> bool {
-        let mut map = self.lock();
-        let idle = map.get(name).is_some_and(is_idle);
-        let removed = if idle { map.remove(name) } else { None };
-        drop(map);
-        removed.is_some()
-    }
-
-    fn remove(&self, name: &str) -> Option<H> {
-        self.lock().remove(name)
-    }
-
-    /// The handle of that name if it goes by `rules`; a new one if the name is free.
-    fn build<R: PartialEq + fmt::Debug>(
-        &self,
-        kind: &'static str,
-        name: &Arc<str>,
-        rules: &R,
-        rules_of: impl Fn(&H) -> R,
-        make: impl FnOnce() -> Result<H, ConfigError>,
-    ) -> Result<H, RegistryError> {
-        let mut map = self.lock();
-        match map.get(name) {
-            Some(handle) if rules_of(handle) == *rules => Ok(handle.clone()),
-            Some(handle) => Err(RegistryError::Conflict {
-                kind,
-                name: Arc::clone(name),
-                existing: format!("{:?}", rules_of(handle)),
-                requested: format!("{rules:?}"),
-            }),
-            None => {
-                let handle = make()?;
-                map.insert(Arc::clone(name), handle.clone());
-                Ok(handle)
-            }
-        }
-    }
-}
-
-macro_rules! build_in {
-    ($builder:ty, $handle:ty, $rules:ty, $kind:literal, $map:ident) => {
-        impl $builder {
-            /// Registers the handle under its name, or gives the one that is registered with the same
-            /// rules. Callbacks and observers of a builder that finds a registered handle are dropped
-            /// with it: they belong to whoever registers first.
-            ///
-            /// # Errors
-            ///
-            /// [`RegistryError::Config`] for a setting that cannot work, [`RegistryError::Conflict`] if
-            /// the name stands for other rules.
-            pub fn build_in(self, registry: &Registry) -> Result<$handle, RegistryError> {
-                let rules: $rules = self.checked_config()?;
-                let name = Arc::clone(self.name_ref());
-                let make = || self.build_with(registry.observer());
-                registry.shared.$map.build(
-                    $kind,
-                    &name,
-                    &rules,
-                    |it| <$rules>::clone(&it.config()),
-                    make,
-                )
-            }
-        }
-    };
-}
-
-build_in!(
-    CircuitBreakerBuilder,
-    CircuitBreaker,
-    CircuitBreakerConfig,
-    "circuit breaker",
-    circuit_breakers
-);
-build_in!(
-    ResourceLockBuilder,
-    ResourceLock,
-    ContentionConfig,
-    "resource lock",
-    resource_locks
-);
-build_in!(
-    RateLimitBuilder,
-    RateLimit,
-    RateLimitConfig,
-    "rate limit",
-    rate_limits
-);
-build_in!(
-    ThrottleBuilder,
-    Throttle,
-    ThrottleConfig,
-    "throttle",
-    throttles
-);
-build_in!(ChaosBuilder, Chaos, ChaosConfig, "chaos", chaos);
-build_in!(
-    TimeoutsBuilder,
-    Timeouts,
-    TimeoutConfig,
-    "timeouts",
-    timeouts
-);
-build_in!(
-    RetryPolicyBuilder,
-    RetryPolicy,
-    RetryConfig,
-    "retry policy",
-    retries
-);
-
-impl HedgeBuilder {
-    /// Registers the handle under its name, or gives the one that is registered with the same rules and the same
-    /// budget. Observers of a builder that finds a registered handle are dropped with it.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::Config`] for a setting that cannot work, [`RegistryError::Conflict`] if the name stands for
-    /// other rules or another budget.
-    pub fn build_in(self, registry: &Registry) -> Result<Hedge, RegistryError> {
-        let rules = self.checked_config()?;
-        let name = Arc::clone(self.name_ref());
-        let make = || self.build_with(registry.observer());
-        let hedges = &registry.shared.hedges;
-        hedges.build("hedge", &name, &rules, Hedge::rules, make)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
