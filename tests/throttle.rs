@@ -1,6 +1,7 @@
 //! Calls that are refused because the service accepts too few of them.
 
 use std::future::{pending, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -285,8 +286,13 @@ async fn a_storm_of_drops_counts_nothing_and_holds_nothing() {
     let snapshot = throttle.snapshot();
     assert_eq!((snapshot.requests, snapshot.probability), (0, 0.0));
     assert_eq!(snapshot.totals, Default::default());
+    assert!(!registry.remove_if_idle("search"), "somebody has a handle");
+    let mut last = spawn(service.ready().await.unwrap().call(0));
+    assert_pending!(last.poll());
     drop((service, throttle));
-    assert!(registry.remove_if_idle("search"), "no call is on its way");
+    assert!(!registry.remove_if_idle("search"), "a call is on its way");
+    drop(last);
+    assert!(registry.remove_if_idle("search"));
 }
 
 /// A call that was refused is a request, whether or not anybody asks for its answer.
@@ -335,6 +341,47 @@ async fn a_call_that_panics_is_not_accepted() {
     let call = tokio::spawn(service.oneshot(1));
     assert!(call.await.unwrap_err().is_panic());
     assert_eq!(counts(&throttle), (1, 0));
+}
+
+#[test]
+fn a_permit_that_is_dropped_by_a_panic_is_not_accepted() {
+    let throttle = throttle();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _permit = throttle.try_acquire().unwrap();
+        panic!("in code that settles by hand");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(counts(&throttle), (1, 0));
+}
+
+/// Errors and responses that match are not accepted, an error of another kind is an answer.
+#[tokio::test(start_paused = true)]
+async fn rules_of_the_layer_say_what_is_not_accepted() {
+    let throttle = throttle();
+    let layer = throttle
+        .layer()
+        .failure_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut)
+        .response_failure_if(|n: &u32| *n == 2)
+        .ignore_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::Interrupted);
+    let inner = service_fn(|n: u32| {
+        ready(match n {
+            0 => Err(std::io::ErrorKind::TimedOut.into()),
+            1 => Err(std::io::ErrorKind::NotFound.into()),
+            4 => Err(std::io::ErrorKind::Interrupted.into()),
+            n => Ok::<_, std::io::Error>(n),
+        })
+    });
+    let service = ServiceBuilder::new().layer(layer).service(inner);
+    for (n, expected) in [
+        (0, (1, 0)),
+        (1, (2, 1)),
+        (2, (3, 1)),
+        (3, (4, 2)),
+        (4, (4, 2)),
+    ] {
+        let _ = service.clone().oneshot(n).await;
+        assert_eq!(counts(&throttle), expected, "{n}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
