@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tower_bulwark::{CircuitBreaker, Registry, ResourceLock, RetryPolicy};
+use tower_bulwark::{CircuitBreaker, Registry, ResourceLock, RetryPolicy, Throttle};
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_is_one_document() {
@@ -92,4 +92,39 @@ fn a_config_comes_back_as_it_was_and_what_is_not_named_is_the_default() {
     let back: CircuitBreakerConfig = serde_json::from_str(&text).unwrap();
     assert_eq!(back, *breaker.config());
     assert!(serde_json::from_str::<CircuitBreakerConfig>(r#"{"failure_rat": 3}"#).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_is_a_document_and_its_config_comes_back() {
+    use tower_bulwark::throttle::ThrottleConfig;
+
+    let registry = Registry::new();
+    let throttle = Throttle::builder("search")
+        .k(1.5)
+        .window(Duration::from_secs(120))
+        .only_overload(true)
+        .build_in(&registry)
+        .unwrap();
+    for _ in 0..10 {
+        throttle.try_acquire().unwrap().overload();
+    }
+    let document = serde_json::to_value(registry.snapshot()).unwrap();
+    let snapshot = &document["throttles"][0];
+    assert_eq!(snapshot["name"], "search");
+    assert_eq!(
+        (&snapshot["requests"], &snapshot["accepts"]),
+        (&10.into(), &0.into())
+    );
+    assert_eq!(snapshot["totals"]["not_accepted"], 10);
+    let entries = serde_json::to_value(registry.feed().recent()).unwrap();
+    assert_eq!(entries[0]["event"]["throttle"]["began"]["requests"], 10);
+
+    let text = serde_json::to_string(&*throttle.config()).unwrap();
+    let back: ThrottleConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, *throttle.config());
+    let some: ThrottleConfig = serde_json::from_str(r#"{"k": 3.0}"#).unwrap();
+    let mut expected = ThrottleConfig::default();
+    expected.k = 3.0;
+    assert_eq!(some, expected);
+    assert!(serde_json::from_str::<ThrottleConfig>(r#"{"kk": 3.0}"#).is_err());
 }

@@ -1,17 +1,22 @@
 //! Calls that are refused because the service accepts too few of them.
 
 use std::future::{pending, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{advance, timeout};
+use tokio_test::assert_pending;
+use tokio_test::task::spawn;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::explain::{Layers, Warning};
+use tower_bulwark::keyed::Keyed;
+use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::throttle::{ThrottleConfig, ThrottleSnapshot};
 use tower_bulwark::{
-    CircuitBreaker, Error, Event, Outcome, Registry, Rejection, ResourceLock, RetryPolicy,
-    StopReason, Throttle, Timeouts, Verdict,
+    CircuitBreaker, Error, Event, Hedge, Outcome, RateLimit, Registry, Rejection, ResourceLock,
+    RetryBudget, RetryPolicy, StopReason, Throttle, Timeouts, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -230,6 +235,102 @@ async fn a_call_that_is_dropped_counts_only_if_it_had_its_time_at_the_service() 
     assert_eq!(counts(&throttle), (1, 0), "nobody's fault");
 }
 
+/// An attempt timeout of a retry blames the service; the end of the caller's own time does not.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_took_too_long_is_not_accepted_and_a_caller_without_time_says_nothing() {
+    let throttle = throttle();
+    let hangs = || service_fn(|_: u32| pending::<Result<u32, std::io::Error>>());
+    let attempts = RetryPolicy::builder()
+        .max_retries(2)
+        .attempt_timeout(SECOND);
+    let retry = attempts.build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(retry.layer())
+        .layer(throttle.layer())
+        .service(hangs());
+    service.oneshot(1).await.unwrap_err();
+    assert_eq!(counts(&throttle), (3, 0), "each attempt is a request");
+
+    let limits = Timeouts::builder("all").total(SECOND).build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(limits.layer())
+        .layer(throttle.layer())
+        .service(hangs());
+    service.oneshot(1).await.unwrap_err();
+    assert_eq!(counts(&throttle), (3, 0), "the caller had no more time");
+}
+
+/// Calls are dropped before they are polled, while they wait and while they are at the service, by a thousand each.
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_drops_counts_nothing_and_holds_nothing() {
+    let registry = Registry::new();
+    let throttle = registry.throttle("search");
+    let lock = ResourceLock::new("slot");
+    let hangs = service_fn(|_: u32| pending::<Result<u32, std::io::Error>>());
+    let mut service = ServiceBuilder::new()
+        .layer(throttle.layer())
+        .layer(lock.layer())
+        .service(hangs);
+    for n in 0..1_000 {
+        drop(service.ready().await.unwrap().call(n));
+        let at_service = service.ready().await.unwrap().call(n);
+        let waits = service.ready().await.unwrap().call(n);
+        let (mut at_service, mut waits) = (spawn(at_service), spawn(waits));
+        assert_pending!(at_service.poll());
+        assert_pending!(waits.poll());
+        match n % 2 {
+            0 => drop((waits, at_service)),
+            _ => drop((at_service, waits)),
+        }
+    }
+    let snapshot = throttle.snapshot();
+    assert_eq!((snapshot.requests, snapshot.probability), (0, 0.0));
+    assert_eq!(snapshot.totals, Default::default());
+    assert!(!registry.remove_if_idle("search"), "somebody has a handle");
+    let mut last = spawn(service.ready().await.unwrap().call(0));
+    assert_pending!(last.poll());
+    drop((service, throttle));
+    assert!(!registry.remove_if_idle("search"), "a call is on its way");
+    drop(last);
+    assert!(registry.remove_if_idle("search"));
+}
+
+/// A call that was refused is a request, whether or not anybody asks for its answer.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_nobody_reads_has_been_wanted_too() {
+    let throttle = throttle();
+    calls(&throttle, 1_000, Outcome::Overload);
+    let before = throttle.snapshot();
+    let inner = service_fn(|n: u32| ready(Ok::<_, std::io::Error>(n)));
+    let mut service = ServiceBuilder::new().layer(throttle.layer()).service(inner);
+    for n in 0..1_000 {
+        drop(service.ready().await.unwrap().call(n));
+    }
+    let after = throttle.snapshot();
+    let refused = after.totals.refused - before.totals.refused;
+    assert!((850..950).contains(&refused), "{refused}");
+    assert_eq!(after.requests - before.requests, refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_key_only_what_was_not_accepted_is_remembered() {
+    let made = |host: &u32| Throttle::builder(host.to_string()).seed(3).build().unwrap();
+    let hosts = Keyed::new("hosts", 100, made).unwrap();
+    for host in 0..10 {
+        let throttle: Throttle = hosts.get(&host).unwrap();
+        let outcome = match host {
+            7 => Outcome::Overload,
+            _ => Outcome::Success,
+        };
+        calls(&throttle, 20, outcome);
+    }
+    // The one in trouble comes first.
+    assert_eq!(hosts.snapshot(1)[0].0, 7);
+    assert_eq!((hosts.forget_idle(), hosts.len()), (9, 1));
+    advance(MINUTE).await;
+    assert_eq!(hosts.forget_idle(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_panics_is_not_accepted() {
     let throttle = throttle();
@@ -240,6 +341,47 @@ async fn a_call_that_panics_is_not_accepted() {
     let call = tokio::spawn(service.oneshot(1));
     assert!(call.await.unwrap_err().is_panic());
     assert_eq!(counts(&throttle), (1, 0));
+}
+
+#[test]
+fn a_permit_that_is_dropped_by_a_panic_is_not_accepted() {
+    let throttle = throttle();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _permit = throttle.try_acquire().unwrap();
+        panic!("in code that settles by hand");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(counts(&throttle), (1, 0));
+}
+
+/// Errors and responses that match are not accepted, an error of another kind is an answer.
+#[tokio::test(start_paused = true)]
+async fn rules_of_the_layer_say_what_is_not_accepted() {
+    let throttle = throttle();
+    let layer = throttle
+        .layer()
+        .failure_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut)
+        .response_failure_if(|n: &u32| *n == 2)
+        .ignore_if(|error: &std::io::Error| error.kind() == std::io::ErrorKind::Interrupted);
+    let inner = service_fn(|n: u32| {
+        ready(match n {
+            0 => Err(std::io::ErrorKind::TimedOut.into()),
+            1 => Err(std::io::ErrorKind::NotFound.into()),
+            4 => Err(std::io::ErrorKind::Interrupted.into()),
+            n => Ok::<_, std::io::Error>(n),
+        })
+    });
+    let service = ServiceBuilder::new().layer(layer).service(inner);
+    for (n, expected) in [
+        (0, (1, 0)),
+        (1, (2, 1)),
+        (2, (3, 1)),
+        (3, (4, 2)),
+        (4, (4, 2)),
+    ] {
+        let _ = service.clone().oneshot(n).await;
+        assert_eq!(counts(&throttle), expected, "{n}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,11 +578,28 @@ fn its_place_is_inside_the_retry_and_outside_what_waits() {
         matches!(bad.warnings(), [Warning::ThrottleOutsideRetry { .. }]),
         "{bad}"
     );
-    let bad = client(Layers::new().layer(&lock).layer(&throttle));
+    let quota = RateLimit::builder("quota").quota("requests", Quota::per_second(9));
+    let quota = quota.build().unwrap();
+    let waits = [
+        Layers::new().layer(&lock).layer(&throttle),
+        Layers::new().layer(&quota).layer(&throttle),
+    ];
+    for bad in waits.map(client) {
+        assert!(
+            matches!(bad.warnings(), [Warning::WaitsToBeThrottled { .. }]),
+            "{bad}"
+        );
+    }
+    let budget = RetryBudget::new(0.1).unwrap();
+    let hedge = Hedge::builder("reads").budget(&budget).build().unwrap();
+    let good = client(Layers::new().layer(&hedge).layer(&throttle));
+    assert!(good.warnings().is_empty(), "{good}");
+    let bad = client(Layers::new().layer(&throttle).layer(&hedge));
     assert!(
-        matches!(bad.warnings(), [Warning::WaitsToBeThrottled { .. }]),
+        matches!(bad.warnings(), [Warning::ThrottleOutsideHedge { .. }]),
         "{bad}"
     );
+    assert!(bad.to_string().contains("refuses no hedge"), "{bad}");
 }
 
 /// From four threads: what is counted is what was done.
@@ -503,5 +662,66 @@ async fn over_http_a_429_is_not_accepted_and_a_404_is() {
     ] {
         service.clone().oneshot(status).await.unwrap();
         assert_eq!(counts(&throttle), expected, "{status}");
+    }
+}
+
+/// Throttles until it refuses.
+#[cfg(feature = "http")]
+fn refusal() -> Rejection {
+    let throttle = throttle();
+    calls(&throttle, 100, Outcome::Overload);
+    loop {
+        if let Err(refused) = throttle.try_acquire() {
+            return refused.into();
+        }
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn as_a_response_a_refusal_is_a_503_that_names_nothing_and_blames_nobody() {
+    use tower_bulwark::http::{Refused, problem};
+
+    let response = problem::<String>(refusal());
+    assert_eq!(response.status(), 503);
+    // Nobody can say when: a second.
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert!(response.extensions().get::<Refused>().is_some());
+    let body = response.body();
+    assert!(body.contains(r#""code":"throttled""#), "{body}");
+    assert!(!body.contains("search"), "{body}");
+}
+
+#[cfg(feature = "grpc")]
+#[tokio::test(start_paused = true)]
+async fn as_a_status_a_refusal_is_unavailable() {
+    let status = tonic::Status::from(refusal());
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert_eq!(
+        status.metadata().get("grpc-retry-pushback-ms").unwrap(),
+        "1000"
+    );
+    assert!(!status.message().contains("search"), "{status}");
+    assert_eq!(Rejection::find(&status).unwrap().name(), "search");
+}
+
+#[cfg(feature = "grpc")]
+#[tokio::test(start_paused = true)]
+async fn over_grpc_a_resource_exhausted_is_not_accepted_and_a_not_found_is() {
+    let throttle = Throttle::builder("search")
+        .only_overload(true)
+        .build()
+        .unwrap();
+    let inner = service_fn(|code: i32| {
+        let response = http::Response::builder().header("grpc-status", code);
+        let nothing = http_body_util::Empty::<bytes::Bytes>::new();
+        ready(Ok::<_, std::io::Error>(response.body(nothing).unwrap()))
+    });
+    let service = ServiceBuilder::new()
+        .layer(throttle.grpc_layer())
+        .service(inner);
+    for (code, expected) in [(0, (1, 1)), (5, (2, 2)), (8, (3, 2)), (13, (4, 3))] {
+        service.clone().oneshot(code).await.unwrap();
+        assert_eq!(counts(&throttle), expected, "{code}");
     }
 }

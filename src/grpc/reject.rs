@@ -16,6 +16,7 @@ use crate::http::{Refused, come_back, says_nothing};
 /// | refusal | code | `grpc-retry-pushback-ms` |
 /// |---|---|---|
 /// | an open circuit | `UNAVAILABLE` | when the breaker lets a probe through |
+/// | a throttle | `UNAVAILABLE` | a second |
 /// | a busy resource | `RESOURCE_EXHAUSTED` | the [time it is likely to take](crate::Contended::expected_wait) |
 /// | one that was waited for until the deadline | `DEADLINE_EXCEEDED` | |
 /// | a deadlock | `ABORTED` | `-1` |

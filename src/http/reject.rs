@@ -17,7 +17,7 @@ pub struct Refused;
 
 /// A refusal as a response: for `reject_with`.
 ///
-/// An open circuit is a `503`. A busy resource is a `429` if the caller was one too many at the door (the queue
+/// An open circuit is a `503`, and so is a throttle. A busy resource is a `429` if the caller was one too many at the door (the queue
 /// was full, or the caller did not want to wait), a `503` if it waited without success or could never have been served, and a `504`
 /// if its own deadline came first. A service that was not ready in time is a `503`, one that did not answer in time, and a
 /// request whose time is over, a `504`. `Retry-After` says when to come back, in whole seconds: when the breaker lets a

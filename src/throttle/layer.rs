@@ -5,7 +5,9 @@ use tower_layer::Layer;
 
 use super::handle::Throttle;
 use super::service::ThrottleService;
-use crate::call::outcome::{ClassifyFn, ErrorsAreFailures, FailureIf, ResponseFailureIf, Verdict};
+use crate::call::outcome::{
+    ClassifyFn, ErrorsAreFailures, FailureIf, IgnoreIf, ResponseFailureIf, Verdict,
+};
 use crate::error::{AsError, RejectWith, Rejection};
 
 /// Throttles services by a [`Throttle`].
@@ -48,10 +50,17 @@ impl<L, C, A> ThrottleLayer<L, C, A> {
         }
     }
 
-    /// Only errors that match are not accepted.
+    /// Only errors that match are not accepted. An error that does not match is accepted: the service has answered.
+    /// (Errors that say nothing about the service: [`ignore_if`](Self::ignore_if).)
     #[must_use]
     pub fn failure_if<F: Fn(&L) -> bool>(self, matches: F) -> ThrottleLayer<L, FailureIf<F, C>, A> {
         self.judging(|inner| FailureIf { matches, inner })
+    }
+
+    /// Errors that match count as neither request nor accept.
+    #[must_use]
+    pub fn ignore_if<F: Fn(&L) -> bool>(self, matches: F) -> ThrottleLayer<L, IgnoreIf<F, C>, A> {
+        self.judging(|inner| IgnoreIf { matches, inner })
     }
 
     /// Responses that match are not accepted either.

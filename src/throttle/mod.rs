@@ -57,7 +57,8 @@
 //!   [`only_overload`](ThrottleBuilder::only_overload) a failure is one, because the service did answer.
 //! - A call that says nothing about the service counts as neither: one that a layer below refused, one that was cancelled, one
 //!   that its classifier ignores.
-//! - A call is judged by its result; with a stream that is its head, because then it has been accepted.
+//! - A call is judged by its result; with a stream that is its head, because then it has been accepted. There is no
+//!   `until_body_end`: a body that breaks off later belongs to a call that was accepted.
 //!
 //! The probability is made anew with every call that is not accepted, with every call that ends while there is one, and with
 //! each tenth of the window. At least one call in ten goes through ([`max_reject`](ThrottleBuilder::max_reject)): so it is seen when

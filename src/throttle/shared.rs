@@ -69,7 +69,7 @@ impl Shared {
     }
 
     #[inline]
-    fn probability(&self) -> f64 {
+    pub(super) fn probability(&self) -> f64 {
         f64::from_bits(self.reject.load(Ordering::Relaxed))
     }
 
@@ -100,7 +100,7 @@ impl Shared {
     fn draw(&self) -> Result<(), (f64, Tick)> {
         let now = time::now();
         if !self.is_current(now) {
-            self.with_state(now, |_| ());
+            self.with_state(now, |_, _| ());
         }
         let probability = self.probability();
         if self.random.unit() >= probability {
@@ -110,7 +110,7 @@ impl Shared {
             Added::Yes => {}
             Added::Crowded => self.grow(),
             // The slice has just ended.
-            Added::No => self.with_state(now, |state| state.add(0, 1, self.slice_at(now))),
+            Added::No => self.with_state(now, |state, now| state.add(0, 1, self.slice_at(now))),
         }
         Err((probability, now))
     }
@@ -141,7 +141,7 @@ impl Shared {
         };
         let now = time::now();
         if !accepted {
-            self.with_state(now, |state| state.fail(now));
+            self.with_state(now, |state, now| state.fail(now));
             return;
         }
         if self.is_current(now) && self.probability() == 0.0 {
@@ -151,7 +151,7 @@ impl Shared {
                 Added::No => {}
             }
         }
-        self.with_state(now, |state| state.add(1, 0, self.slice_at(now)));
+        self.with_state(now, |state, now| state.add(1, 0, self.slice_at(now)));
     }
 
     /// Many threads count at once. Another time, if somebody has the lock.
@@ -163,12 +163,13 @@ impl Shared {
         }
     }
 
-    /// Does something with all that has been counted, and makes the probability anew.
+    /// Does something with all that has been counted, and makes the probability anew. `part` is told the time: it is not before
+    /// the slice for which the threads count, although `now` was read before the lock was taken.
     #[cold]
-    fn with_state<T>(&self, now: Tick, part: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn with_state<T>(&self, now: Tick, part: impl FnOnce(&mut State, Tick) -> T) -> T {
         let mut state = self.lock();
-        self.drain(&mut state, now);
-        let value = part(&mut state);
+        let now = self.drain(&mut state, now);
+        let value = part(&mut state, now);
         let (config, before) = (self.config.load(), self.probability());
         let after = state.reject(&config, now);
         self.reject.store(after.to_bits(), Ordering::Relaxed);
@@ -187,8 +188,9 @@ impl Shared {
         value
     }
 
-    /// Takes what the threads have counted into the window. From here on they count for the slice of `now`.
-    fn drain(&self, state: &mut State, now: Tick) {
+    /// Takes what the threads have counted into the window. From here on they count for the slice of `now`, or for a later one
+    /// if another thread has seen that begin. The time, which is in that slice.
+    fn drain(&self, state: &mut State, now: Tick) -> Tick {
         let counted_for = self.current.load(Ordering::Relaxed);
         let current = counted_for.max(self.slice_at(now));
         self.current.store(current, Ordering::Relaxed);
@@ -197,12 +199,14 @@ impl Shared {
         self.accepted.drain(tag, |_, n| accepted += u64::from(n));
         self.refused.drain(tag, |_, n| refused += u64::from(n));
         state.add(accepted, refused, counted_for);
+        let begin = current.saturating_mul(self.slice.load(Ordering::Relaxed));
+        now.max(Tick(begin))
     }
 
     pub(super) fn update(&self, new: ThrottleConfig) -> Result<ConfigChange, ConfigError> {
         new.check()?;
         let now = time::now();
-        let change = self.with_state(now, |state| {
+        let change = self.with_state(now, |state, now| {
             let old = self.config.swap(Arc::new(new));
             if old.window != new.window {
                 self.slice.store(slice_of(&new), Ordering::Relaxed);
@@ -216,12 +220,11 @@ impl Shared {
     }
 
     pub(super) fn reset(&self) {
-        self.with_state(time::now(), |state| state.forget(&self.config.load()));
+        self.with_state(time::now(), |state, _| state.forget(&self.config.load()));
     }
 
     pub(super) fn snapshot(&self) -> ThrottleSnapshot {
-        let now = time::now();
-        self.with_state(now, |state| {
+        self.with_state(time::now(), |state, now| {
             let (requests, accepts) = state.counts(now);
             ThrottleSnapshot {
                 name: Arc::clone(self.name()),
@@ -239,8 +242,7 @@ impl Shared {
 
     /// Whether one that is made anew would do the same.
     pub(super) fn remembers_nothing(&self) -> bool {
-        let now = time::now();
-        self.with_state(now, |state| {
+        self.with_state(time::now(), |state, now| {
             let (requests, accepts) = state.counts(now);
             requests == accepts
         })

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::config::ThrottleConfig;
+use super::shared::Shared;
 use super::state::{State, formula};
 use crate::util::time::Tick;
 use crate::util::window::SLICES;
@@ -121,6 +122,25 @@ fn what_is_older_than_the_window_does_not_count() {
             close(state.reject(&config, now), &query["p_reject"], query);
         }
     }
+}
+
+/// A thread reads the clock, and another has begun the next slice before it has the lock.
+#[test]
+fn a_clock_that_was_read_before_the_slice_began_hides_nothing_that_is_in_it() {
+    let config = ThrottleConfig {
+        minimum_requests: 1,
+        ..ThrottleConfig::default()
+    };
+    let shared = Shared::new("search".into(), config, Some(1), Vec::new());
+    let begin = Tick(100 * 3 * SECOND);
+    for _ in 0..20 {
+        shared.with_state(begin, |state, now| state.fail(now));
+    }
+    let before = shared.probability();
+    assert!(before > 0.8, "{before}");
+    let counts = shared.with_state(Tick(begin.0 - 1), |state, now| state.counts(now));
+    assert_eq!(counts, (20, 0));
+    assert_eq!(shared.probability(), before);
 }
 
 proptest! {

@@ -123,6 +123,14 @@ pub enum Warning {
         /// The policy inside.
         retry: Arc<str>,
     },
+    /// The throttle sees one result of several attempts, and refuses no hedge.
+    #[non_exhaustive]
+    ThrottleOutsideHedge {
+        /// The throttle.
+        throttle: Arc<str>,
+        /// The hedge inside.
+        hedge: Arc<str>,
+    },
     /// Calls wait for a permit, or for their turn, only to be refused.
     #[non_exhaustive]
     WaitsToBeThrottled {
@@ -250,6 +258,7 @@ impl fmt::Display for Warning {
                 "calls wait at `{lock}` only to be refused by throttle `{throttle}`; put the throttle outside"
             ),
             Self::HedgeOutsideRetry { .. }
+            | Self::ThrottleOutsideHedge { .. }
             | Self::HedgeInsideHedge { .. }
             | Self::BreakerOutsideHedge { .. }
             | Self::LimitOutsideHedge { .. }
@@ -292,6 +301,10 @@ impl Warning {
             Self::BreakerOutsideHedge { breaker, hedge } => write!(
                 f,
                 "breaker `{breaker}` is outside hedge `{hedge}`: it sees one result of several attempts and refuses no hedge; put the hedge outside"
+            ),
+            Self::ThrottleOutsideHedge { throttle, hedge } => write!(
+                f,
+                "throttle `{throttle}` is outside hedge `{hedge}`: it sees one result of several attempts and refuses no hedge; put it inside"
             ),
             Self::LimitOutsideHedge { limit, hedge } => write!(
                 f,
@@ -380,7 +393,7 @@ pub(super) fn find(layers: &[LayerDescription], time: Option<Duration>) -> Vec<W
 
 /// What is harmful about a hedge inside or outside of another layer.
 fn of_hedge(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
-    use LayerDescription::{CircuitBreaker, Contention, Hedge, RateLimit, Retry};
+    use LayerDescription::{CircuitBreaker, Contention, Hedge, RateLimit, Retry, Throttle};
 
     let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
     let product = |a: u32, b: u32| (u64::from(a) + 1).saturating_mul(u64::from(b) + 1);
@@ -401,6 +414,10 @@ fn of_hedge(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warnin
         }
         (CircuitBreaker { .. }, Hedge { max_extra: 1.., .. }) => Warning::BreakerOutsideHedge {
             breaker: out,
+            hedge: within,
+        },
+        (Throttle { .. }, Hedge { max_extra: 1.., .. }) => Warning::ThrottleOutsideHedge {
+            throttle: out,
             hedge: within,
         },
         (RateLimit { .. }, Hedge { max_extra: 1.., .. }) => Warning::LimitOutsideHedge {
@@ -476,19 +493,9 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
             limit: out,
             breaker: within,
         },
-        (
-            Throttle { .. },
-            Retry {
-                max_retries: 1.., ..
-            },
-        ) => Warning::ThrottleOutsideRetry {
-            throttle: out,
-            retry: within,
-        },
-        (Contention { .. } | RateLimit { .. }, Throttle { .. }) => Warning::WaitsToBeThrottled {
-            lock: out,
-            throttle: within,
-        },
+        (Throttle { .. }, Retry { .. }) | (_, Throttle { .. }) => {
+            return of_throttle(outer, inner);
+        }
         (Timeout { .. }, _) | (_, Timeout { .. }) => return of_timeouts(outer, inner),
         (Contention { .. }, RateLimit { .. }) => Warning::LockHeldAcrossTurn {
             lock: out,
@@ -497,6 +504,31 @@ fn of_two(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning>
         _ => return of_hedge(outer, inner),
     };
     Some(warning)
+}
+
+/// What is harmful about a throttle around a retry, or inside of what waits.
+fn of_throttle(outer: &LayerDescription, inner: &LayerDescription) -> Option<Warning> {
+    use LayerDescription::{Contention, RateLimit, Retry, Throttle};
+
+    let (out, within) = (Arc::clone(outer.name()), Arc::clone(inner.name()));
+    match (outer, inner) {
+        (
+            Throttle { .. },
+            Retry {
+                max_retries: 1.., ..
+            },
+        ) => Some(Warning::ThrottleOutsideRetry {
+            throttle: out,
+            retry: within,
+        }),
+        (Contention { .. } | RateLimit { .. }, Throttle { .. }) => {
+            Some(Warning::WaitsToBeThrottled {
+                lock: out,
+                throttle: within,
+            })
+        }
+        _ => None,
+    }
 }
 
 /// What is harmful about timeouts inside of a layer, or around one.
