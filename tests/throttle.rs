@@ -570,7 +570,7 @@ fn its_place_is_inside_the_retry_and_outside_what_waits() {
     assert!(good.warnings().is_empty(), "{good}");
     assert!(
         good.to_string()
-            .contains("throttle `search`: at most 2 times what is accepted, refuses up to 90 %"),
+            .contains("throttle `search`: about 2 times what is accepted, refuses up to 90 %"),
         "{good}"
     );
     let bad = client(Layers::new().layer(&throttle).layer(&retry));

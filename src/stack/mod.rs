@@ -79,7 +79,7 @@
 //!
 //! # Where it goes
 //!
-//! Around the client, with nothing of this crate between. Outside of it: a fallback. Layers that each attempt has to pass
+//! Around the client. Outside of it: a fallback. Layers that each attempt has to pass
 //! (authentication, a header) go inside of it, below the stack.
 //!
 //! # Errors
@@ -96,8 +96,8 @@
 //!
 //! # Cost
 //!
-//! That of its layers: a lock, a hedge and a rate limit that were left out cost nothing, a retry, a breaker and timeouts as
-//! much as one that has nothing to do.
+//! That of its layers. A hedge and a rate limit that were left out cost nothing, and so does a lock, but with `http_layer` and
+//! `grpc_layer`; a retry, a breaker and timeouts cost as much as one that has nothing to do.
 
 mod builder;
 mod check;

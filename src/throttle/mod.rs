@@ -5,7 +5,7 @@
 //!
 //! Before a service that refuses what is too much (`429`, `503`, `RESOURCE_EXHAUSTED`), and that has many callers. To refuse
 //! costs the service work too: with enough calls beyond what it can do, it does nothing else. Each caller that throttles
-//! itself sends about twice what is accepted, and no more.
+//! itself sends about twice what is accepted.
 //!
 //! # When not
 //!
@@ -101,8 +101,8 @@
 //!
 //! # Cost
 //!
-//! A healthy call reads the clock once, when it ends, and takes no lock. A refusal reads it once, draws a random number, and
-//! takes none either.
+//! A healthy call reads the clock once, when it ends, and takes no lock; only the first in each tenth of the window does. A
+//! refusal reads it once and draws a random number, and takes no lock either, unless there is a seed.
 
 mod builder;
 mod config;

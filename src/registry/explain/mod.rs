@@ -288,7 +288,7 @@ impl fmt::Display for Explanation {
                     let most = 100.0 * max_reject;
                     writeln!(
                         f,
-                        "throttle `{name}`: at most {k} times what is accepted, refuses up to {most:.0} %"
+                        "throttle `{name}`: about {k} times what is accepted, refuses up to {most:.0} %"
                     )?;
                 }
                 LayerDescription::Chaos { name, armed } => {
