@@ -9,6 +9,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::shared::Shared;
 use super::state::Then;
+#[cfg(feature = "http")]
+use crate::event::ChaosFault;
 use crate::util::time;
 
 /// The response of a service with faults. Dropping it drops the call.
@@ -19,7 +21,24 @@ pub struct ChaosFuture<F, R> {
     then: State<F, R>,
     /// The answer comes after it.
     late: Option<Pin<Box<Sleep>>>,
-    cut_body: bool,
+    #[cfg(feature = "http")]
+    cut_body: Option<CutBody>,
+}
+
+/// The body of the response is to break off.
+#[cfg(feature = "http")]
+pub(crate) struct CutBody {
+    shared: Arc<Shared>,
+    /// The number of the call.
+    call: u64,
+}
+
+#[cfg(feature = "http")]
+impl CutBody {
+    /// It breaks off now.
+    pub(crate) fn happens(&self) {
+        self.shared.injects(ChaosFault::CutBody, self.call);
+    }
 }
 
 #[pin_project(project = StateProj)]
@@ -35,7 +54,7 @@ enum State<F, R> {
 impl<F, R> ChaosFuture<F, R> {
     #[inline]
     pub(super) fn begin(
-        shared: &Shared,
+        shared: &Arc<Shared>,
         fault: impl FnOnce() -> R,
         call: impl FnOnce() -> F,
     ) -> Self {
@@ -43,7 +62,8 @@ impl<F, R> ChaosFuture<F, R> {
             return Self {
                 then: State::Call(call()),
                 late: None,
-                cut_body: false,
+                #[cfg(feature = "http")]
+                cut_body: None,
             };
         };
         let then = match plan.then {
@@ -59,14 +79,18 @@ impl<F, R> ChaosFuture<F, R> {
         Self {
             then,
             late,
-            cut_body: plan.cut_body,
+            #[cfg(feature = "http")]
+            cut_body: plan.cut_body.then(|| CutBody {
+                shared: Arc::clone(shared),
+                call: plan.call,
+            }),
         }
     }
 
-    /// Whether the body of the response is to break off.
+    /// How the body of the response is to break off, if it is.
     #[cfg(feature = "http")]
-    pub(crate) fn cuts_body(&self) -> bool {
-        self.cut_body
+    pub(crate) fn take_cut(self: Pin<&mut Self>) -> Option<CutBody> {
+        self.project().cut_body.take()
     }
 }
 
@@ -106,7 +130,6 @@ impl<F, R> fmt::Debug for ChaosFuture<F, R> {
         f.debug_struct("ChaosFuture")
             .field("then", &then)
             .field("late", &self.late.is_some())
-            .field("cut_body", &self.cut_body)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -116,7 +116,11 @@ impl Chaos {
     }
 
     pub(crate) fn is_disused(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1 && !self.is_armed()
+        self.has_one_handle() && !self.is_armed()
+    }
+
+    pub(crate) fn has_one_handle(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
     }
 }
 

@@ -23,11 +23,6 @@ impl<S, F> ChaosService<S, F> {
     }
 
     inner_service!("given faults");
-
-    #[cfg(feature = "http")]
-    pub(crate) fn note_cut_body(&self) {
-        self.chaos.shared.cuts_body();
-    }
 }
 
 impl<S: fmt::Debug, F> fmt::Debug for ChaosService<S, F> {

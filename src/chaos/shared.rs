@@ -147,13 +147,6 @@ impl Shared {
         self.funnel.refused(time::now(), total, event);
     }
 
-    /// A body breaks off.
-    #[cfg(feature = "http")]
-    pub(super) fn cuts_body(&self) {
-        let call = self.calls.load(Ordering::Relaxed).saturating_sub(1);
-        self.injects(ChaosFault::CutBody, call);
-    }
-
     pub(super) fn update(&self, new: ChaosConfig) -> Result<ConfigChange, ConfigError> {
         new.check()?;
         let new = Arc::new(new);

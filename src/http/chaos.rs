@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::idle::BodyError;
-use crate::chaos::{Chaos, ChaosFuture, ChaosLayer, ChaosService};
+use crate::chaos::{Chaos, ChaosFuture, ChaosLayer, ChaosService, CutBody};
 use crate::error::BoxError;
 use crate::keyed::Idle;
 use crate::registry::explain::{Describe, LayerDescription};
@@ -77,11 +77,9 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = self.service.call(request);
-        if call.cuts_body() {
-            self.service.note_cut_body();
+        HttpChaosFuture {
+            call: self.service.call(request),
         }
-        HttpChaosFuture { call }
     }
 }
 
@@ -103,9 +101,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let response = ready!(this.call.as_mut().poll(cx))?;
-        let cut = match this.call.cuts_body() {
-            true => Cut::AfterTheNext,
-            false => Cut::Never,
+        let cut = match this.call.take_cut() {
+            Some(cut) => Cut::After { cut, is_due: false },
+            None => Cut::Never,
         };
         Poll::Ready(Ok(response.map(|body| ChaosBody { body, cut })))
     }
@@ -119,18 +117,35 @@ pub struct ChaosBody<B> {
     cut: Cut,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Never,
-    AfterTheNext,
-    Now,
+    After {
+        cut: CutBody,
+        /// Whether the first frame has been read.
+        is_due: bool,
+    },
     Done,
 }
 
 impl Cut {
-    fn break_off(&mut self) -> BodyError {
+    /// The error that the body breaks off with, if it is due.
+    fn break_off(&mut self) -> Option<BodyError> {
+        match self {
+            Self::After { cut, is_due: true } => cut.happens(),
+            _ => return None,
+        }
         *self = Self::Done;
-        BodyError::of(io::Error::from(io::ErrorKind::ConnectionReset))
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        Some(BodyError::of(reset))
+    }
+
+    /// A frame has been read, or the end.
+    fn is_read<T, E>(&mut self, frame: Option<&Result<T, E>>) {
+        match (&mut *self, frame) {
+            (Self::After { .. }, Some(Err(_))) => *self = Self::Done,
+            (Self::After { is_due, .. }, _) => *is_due = true,
+            (Self::Never | Self::Done, _) => {}
+        }
     }
 }
 
@@ -147,17 +162,19 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
         let this = self.project();
-        match this.cut {
-            Cut::Now => return Poll::Ready(Some(Err(this.cut.break_off()))),
-            Cut::Done => return Poll::Ready(None),
-            Cut::Never | Cut::AfterTheNext => {}
+        if let Some(error) = this.cut.break_off() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Cut::Done = this.cut {
+            return Poll::Ready(None);
         }
         let frame = ready!(this.body.poll_frame(cx));
-        match (&frame, *this.cut) {
-            // There is no first frame: it breaks off before its end.
-            (None, Cut::AfterTheNext) => return Poll::Ready(Some(Err(this.cut.break_off()))),
-            (_, Cut::AfterTheNext) => *this.cut = Cut::Now,
-            _ => {}
+        this.cut.is_read(frame.as_ref());
+        // There was no first frame: it breaks off before its end.
+        if frame.is_none()
+            && let Some(error) = this.cut.break_off()
+        {
+            return Poll::Ready(Some(Err(error)));
         }
         Poll::Ready(frame.map(|it| it.map_err(BodyError::of)))
     }
@@ -165,7 +182,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self.cut {
             Cut::Never => self.body.is_end_stream(),
-            Cut::AfterTheNext | Cut::Now => false,
+            Cut::After { .. } => false,
             Cut::Done => true,
         }
     }
@@ -196,8 +213,9 @@ impl<B: Default> Default for ChaosBody<B> {
 
 impl<B> fmt::Debug for ChaosBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let breaks_off = matches!(self.cut, Cut::After { .. });
         f.debug_struct("ChaosBody")
-            .field("cut", &self.cut)
+            .field("breaks_off", &breaks_off)
             .finish_non_exhaustive()
     }
 }
