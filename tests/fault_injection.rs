@@ -4,15 +4,19 @@
 
 use std::future::ready;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{Instant, advance, timeout};
+use tokio_test::assert_pending;
+use tokio_test::task::spawn;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::chaos::{ChaosBuilder, ChaosConfig};
 use tower_bulwark::explain::{Layers, Warning};
+use tower_bulwark::keyed::Keyed;
 use tower_bulwark::{
     Backoff, Chaos, CircuitBreaker, CircuitState, Error, Event, Jitter, Registry, RetryPolicy,
     Timeouts,
@@ -143,11 +147,77 @@ async fn a_call_that_fails_hangs_or_panics_does_not_reach_the_service() {
         .await
         .unwrap_err();
     let panics = of(Chaos::builder("drill").panic(1.0).hang(1.0));
-    let panicked = std::panic::AssertUnwindSafe(panics.oneshot(1));
+    let panicked = AssertUnwindSafe(panics.oneshot(1));
     let words = panicked.catch_unwind().await.unwrap_err();
     let words = words.downcast::<String>().unwrap();
     assert_eq!(*words, "the drill `drill` panics");
     assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_is_counted_once_and_told_with_its_call() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let list = Arc::clone(&heard);
+    let chaos = armed(
+        Chaos::builder("drill")
+            .latency(1.0, MS..=MS)
+            .error(1.0)
+            .observer(move |_: &str, event: &Event| list.lock().unwrap().push(event.to_string())),
+    );
+    let run = async || {
+        let call = AssertUnwindSafe(chaos.run(drill, || ready(Ok(1))));
+        let _ = timeout(SECOND, call.catch_unwind()).await;
+        chaos.snapshot().injected
+    };
+    let injected = run().await;
+    assert_eq!((injected.latency, injected.error), (1, 1));
+    let mut config = ChaosConfig::default();
+    config.hang = 1.0;
+    chaos.update(config.clone()).unwrap();
+    assert_eq!(run().await.hang, 1);
+    config.panic = 1.0;
+    chaos.update(config).unwrap();
+    let injected = run().await;
+    assert_eq!((injected.hang, injected.panic), (1, 1));
+    assert_eq!((injected.sum(), chaos.snapshot().calls), (4, 3));
+    let expected = [
+        "call 0 meets a fault: latency",
+        "call 0 meets a fault: error",
+        "call 1 meets a fault: hang",
+        "call 2 meets a fault: panic",
+    ];
+    assert_eq!(heard.lock().unwrap()[1..], expected);
+}
+
+/// The end of a drill is no cure for what has begun.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_goes_on_to_hang_when_the_drill_is_over() {
+    let chaos = armed(Chaos::builder("drill").hang(1.0));
+    let mut hangs = spawn(chaos.run(drill, || ready(Ok(1))));
+    assert_pending!(hangs.poll());
+    chaos.disarm();
+    advance(86_400 * SECOND).await;
+    assert_pending!(hangs.poll());
+    assert_eq!(chaos.run(drill, || ready(Ok(1))).await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_key_an_armed_drill_is_not_forgotten() {
+    let drills = Keyed::new("drills", 100, |host: &u32| {
+        let chaos = Chaos::builder(host.to_string()).build();
+        chaos.unwrap()
+    });
+    let drills = drills.unwrap();
+    for host in 0..5 {
+        let chaos: Chaos = drills.get(&host).unwrap();
+        if host == 3 {
+            chaos.arm();
+        }
+    }
+    assert_eq!(drills.snapshot(1)[0].0, 3);
+    assert_eq!((drills.forget_idle(), drills.len()), (4, 1));
+    drills.get(&3).unwrap().disarm();
+    assert_eq!(drills.forget_idle(), 1);
 }
 
 /// A response instead of an error.
@@ -224,6 +294,9 @@ fn rates_that_are_no_shares_are_named() {
     }
     let backwards = new().latency(0.1, SECOND..=MS);
     assert_eq!(setting(backwards), "latency_range");
+    let mut forgotten = ChaosConfig::default();
+    forgotten.latency = 0.1;
+    assert_eq!(setting(new().config(forgotten)), "latency_range");
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +326,10 @@ async fn an_armed_drill_is_seen() {
     assert!(registry.snapshot().chaos[0].armed);
     drop(chaos);
     assert!(!registry.remove_if_idle("drill"));
-    registry.get_chaos("drill").unwrap().disarm();
+    let chaos = registry.get_chaos("drill").unwrap();
+    chaos.disarm();
+    assert!(!registry.remove_if_idle("drill"), "somebody has a handle");
+    drop(chaos);
     assert!(registry.remove_if_idle("drill"));
 }
 
@@ -266,7 +342,7 @@ mod bodies {
     use bytes::Bytes;
     use http::Response;
     use http_body::{Body, Frame};
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
 
@@ -338,6 +414,60 @@ mod bodies {
             .service(service_fn(answer));
         drop(service.oneshot(()).await.unwrap());
         assert_eq!(chaos.snapshot().injected.cut_body, 3);
+    }
+
+    /// Nobody has seen the rest of such a body: it may as well have been whole.
+    #[tokio::test]
+    async fn a_body_that_is_not_read_to_its_cut_is_not_counted() {
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let list = Arc::clone(&heard);
+        let chaos = armed(Chaos::builder("drill").cut_body(1.0).observer(
+            move |_: &str, event: &Event| {
+                list.lock().unwrap().push(event.to_string());
+            },
+        ));
+        let answer = |_: ()| {
+            let body = Full::<Bytes>::from("hello");
+            ready(Ok::<_, io::Error>(Response::new(body)))
+        };
+        let fault = || Ok::<_, io::Error>(Response::new(Full::default()));
+        let service = ServiceBuilder::new()
+            .layer(chaos.http_layer(fault))
+            .service(service_fn(answer));
+        let mut bodies = Vec::new();
+        for _ in 0..3 {
+            bodies.push(service.clone().oneshot(()).await.unwrap().into_body());
+        }
+        assert!(bodies[1].frame().await.unwrap().is_ok());
+        bodies.remove(2);
+        assert_eq!(chaos.snapshot().injected.cut_body, 0);
+        bodies[0].frame().await.unwrap().unwrap();
+        bodies[0].frame().await.unwrap().unwrap_err();
+        assert_eq!(chaos.snapshot().injected.cut_body, 1);
+        // The number is that of the call, not of the last one.
+        assert_eq!(
+            heard.lock().unwrap()[1..],
+            ["call 0 meets a fault: cut body"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_by_itself_is_not_cut_as_well() {
+        let chaos = armed(Chaos::builder("drill").cut_body(1.0));
+        let answer = |_: ()| {
+            let broken = futures::stream::iter([Err::<Frame<Bytes>, _>(io::Error::other("gone"))]);
+            ready(Ok::<_, io::Error>(Response::new(StreamBody::new(broken))))
+        };
+        let layer = chaos.http_layer(|| Err(io::Error::other("a drill")));
+        let service = ServiceBuilder::new()
+            .layer(layer)
+            .service(service_fn(answer));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        let error = body.frame().await.unwrap().unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "gone");
+        assert!(body.frame().await.is_none());
+        assert_eq!(chaos.snapshot().injected.cut_body, 0);
     }
 
     #[tokio::test]

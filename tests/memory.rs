@@ -9,7 +9,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::time::timeout;
 use tower_bulwark::circuit_breaker::Window;
 use tower_bulwark::keyed::Keyed;
-use tower_bulwark::{CircuitBreaker, Hedge, ResourceLock, RetryPolicy, Throttle};
+use tower_bulwark::{Chaos, CircuitBreaker, Hedge, ResourceLock, RetryPolicy, Throttle};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -93,6 +93,7 @@ fn idle_handles() {
         ("a retry policy", least(RetryPolicy::new)),
         ("a hedge", least(|| Hedge::new("reads"))),
         ("a throttle", least(|| Throttle::new("search"))),
+        ("a drill", least(|| Chaos::builder("drill").build())),
     ] {
         println!("{what}: {bytes} bytes");
         assert!(bytes <= IDLE, "{what}: {bytes} bytes");

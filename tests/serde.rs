@@ -128,3 +128,40 @@ async fn a_throttle_is_a_document_and_its_config_comes_back() {
     assert_eq!(some, expected);
     assert!(serde_json::from_str::<ThrottleConfig>(r#"{"kk": 3.0}"#).is_err());
 }
+
+#[test]
+fn a_drill_is_a_document_and_its_config_comes_back() {
+    use tower_bulwark::Chaos;
+    use tower_bulwark::chaos::ChaosConfig;
+
+    let registry = Registry::new();
+    let range = Duration::from_millis(50)..=Duration::from_millis(500);
+    let chaos = Chaos::builder("drill")
+        .latency(0.1, range)
+        .error(0.05)
+        .cut_body(0.01)
+        .build_in(&registry)
+        .unwrap();
+    chaos.arm();
+    let document = serde_json::to_value(registry.snapshot()).unwrap();
+    let snapshot = &document["chaos"][0];
+    assert_eq!(
+        (&snapshot["name"], &snapshot["armed"]),
+        (&"drill".into(), &true.into())
+    );
+    assert_eq!(snapshot["injected"]["cut_body"], 0);
+    let entries = serde_json::to_value(registry.feed().recent()).unwrap();
+    assert!(
+        entries[0]["event"]["chaos"]["armed"].is_object(),
+        "{entries}"
+    );
+
+    let text = serde_json::to_string(&*chaos.config()).unwrap();
+    let back: ChaosConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, *chaos.config());
+    let some: ChaosConfig = serde_json::from_str(r#"{"hang": 0.5}"#).unwrap();
+    let mut expected = ChaosConfig::default();
+    expected.hang = 0.5;
+    assert_eq!(some, expected);
+    assert!(serde_json::from_str::<ChaosConfig>(r#"{"hangs": 0.5}"#).is_err());
+}

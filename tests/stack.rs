@@ -12,8 +12,8 @@ use futures::future::join_all;
 use tower::util::{BoxCloneService, BoxCloneSyncService, option_layer};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::{
-    Backoff, CircuitBreaker, CircuitState, ContendedReason, Error, Jitter, Rejection, ResourceLock,
-    RetryBudget, RetryPolicy, StopReason,
+    Backoff, Chaos, CircuitBreaker, CircuitState, ContendedReason, Error, Jitter, Rejection,
+    ResourceLock, RetryBudget, RetryPolicy, StopReason,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -216,14 +216,18 @@ async fn a_service_that_hangs_opens_the_breaker_below_an_attempt_timeout() {
         .attempt_timeout(SECOND)
         .build()
         .unwrap();
+    let drill = Chaos::builder("drill").hang(1.0).build().unwrap();
+    drill.arm();
     let service = ServiceBuilder::new()
         .layer(retry.layer())
         .layer(breaker.layer())
-        .service(service_fn(|_: u32| pending::<Result<u32, Down>>()));
+        .layer(drill.layer(|| Err(Down)))
+        .service(healthy(Arc::default(), MS));
     for i in 0..5 {
         let error = service.clone().oneshot(i).await.unwrap_err();
         assert!(matches!(error, Error::Exhausted(_)), "{error}");
     }
+    assert_eq!(drill.snapshot().injected.hang, 5);
     assert_eq!(breaker.state(), CircuitState::Open);
     assert_eq!(
         breaker.snapshot().last_failure.as_deref(),

@@ -37,7 +37,7 @@ impl ChaosBuilder {
         self
     }
 
-    /// This share of the calls is late, by a time in this range.
+    /// This share of the calls is late, by a time in this range, which must not be all zero.
     pub fn latency(mut self, rate: f64, range: RangeInclusive<Duration>) -> Self {
         self.config.latency = rate;
         self.config.latency_range = range;

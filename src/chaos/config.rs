@@ -59,6 +59,14 @@ impl ChaosConfig {
                 advice,
             ));
         }
+        if self.latency > 0.0 && self.latency_range.end().is_zero() {
+            let advice = "no call is late by no time: give a range, such as 50 ms to 500 ms";
+            return Err(ConfigError::new(
+                "latency_range",
+                &self.latency_range,
+                advice,
+            ));
+        }
         Ok(())
     }
 

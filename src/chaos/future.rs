@@ -9,6 +9,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::shared::Shared;
 use super::state::Then;
+#[cfg(feature = "http")]
+use crate::event::ChaosFault;
 use crate::util::time;
 
 /// The response of a service with faults. Dropping it drops the call.
@@ -19,8 +21,24 @@ pub struct ChaosFuture<F, R> {
     then: State<F, R>,
     /// The answer comes after it.
     late: Option<Pin<Box<Sleep>>>,
-    /// The number of the call, if the body of its response is to break off.
-    cut_body: Option<u64>,
+    #[cfg(feature = "http")]
+    cut_body: Option<CutBody>,
+}
+
+/// The body of the response is to break off.
+#[cfg(feature = "http")]
+pub(crate) struct CutBody {
+    shared: Arc<Shared>,
+    /// The number of the call.
+    call: u64,
+}
+
+#[cfg(feature = "http")]
+impl CutBody {
+    /// It breaks off now.
+    pub(crate) fn happens(&self) {
+        self.shared.injects(ChaosFault::CutBody, self.call);
+    }
 }
 
 #[pin_project(project = StateProj)]
@@ -36,14 +54,15 @@ enum State<F, R> {
 impl<F, R> ChaosFuture<F, R> {
     #[inline]
     pub(super) fn begin(
-        shared: &Shared,
+        shared: &Arc<Shared>,
         fault: impl FnOnce() -> R,
         call: impl FnOnce() -> F,
     ) -> Self {
-        let Some((n, plan)) = shared.plan() else {
+        let Some(plan) = shared.plan() else {
             return Self {
                 then: State::Call(call()),
                 late: None,
+                #[cfg(feature = "http")]
                 cut_body: None,
             };
         };
@@ -60,14 +79,18 @@ impl<F, R> ChaosFuture<F, R> {
         Self {
             then,
             late,
-            cut_body: plan.cut_body.then_some(n),
+            #[cfg(feature = "http")]
+            cut_body: plan.cut_body.then(|| CutBody {
+                shared: Arc::clone(shared),
+                call: plan.call,
+            }),
         }
     }
 
-    /// The number of the call, if the body of its response is to break off.
+    /// How the body of the response is to break off, if it is.
     #[cfg(feature = "http")]
-    pub(crate) fn cuts_body(&self) -> Option<u64> {
-        self.cut_body
+    pub(crate) fn take_cut(self: Pin<&mut Self>) -> Option<CutBody> {
+        self.project().cut_body.take()
     }
 }
 
@@ -107,7 +130,6 @@ impl<F, R> fmt::Debug for ChaosFuture<F, R> {
         f.debug_struct("ChaosFuture")
             .field("then", &then)
             .field("late", &self.late.is_some())
-            .field("cut_body", &self.cut_body.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -8,8 +8,6 @@ use super::future::ChaosFuture;
 use super::shared::Shared;
 use super::snapshot::ChaosSnapshot;
 use crate::error::{ConfigChange, ConfigError};
-#[cfg(feature = "http")]
-use crate::event::ChaosFault;
 use crate::event::Observer;
 
 /// Faults on purpose: a cheap clone of shared, named rates.
@@ -117,14 +115,12 @@ impl Chaos {
         ChaosFuture::begin(&self.shared, fault, operation).await
     }
 
-    /// The body of this call breaks off.
-    #[cfg(feature = "http")]
-    pub(crate) fn cuts_body(&self, call: u64) {
-        self.shared.injects(ChaosFault::CutBody, call);
+    pub(crate) fn is_disused(&self) -> bool {
+        self.has_one_handle() && !self.is_armed()
     }
 
-    pub(crate) fn is_disused(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1 && !self.is_armed()
+    pub(crate) fn has_one_handle(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
     }
 }
 

@@ -52,7 +52,8 @@
 //! - Of [`panic`](ChaosBuilder::panic), [`hang`](ChaosBuilder::hang) and [`error`](ChaosBuilder::error) a call has one at most, in
 //!   this order. The service is not called then.
 //! - [`cut_body`](ChaosBuilder::cut_body) is drawn by itself, and needs `http_layer` (feature `http`): the body breaks off after
-//!   its first frame.
+//!   its first frame. That is counted when it happens: a body that nobody reads so far, or that ends with an error of its own, is
+//!   not cut.
 //!
 //! The time of a fault is time at the service: that is its purpose.
 //!
@@ -99,6 +100,8 @@ pub use crate::event::{ChaosEvent, ChaosFault};
 pub use builder::ChaosBuilder;
 pub use config::ChaosConfig;
 pub use future::ChaosFuture;
+#[cfg(feature = "http")]
+pub(crate) use future::CutBody;
 pub use handle::Chaos;
 pub use layer::ChaosLayer;
 pub use service::ChaosService;

@@ -114,9 +114,9 @@ impl Shared {
         false
     }
 
-    /// What happens to the call that begins, and its number. `None`: it is made as it is.
+    /// What happens to the call that begins. `None`: it is made as it is.
     #[inline]
-    pub(super) fn plan(&self) -> Option<(u64, Plan)> {
+    pub(super) fn plan(&self) -> Option<Plan> {
         match self.is_armed() {
             false => None,
             true => Some(self.draw()),
@@ -124,7 +124,7 @@ impl Shared {
     }
 
     #[cold]
-    fn draw(&self) -> (u64, Plan) {
+    fn draw(&self) -> Plan {
         let n = self.calls.fetch_add(1, Ordering::Relaxed);
         let plan = self.config.load().plan(self.seed, n);
         if plan.late_by.is_some() {
@@ -136,7 +136,7 @@ impl Shared {
             Then::Hang => self.injects(ChaosFault::Hang, n),
             Then::Panic => self.injects(ChaosFault::Panic, n),
         }
-        (n, plan)
+        plan
     }
 
     /// Counts and tells a fault.

@@ -7,6 +7,8 @@ use super::config::ChaosConfig;
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
+    /// The number of the call.
+    pub(super) call: u64,
     pub(super) late_by: Option<Duration>,
     pub(super) then: Then,
     pub(super) cut_body: bool,
@@ -67,6 +69,7 @@ impl ChaosConfig {
             Then::Call
         };
         Plan {
+            call: n,
             late_by,
             then,
             cut_body: then == Then::Call && meets(self.cut_body, Draw::CutBody),
@@ -128,6 +131,18 @@ mod tests {
             let mean = late.iter().sum::<Duration>() / late.len() as u32;
             assert!((270 * MS..=280 * MS).contains(&mean), "{mean:?}");
         }
+    }
+
+    /// One call in ten is late, and after it again one in ten.
+    #[test]
+    fn what_happens_to_a_call_says_nothing_about_the_next() {
+        let plans = plans(&config(), 7);
+        let twice = plans.windows(2).filter(|two| {
+            let [one, next] = two else { return false };
+            one.late_by.is_some() && next.late_by.is_some()
+        });
+        let share = twice.count() as f64 / plans.len() as f64;
+        assert!((0.008..0.012).contains(&share), "{share}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::idle::BodyError;
-use crate::chaos::{Chaos, ChaosFuture, ChaosLayer, ChaosService};
+use crate::chaos::{Chaos, ChaosFuture, ChaosLayer, ChaosService, CutBody};
 use crate::error::BoxError;
 use crate::keyed::Idle;
 use crate::registry::explain::{Describe, LayerDescription};
@@ -77,9 +77,9 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = self.service.call(request);
-        let chaos = call.cuts_body().map(|_| self.service.chaos().clone());
-        HttpChaosFuture { call, chaos }
+        HttpChaosFuture {
+            call: self.service.call(request),
+        }
     }
 }
 
@@ -90,8 +90,6 @@ where
 pub struct HttpChaosFuture<F, R> {
     #[pin]
     call: ChaosFuture<F, R>,
-    /// If the body is to break off.
-    chaos: Option<Chaos>,
 }
 
 impl<F, B, E> Future for HttpChaosFuture<F, Result<Response<B>, E>>
@@ -103,8 +101,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let response = ready!(this.call.as_mut().poll(cx))?;
-        let cut = match this.chaos.take().zip(this.call.cuts_body()) {
-            Some((chaos, n)) => Cut::AfterTheNext(chaos, n),
+        let cut = match this.call.take_cut() {
+            Some(cut) => Cut::After { cut, is_due: false },
             None => Cut::Never,
         };
         Poll::Ready(Ok(response.map(|body| ChaosBody { body, cut })))
@@ -119,30 +117,35 @@ pub struct ChaosBody<B> {
     cut: Cut,
 }
 
-#[derive(Debug)]
 enum Cut {
     Never,
-    /// After the next frame, of this call.
-    AfterTheNext(Chaos, u64),
-    Now(Chaos, u64),
+    After {
+        cut: CutBody,
+        /// Whether the first frame has been read.
+        is_due: bool,
+    },
     Done,
 }
 
 impl Cut {
-    fn break_off(&mut self) -> BodyError {
-        if let Self::AfterTheNext(chaos, call) | Self::Now(chaos, call) = self {
-            chaos.cuts_body(*call);
+    /// The error that the body breaks off with, if it is due.
+    fn break_off(&mut self) -> Option<BodyError> {
+        match self {
+            Self::After { cut, is_due: true } => cut.happens(),
+            _ => return None,
         }
         *self = Self::Done;
-        BodyError::of(io::Error::from(io::ErrorKind::ConnectionReset))
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        Some(BodyError::of(reset))
     }
 
-    /// The first frame has come.
-    fn passed(&mut self) {
-        *self = match std::mem::replace(self, Self::Never) {
-            Self::AfterTheNext(chaos, call) => Self::Now(chaos, call),
-            other => other,
-        };
+    /// A frame has been read, or the end.
+    fn is_read<T, E>(&mut self, frame: Option<&Result<T, E>>) {
+        match (&mut *self, frame) {
+            (Self::After { .. }, Some(Err(_))) => *self = Self::Done,
+            (Self::After { is_due, .. }, _) => *is_due = true,
+            (Self::Never | Self::Done, _) => {}
+        }
     }
 }
 
@@ -159,24 +162,27 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BodyError>>> {
         let this = self.project();
-        match this.cut {
-            Cut::Now(..) => return Poll::Ready(Some(Err(this.cut.break_off()))),
-            Cut::Done => return Poll::Ready(None),
-            Cut::Never | Cut::AfterTheNext(..) => {}
+        if let Some(error) = this.cut.break_off() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Cut::Done = this.cut {
+            return Poll::Ready(None);
         }
         let frame = ready!(this.body.poll_frame(cx));
-        if frame.is_none() && matches!(this.cut, Cut::AfterTheNext(..)) {
-            // There is no first frame: it breaks off before its end.
-            return Poll::Ready(Some(Err(this.cut.break_off())));
+        this.cut.is_read(frame.as_ref());
+        // There was no first frame: it breaks off before its end.
+        if frame.is_none()
+            && let Some(error) = this.cut.break_off()
+        {
+            return Poll::Ready(Some(Err(error)));
         }
-        this.cut.passed();
         Poll::Ready(frame.map(|it| it.map_err(BodyError::of)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self.cut {
             Cut::Never => self.body.is_end_stream(),
-            Cut::AfterTheNext(..) | Cut::Now(..) => false,
+            Cut::After { .. } => false,
             Cut::Done => true,
         }
     }
@@ -207,8 +213,9 @@ impl<B: Default> Default for ChaosBody<B> {
 
 impl<B> fmt::Debug for ChaosBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let breaks_off = matches!(self.cut, Cut::After { .. });
         f.debug_struct("ChaosBody")
-            .field("cut", &self.cut)
+            .field("breaks_off", &breaks_off)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use tower_layer::{Identity, Layer};
 
-use crate::chaos::ChaosLayer;
+use crate::chaos::{Chaos, ChaosLayer, ChaosSnapshot};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSnapshot};
 use crate::contention::{ContentionLayer, ResourceLock, ResourceSnapshot};
 use crate::error::CircuitState;
@@ -81,6 +81,13 @@ impl Idle for Throttle {
 impl<L, C, A> Idle for ThrottleLayer<L, C, A> {
     fn is_idle(&self) -> bool {
         self.throttle().is_idle()
+    }
+}
+
+impl Idle for Chaos {
+    /// It is not armed.
+    fn is_idle(&self) -> bool {
+        !self.is_armed()
     }
 }
 
@@ -287,6 +294,24 @@ impl Instance for Throttle {
     /// The probability of a refusal.
     fn trouble(snapshot: &ThrottleSnapshot) -> f64 {
         snapshot.probability
+    }
+}
+
+impl Instance for Chaos {
+    type Snapshot = ChaosSnapshot;
+
+    fn is_sole(&self) -> bool {
+        self.has_one_handle()
+    }
+
+    fn snapshot(&self) -> ChaosSnapshot {
+        self.snapshot()
+    }
+
+    /// The armed ones, then how many faults there were for each call.
+    fn trouble(snapshot: &ChaosSnapshot) -> f64 {
+        let faults = snapshot.injected.sum() as f64 / snapshot.calls.max(1) as f64;
+        faults + if snapshot.armed { 1_000.0 } else { 0.0 }
     }
 }
 

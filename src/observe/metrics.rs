@@ -425,6 +425,8 @@ mod tests {
         let registry = Registry::new();
         registry.observe(Metrics);
         let throttle = registry.throttle("search");
+        let drill = crate::Chaos::builder("drill").build_in(&registry).unwrap();
+        drill.arm();
         let _kept = (
             registry.circuit_breaker("api"),
             registry.resource_lock("slot"),
@@ -460,6 +462,8 @@ mod tests {
             "bulwark_throttle_calls_total{name=search,outcome=accepted} 0",
             "bulwark_throttle_probability{name=search} 0.9",
             "bulwark_events_total{pattern=throttle,name=search,kind=began} 1",
+            "bulwark_chaos_armed{name=drill} 1",
+            "bulwark_chaos_injected_total{name=drill,fault=hang} 0",
         ] {
             assert!(
                 lines.iter().any(|it| it == expected),
