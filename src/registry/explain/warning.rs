@@ -245,18 +245,9 @@ impl fmt::Display for Warning {
                 f,
                 "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
             ),
-            Self::ChaosArmed { chaos } => write!(
-                f,
-                "chaos `{chaos}` is armed: calls meet faults on purpose; `disarm()` it when the drill is over"
-            ),
-            Self::ThrottleOutsideRetry { throttle, retry } => write!(
-                f,
-                "throttle `{throttle}` is outside retry `{retry}`: it sees one result of many attempts, and cannot stop them; put it inside"
-            ),
-            Self::WaitsToBeThrottled { lock, throttle } => write!(
-                f,
-                "calls wait at `{lock}` only to be refused by throttle `{throttle}`; put the throttle outside"
-            ),
+            Self::ChaosArmed { .. }
+            | Self::ThrottleOutsideRetry { .. }
+            | Self::WaitsToBeThrottled { .. } => self.fmt_refusals(f),
             Self::HedgeOutsideRetry { .. }
             | Self::ThrottleOutsideHedge { .. }
             | Self::HedgeInsideHedge { .. }
@@ -279,6 +270,25 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
+    /// What is said of what refuses, or fails, a share of the calls.
+    fn fmt_refusals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChaosArmed { chaos } => write!(
+                f,
+                "chaos `{chaos}` is armed: calls meet faults on purpose; `disarm()` it when the drill is over"
+            ),
+            Self::ThrottleOutsideRetry { throttle, retry } => write!(
+                f,
+                "throttle `{throttle}` is outside retry `{retry}`: it sees one result of many attempts, and cannot stop them; put it inside"
+            ),
+            Self::WaitsToBeThrottled { lock, throttle } => write!(
+                f,
+                "calls wait at `{lock}` only to be refused by throttle `{throttle}`; put the throttle outside"
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// What is said of hedges.
     fn fmt_hedges(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
