@@ -192,6 +192,30 @@ async fn a_service_that_becomes_ready_after_it_was_late_is_called_and_not_refuse
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_was_not_ready_before_an_update_has_the_time_that_it_had_then() {
+    for new in [Some(2 * SECOND), None] {
+        let ready = Timeouts::builder("api")
+            .ready(5 * SECOND)
+            .total(60 * SECOND);
+        let timeouts = ready.build().unwrap();
+        let call = timeouts
+            .layer::<Down>()
+            .layer(Unready::default())
+            .oneshot(1);
+        let (ended, ()) = tokio::join!(call, async {
+            sleep(SECOND).await;
+            let mut config = *timeouts.config();
+            config.ready = new;
+            timeouts.update(config).unwrap();
+        });
+        let error = ended.unwrap_err();
+        let late = late(&error);
+        assert_eq!(late.limit(), Some(5 * SECOND));
+        assert_eq!(late.after(), 5 * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_deadline_around_a_call_ends_it_only_if_that_was_asked_for() {
     let asked = Arc::default();
     let deaf = head(60);
@@ -254,6 +278,46 @@ async fn a_busy_lock_below_a_head_timeout_times_nobody_out() {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(timeouts.snapshot().timed_out.sum(), 0);
     assert_eq!(breaker.snapshot().totals.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_polled_late_has_its_head_timeout_from_then_on() {
+    let timeouts = Timeouts::builder("api").head(2 * SECOND).total(60 * SECOND);
+    let timeouts = timeouts.build().unwrap();
+    let mut service = timeouts.layer().layer(slow(1, &Arc::default()));
+    let call = service.ready().await.unwrap().call(7);
+    sleep(10 * SECOND).await;
+    assert_eq!(call.await.unwrap(), 7);
+
+    let mut service = timeouts.layer().layer(hangs());
+    let call = service.ready().await.unwrap().call(7);
+    sleep(10 * SECOND).await;
+    let error = call.await.unwrap_err();
+    let late = late(&error);
+    assert_eq!(
+        (late.phase(), late.after()),
+        (TimeoutPhase::Head, 2 * SECOND)
+    );
+}
+
+/// Its future may still be there: it is not at the service.
+#[tokio::test(start_paused = true)]
+async fn after_a_timeout_a_wait_of_the_caller_is_no_time_at_the_service() {
+    let lock = ResourceLock::new("slot");
+    let held = lock.acquire("other").owned().await.unwrap();
+    let mut service = head(2).layer().layer(hangs());
+    let call = async {
+        let mut call = std::pin::pin!(service.call(7));
+        call.as_mut().await.unwrap_err();
+        let turn = lock.acquire("caller").timeout(99 * SECOND).await;
+        Ok::<_, Down>(turn.is_ok())
+    };
+    let around = head(10);
+    let (ended, ()) = tokio::join!(around.run(|| call), async {
+        sleep(60 * SECOND).await;
+        drop(held);
+    });
+    assert!(ended.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -879,7 +943,9 @@ mod bodies {
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
     use tower_bulwark::Outcome;
-    use tower_bulwark::http::{BodyError, ErrorKind, HttpClassify, Refused, TimeoutBody, problem};
+    use tower_bulwark::http::{
+        BodyError, ErrorKind, HttpClassify, IdleTimeoutBody, Refused, TimeoutBody, problem,
+    };
     use tower_bulwark::outcome::Classify;
 
     use super::*;
@@ -954,6 +1020,42 @@ mod bodies {
         assert_eq!(start.elapsed(), 124 * SECOND);
         let seen = timeouts.snapshot().timed_out;
         assert_eq!((seen.first_frame, seen.idle), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_limit_for_the_first_frame_only_those_after_it_may_take_their_time() {
+        let timeouts = Timeouts::builder("model").first_frame(5 * SECOND);
+        let timeouts = timeouts.build().unwrap();
+        let (send, body) = remote();
+        let service = timeouts.http_layer().layer(answers(body));
+        let mut body = service.oneshot(()).await.unwrap().into_body();
+        for (text, seconds) in [("a", 1), ("b", 600)] {
+            let (frame, ()) = tokio::join!(body.frame(), async {
+                sleep(seconds * SECOND).await;
+                send.unbounded_send(data(text)).unwrap();
+            });
+            frame.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_a_body_inside_by_its_own_limits_is_no_timeout_of_these() {
+        let timeouts = total(600);
+        for has_deadline in [false, true] {
+            let (_send, body) = remote();
+            let mut body = IdleTimeoutBody::new(body, 2 * SECOND);
+            if has_deadline {
+                body = body.until(Deadline::after(SECOND));
+            }
+            let service = timeouts.http_layer().layer(answers(body));
+            let mut body = service.oneshot(()).await.unwrap().into_body();
+            match (body.frame().await.unwrap().unwrap_err(), has_deadline) {
+                (BodyError::Idle(limit), false) => assert_eq!(limit, 2 * SECOND),
+                (BodyError::DeadlineExceeded, true) => {}
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(timeouts.snapshot().timed_out.sum(), 0);
     }
 
     #[tokio::test(start_paused = true)]

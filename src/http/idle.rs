@@ -69,6 +69,11 @@ impl<B> IdleTimeoutBody<B> {
         Self::from_parts(body, first_frame, deadline)
     }
 
+    /// Whether this body has ended the one inside, and not that one itself.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.body.is_none()
+    }
+
     /// From the next wait on.
     pub(super) fn set_idle(self: Pin<&mut Self>, idle: Option<Duration>) {
         *self.project().idle = idle;
@@ -101,16 +106,14 @@ where
                 *this.is_waiting = false;
                 return Poll::Ready(frame.map(|it| it.map_err(BodyError::of)));
             }
-            let ends = match *this.is_waiting {
-                true => None,
-                false => deadline::earlier(this.idle.map(Deadline::after), *this.deadline),
-            };
-            match (&mut *this.timer, ends.map(|ends| ends.0.to_instant())) {
-                (Some(timer), Some(ends)) => timer.as_mut().reset(ends),
-                (none, Some(ends)) => *none = Some(Box::pin(sleep_until(ends))),
-                (_, None) => {}
+            if !std::mem::replace(this.is_waiting, true) {
+                let ends = deadline::earlier(this.idle.map(Deadline::after), *this.deadline);
+                match (&mut *this.timer, ends.map(|ends| ends.0.to_instant())) {
+                    (Some(timer), Some(ends)) => timer.as_mut().reset(ends),
+                    // Also the timer of the first frame, where those after it have no limit.
+                    (timer, ends) => *timer = ends.map(|ends| Box::pin(sleep_until(ends))),
+                }
             }
-            *this.is_waiting = true;
             match this.timer {
                 Some(timer) => ready!(time::poll_timer(timer.as_mut(), cx)),
                 None => return Poll::Pending,

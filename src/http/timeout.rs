@@ -259,6 +259,8 @@ where
                 }
                 Some(Ok(frame))
             }
+            // A body inside that has limits of its own says so itself.
+            Some(Err(error)) if !this.body.has_given_up() => Some(Err(error)),
             Some(Err(BodyError::Idle(limit))) => {
                 let phase = match this.has_begun {
                     false => TimeoutPhase::FirstFrame,

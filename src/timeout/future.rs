@@ -66,8 +66,10 @@ enum State<F> {
 /// What is known of the times of a call.
 struct Clock {
     bounds: Bounds,
-    /// [`UNREAD`] until the call first has to wait, or from the start if something bounds all of it.
+    /// [`UNREAD`] until the call first has to wait; from the start, if something bounds all of it.
     started: Tick,
+    /// When a poll first left the call pending: from there on it is at the service. [`UNREAD`] before.
+    pending_since: Tick,
     /// In a box of its own, made when the call first has to wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -91,6 +93,7 @@ impl<F, L, A> TimeoutFuture<F, L, A> {
             clock: Clock {
                 bounds,
                 started,
+                pending_since: UNREAD,
                 timer: None,
             },
             shared,
@@ -111,6 +114,7 @@ impl<F, L, A> TimeoutFuture<F, L, A> {
                     at_deadline: false,
                 },
                 started: UNREAD,
+                pending_since: UNREAD,
                 timer: None,
             },
             shared,
@@ -193,6 +197,8 @@ where
             _ => Reason::Deadline,
         };
         drop_because(reason, || this.state.set(State::Refused(None)));
+        // Nor is it at the service any more, to the calls around it.
+        *this.frame = Frame::default();
         Poll::Ready(this.answer.refuse(late().into()))
     }
 }
@@ -231,12 +237,15 @@ impl Clock {
 
     fn look(&mut self, frame: &Frame) -> Result<Tick, TimeoutPhase> {
         let now = time::now();
+        if self.pending_since == UNREAD {
+            self.pending_since = now;
+        }
         if self.started == UNREAD {
             self.started = now;
         }
         self.bounds.look(Seen {
             now,
-            spent: frame.spent(self.started, now),
+            spent: frame.spent(self.pending_since, now),
             waits: frame.is_waiting(),
             waited: frame.waited(now),
             deadline: ambient_deadline(),
@@ -253,7 +262,7 @@ impl Clock {
         let now = time::now();
         let all = now.since(self.started);
         let (limit, after) = match phase {
-            TimeoutPhase::Head => (self.bounds.head, frame.spent(self.started, now)),
+            TimeoutPhase::Head => (self.bounds.head, frame.spent(self.pending_since, now)),
             TimeoutPhase::Total => (Some(self.bounds.total_ends.since(self.started)), all),
             _ => (None, all),
         };

@@ -56,7 +56,7 @@
 //! | phase | from | to | counts |
 //! |---|---|---|---|
 //! | [`ready`](TimeoutsBuilder::ready) | the first `poll_ready` that is pending | ready | all of it |
-//! | [`head`](TimeoutsBuilder::head) | the call | the response | the time at the service: waits of this crate below do not count |
+//! | [`head`](TimeoutsBuilder::head) | the first poll that is pending | the response | the time at the service: waits of this crate below do not count |
 //! | [`first_frame`](TimeoutsBuilder::first_frame) | somebody waits for it | the first frame of the body | only while it is waited for: a slow reader is not the sender's fault |
 //! | [`idle`](TimeoutsBuilder::idle) | somebody waits for it | each later frame | the same |
 //! | [`total`](TimeoutsBuilder::total) | the call | the response; with `http_layer` the end of its body | all of it |
@@ -123,7 +123,7 @@
 //! # Cost
 //!
 //! No timer, and no allocation, before a call is first pending. A call that is ready at once reads no clock, unless there is a
-//! `total`. The timer is polled outside of tokio's cooperative budget: a call that uses it up is ended all the same. tokio's
+//! `total`, or with `http_layer` a deadline that ends its body. The timer is polled outside of tokio's cooperative budget: a call that uses it up is ended all the same. tokio's
 //! timers have milliseconds: a call may go on for up to 2 ms longer.
 
 #[cfg(feature = "http")]

@@ -112,7 +112,20 @@ pub(super) struct Readiness {
 
 struct Waiting {
     since: Tick,
+    limit: Duration,
     timer: Pin<Box<Sleep>>,
+}
+
+impl Waiting {
+    fn from_now(limit: Duration) -> Self {
+        let since = time::now();
+        let timer = Box::pin(sleep_until(since.after(limit).to_instant()));
+        Self {
+            since,
+            limit,
+            timer,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -143,17 +156,14 @@ impl Readiness {
         if self.late.is_some() {
             return Poll::Ready(());
         }
-        let Some(limit) = limit else {
-            return Poll::Pending;
+        let waiting = match (&mut self.waiting, limit) {
+            // A wait that has begun ends as it would have, whatever the limit is now.
+            (Some(waiting), _) => waiting,
+            (None, None) => return Poll::Pending,
+            (none, Some(limit)) => none.insert(Waiting::from_now(limit)),
         };
-        let waiting = self.waiting.get_or_insert_with(|| {
-            let since = time::now();
-            let ends = since.after(limit).to_instant();
-            let timer = Box::pin(sleep_until(ends));
-            Waiting { since, timer }
-        });
         ready!(time::poll_timer(waiting.timer.as_mut(), cx));
-        let after = time::now().since(waiting.since);
+        let (limit, after) = (waiting.limit, time::now().since(waiting.since));
         self.waiting = None;
         self.late = Some(Late { limit, after });
         Poll::Ready(())
