@@ -21,7 +21,7 @@ use tower_bulwark::explain::{Layers, Warning};
 use tower_bulwark::hedge::{Hedge, HedgeConfig, HedgeFuture, HedgeLayer, HedgeService};
 use tower_bulwark::{
     Backoff, CircuitBreaker, Error, Event, Idempotency, Registry, RegistryError, Rejection,
-    ResourceLock, RetryBudget, RetryPolicy, Verdict,
+    ResourceLock, RetryBudget, RetryPolicy, Timeouts, Verdict,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -161,6 +161,16 @@ fn many(extra: u32, delay: Duration) -> Hedge {
 }
 
 // ---- When a hedge starts ------------------------------------------------------------------------------
+
+/// After a failure at once; while there is none, after a second.
+fn hedges_failures() -> Hedge {
+    Hedge::builder("reads")
+        .after(SECOND)
+        .hedge_failures(true)
+        .no_budget()
+        .build()
+        .unwrap()
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_ends_before_the_delay_is_made_once() {
@@ -314,6 +324,20 @@ async fn a_call_that_fails_at_once_behind_its_deadline_is_not_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_fails_at_once_waits_for_no_hedge_behind_its_deadline() {
+    let (hedge, start) = (hedges_failures(), Instant::now());
+    let later = |result: Result<&(), &Down>| match result {
+        Ok(()) => Verdict::success(),
+        Err(_) => Verdict::failure().retry_exactly_after(60 * SECOND),
+    };
+    let call = hedge.classify_with(later);
+    let call = call.run(|attempt| ready(Err::<(), _>(Down(attempt))));
+    let soon = Deadline::after(30 * SECOND);
+    deadline::scope(soon, call).await.unwrap_err();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_is_hedged_all_the_same() {
     let calls = Arc::new(AtomicU32::new(0));
     let greedy = {
@@ -338,6 +362,60 @@ async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_is_hedged_all_the
     }
     assert!(call.is_finished());
     assert_eq!(call.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_uses_up_the_tasks_budget_at_each_poll_leaves_some_for_its_hedge() {
+    let greedy = service_fn(|attempt: u32| async move {
+        if attempt == 1 {
+            loop {
+                tokio::task::consume_budget().await;
+            }
+        }
+        sleep(5 * MS).await;
+        Ok::<u32, Infallible>(attempt)
+    });
+    let service = after_20_ms()
+        .layer()
+        .before_attempt(|request: &mut u32, attempt| *request = attempt)
+        .layer(greedy);
+    let call = tokio::spawn(service.oneshot(0));
+    for _ in 0..20 {
+        advance(5 * MS).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(call.is_finished());
+    assert_eq!(call.await.unwrap().unwrap(), 2);
+}
+
+/// The second of three is the greedy one: those on both sides of it get their turn.
+#[tokio::test(start_paused = true)]
+async fn a_greedy_hedge_leaves_some_for_those_before_and_behind_it() {
+    for good in [1, 3] {
+        let call = tokio::spawn(async move {
+            let hedge = many(2, 20 * MS);
+            let attempts = hedge.run(|attempt| async move {
+                match attempt {
+                    2 => loop {
+                        tokio::task::consume_budget().await;
+                    },
+                    it if it == good => {
+                        sleep(25 * MS).await;
+                        sleep(25 * MS).await;
+                        Ok::<_, Down>(attempt)
+                    }
+                    _ => pending().await,
+                }
+            });
+            attempts.await
+        });
+        for _ in 0..40 {
+            advance(5 * MS).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(call.is_finished(), "{good}");
+        assert_eq!(call.await.unwrap().unwrap(), good);
+    }
 }
 
 // ---- Which answer wins --------------------------------------------------------------------------------
@@ -408,6 +486,18 @@ async fn a_failure_starts_the_next_hedge_at_once_where_that_is_wanted() {
     let call = hedge.layer().layer(script.service()).oneshot("x");
     assert_eq!(call.await.unwrap_err().as_inner(), Some(&Down(4)));
     assert_eq!(script.began(), [0, 100, 200, 300]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_a_timeout_below_has_ended_is_a_failure_too() {
+    let script = Script::new(&[Hangs, Answers(10)]);
+    let timeouts = Timeouts::builder("reads").head(50 * MS).build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(hedges_failures().layer())
+        .layer(timeouts.layer())
+        .service(script.service());
+    assert_eq!(service.oneshot("x").await.unwrap(), 2);
+    assert_eq!((script.began(), script.elapsed()), (vec![0, 50], 60));
 }
 
 #[tokio::test(start_paused = true)]
@@ -543,6 +633,44 @@ async fn attempts_are_numbered_and_the_answer_of_a_hedge_is_marked() {
     assert_eq!(*sent.lock().unwrap(), [1, 2]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_a_hedge_gave_is_marked_too_if_the_caller_gets_it() {
+    let service = after_20_ms()
+        .layer()
+        .before_attempt(|request: &mut u32, attempt| *request = attempt)
+        .response_failure_if(|_: &(u32, u32)| true)
+        .mark(|response: &mut (u32, u32), attempt| response.1 = attempt)
+        .layer(service_fn(|number: u32| async move {
+            sleep(40 * MS).await;
+            Ok::<_, Infallible>((number, 0))
+        }));
+    assert_eq!(service.oneshot(0).await.unwrap(), (2, 2));
+}
+
+/// Its future may still be there.
+#[tokio::test(start_paused = true)]
+async fn what_a_failure_holds_is_back_when_another_attempt_has_the_answer() {
+    let (held, calls) = (Arc::new(()), Arc::new(AtomicU32::new(0)));
+    let holds = Arc::downgrade(&held);
+    let held = Arc::new(Mutex::new(Some(held)));
+    let service = service_fn(move |_: &'static str| {
+        let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let held = held.lock().unwrap().take();
+        async move {
+            sleep(40 * MS).await;
+            Ok::<_, Down>((number, held))
+        }
+    });
+    // The first fails while the second runs.
+    let mut service = after_20_ms()
+        .layer()
+        .response_failure_if(|it: &(u32, Option<Arc<()>>)| it.0 == 1)
+        .layer(service);
+    let mut call = std::pin::pin!(service.ready().await.unwrap().call("x"));
+    assert_eq!(call.as_mut().await.unwrap().0, 2);
+    assert!(holds.upgrade().is_none());
+}
+
 // ---- What pays ----------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -566,6 +694,24 @@ async fn an_empty_budget_starts_no_hedge_and_lets_the_running_ones_live() {
     let seen = hedge.snapshot();
     assert_eq!((seen.hedges, seen.not_started.no_budget), (1, 1));
     assert_eq!(seen.budget_available, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_never_hedged_pays_nothing_in() {
+    let budget = RetryBudget::builder().ratio(1.0).floor_per_second(0.0);
+    let budget = budget.burst(1).build().unwrap();
+    let retry = RetryPolicy::builder().max_retries(1).budget(budget.clone());
+    let retry = retry.backoff(Backoff::fixed(MS)).build().unwrap();
+    let fails = async || Err::<(), _>(Down(0));
+    retry.run(fails).await.unwrap_err();
+    assert_eq!(budget.available(), Some(0));
+    let hedge = Hedge::builder("reads").max_extra(0).budget(&budget);
+    let hedge = hedge.build().unwrap();
+    let script = Script::new(&[Answers(0)]);
+    let service = hedge.layer().layer(script.service());
+    service.oneshot("x").await.unwrap();
+    hedge.run(|_| ready(Ok::<_, Down>(()))).await.unwrap();
+    assert_eq!((hedge.snapshot().calls, budget.available()), (2, Some(0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -951,6 +1097,57 @@ async fn an_update_says_what_changes_and_holds_from_the_next_call_on() {
     config.max_extra = 11;
     assert_eq!(hedge.update(config).unwrap_err().setting(), "max_extra");
     assert_eq!(hedge.config().max_extra, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_leaves_a_call_on_its_way_its_number_of_hedges_and_the_delay_that_runs() {
+    let (hedge, script) = (many(2, 20 * MS), Script::new(&[Hangs, Hangs, Fails(10)]));
+    let service = hedge.layer().layer(script.service());
+    let mut call = task::spawn(service.oneshot("x"));
+    assert_pending!(call.poll());
+    let mut config = HedgeConfig::clone(&hedge.config());
+    (config.after, config.max_extra) = (Some(30 * MS), 9);
+    hedge.update(config).unwrap();
+    for _ in 0..20 {
+        advance(10 * MS).await;
+        assert_pending!(call.poll());
+    }
+    assert_eq!(script.began(), [0, 20, 50]);
+}
+
+/// Calls compute the delay too: what one has begun to compute by the old config is not the last word.
+#[test]
+fn an_update_holds_however_many_calls_look_at_their_latencies_meanwhile() {
+    for round in 0..200 {
+        let hedge = Hedge::builder("reads")
+            .after_percentile(0.5)
+            .after(7 * SECOND);
+        let hedge = hedge.min_samples(u64::MAX).build().unwrap();
+        let ended = AtomicU32::new(0);
+        let calls = || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().build().unwrap();
+            for _ in 0..40 {
+                let call = hedge.run(|_| async {
+                    tokio::task::yield_now().await;
+                    ended.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, Down>(())
+                });
+                runtime.block_on(call).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(calls);
+            scope.spawn(calls);
+            while ended.load(Ordering::Relaxed) < round % 80 {
+                std::hint::spin_loop();
+            }
+            let mut config = HedgeConfig::clone(&hedge.config());
+            (config.after, config.percentile) = (Some(3 * SECOND), None);
+            hedge.update(config).unwrap();
+        });
+        assert_eq!(hedge.snapshot().delay, Some(3 * SECOND), "round {round}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
-use tokio::task::unconstrained;
+use tokio::task::{coop, unconstrained};
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
@@ -57,6 +57,8 @@ pub(super) struct First<S, F> {
     timer_at: Tick,
     /// Between a failure and a hedge that the service wants later, with nothing on its way.
     wait: Wait,
+    /// Whether the newest attempt is polled first.
+    backwards: bool,
     spare: Spare<S, Shared>,
     /// `None` if the call is made once, whatever happens.
     run: Option<Run>,
@@ -79,6 +81,7 @@ impl<S, F> First<S, F> {
             timer: None,
             timer_at: Tick(0),
             wait: Wait::new(0),
+            backwards: false,
             spare,
             run,
         }
@@ -142,10 +145,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, Error<L>>> {
-        if let Some(result) = self.as_mut().poll_first(cx) {
-            return Poll::Ready(result);
-        }
-        if let Some(result) = self.as_mut().poll_hedges(cx) {
+        if let Some(result) = self.as_mut().poll_attempts(cx) {
             return Poll::Ready(result);
         }
         loop {
@@ -160,6 +160,29 @@ where
                 return Poll::Ready(result);
             }
         }
+    }
+
+    /// Polls all attempts; a result, if one ends the call. In the order in which they began; but after a poll that has used
+    /// up the task's budget backwards, for whoever does that at each poll leaves none for those behind it.
+    fn poll_attempts(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Option<Result<S::Response, Error<L>>> {
+        let backwards = *self.as_mut().project().first.project().backwards;
+        let ended = match backwards {
+            false => {
+                let ended = self.as_mut().poll_first(cx);
+                ended.or_else(|| self.as_mut().poll_hedges(false, cx))
+            }
+            true => {
+                let ended = self.as_mut().poll_hedges(true, cx);
+                ended.or_else(|| self.as_mut().poll_first(cx))
+            }
+        };
+        let this = self.project();
+        *this.first.project().backwards =
+            !backwards && !this.hedges.is_empty() && !coop::has_budget_remaining();
+        ended
     }
 
     /// Polls the first attempt; a result, if it ends the call.
@@ -181,18 +204,25 @@ where
         }
     }
 
-    /// Polls the hedges, in the order in which they began; a result, if one ends the call.
+    /// Polls the hedges; a result, if one ends the call.
     fn poll_hedges(
         mut self: Pin<&mut Self>,
+        backwards: bool,
         cx: &mut Context<'_>,
     ) -> Option<Result<S::Response, Error<L>>> {
-        let mut at = 0;
+        let mut left = self.hedges.len();
+        let mut pending = 0;
         loop {
+            left = left.checked_sub(1)?;
             let hedges = self.as_mut().project().hedges;
+            let at = match backwards {
+                false => pending,
+                true => left,
+            };
             let hedge = hedges.get_mut(at)?.as_mut().project();
             let (frame, number) = (hedge.frame, *hedge.number);
             match frame.poll(0, || hedge.call.poll(cx)) {
-                Poll::Pending => at += 1,
+                Poll::Pending => pending += 1,
                 Poll::Ready(result) => {
                     // Before anything is decided: with it goes all that it holds.
                     drop(hedges.remove(at));
@@ -274,8 +304,7 @@ where
         let polled = {
             let hedge = hedge.as_mut().project();
             let (call, frame) = (hedge.call, hedge.frame);
-            // Unconstrained: that the task has used up its budget does not mean that the hedge would wait.
-            frame.poll(0, || pin!(unconstrained(call)).poll(cx))
+            frame.poll(0, || call.poll(cx))
         };
         match polled.map_err(IntoError::into_error) {
             // It queues, perhaps for what the call itself holds.
@@ -314,7 +343,7 @@ where
         let this = self.project();
         let first = this.first.project();
         let (run, shared) = (first.run.as_mut()?, first.spare.rules());
-        if run.is_late(now) {
+        if run.race.is_late(now) {
             run.race.stop();
             return None;
         }
@@ -400,16 +429,20 @@ where
     fn ended(
         mut self: Pin<&mut Self>,
         number: u32,
-        result: Result<S::Response, Error<L>>,
+        mut result: Result<S::Response, Error<L>>,
     ) -> Option<Result<S::Response, Error<L>>> {
         let this = self.as_mut().project();
         let first = this.first.project();
         let (run, shared) = (first.run.as_mut()?, first.spare.rules());
         let (end, outcome) = run.judge(shared, number, &result, this.classify);
+        // Whether or not it wins: if all fail it may be the caller's too.
+        if let (2.., Ok(response)) = (number, &mut result) {
+            this.mark.mark(response, number);
+        }
         if number == 1 && outcome == Outcome::Success {
             run.record(shared);
         }
-        if run.race.ended(end, time::now) {
+        if run.ended(end) {
             return Some(self.won(number, result));
         }
         let result = match (end, this.kept.take()) {
@@ -429,7 +462,7 @@ where
     fn won(
         mut self: Pin<&mut Self>,
         number: u32,
-        mut result: Result<S::Response, Error<L>>,
+        result: Result<S::Response, Error<L>>,
     ) -> Result<S::Response, Error<L>> {
         if number > 1 {
             let this = self.as_mut().project();
@@ -440,9 +473,6 @@ where
                 run.record(shared);
             }
             shared.won(number);
-            if let Ok(response) = &mut result {
-                this.mark.mark(response, number);
-            }
         }
         self.over();
         result
@@ -468,6 +498,8 @@ where
         first.wait.end();
         *first.run = None;
         *this.request = None;
+        // A failure that has not won holds things too: the connection of its body.
+        *this.kept = None;
     }
 }
 

@@ -51,7 +51,8 @@ impl Hedge {
         self.shared.budget.as_ref()
     }
 
-    /// Goes by this config from the next call on, and says what changes. Latencies, budget and counts stay.
+    /// Goes by this config, and says what changes. Of calls on their way only how many hedges they may have stays as it was,
+    /// and the delay after an attempt that runs. Latencies, budget and counts stay.
     ///
     /// # Errors
     ///

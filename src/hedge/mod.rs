@@ -57,7 +57,7 @@
 //! eighth above the true value. Until [`min_samples`](HedgeBuilder::min_samples) calls are known there is no hedge, or a fixed
 //! delay.
 //!
-//! A sample is the time of a first attempt that succeeded, or that was overtaken: it took at least so long. A call that is
+//! A sample is the time of a first attempt, of a call that may be hedged, that succeeded, or that was overtaken: it took at least so long. A call that is
 //! ready when it is first polled is none. Failures are none.
 //!
 //! A hedge does not start if
@@ -69,7 +69,8 @@
 //! - the request cannot be copied. One with a streaming body (`http::ReplayBody`) is hedged once it has been sent to its end.
 //!
 //! Its turn is over then, and the next comes a delay later, if [`max_extra`](HedgeBuilder::max_extra) allows one. With an empty
-//! budget there is no other turn. What did not start is not paid for.
+//! budget there is no other turn. What did not start is not paid for, unless the budget is one of tower's, which take nothing
+//! back.
 //!
 //! # Which answer wins
 //!

@@ -57,9 +57,10 @@ impl Run {
         }
     }
 
-    /// Whether it is too late for another attempt. Asked of the ambient deadline too: who fails at once has not looked.
-    pub(super) fn is_late(&self, now: Tick) -> bool {
-        self.race.is_late(now) || now >= ambient_deadline()
+    /// An attempt has ended: whether that ends the call. Looks at the deadline: who fails at once has not.
+    pub(super) fn ended(&mut self, end: End) -> bool {
+        self.race.ends_by(ambient_deadline());
+        self.race.ended(end, time::now)
     }
 
     /// A hedge has begun.

@@ -139,8 +139,9 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let shared = &hedge.shared;
-    shared.count_call();
-    let mut run = Run::new(shared.max_extra(), Idempotency::Idempotent, None);
+    let extra = shared.max_extra();
+    shared.count_call(extra);
+    let mut run = Run::new(extra, Idempotency::Idempotent, None);
     let call = run.begins(|| (operation.0)(1));
     let spare = Spare::own(shared.mine(), Some(operation));
     HedgeFuture {

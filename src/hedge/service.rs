@@ -121,7 +121,7 @@ where
         let first = match &copy {
             None => {
                 match most {
-                    0 => shared.count_call(),
+                    0 => shared.count_call(0),
                     _ => shared.count_not_repeatable(),
                 }
                 let spare = Spare::own(shared.mine(), None);
@@ -129,9 +129,9 @@ where
                 First::once(spare, call)
             }
             Some(_) => {
-                shared.count_call();
                 let own = self.requests.max_retries(&request);
                 let extra = own.map_or(most, |own| own.min(most));
+                shared.count_call(extra);
                 let ends = self.requests.deadline(&request);
                 let idempotency = self.requests.idempotency(&request);
                 let spare = self.kits.take(&self.hedge.shared, &self.inner);

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     latencies: Sharded<Mutex<RecentHistogram>>,
     /// When the delay is computed anew.
     next_look: AtomicU64,
+    /// Held by who writes what follows from the config: what an old one said is never written over the new.
+    looking: Mutex<()>,
     calls: ShardedCounter,
     not_repeatable: ShardedCounter,
     counts: Counts,
@@ -74,6 +76,7 @@ impl Shared {
             records: AtomicBool::new(false),
             latencies: Sharded::new(Mutex::default()),
             next_look: AtomicU64::new(0),
+            looking: Mutex::new(()),
             calls: ShardedCounter::new(),
             not_repeatable: ShardedCounter::new(),
             counts: Counts::default(),
@@ -103,6 +106,7 @@ impl Shared {
     }
 
     fn go_by_config(&self, now: Tick) {
+        let _looking = lock(&self.looking);
         let config = self.config.load();
         self.max_extra.store(config.max_extra, Ordering::Relaxed);
         self.records
@@ -134,7 +138,7 @@ impl Shared {
     pub(super) fn record(&self, latency: Duration, now: Tick) {
         self.mine().record(latency, now);
         let is_due = now.0 >= self.next_look.load(Ordering::Relaxed);
-        if is_due {
+        if is_due && let Ok(_looking) = self.looking.try_lock() {
             self.look(&self.config.load(), now);
         }
     }
@@ -178,11 +182,11 @@ impl Shared {
         sum
     }
 
-    /// A call that may be hedged begins.
+    /// A call begins that may have so many hedges.
     #[inline]
-    pub(super) fn count_call(&self) {
+    pub(super) fn count_call(&self, extra: u32) {
         self.calls.add_one();
-        if let Some(budget) = &self.budget {
+        if let (1.., Some(budget)) = (extra, &self.budget) {
             budget.deposit();
         }
     }
@@ -258,8 +262,8 @@ impl Shared {
     }
 }
 
-fn lock(shard: &Mutex<RecentHistogram>) -> MutexGuard<'_, RecentHistogram> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Shared {

@@ -16,7 +16,7 @@ pub struct HedgeSnapshot {
     pub hedged: u64,
     /// Hedges that have started.
     pub hedges: u64,
-    /// Hedges whose answer the caller got.
+    /// Hedges whose answer ended their call.
     pub won: u64,
     /// Why hedges have not started.
     pub not_started: HedgesNotStarted,

@@ -94,6 +94,11 @@ impl Race {
         self.due = after_newest(now, delay);
     }
 
+    /// No hedge starts at `at` or later either.
+    pub(super) fn ends_by(&mut self, at: Tick) {
+        self.ends = self.ends.min(at);
+    }
+
     /// How many attempts have begun.
     pub(super) fn begun(&self) -> u32 {
         self.begun

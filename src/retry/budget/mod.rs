@@ -114,7 +114,8 @@ impl RetryBudget {
         })
     }
 
-    /// A budget of tower, as a budget of this crate. (feature `tower`)
+    /// A budget of tower, as a budget of this crate. (feature `tower`) It takes nothing back for what was paid for and did not
+    /// take place.
     #[cfg(feature = "tower")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
     pub fn from_tower(budget: Arc<dyn tower::retry::budget::Budget + Send + Sync>) -> Self {
