@@ -117,8 +117,15 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         self.shared.map.forget_idle(Self::may_go)
     }
 
-    pub(super) fn all(&self) -> Vec<(K, T)> {
-        self.shared.map.to_vec()
+    /// What `look` sees of each key, one after the other: a handle that is held is not forgotten, so no more than one is.
+    pub(super) fn each<S>(&self, look: impl Fn(&K, &T) -> S) -> Vec<(K, S)> {
+        let keys = self.shared.map.keys().into_iter();
+        keys.filter_map(|key| {
+            let handle = self.shared.map.get(&key)?;
+            let seen = look(&key, &handle);
+            Some((key, seen))
+        })
+        .collect()
     }
 
     /// How many keys there are.
@@ -137,12 +144,9 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
     /// number of keys.
     #[must_use]
     pub fn snapshot(&self, most: usize) -> Vec<(K, T::Snapshot)> {
-        let all = self.shared.map.to_vec().into_iter();
+        let all = self.each(|_, handle| handle.snapshot()).into_iter();
         let mut seen: Vec<_> = all
-            .map(|(key, handle)| {
-                let snapshot = handle.snapshot();
-                (T::trouble(&snapshot), key, snapshot)
-            })
+            .map(|(key, snapshot)| (T::trouble(&snapshot), key, snapshot))
             .collect();
         seen.sort_by(|a, b| b.0.total_cmp(&a.0));
         seen.truncate(most);

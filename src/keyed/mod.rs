@@ -37,7 +37,7 @@
 //!
 //! [`Outliers`] compares the keys of one group at intervals, and opens the circuits of those whose success rate is far below
 //! the mean: a host that fails one call in three is found beside a hundred that fail none, long before its own breaker
-//! opens. At most a share of the keys is ejected at once.
+//! opens. Only so many go as a share of the keys allows.
 //!
 //! Where most of them are bad at once, none is worse than the others: with [`Keyed::eject_at_most`] no more than a share of
 //! their circuits opens by itself, and the rest stays in use.

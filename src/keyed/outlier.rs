@@ -15,13 +15,14 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 pub struct OutlierConfig {
     /// How often [`run`](super::Outliers::run) compares. Default: 10 s.
     pub interval: Duration,
-    /// How long the circuit of a key is opened: this, times the number of intervals in a row in which it was ejected.
-    /// Default: 30 s.
+    /// How long the circuit of a key is opened: this, times the number of its ejections so far, less one for each interval
+    /// since without one. Default: 30 s.
     pub base_ejection_time: Duration,
     /// The longest of these times, unless the base is longer. Default: 300 s.
     pub max_ejection_time: Duration,
-    /// The share of the keys with traffic that may be out at once, from 0 to 1. The first is always allowed, if the share
-    /// is above zero. Circuits that opened by their own rules count. Default: 0.1.
+    /// As long as a smaller share of the keys with traffic is out, one more may go: from 0 to 1. So the first is always
+    /// allowed, if the share is above zero, and of 15 keys at 0.1 a second. Circuits that opened by their own rules count; one
+    /// that is half-open only if it is called. Default: 0.1.
     pub eject_at_most: f64,
     /// Keys whose success rate is far below the mean of all. On by default.
     pub success_rate: Option<SuccessRateRule>,
@@ -142,7 +143,7 @@ impl OutlierConfig {
         )
     }
 
-    /// How long a key is out that is ejected for the `times`th interval in a row.
+    /// How long a key is out that has been ejected so many `times`.
     pub(super) fn ejection_time(&self, times: u32) -> Duration {
         let longest = self.base_ejection_time.max(self.max_ejection_time);
         self.base_ejection_time.saturating_mul(times).min(longest)
@@ -150,7 +151,8 @@ impl OutlierConfig {
 
     /// Whether one more of `keys` may go while `out` of them are out.
     pub(super) fn allows_one_more(&self, out: usize, keys: usize) -> bool {
-        (out as f64) < self.eject_at_most * keys as f64
+        // Divided: 7 of 100 is 0.07.
+        (out as f64 / keys.max(1) as f64) < self.eject_at_most
     }
 
     /// The places of those in `calls` that are outliers: by the success rate first, then by the share of failures.
@@ -196,7 +198,10 @@ impl SuccessRateRule {
         let n = rates.len() as f64;
         let mean = rates.iter().sum::<f64>() / n;
         let variance = rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / n;
-        Some((mean - variance.sqrt() * self.stdev_factor, minimum))
+        // Equal rates have a mean that is off by its rounding.
+        const ROUNDING: f64 = 1e-9;
+        let least = mean - variance.sqrt() * self.stdev_factor;
+        Some((least - ROUNDING, minimum))
     }
 }
 

@@ -64,11 +64,13 @@ impl<K: Hash + Eq + Clone> Outliers<K> {
         config: OutlierConfig,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        // What was before is nobody's interval.
+        let known = keys.each(|_, breaker| Seen::of(breaker, None).known);
         Ok(Self {
             shared: Arc::new(Shared {
                 keys: keys.clone(),
                 config: ArcSwap::from_pointee(config),
-                known: Mutex::default(),
+                known: Mutex::new(known.into_iter().collect()),
             }),
         })
     }
@@ -108,23 +110,25 @@ impl<K: Hash + Eq + Clone> Outliers<K> {
     )]
     pub fn check(&self) -> Vec<K> {
         let config = self.config();
-        let all = self.shared.keys.all();
         let mut known = self.known();
         let before = std::mem::take(&mut *known);
-        let mut seen: Vec<Seen> = all
+        let all = &self.shared.keys;
+        let mut seen = all.each(|key, breaker| Seen::of(breaker, before.get(key).copied()));
+        let calls: Vec<_> = seen.iter().map(|(_, it)| it.calls).collect();
+        let keys = seen
             .iter()
-            .map(|(key, breaker)| Seen::of(breaker, before.get(key).copied()))
-            .collect();
-        let calls: Vec<_> = seen.iter().map(|it| it.calls).collect();
-        let keys = seen.iter().filter(|it| it.is_out || it.calls.all() > 0);
+            .filter(|(_, it)| it.is_out || it.calls.all() > 0);
         let keys = keys.count();
-        let mut out = seen.iter().filter(|it| it.is_out).count();
+        let mut out = seen.iter().filter(|(_, it)| it.is_out).count();
         let mut ejected = Vec::new();
         for place in config.outliers(&calls) {
             if !config.allows_one_more(out, keys) {
                 break;
             }
-            let (one, (key, breaker)) = (&mut seen[place], &all[place]);
+            let (key, one) = &mut seen[place];
+            let Some(breaker) = all.get_known(key) else {
+                continue;
+            };
             let time = config.ejection_time(one.known.times.saturating_add(1));
             // One that has opened by itself meanwhile, or is under an operator's command, stays as it is.
             if breaker.eject(time, one.calls.failures, one.calls.all()) {
@@ -134,7 +138,7 @@ impl<K: Hash + Eq + Clone> Outliers<K> {
                 ejected.push(key.clone());
             }
         }
-        for (one, (key, _)) in seen.into_iter().zip(all) {
+        for (key, one) in seen {
             let mut next = one.known;
             if !one.is_out {
                 next.times = next.times.saturating_sub(1);
@@ -167,13 +171,16 @@ impl Seen {
             failures: snapshot.totals.failures + snapshot.totals.overloads,
         };
         let before = before.unwrap_or_default();
+        let calls = totals.since(&before.totals);
         Self {
             known: Known { totals, ..before },
-            calls: totals.since(&before.totals),
-            is_out: matches!(
-                snapshot.state,
-                CircuitState::Open | CircuitState::HalfOpen | CircuitState::ForcedOpen
-            ),
+            calls,
+            is_out: match snapshot.state {
+                CircuitState::Open | CircuitState::ForcedOpen => true,
+                // Its time is over: it is as good as any other, until somebody asks it.
+                CircuitState::HalfOpen => calls.all() > 0,
+                CircuitState::Closed | CircuitState::Disabled | CircuitState::MetricsOnly => false,
+            },
         }
     }
 }

@@ -147,14 +147,14 @@ impl<K: Hash + Eq, V: Clone> BoundedMap<K, V> {
             .sum()
     }
 
-    /// Everything, at slightly different moments.
-    pub(crate) fn to_vec(&self) -> Vec<(K, V)>
+    /// All keys, at slightly different moments.
+    pub(crate) fn keys(&self) -> Vec<K>
     where
         K: Clone,
     {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(lock(shard).iter().cloned());
+            all.extend(lock(shard).iter().map(|(key, _)| key.clone()));
         }
         all
     }
