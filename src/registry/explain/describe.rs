@@ -1,5 +1,6 @@
 //! What matters of each layer and each handle for the stack it is part of.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,88 @@ impl LayerDescription {
             | Self::Timeout { name, .. } => name,
         }
     }
+}
+
+/// One line of a report.
+impl fmt::Display for LayerDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry {
+                name,
+                max_retries,
+                worst_case_delay,
+                ..
+            } => write!(
+                f,
+                "retry `{name}`: up to {max_retries} retries, {worst_case_delay:.1?} of backoff"
+            ),
+            Self::CircuitBreaker { name } => {
+                write!(f, "circuit breaker `{name}`")
+            }
+            Self::Contention {
+                name,
+                capacity,
+                timeout,
+            } => {
+                write!(f, "resource `{name}`: {capacity} at a time, ")?;
+                match timeout {
+                    Some(timeout) => write!(f, "wait at most {timeout:.1?}"),
+                    None => write!(f, "wait without end"),
+                }
+            }
+            Self::Fallback { name } => {
+                write!(f, "fallback `{name}`: other services after this one")
+            }
+            Self::Hedge {
+                name, max_extra, ..
+            } => {
+                write!(
+                    f,
+                    "hedge `{name}`: up to {max_extra} more, beside the first"
+                )
+            }
+            Self::RateLimit { name, max_wait } => {
+                write!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")
+            }
+            Self::Throttle {
+                name,
+                k,
+                max_reject,
+            } => {
+                let most = 100.0 * max_reject;
+                write!(
+                    f,
+                    "throttle `{name}`: about {k} times what is accepted, refuses up to {most:.0} %"
+                )
+            }
+            Self::Chaos { name, armed } => {
+                let state = if *armed { "armed" } else { "off" };
+                write!(f, "chaos `{name}`: {state}")
+            }
+            Self::Timeout { name, limits } => {
+                write!(f, "timeouts `{name}`: ")?;
+                write_limits(f, limits)
+            }
+        }
+    }
+}
+
+fn write_limits(f: &mut fmt::Formatter<'_>, limits: &TimeoutConfig) -> fmt::Result {
+    let phases = [
+        ("ready", limits.ready),
+        ("head", limits.head),
+        ("first frame", limits.first_frame),
+        ("idle", limits.idle),
+        ("total", limits.total),
+    ];
+    let mut parts: Vec<String> = phases
+        .into_iter()
+        .filter_map(|(phase, limit)| Some(format!("{phase} {:.1?}", limit?)))
+        .collect();
+    if limits.end_at_deadline {
+        parts.push("ends at the deadline".to_owned());
+    }
+    write!(f, "{}", parts.join(", "))
 }
 
 impl<T: Describe + ?Sized> Describe for &T {

@@ -37,8 +37,6 @@ pub use check::check_service;
 pub use describe::{Describe, LayerDescription};
 pub use warning::Warning;
 
-use crate::timeout::TimeoutConfig;
-
 /// The layers of a stack, outermost first: the order of `ServiceBuilder`.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a description does nothing before `explain`"]
@@ -241,65 +239,7 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (depth, layer) in self.layers.iter().enumerate() {
-            write!(f, "{:indent$}", "", indent = depth * 2)?;
-            match layer {
-                LayerDescription::Retry {
-                    name,
-                    max_retries,
-                    worst_case_delay,
-                    ..
-                } => writeln!(
-                    f,
-                    "retry `{name}`: up to {max_retries} retries, {worst_case_delay:.1?} of backoff"
-                )?,
-                LayerDescription::CircuitBreaker { name } => {
-                    writeln!(f, "circuit breaker `{name}`")?;
-                }
-                LayerDescription::Contention {
-                    name,
-                    capacity,
-                    timeout,
-                } => {
-                    write!(f, "resource `{name}`: {capacity} at a time, ")?;
-                    match timeout {
-                        Some(timeout) => writeln!(f, "wait at most {timeout:.1?}")?,
-                        None => writeln!(f, "wait without end")?,
-                    }
-                }
-                LayerDescription::Fallback { name } => {
-                    writeln!(f, "fallback `{name}`: other services after this one")?;
-                }
-                LayerDescription::Hedge {
-                    name, max_extra, ..
-                } => {
-                    writeln!(
-                        f,
-                        "hedge `{name}`: up to {max_extra} more, beside the first"
-                    )?;
-                }
-                LayerDescription::RateLimit { name, max_wait } => {
-                    writeln!(f, "rate limit `{name}`: wait at most {max_wait:.1?}")?;
-                }
-                LayerDescription::Throttle {
-                    name,
-                    k,
-                    max_reject,
-                } => {
-                    let most = 100.0 * max_reject;
-                    writeln!(
-                        f,
-                        "throttle `{name}`: about {k} times what is accepted, refuses up to {most:.0} %"
-                    )?;
-                }
-                LayerDescription::Chaos { name, armed } => {
-                    let state = if *armed { "armed" } else { "off" };
-                    writeln!(f, "chaos `{name}`: {state}")?;
-                }
-                LayerDescription::Timeout { name, limits } => {
-                    write!(f, "timeouts `{name}`: ")?;
-                    write_limits(f, limits)?;
-                }
-            }
+            writeln!(f, "{:indent$}{layer}", "", indent = depth * 2)?;
         }
         writeln!(
             f,
@@ -320,27 +260,10 @@ impl fmt::Display for Explanation {
     }
 }
 
-fn write_limits(f: &mut fmt::Formatter<'_>, limits: &TimeoutConfig) -> fmt::Result {
-    let phases = [
-        ("ready", limits.ready),
-        ("head", limits.head),
-        ("first frame", limits.first_frame),
-        ("idle", limits.idle),
-        ("total", limits.total),
-    ];
-    let mut parts: Vec<String> = phases
-        .into_iter()
-        .filter_map(|(phase, limit)| Some(format!("{phase} {:.1?}", limit?)))
-        .collect();
-    if limits.end_at_deadline {
-        parts.push("ends at the deadline".to_owned());
-    }
-    writeln!(f, "{}", parts.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timeout::TimeoutConfig;
 
     fn retry(retries: u32) -> LayerDescription {
         LayerDescription::Retry {

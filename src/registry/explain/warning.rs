@@ -233,18 +233,9 @@ impl fmt::Display for Warning {
                 f,
                 "breaker `{breaker}` is there twice: calls count double, and it refuses its own probes"
             ),
-            Self::LimitOutsideRetry { limit, retry } => write!(
-                f,
-                "rate limit `{limit}` is outside retry `{retry}`: it counts a call once, however often it is sent; put it inside"
-            ),
-            Self::LimitOutsideBreaker { limit, breaker } => write!(
-                f,
-                "rate limit `{limit}` is outside circuit breaker `{breaker}`: calls wait for their turn, only to be refused; put it inside"
-            ),
-            Self::LockHeldAcrossTurn { lock, limit } => write!(
-                f,
-                "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
-            ),
+            Self::LimitOutsideRetry { .. }
+            | Self::LimitOutsideBreaker { .. }
+            | Self::LockHeldAcrossTurn { .. } => self.fmt_limits(f),
             Self::ChaosArmed { .. }
             | Self::ThrottleOutsideRetry { .. }
             | Self::WaitsToBeThrottled { .. } => self.fmt_refusals(f),
@@ -270,6 +261,25 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
+    /// What is said of rate limits.
+    fn fmt_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LimitOutsideRetry { limit, retry } => write!(
+                f,
+                "rate limit `{limit}` is outside retry `{retry}`: it counts a call once, however often it is sent; put it inside"
+            ),
+            Self::LimitOutsideBreaker { limit, breaker } => write!(
+                f,
+                "rate limit `{limit}` is outside circuit breaker `{breaker}`: calls wait for their turn, only to be refused; put it inside"
+            ),
+            Self::LockHeldAcrossTurn { lock, limit } => write!(
+                f,
+                "a permit of `{lock}` is held while a call waits for its turn at rate limit `{limit}`: put the lock inside"
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// What is said of what refuses, or fails, a share of the calls.
     fn fmt_refusals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
