@@ -96,7 +96,7 @@ impl<Res: CarriesExtensions, L, R: Learn<Res, L>> Learn<Res, L> for SettleLater<
 
 impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
     /// Where what was used is known only from the body: the response carries [`Unsettled`], which settles the call when that has
-    /// been read. Costs two allocations a call.
+    /// been read. It allocates for each call.
     #[must_use]
     pub fn settle_later(self) -> RateLimitLayer<L, C, SettleLater<T>, A> {
         self.learning(|rest| SettleLater { rest })
