@@ -67,6 +67,9 @@
 mod call;
 pub mod chaos;
 pub mod circuit_breaker;
+#[cfg(feature = "config")]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub mod config;
 pub mod contention;
 pub mod docs;
 pub mod error;

@@ -24,6 +24,7 @@ const STOREYS: &[&[&str]] = &[
     &["fallback", "keyed"],
     &["registry"],
     &["observe", "stack"],
+    &["config"],
     &["http"],
     &["grpc"],
 ];

@@ -7,12 +7,18 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 /// Every rate is a share of the calls, from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ChaosConfig {
     /// How many are late.
     pub latency: f64,
     /// By how much, drawn evenly.
+    #[cfg_attr(feature = "serde", serde(with = "written"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "[crate::util::humane::Humane; 2]")
+    )]
     pub latency_range: RangeInclusive<Duration>,
     /// How many fail.
     pub error: f64,
@@ -82,5 +88,30 @@ impl ChaosConfig {
             panic,
             cut_body
         )
+    }
+}
+
+/// A range in data: `["50ms", "500ms"]`.
+#[cfg(feature = "serde")]
+mod written {
+    use std::ops::RangeInclusive;
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::util::humane::Humane;
+
+    pub(super) fn serialize<S: Serializer>(
+        it: &RangeInclusive<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        [Humane(*it.start()), Humane(*it.end())].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<RangeInclusive<Duration>, D::Error> {
+        let [start, end] = <[Humane; 2]>::deserialize(from)?;
+        Ok(start.0..=end.0)
     }
 }

@@ -20,6 +20,8 @@ pub struct CircuitBreakerBuilder {
     window: bool,
     /// `minimum_calls`, if it was asked for.
     minimum_calls: Option<u32>,
+    /// It was asked for by itself, and not with a whole config, of which no one setting says what the others are for.
+    only_minimum_calls: bool,
     callbacks: Callbacks,
 }
 
@@ -37,6 +39,7 @@ impl CircuitBreakerBuilder {
             policy: CircuitBreakerConfig::default(),
             window: false,
             minimum_calls: None,
+            only_minimum_calls: false,
             callbacks: Callbacks::default(),
         }
     }
@@ -112,6 +115,7 @@ impl CircuitBreakerBuilder {
     /// window: one failure in two calls is no reason to cut a service off.
     pub fn minimum_calls(mut self, n: u32) -> Self {
         self.minimum_calls = Some(n);
+        self.only_minimum_calls = true;
         self
     }
 
@@ -258,9 +262,8 @@ impl CircuitBreakerBuilder {
         if self.window && !policy.uses_window() {
             return Err(ConfigError::new("window", policy.window, advice));
         }
-        if self
-            .minimum_calls
-            .is_some_and(|n| n != CircuitBreakerConfig::default().minimum_calls)
+        let asked_for = self.minimum_calls.filter(|_| self.only_minimum_calls);
+        if asked_for.is_some_and(|n| n != CircuitBreakerConfig::default().minimum_calls)
             && !policy.uses_rates()
         {
             return Err(ConfigError::new(

@@ -8,12 +8,20 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 /// Over which calls a failure rate is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Window {
     /// The last so many calls, whenever they were. Memory: a quarter of a byte a call.
+    #[cfg_attr(feature = "serde", serde(rename = "calls"))]
     LastCalls(usize),
     /// The calls of the last so long, in ten slices. Memory and cost do not depend on the traffic.
-    LastTime(Duration),
+    #[cfg_attr(feature = "serde", serde(rename = "time"))]
+    LastTime(
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
+        Duration,
+    ),
 }
 
 impl Window {
@@ -33,11 +41,14 @@ impl Window {
 /// When calls count as slow, and how many slow ones are too many.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SlowCalls {
     /// The share of slow calls, in (0, 1], that opens the circuit.
     pub rate: f64,
     /// A call is slow from this long on, whether it has ended or not.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub threshold: Duration,
 }
 
@@ -60,12 +71,17 @@ pub struct WindowCounts {
 /// How long a circuit stays open before it is probed.
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(from = "written::Recovery", into = "written::Recovery")
+)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "config", schemars(with = "written::Recovery"))]
 pub struct Recovery {
     first: Duration,
     multiplier: f64,
     max: Duration,
     jitter: f64,
-    #[cfg_attr(feature = "serde", serde(skip))]
     custom: Option<OpenTime>,
 }
 
@@ -224,16 +240,37 @@ fn seconds(secs: f64) -> Duration {
 /// What a circuit breaker goes by. Made by its builder, and immutable.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct CircuitBreakerConfig {
     /// So many consecutive failures open the circuit.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<u32>")
+    )]
     pub consecutive_failures: Option<u32>,
     /// This share of failures in the window opens it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<f64>")
+    )]
     pub failure_rate: Option<f64>,
     /// So many failures in the window open it, however few calls there were.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<u32>")
+    )]
     pub failure_count: Option<u32>,
     /// Too many slow calls in the window open it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<SlowCalls>")
+    )]
     pub slow_calls: Option<SlowCalls>,
     /// The window of the rates and of the count.
     pub window: Window,
@@ -246,16 +283,35 @@ pub struct CircuitBreakerConfig {
     /// How many probes must succeed to close the circuit.
     pub success_threshold: u32,
     /// Out of how many; `None` is out of as many, so that one failed probe opens it again.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<u32>")
+    )]
     pub success_out_of: Option<u32>,
     /// A probe that has not ended after this long has failed.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub probe_timeout: Duration,
     /// How long after closing the traffic is let in gradually.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub ramp: Option<Duration>,
     /// A call that was dropped after it had run this long counts as a failure.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub cancelled_is_failure_after: Option<Duration>,
     /// Whether an overload counts as a consecutive failure.
     pub overload_is_failure: bool,
     /// The longest time that the failure which opens the circuit may ask it to stay open.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub max_retry_after: Duration,
     /// There is a rule of the user's own, which looks at the window.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -454,4 +510,81 @@ impl CircuitBreakerConfig {
             Window::LastCalls(_) | Window::LastTime(_) => Ok(()),
         }
     }
+}
+
+/// How a recovery is written in data.
+#[cfg(feature = "serde")]
+mod written {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Serialize};
+
+    use crate::util::humane::{self, Humane};
+
+    /// Either the time that the circuit stays open each time, or how that grows.
+    #[derive(Clone, Debug, Serialize)]
+    #[serde(untagged)]
+    #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+    pub(super) enum Recovery {
+        Fixed(Humane),
+        Growing(Growing),
+    }
+
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
+    pub(super) struct Growing {
+        /// How long the circuit stays open the first time.
+        #[serde(with = "humane")]
+        #[cfg_attr(feature = "config", schemars(with = "Humane"))]
+        first: Duration,
+        /// How many times longer it stays open each time it opens again. Default: 1.
+        #[serde(default = "one")]
+        multiplier: f64,
+        /// The longest it stays open. Default: `first`.
+        #[serde(default, with = "humane::option")]
+        #[cfg_attr(feature = "config", schemars(with = "Option<Humane>"))]
+        max: Option<Duration>,
+        /// By how much that is spread, as a share of it, from 0 to 1. Default: 0.
+        #[serde(default)]
+        jitter: f64,
+    }
+
+    fn one() -> f64 {
+        1.0
+    }
+
+    impl<'de> Deserialize<'de> for Recovery {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            humane::text_or_table(from, Self::Fixed, Self::Growing)
+        }
+    }
+
+    impl From<super::Recovery> for Recovery {
+        fn from(it: super::Recovery) -> Self {
+            match (it.multiplier == 1.0, it.jitter == 0.0, it.first == it.max) {
+                (true, true, true) => Self::Fixed(Humane(it.first)),
+                _ => Self::Growing(Growing {
+                    first: it.first,
+                    multiplier: it.multiplier,
+                    max: Some(it.max),
+                    jitter: it.jitter,
+                }),
+            }
+        }
+    }
+
+    impl From<Recovery> for super::Recovery {
+        fn from(it: Recovery) -> Self {
+            match it {
+                Recovery::Fixed(Humane(delay)) => Self::fixed(delay),
+                Recovery::Growing(it) => {
+                    let max = it.max.unwrap_or(it.first);
+                    Self::exponential(it.first, it.multiplier, max).jitter(it.jitter)
+                }
+            }
+        }
+    }
+
+    humane::written_as_it_is!(super::SlowCalls);
 }

@@ -543,7 +543,12 @@ impl Shared {
 
     /// Goes by another config from now on. The state, the window as far as it stays the same, and the permits in use
     /// are kept.
-    pub(super) fn update(&self, config: CircuitBreakerConfig) -> Result<ConfigChange, ConfigError> {
+    pub(super) fn update(
+        &self,
+        mut config: CircuitBreakerConfig,
+    ) -> Result<ConfigChange, ConfigError> {
+        // A rule of the user's own is no data: it stays.
+        config.has_rule = self.config.load().has_rule;
         config.check()?;
         let now = time::now();
         let mut state = self.core();

@@ -16,6 +16,7 @@ use crate::util::time::Tick;
 /// grow, because nothing is known then of what more would do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Adaptive {
@@ -25,6 +26,8 @@ pub enum Adaptive {
     #[non_exhaustive]
     Aimd {
         /// From when on a call took too long.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         timeout: Duration,
     },
     /// Estimates how many calls wait inside the service, from the shortest time that was ever seen.
@@ -42,6 +45,7 @@ impl Adaptive {
 /// An algorithm, and between which numbers it may choose.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct AdaptiveCapacity {
     /// The algorithm.
@@ -51,6 +55,9 @@ pub struct AdaptiveCapacity {
     /// The most permits.
     pub max: usize,
 }
+
+#[cfg(feature = "serde")]
+crate::util::humane::written_as_it_is!(AdaptiveCapacity);
 
 impl AdaptiveCapacity {
     pub(super) fn new(algorithm: Adaptive, range: RangeInclusive<usize>) -> Self {

@@ -10,6 +10,7 @@ use crate::util::time::Tick;
 /// In which order those who wait are served, and when they are refused although their own time is not over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Queue {
@@ -21,8 +22,12 @@ pub enum Queue {
     #[non_exhaustive]
     Codel {
         /// The wait that is fine.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         target: Duration,
         /// For how long it may be exceeded.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         interval: Duration,
     },
     /// First come, first served as long as the queue was empty within `interval`. After that the last comes first, who
@@ -31,6 +36,8 @@ pub enum Queue {
     #[non_exhaustive]
     LifoWhenOverloaded {
         /// For how long the queue may not be empty.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         interval: Duration,
     },
 }

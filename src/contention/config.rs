@@ -9,34 +9,68 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 /// with it.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ContentionConfig {
     /// How many permits there are.
     pub max_concurrent: usize,
     /// How long a caller may wait; `None` is without end.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub timeout: Option<Duration>,
     /// From when on a wait is contention.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub contention_threshold: Duration,
     /// From when on a hold is reported; `None`: never.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub hold_threshold: Option<Duration>,
     /// How many may wait at once; `None` is as many as come.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<usize>")
+    )]
     pub max_waiting: Option<usize>,
     /// After how long a wait looks for a deadlock, and again each time that this has passed; `None`: never.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub deadlock_timeout: Option<Duration>,
     /// What becomes of the wait that has to give way in a deadlock.
     pub on_deadlock: OnDeadlock,
     /// In which order those who wait are served.
     pub queue: Queue,
     /// How many permits one holder may have; `None` is as many as there are.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<usize>")
+    )]
     pub max_per_holder: Option<usize>,
     /// How the number of permits follows the times of the calls; `None`: not at all.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<AdaptiveCapacity>")
+    )]
     pub adaptive: Option<AdaptiveCapacity>,
 }
 
 /// What becomes of the wait that has to give way in a deadlock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnDeadlock {

@@ -3,6 +3,7 @@
 use tracing::{debug, error, info, warn};
 
 use super::ChaosEvent;
+use super::ConfigEvent;
 use super::ContentionEvent;
 use super::Event;
 use super::FallbackEvent;
@@ -31,6 +32,7 @@ pub(crate) fn log(name: &str, event: &Event) {
         Event::Throttle(event) => throttle(name, event),
         Event::Chaos(event) => chaos(name, event),
         Event::Timeout(event) => timeout(name, event),
+        Event::Config(event) => config(name, event),
     }
 }
 
@@ -131,6 +133,17 @@ fn chaos(name: &str, event: &ChaosEvent) {
         ChaosEvent::Disarmed => info!(target: TARGET, chaos = name, "disarmed"),
         ChaosEvent::Injected { fault, call } => {
             debug!(target: TARGET, chaos = name, %fault, call, "a fault on purpose");
+        }
+    }
+}
+
+fn config(name: &str, event: &ConfigEvent) {
+    match event {
+        ConfigEvent::Applied { entries, .. } => {
+            info!(target: TARGET, config = name, entries, "{event}");
+        }
+        ConfigEvent::Refused { problems, .. } => {
+            error!(target: TARGET, config = name, problems, "{event}");
         }
     }
 }

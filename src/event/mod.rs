@@ -16,6 +16,7 @@ use std::fmt;
 
 mod chaos;
 mod circuit_breaker;
+mod config;
 mod contention;
 mod fallback;
 mod feed;
@@ -30,6 +31,7 @@ mod timeout;
 pub use crate::error::{Cause, CircuitState};
 pub use chaos::{ChaosEvent, ChaosFault};
 pub use circuit_breaker::CircuitBreakerEvent;
+pub use config::ConfigEvent;
 pub use contention::ContentionEvent;
 pub use fallback::FallbackEvent;
 pub use feed::{Entry, Feed};
@@ -64,11 +66,13 @@ pub enum Event {
     Chaos(ChaosEvent),
     /// Something took too long.
     Timeout(TimeoutEvent),
+    /// A config was applied, or refused.
+    Config(ConfigEvent),
 }
 
 impl Event {
     /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge`,
-    /// `throttle`, `chaos` or `timeout`.
+    /// `throttle`, `chaos` or `timeout`; or `config`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -81,6 +85,7 @@ impl Event {
             Self::Throttle(_) => "throttle",
             Self::Chaos(_) => "chaos",
             Self::Timeout(_) => "timeout",
+            Self::Config(_) => "config",
         }
     }
 
@@ -119,6 +124,7 @@ impl Event {
                 HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },
             )
             | Self::Timeout(TimeoutEvent::TimedOut { .. }) => true,
+            Self::Config(ConfigEvent::Applied { .. } | ConfigEvent::Refused { .. }) => false,
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -149,6 +155,7 @@ impl Event {
             Self::Throttle(event) => event.kind(),
             Self::Chaos(event) => event.kind(),
             Self::Timeout(event) => event.kind(),
+            Self::Config(event) => event.kind(),
         }
     }
 }
@@ -165,6 +172,7 @@ impl fmt::Display for Event {
             Self::Throttle(event) => event.fmt(f),
             Self::Chaos(event) => event.fmt(f),
             Self::Timeout(event) => event.fmt(f),
+            Self::Config(event) => event.fmt(f),
         }
     }
 }

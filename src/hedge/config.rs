@@ -7,16 +7,29 @@ use crate::retry::RetryBudget;
 /// for it is no part of it: see [`budget`](super::HedgeBuilder::budget).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct HedgeConfig {
     /// How long an attempt may be at the service before a hedge starts; with a percentile too, only until that is known.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub after: Option<Duration>,
     /// Which share of the recent calls took no longer than the delay: above 0 and below 1.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<f64>")
+    )]
     pub percentile: Option<f64>,
     /// From how many recent calls on the percentile is known.
     pub min_samples: u64,
     /// The shortest delay that the percentile gives.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub at_least: Duration,
     /// How many hedges one call may have: up to 10. With 0 calls are made once.
     pub max_extra: u32,

@@ -34,7 +34,7 @@ use crate::hedge::{Hedge, HedgeService, MarkAnswer};
 use crate::keyed::{Keyed, PerKeyLayer, PerKeyService};
 use crate::rate_limit::{Cost, LearnNothing, PauseBy, RateLimit, RateLimitService};
 use crate::retry::{CopyRequest, RequestConfig, RetryPolicy, RetryService};
-use crate::stack::{Either, Kind, Stack};
+use crate::stack::{Either, Stack, StackKind};
 use crate::timeout::Timeouts;
 
 /// What `reqwest`'s requests say of their own retries: whether they may be done twice, by method and
@@ -239,7 +239,7 @@ impl ResilientClientBuilder {
         let lock = stack.lock().cloned();
         self.lock = Some(lock.unwrap_or_else(|| ResourceLock::unlimited(stack.name())));
         self.timeouts = stack.timeouts().cloned();
-        if stack.kind() == Kind::Llm {
+        if stack.kind() == StackKind::Llm {
             self.classify = self.classify.sdk();
         }
         self

@@ -22,7 +22,7 @@ use crate::rate_limit::{
     Cost, CostBy, LearnNothing, LeftBy, OneEach, PauseBy, RateLimitService, SettleBy,
 };
 use crate::retry::RetryService;
-use crate::stack::{Either, Kind, Stack};
+use crate::stack::{Either, Stack, StackKind};
 
 /// Behind a lock to the end of the body, and given only so long.
 type Locked<S, L> = ContentionBodyService<HttpTimeoutService<S, L>, L>;
@@ -91,8 +91,8 @@ impl Stack {
     #[must_use]
     pub fn http_layer<L>(&self) -> HttpStackLayer<L> {
         let classify = match self.kind() {
-            Kind::Llm => HttpClassify::new().sdk(),
-            Kind::Http | Kind::Grpc | Kind::Hedged => HttpClassify::new(),
+            StackKind::Llm => HttpClassify::new().sdk(),
+            StackKind::Http | StackKind::Grpc | StackKind::Hedged => HttpClassify::new(),
         };
         HttpStackLayer::new(
             self.clone(),

@@ -14,11 +14,14 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 #[non_exhaustive]
 pub struct OutlierConfig {
     /// How often [`run`](super::Outliers::run) compares. Default: 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
     pub interval: Duration,
     /// How long the circuit of a key is opened: this, times the number of its ejections so far, less one for each interval
     /// since without one. Default: 30 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
     pub base_ejection_time: Duration,
     /// The longest of these times, unless the base is longer. Default: 300 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
     pub max_ejection_time: Duration,
     /// As long as a smaller share of the keys with traffic is out, one more may go: from 0 to 1. So the first is always
     /// allowed, if the share is above zero, and of 15 keys at 0.1 a second. Circuits that opened by their own rules count; one

@@ -6,6 +6,7 @@ use crate::chaos::ChaosSnapshot;
 use crate::circuit_breaker::{CircuitBreakerEvent, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::ResourceSnapshot;
 use crate::event::ChaosEvent;
+use crate::event::ConfigEvent;
 use crate::event::ContentionEvent;
 use crate::event::FallbackEvent;
 use crate::event::HedgeEvent;
@@ -332,6 +333,7 @@ impl Observer for Metrics {
             | Event::Chaos(
                 ChaosEvent::Armed { .. } | ChaosEvent::Disarmed | ChaosEvent::Injected { .. },
             )
+            | Event::Config(ConfigEvent::Applied { .. } | ConfigEvent::Refused { .. })
             | Event::Timeout(TimeoutEvent::TimedOut { .. })
             | Event::Fallback(FallbackEvent::FellBack { .. } | FallbackEvent::AllFailed { .. })
             | Event::Hedge(

@@ -81,6 +81,13 @@ impl RateLimit {
         self.shared.update(config)
     }
 
+    /// Whether [`update`](Self::update) would do.
+    #[cfg(feature = "config")]
+    pub(crate) fn can_update(&self, config: &RateLimitConfig) -> Result<(), ConfigError> {
+        config.check()?;
+        self.config().check_names(config)
+    }
+
     /// Everything there is to know, at one moment.
     #[must_use]
     pub fn snapshot(&self) -> RateLimitSnapshot {

@@ -11,12 +11,15 @@ use crate::error::ConfigError;
 /// the turn of each minute. In any stretch of time no more passes than the burst and what that time earns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Quota {
     /// How much is earned in a period.
     pub amount: u64,
     /// The period.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub period: Duration,
     /// How much may be used at once.
     pub burst: u64,

@@ -3,8 +3,12 @@
 //! A name stands for one policy. Asking for a name again gives the same handle, whoever asks; asking
 //! for it with *other rules* is an error that shows both, never a silent first-come-first-served.
 
+#[cfg(feature = "config")]
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "config")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod build_in;
 mod error;
@@ -19,6 +23,8 @@ use arc_swap::ArcSwap;
 use crate::chaos::{Chaos, ChaosSnapshot};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerSnapshot};
 use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
+#[cfg(feature = "config")]
+use crate::event::{ConfigEvent, Funnel};
 use crate::event::{Event, Feed, Observer, guarded};
 use crate::fallback::{Fallback, FallbackSnapshot};
 use crate::hedge::{Hedge, HedgeSnapshot};
@@ -55,6 +61,48 @@ pub struct Registry {
     shared: Arc<Shared>,
 }
 
+/// What a handle is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pattern {
+    Retry,
+    CircuitBreaker,
+    ResourceLock,
+    RateLimit,
+    Fallback,
+    Hedge,
+    Throttle,
+    Chaos,
+    Timeouts,
+}
+
+/// The handles that come from a config.
+#[cfg(feature = "config")]
+pub(crate) type Configured = BTreeMap<(Pattern, Arc<str>), Named>;
+
+/// Which config names a handle.
+#[cfg(feature = "config")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// The one that was applied last.
+    InConfig,
+    /// One before that. It is still in use.
+    Before,
+}
+
+impl Pattern {
+    const ALL: [Self; 9] = [
+        Self::Retry,
+        Self::CircuitBreaker,
+        Self::ResourceLock,
+        Self::RateLimit,
+        Self::Fallback,
+        Self::Hedge,
+        Self::Throttle,
+        Self::Chaos,
+        Self::Timeouts,
+    ];
+}
+
 struct Shared {
     retries: Handles<RetryPolicy>,
     circuit_breakers: Handles<CircuitBreaker>,
@@ -67,6 +115,10 @@ struct Shared {
     timeouts: Handles<Timeouts>,
     feed: Feed,
     observers: Arc<Observers>,
+    #[cfg(feature = "config")]
+    configured: Mutex<Configured>,
+    #[cfg(feature = "config")]
+    config_events: Funnel,
 }
 
 /// What everything in a registry is observed by, also what is made later.
@@ -98,8 +150,16 @@ impl Registry {
     /// An empty registry that reports what happens to this feed: one with more room, or one that is shared.
     #[must_use]
     pub fn with_feed(feed: Feed) -> Self {
+        let observers = Arc::new(Observers {
+            feed: feed.clone(),
+            added: ArcSwap::default(),
+        });
         Self {
             shared: Arc::new(Shared {
+                #[cfg(feature = "config")]
+                configured: Mutex::default(),
+                #[cfg(feature = "config")]
+                config_events: Funnel::new("config".into(), vec![observers.clone()]),
                 retries: Handles::new(),
                 circuit_breakers: Handles::new(),
                 resource_locks: Handles::new(),
@@ -109,10 +169,7 @@ impl Registry {
                 throttles: Handles::new(),
                 chaos: Handles::new(),
                 timeouts: Handles::new(),
-                observers: Arc::new(Observers {
-                    feed: feed.clone(),
-                    added: ArcSwap::default(),
-                }),
+                observers,
                 feed,
             }),
         }
@@ -421,22 +478,41 @@ impl Registry {
     ///
     /// Two of one name never live side by side: what somebody still holds, or what a call is on its way through, stays.
     pub fn remove_if_idle(&self, name: &str) -> bool {
-        let shared = &self.shared;
-        let breaker = |it: &CircuitBreaker| it.is_disused();
-        let lock = |it: &ResourceLock| it.is_disused();
-        let retry = |it: &RetryPolicy| it.is_disused();
-        let removed = [
-            shared.circuit_breakers.remove_if(name, breaker),
-            shared.resource_locks.remove_if(name, lock),
-            shared.retries.remove_if(name, retry),
-            shared.rate_limits.remove_if(name, RateLimit::is_disused),
-            shared.fallbacks.remove_if(name, Fallback::is_disused),
-            shared.hedges.remove_if(name, Hedge::is_disused),
-            shared.throttles.remove_if(name, Throttle::is_disused),
-            shared.chaos.remove_if(name, Chaos::is_disused),
-            shared.timeouts.remove_if(name, Timeouts::is_disused),
-        ];
+        let removed = Pattern::ALL.map(|pattern| self.remove_disused(pattern, name));
         removed.contains(&true)
+    }
+
+    /// The same, for one pattern.
+    pub(crate) fn remove_disused(&self, pattern: Pattern, name: &str) -> bool {
+        let shared = &self.shared;
+        match pattern {
+            Pattern::Retry => shared.retries.remove_if(name, RetryPolicy::is_disused),
+            Pattern::CircuitBreaker => shared
+                .circuit_breakers
+                .remove_if(name, CircuitBreaker::is_disused),
+            Pattern::ResourceLock => shared
+                .resource_locks
+                .remove_if(name, ResourceLock::is_disused),
+            Pattern::RateLimit => shared.rate_limits.remove_if(name, RateLimit::is_disused),
+            Pattern::Fallback => shared.fallbacks.remove_if(name, Fallback::is_disused),
+            Pattern::Hedge => shared.hedges.remove_if(name, Hedge::is_disused),
+            Pattern::Throttle => shared.throttles.remove_if(name, Throttle::is_disused),
+            Pattern::Chaos => shared.chaos.remove_if(name, Chaos::is_disused),
+            Pattern::Timeouts => shared.timeouts.remove_if(name, Timeouts::is_disused),
+        }
+    }
+
+    /// What came from a config. Held while one is applied.
+    #[cfg(feature = "config")]
+    pub(crate) fn configured(&self) -> MutexGuard<'_, Configured> {
+        let configured = self.shared.configured.lock();
+        configured.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports what happened to the config.
+    #[cfg(feature = "config")]
+    pub(crate) fn tell_config(&self, event: ConfigEvent) {
+        self.shared.config_events.publish(&Event::Config(event));
     }
 }
 

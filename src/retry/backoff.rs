@@ -11,12 +11,20 @@ use crate::error::ConfigError;
 /// The argument of all of them is the number of the retry, 0 for the first. No number is too large: what
 /// does not fit a `Duration` saturates, and `max_delay` bounds it.
 #[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(rename_all = "snake_case", deny_unknown_fields)
+)]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum Backoff {
     /// `base * multiplier^n`.
     #[non_exhaustive]
     Exponential {
         /// The first wait.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         base: Duration,
         /// How many times longer each wait is than the one before.
         multiplier: f64,
@@ -25,18 +33,25 @@ pub enum Backoff {
     #[non_exhaustive]
     Linear {
         /// The first wait, and by how much each is longer than the one before.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         base: Duration,
     },
     /// Always the same.
     #[non_exhaustive]
     Fixed {
         /// Each wait.
+        #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+        #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
         delay: Duration,
     },
     /// A function of `n`. It is called where an attempt failed, and should not block.
     #[non_exhaustive]
+    #[cfg_attr(feature = "serde", serde(skip_deserializing))]
+    #[cfg_attr(feature = "config", schemars(skip))]
     Custom {
         /// The function.
+        #[cfg_attr(feature = "serde", serde(skip_serializing))]
         delay: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
     },
 }
@@ -150,6 +165,7 @@ impl fmt::Debug for Backoff {
 /// jitter are those of Marc Brooker's article "Exponential Backoff And Jitter" (AWS, 2015).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Jitter {

@@ -65,6 +65,12 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Starts with a config: one that was read from a file, or that another policy has.
+    pub fn config(mut self, config: RetryConfig) -> Self {
+        self.config = config;
+        self
+    }
+
     /// How many attempts may follow the first. Default: 3. With 0 a call is made once, and the request is
     /// never copied.
     pub fn max_retries(mut self, n: u32) -> Self {

@@ -118,7 +118,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let mut state = this.state;
-        if !this.run.can_be_cut(this.spare.rules())
+        if !this.run.can_be_cut()
             && let StateProj::Calling { call } = state.as_mut().project()
         {
             let Poll::Ready(result) = call.poll(cx) else {
@@ -232,9 +232,7 @@ where
             return Poll::Ready(Ok((result, ending)));
         }
         let goes_on = waited && !this.frame.is_waiting();
-        let reason = ready!(poll_cut(
-            policy, this.run, this.frame, goes_on, this.timer, cx
-        ));
+        let reason = ready!(poll_cut(this.run, this.frame, goes_on, this.timer, cx));
         drop_because(reason, || this.state.set(State::Sleeping));
         let copy = copy_of(this.requests, this.request);
         Poll::Ready(Err(this.run.timed_out(policy, true, this.last, copy)))
@@ -253,10 +251,10 @@ where
                 .is_pending()
             {
                 let nowhere = Frame::default();
-                let policy = this.spare.rules();
-                ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
+                ready!(poll_cut(this.run, &nowhere, false, this.timer, cx));
                 wait.end();
                 let copy = copy_of(this.requests, this.request);
+                let policy = this.spare.rules();
                 let step = this.run.timed_out(policy, false, this.last, copy);
                 return Poll::Ready(Some(step));
             }
@@ -268,7 +266,7 @@ where
             }
             *this.timer = None;
             let policy = this.spare.rules();
-            this.run.begin_attempt(policy);
+            this.run.begin_attempt();
             if let Some(before) = &policy.before_retry {
                 let hook = before(this.run.attempt());
                 this.state.set(State::Hooking { hook });
@@ -322,8 +320,7 @@ where
             Poll::Pending => {
                 // It is nowhere yet: what bounds it is the time of an attempt, or the end of all.
                 let nowhere = Frame::default();
-                let policy = this.spare.rules();
-                ready!(poll_cut(policy, this.run, &nowhere, false, this.timer, cx));
+                ready!(poll_cut(this.run, &nowhere, false, this.timer, cx));
                 this.spare.forget_unready();
                 let copy = copy_of(this.requests, this.request);
                 let policy = this.spare.rules();
@@ -347,7 +344,6 @@ fn copy_of<'a, Req, R: CopyRequest<Req>>(
 /// Ready when the running attempt has had its time. The timer is made when an attempt first waits, and set anew when a
 /// wait of the attempt is over (`goes_on`), or when it fires too early.
 fn poll_cut(
-    policy: &Shared,
     run: &mut Run,
     frame: &Frame,
     goes_on: bool,
@@ -355,13 +351,13 @@ fn poll_cut(
     cx: &mut Context<'_>,
 ) -> Poll<Reason> {
     run.waits();
-    if !run.can_be_cut(policy) {
+    if !run.can_be_cut() {
         return Poll::Pending;
     }
     let mut look = goes_on || timer.is_none();
     loop {
         if look {
-            let at = match run.cut(policy, frame, time::now()) {
+            let at = match run.cut(frame, time::now()) {
                 Ok(at) => at.to_instant(),
                 Err(reason) => return Poll::Ready(reason),
             };

@@ -1,12 +1,14 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::budget::RetryBudget;
 use super::config::{Budget, RetryConfig};
-use crate::error::Rejection;
+use crate::error::{ConfigChange, ConfigError, Rejection};
 use crate::event::RetryEvent;
 use crate::event::{Event, Funnel, Observer, guarded};
 use crate::util::random::Random;
@@ -66,7 +68,9 @@ pub struct RetryPolicy {
 }
 
 pub(super) struct Shared {
-    pub(super) config: RetryConfig,
+    pub(super) config: ArcSwap<RetryConfig>,
+    /// Held while the config is replaced, and never else.
+    updating: Mutex<()>,
     pub(super) budget: Option<RetryBudget>,
     pub(super) random: Random,
     delay_with: Option<DelayWith>,
@@ -94,15 +98,17 @@ struct Counts {
 
 impl RetryPolicy {
     pub(super) fn from_parts(name: Arc<str>, config: RetryConfig, callbacks: Callbacks) -> Self {
-        let by_own_budget = config.budget == Budget::Own;
+        let by_own_budget = matches!(config.budget, Budget::Own(_));
         let budget = match &config.budget {
-            Budget::Own => Some(RetryBudget::own(config.max_retries)),
+            // It has been checked.
+            Budget::Own(own) => own.rules(config.max_retries).ok().map(RetryBudget::own),
             Budget::Shared(budget) => Some(budget.clone()),
             Budget::Unlimited => None,
         };
         Self {
             shared: ShardedArc::new(Shared {
-                config,
+                config: ArcSwap::from_pointee(config),
+                updating: Mutex::new(()),
                 budget,
                 random: Random::new(callbacks.seed),
                 delay_with: callbacks.delay_with,
@@ -130,10 +136,37 @@ impl RetryPolicy {
         self.shared.funnel.name()
     }
 
-    /// What it goes by.
+    /// What it goes by now.
     #[must_use]
-    pub fn config(&self) -> &RetryConfig {
-        &self.shared.config
+    pub fn config(&self) -> Arc<RetryConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// Whether [`update`](Self::update) would do.
+    #[cfg(feature = "config")]
+    pub(crate) fn can_update(&self, config: &RetryConfig) -> Result<(), ConfigError> {
+        self.config().updated(config.clone()).map(drop)
+    }
+
+    /// Goes by another config from now on, and says what has changed. Counts, callbacks and what the budget has left stay. A
+    /// call that runs keeps the number of retries and the timeouts that it began with; its next wait is by the new rules.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a setting that cannot work, or for another kind of budget: then nothing has changed. A budget that
+    /// code has given, and that the new config says nothing of, stays.
+    pub fn update(&self, config: RetryConfig) -> Result<ConfigChange, ConfigError> {
+        let shared = &self.shared;
+        let one_at_a_time = shared.updating.lock();
+        let old = shared.config.load_full();
+        let new = old.updated(config)?;
+        if let (Budget::Own(own), Some(budget)) = (&new.budget, &shared.budget) {
+            budget.go_by(own.rules(new.max_retries)?);
+        }
+        let change = old.difference(&new);
+        shared.config.store(Arc::new(new));
+        drop(one_at_a_time);
+        Ok(change)
     }
 
     /// What has happened so far.
@@ -173,8 +206,8 @@ impl RetryPolicy {
     /// Whether one that is made anew would do the same: its own budget is full.
     pub(crate) fn remembers_nothing(&self) -> bool {
         let shared = &self.shared;
-        match (&shared.config.budget, &shared.budget) {
-            (Budget::Own, Some(budget)) => budget.is_full(),
+        match (&shared.config.load().budget, &shared.budget) {
+            (Budget::Own(_), Some(budget)) => budget.is_full(),
             _ => true,
         }
     }
@@ -215,7 +248,7 @@ impl Shared {
                 outcome: *outcome,
             });
         });
-        delay.min(self.config.max_delay.max(planned))
+        delay.min(self.config.load().max_delay.max(planned))
     }
 
     /// A call has succeeded at its first attempt.
@@ -282,7 +315,7 @@ impl fmt::Debug for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicy")
             .field("name", &self.name())
-            .field("config", self.config())
+            .field("config", &self.config())
             .finish_non_exhaustive()
     }
 }

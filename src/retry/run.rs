@@ -24,6 +24,8 @@ use crate::util::time::{self, Tick};
 pub(super) struct Run {
     session: Session,
     clock: Clock,
+    /// How long one attempt may take, as it was when the call began; [`Tick::NEVER`] for as long as it takes.
+    attempt_limit: Tick,
     /// All that an attempt takes it gives back when it has failed.
     is_whole_job: bool,
 }
@@ -75,6 +77,11 @@ impl Clock {
     #[inline]
     fn ends(&self) -> Tick {
         self.total_ends.min(self.caller_ends)
+    }
+
+    fn total_timeout(&self) -> Option<Duration> {
+        let is_limited = self.total_ends != Tick::NEVER;
+        is_limited.then(|| self.total_ends.since(self.started))
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -152,19 +159,23 @@ impl Run {
         idempotency: Idempotency,
     ) -> Self {
         let ends = ends.map_or(Tick::NEVER, |deadline| deadline.0);
+        let rules = policy.config.load();
         Self {
             session: Session::begun(limit, idempotency),
-            clock: match policy.config.is_timed() || ends != Tick::NEVER {
+            clock: match rules.is_timed() || ends != Tick::NEVER {
                 false => Clock::unread(ends),
-                true => Clock::begun(&policy.config, ends),
+                true => Clock::begun(&rules, ends),
             },
+            attempt_limit: rules
+                .attempt_timeout
+                .map_or(Tick::NEVER, |it| Tick(0).after(it)),
             is_whole_job: false,
         }
     }
 
     /// The first attempt of a closure begins, and not of a request on its way through layers.
     pub(super) fn of_job(policy: &Shared) -> Self {
-        let limit = policy.config.max_retries;
+        let limit = policy.config.load().max_retries;
         let run = Self::new(policy, limit, None, Idempotency::Idempotent);
         Self {
             is_whole_job: true,
@@ -179,9 +190,9 @@ impl Run {
     }
 
     /// Another attempt begins.
-    pub(super) fn begin_attempt(&mut self, policy: &Shared) {
+    pub(super) fn begin_attempt(&mut self) {
         self.session.begin_attempt();
-        if self.can_be_cut(policy) {
+        if self.can_be_cut() {
             let now = time::now();
             self.clock.starts(|| now);
             self.clock.attempt_began = now;
@@ -200,16 +211,21 @@ impl Run {
 
     /// Whether anything can cut the running attempt off.
     #[inline]
-    pub(super) fn can_be_cut(&self, policy: &Shared) -> bool {
-        self.clock.ends() != Tick::NEVER || policy.config.attempt_timeout.is_some()
+    pub(super) fn can_be_cut(&self) -> bool {
+        self.clock.ends() != Tick::NEVER || self.attempt_limit != Tick::NEVER
+    }
+
+    fn attempt_timeout(&self) -> Option<Duration> {
+        let is_limited = self.attempt_limit != Tick::NEVER;
+        is_limited.then(|| self.attempt_limit.since(Tick(0)))
     }
 
     /// When the running attempt is to be looked at again, or why it is to be dropped now.
     ///
     /// An attempt timeout bounds the time at the service: while the attempt waits for something of this crate it stands
     /// still. Who waits is cut by the end of all of it only, and by the waits' own bounds.
-    pub(super) fn cut(&self, policy: &Shared, frame: &Frame, now: Tick) -> Result<Tick, Reason> {
-        let limit = policy.config.attempt_timeout.unwrap_or(Duration::MAX);
+    pub(super) fn cut(&self, frame: &Frame, now: Tick) -> Result<Tick, Reason> {
+        let limit = self.attempt_timeout().unwrap_or(Duration::MAX);
         let spent = frame.spent(self.clock.attempt_began, now);
         let waits = frame.is_waiting();
         if spent >= limit && !waits {
@@ -222,7 +238,7 @@ impl Run {
                 false if self.clock.total_ends <= self.clock.caller_ends => Reason::TimedOut,
                 // The caller was in a hurry. It says something only if the service had an attempt's time.
                 false => {
-                    let total = policy.config.total_timeout.unwrap_or(Duration::MAX);
+                    let total = self.clock.total_timeout().unwrap_or(Duration::MAX);
                     match spent >= limit.min(total) {
                         true => Reason::TimedOut,
                         false => Reason::Deadline,
@@ -282,10 +298,12 @@ impl Run {
                 Found::TimedOut(late) if late.is_callers_own() => {
                     return Ending::Judged(Verdict::ignored());
                 }
-                Found::Exhausted if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
+                Found::Exhausted if !policy.config.load().retry_exhausted => {
+                    return Ending::GivenUpBelow;
+                }
                 Found::TimedOut(_) | Found::Exhausted | Found::Nothing => inner,
             },
-            _ if !policy.config.retry_exhausted => return Ending::GivenUpBelow,
+            _ if !policy.config.load().retry_exhausted => return Ending::GivenUpBelow,
             other => match other.as_inner() {
                 Some(inner) => inner,
                 None => return Ending::Judged(Verdict::failure()),
@@ -440,8 +458,8 @@ impl Run {
         last: &mut Last<L>,
         copy: Copy<impl FnOnce() -> bool>,
     ) -> Step<Res, L> {
-        let rules = &policy.config;
-        let reason = if self.retries_refusal(rules, rejection) {
+        let rules = policy.config.load();
+        let reason = if self.retries_refusal(&rules, rejection) {
             // A time that is not worth waiting for, or does not fit, is no reason not to try: then it backs off.
             let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
             let left = deadline.map_or(Duration::MAX, |it| it.0.since(time::now()));
@@ -508,7 +526,7 @@ impl Run {
         let read = [self.clock.attempt_began, self.clock.started];
         let began = read.into_iter().find(|it| *it != UNREAD).unwrap_or(now);
         let after = now.since(began);
-        let limit = policy.config.attempt_timeout;
+        let limit = self.attempt_timeout();
         let timed_out = TimedOut {
             name: policy.name().clone(),
             phase: TimeoutPhase::Attempt,
@@ -556,7 +574,8 @@ impl Run {
         }
         if verdict.is_failure() || verdict.is_overload() {
             // What will be sent again at once and for nothing was no attempt.
-            let free = verdict.retries_immediately() && self.session.has_free_retry(&policy.config);
+            let free =
+                verdict.retries_immediately() && self.session.has_free_retry(&policy.config.load());
             if !free && verdict.retry_safety() != RetrySafety::Never || verdict.forbids_retry() {
                 budget.failed();
             }
@@ -573,7 +592,7 @@ impl Run {
         outcome: &AttemptOutcome<'_>,
         copy: Copy<impl FnOnce() -> bool>,
     ) -> Next {
-        let rules = &policy.config;
+        let rules = policy.config.load();
         let now = time::now();
         let deadline = deadline::earlier(self.clock.deadline(), deadline::current());
         let is_random = rules.jitter.is_random();
@@ -587,7 +606,7 @@ impl Run {
             unit: if is_random { policy.random.unit() } else { 0.0 },
         };
         let attempt = self.session.attempts();
-        let next = self.session.next_with(rules, ended, |planned| {
+        let next = self.session.next_with(&rules, ended, |planned| {
             policy.delay(attempt, planned, outcome)
         });
         let mut paid = None;

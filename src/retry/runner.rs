@@ -246,7 +246,7 @@ impl<C> Retry<C> {
                     if let Again::After(delay) = again {
                         wait.block(|| time::park_for(delay));
                     }
-                    run.begin_attempt(policy);
+                    run.begin_attempt();
                 }
             }
         }

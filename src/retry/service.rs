@@ -105,9 +105,12 @@ where
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let own = self.requests.max_retries(&request);
-        let limit = own.unwrap_or_else(|| self.policy.config().max_retries);
+        let (limit, again) = {
+            let rules = self.policy.shared.config.load();
+            let limit = own.unwrap_or(rules.max_retries);
+            (limit, limit > 0 || rules.free_retry)
+        };
         let ends = self.requests.deadline(&request);
-        let again = limit > 0 || self.policy.config().free_retry;
         let copy = again.then(|| self.requests.copy(&request)).flatten();
         let idempotency = self.requests.idempotency(&request);
         // Later attempts are made by a clone that is made ready first. The instance that is ready makes this call.

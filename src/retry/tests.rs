@@ -211,10 +211,10 @@ fn every_percentage_is_exact() {
     for percent in [0.4, 20.0, 37.0, 40.0, 51.0, 90.0, 99.0, 100.0] {
         let rules = rules(percent, 1_000_000);
         let mut bucket = Bucket::full(rules, Tick(0));
-        while bucket.withdraw(rules, 0, Tick(0)) {}
+        while bucket.withdraw(0, Tick(0)) {}
         let calls = 100_000_u64;
         let mut retries = 0;
-        while bucket.withdraw(rules, calls, Tick(0)) {
+        while bucket.withdraw(calls, Tick(0)) {
             retries += 1;
         }
         let exact = (percent * 10.0).round() as u64 * calls / 1_000;
@@ -227,7 +227,7 @@ fn a_full_bucket_holds_the_burst_and_no_more() {
     let rules = rules(100.0, 5);
     let mut bucket = Bucket::full(rules, Tick(0));
     let retries = (0..100)
-        .filter(|_| bucket.withdraw(rules, 1_000_000, Tick(0)))
+        .filter(|_| bucket.withdraw(1_000_000, Tick(0)))
         .count();
     assert_eq!(retries, 5);
 }
@@ -239,14 +239,14 @@ fn the_floor_comes_in_with_time_to_the_last_millionth() {
         ..rules(0.0, 1_000)
     };
     let mut bucket = Bucket::full(rules, Tick(0));
-    while bucket.withdraw(rules, 0, Tick(0)) {}
+    while bucket.withdraw(0, Tick(0)) {}
     // Asked every 7 nanoseconds, for a second: no fraction of a token is lost by asking.
     let second = 1_000_000_000_u64;
     let retries = (1..=second / 700)
-        .filter(|i| bucket.withdraw(rules, 0, Tick(i * 700)))
+        .filter(|i| bucket.withdraw(0, Tick(i * 700)))
         .count();
     assert!((2..=3).contains(&retries), "{retries}");
-    assert!(bucket.withdraw(rules, 0, Tick(second)) || retries == 3);
+    assert!(bucket.withdraw(0, Tick(second)) || retries == 3);
 }
 
 proptest! {
@@ -272,7 +272,7 @@ proptest! {
                 None => {
                     let pays = tokens >= u128::from(TOKEN);
                     tokens -= if pays { u128::from(TOKEN) } else { 0 };
-                    prop_assert_eq!(bucket.withdraw(rules, calls, Tick(0)), pays);
+                    prop_assert_eq!(bucket.withdraw(calls, Tick(0)), pays);
                 }
             }
         }

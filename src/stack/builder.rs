@@ -2,9 +2,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check;
+use super::config::StackConfig;
 use super::handle::Stack;
-use super::kind::Kind;
+use super::kind::StackKind;
 use super::place::{Alone, Place};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Recovery, Window};
 use crate::contention::{ResourceLock, ResourceLockBuilder};
@@ -40,7 +40,7 @@ pub enum Part {
 #[must_use = "nothing is made before `build`"]
 pub struct StackBuilder {
     pub(super) name: Arc<str>,
-    pub(super) kind: Kind,
+    pub(super) kind: StackKind,
     timeouts: TimeoutsBuilder,
     retry: Option<RetryPolicyBuilder>,
     hedge: Option<HedgeBuilder>,
@@ -55,28 +55,28 @@ const MS: Duration = Duration::from_millis(1);
 impl Stack {
     /// For an API that answers within seconds. See [the table](super#defaults) for its numbers.
     pub fn http(name: impl Into<Arc<str>>) -> StackBuilder {
-        StackBuilder::new(name.into(), Kind::Http)
+        StackBuilder::new(name.into(), StackKind::Http)
     }
 
     /// For a model that thinks for up to a minute and streams for minutes. See [the table](super#defaults) for its numbers.
     pub fn llm(name: impl Into<Arc<str>>) -> StackBuilder {
-        StackBuilder::new(name.into(), Kind::Llm)
+        StackBuilder::new(name.into(), StackKind::Llm)
     }
 
     /// For a gRPC service: the numbers of [`http`](Self::http).
     pub fn grpc(name: impl Into<Arc<str>>) -> StackBuilder {
-        StackBuilder::new(name.into(), Kind::Grpc)
+        StackBuilder::new(name.into(), StackKind::Grpc)
     }
 
     /// For reads with a slow tail: the numbers of [`http`](Self::http), and a hedge instead of the retry. An attempt that
     /// fails starts the hedge at once.
     pub fn hedged(name: impl Into<Arc<str>>) -> StackBuilder {
-        StackBuilder::new(name.into(), Kind::Hedged)
+        StackBuilder::new(name.into(), StackKind::Hedged)
     }
 }
 
 impl StackBuilder {
-    fn new(name: Arc<str>, kind: Kind) -> Self {
+    pub(crate) fn new(name: Arc<str>, kind: StackKind) -> Self {
         let limits = limits(kind);
         let timeouts = Timeouts::builder(Arc::clone(&name)).config(limits);
         let builder = Self {
@@ -91,8 +91,8 @@ impl StackBuilder {
         };
         let builder = builder.circuit_breaker(|it| it).lock(|it| it);
         match kind {
-            Kind::Hedged => builder.hedge(|it| it.hedge_failures(true)),
-            Kind::Http | Kind::Llm | Kind::Grpc => builder.retry(|it| it),
+            StackKind::Hedged => builder.hedge(|it| it.hedge_failures(true)),
+            StackKind::Http | StackKind::Llm | StackKind::Grpc => builder.retry(|it| it),
         }
     }
 
@@ -143,7 +143,7 @@ impl StackBuilder {
     pub fn retry(mut self, adjust: impl FnOnce(RetryPolicyBuilder) -> RetryPolicyBuilder) -> Self {
         let retry = self.retry.take().unwrap_or_else(|| {
             let (retries, first, longest) = match self.kind {
-                Kind::Llm => (2, 500 * MS, 8 * SECOND),
+                StackKind::Llm => (2, 500 * MS, 8 * SECOND),
                 _ => (3, 200 * MS, 5 * SECOND),
             };
             RetryPolicy::builder()
@@ -172,7 +172,7 @@ impl StackBuilder {
     ) -> Self {
         let breaker = self.circuit_breaker.take().unwrap_or_else(|| {
             let (window, first) = match self.kind {
-                Kind::Llm => (120 * SECOND, 15 * SECOND),
+                StackKind::Llm => (120 * SECOND, 15 * SECOND),
                 _ => (30 * SECOND, 5 * SECOND),
             };
             CircuitBreaker::builder(Arc::clone(&self.name))
@@ -201,7 +201,7 @@ impl StackBuilder {
     pub fn lock(mut self, adjust: impl FnOnce(ResourceLockBuilder) -> ResourceLockBuilder) -> Self {
         let lock = self.lock.take().unwrap_or_else(|| {
             let (permits, longest) = match self.kind {
-                Kind::Llm => (16, 60 * SECOND),
+                StackKind::Llm => (16, 60 * SECOND),
                 _ => (64, 10 * SECOND),
             };
             ResourceLock::builder(Arc::clone(&self.name))
@@ -210,6 +210,53 @@ impl StackBuilder {
         });
         self.lock = Some(adjust(lock));
         self
+    }
+
+    /// Goes by a config: one that was read from a file, or that another stack has. Callbacks of parts that were adjusted
+    /// before, and that the config has, stay.
+    pub fn config(mut self, config: StackConfig) -> Self {
+        self.kind = config.kind;
+        self.timeouts = self.timeouts.config(config.timeouts);
+        let name = || Arc::clone(&self.name);
+        self.retry = config.retry.map(|it| {
+            let retry = self.retry.take();
+            let retry = retry.unwrap_or_else(|| RetryPolicy::builder().name(name()));
+            retry.config(it)
+        });
+        self.hedge = config.hedge.map(|it| {
+            let hedge = self.hedge.take();
+            hedge.unwrap_or_else(|| Hedge::builder(name())).config(it)
+        });
+        self.circuit_breaker = config.circuit_breaker.map(|it| {
+            let breaker = self.circuit_breaker.take();
+            let breaker = breaker.unwrap_or_else(|| CircuitBreaker::builder(name()));
+            breaker.config(it)
+        });
+        self.rate_limit = config.rate_limit.map(|it| {
+            let limit = self.rate_limit.take();
+            limit
+                .unwrap_or_else(|| RateLimit::builder(name()))
+                .config(it)
+        });
+        self.lock = config.lock.map(|it| {
+            let lock = self.lock.take();
+            lock.unwrap_or_else(|| ResourceLock::builder(name()))
+                .config(it)
+        });
+        self
+    }
+
+    /// What the parts would go by, each right by itself.
+    pub(crate) fn rules(&self) -> Result<StackConfig, ConfigError> {
+        Ok(StackConfig {
+            kind: self.kind,
+            timeouts: *self.timeouts.config_ref(),
+            retry: checked(&self.retry, RetryPolicyBuilder::checked_config)?,
+            hedge: checked(&self.hedge, HedgeBuilder::checked_config)?.map(|it| it.config),
+            circuit_breaker: checked(&self.circuit_breaker, CircuitBreakerBuilder::checked_config)?,
+            rate_limit: checked(&self.rate_limit, RateLimitBuilder::checked_config)?,
+            lock: checked(&self.lock, ResourceLockBuilder::checked_config)?,
+        })
     }
 
     /// Makes the handles of all parts.
@@ -239,13 +286,7 @@ impl StackBuilder {
     }
 
     fn build_with<P: Place>(self, place: &P) -> Result<Stack, P::Error> {
-        check::parts(&check::Rules {
-            limits: *self.timeouts.config_ref(),
-            retry: checked(&self.retry, RetryPolicyBuilder::checked_config)?,
-            hedge: checked(&self.hedge, HedgeBuilder::checked_config)?.map(|it| it.config),
-            circuit_breaker: checked(&self.circuit_breaker, CircuitBreakerBuilder::checked_config)?,
-            has_others: self.rate_limit.is_some() || self.lock.is_some(),
-        })?;
+        self.rules()?.check()?;
         let has_limits = *self.timeouts.config_ref() != TimeoutConfig::default();
         Ok(Stack {
             timeouts: match has_limits {
@@ -260,7 +301,6 @@ impl StackBuilder {
                 .transpose()?,
             rate_limit: self.rate_limit.map(|it| place.rate_limit(it)).transpose()?,
             lock: self.lock.map(|it| place.lock(it)).transpose()?,
-            #[cfg(feature = "http")]
             kind: self.kind,
             name: self.name,
         })
@@ -274,10 +314,10 @@ fn checked<B, R>(
     builder.as_ref().map(check).transpose()
 }
 
-fn limits(kind: Kind) -> TimeoutConfig {
+fn limits(kind: StackKind) -> TimeoutConfig {
     let (total, head, first_frame, idle) = match kind {
-        Kind::Llm => (300, 60, 60, 30),
-        Kind::Http | Kind::Grpc | Kind::Hedged => (30, 10, 10, 10),
+        StackKind::Llm => (300, 60, 60, 30),
+        StackKind::Http | StackKind::Grpc | StackKind::Hedged => (30, 10, 10, 10),
     };
     let of = |seconds: u32| Some(seconds * SECOND);
     TimeoutConfig {

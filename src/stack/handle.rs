@@ -1,8 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(feature = "http")]
-use super::kind::Kind;
+use super::config::StackConfig;
+use super::kind::StackKind;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::contention::ResourceLock;
 use crate::hedge::Hedge;
@@ -36,8 +36,7 @@ use crate::timeout::{TimeoutConfig, Timeouts};
 #[derive(Clone)]
 pub struct Stack {
     pub(super) name: Arc<str>,
-    #[cfg(feature = "http")]
-    pub(super) kind: Kind,
+    pub(super) kind: StackKind,
     pub(super) timeouts: Option<Timeouts>,
     pub(super) retry: Option<RetryPolicy>,
     pub(super) hedge: Option<Hedge>,
@@ -48,8 +47,29 @@ pub struct Stack {
 
 impl Stack {
     #[cfg(feature = "http")]
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> StackKind {
         self.kind
+    }
+
+    /// What the parts go by now.
+    #[must_use]
+    pub fn config(&self) -> StackConfig {
+        StackConfig {
+            kind: self.kind,
+            timeouts: self
+                .timeouts
+                .as_ref()
+                .map(|it| *it.config())
+                .unwrap_or_default(),
+            retry: self.retry.as_ref().map(|it| (*it.config()).clone()),
+            hedge: self.hedge.as_ref().map(|it| (*it.config()).clone()),
+            circuit_breaker: self
+                .circuit_breaker
+                .as_ref()
+                .map(|it| (*it.config()).clone()),
+            rate_limit: self.rate_limit.as_ref().map(|it| (*it.config()).clone()),
+            lock: self.lock.as_ref().map(|it| (*it.config()).clone()),
+        }
     }
 
     /// The name, which is that of every part too.

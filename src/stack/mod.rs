@@ -101,6 +101,7 @@
 
 mod builder;
 mod check;
+mod config;
 mod handle;
 mod kind;
 mod layer;
@@ -108,7 +109,7 @@ mod place;
 
 pub use crate::util::either::Either;
 pub use builder::{Part, StackBuilder};
+pub use config::StackConfig;
 pub use handle::Stack;
-#[cfg(feature = "http")]
-pub(crate) use kind::Kind;
+pub use kind::StackKind;
 pub use layer::{StackLayer, StackService};

@@ -5,12 +5,15 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 /// What a throttle goes by: plain data, checked when one is built or [updated](super::Throttle::update) with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ThrottleConfig {
     /// How many times what is accepted may be sent: 1 or more.
     pub k: f64,
     /// Over how long requests and accepts are counted.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane"))]
+    #[cfg_attr(feature = "config", schemars(with = "crate::util::humane::Humane"))]
     pub window: Duration,
     /// The highest probability of a refusal: above 0 and below 1.
     pub max_reject: f64,

@@ -5,18 +5,44 @@ use crate::error::{ConfigChange, ConfigError, config_change};
 /// What timeouts go by: plain data, checked when they are built or [updated](super::Timeouts::update) with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "config", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct TimeoutConfig {
     /// How long the service may take to be ready.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub ready: Option<Duration>,
     /// How long the service may take to answer, or to send the head of a response whose body streams.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub head: Option<Duration>,
     /// How long the first frame of a body may be waited for.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub first_frame: Option<Duration>,
     /// How long each later frame of a body may be waited for.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub idle: Option<Duration>,
     /// How long all of it may take.
+    #[cfg_attr(feature = "serde", serde(with = "crate::util::humane::option"))]
+    #[cfg_attr(
+        feature = "config",
+        schemars(with = "crate::util::humane::OrNone<crate::util::humane::Humane>")
+    )]
     pub total: Option<Duration>,
     /// Whether the ambient [deadline](crate::deadline) ends calls and bodies.
     pub end_at_deadline: bool,

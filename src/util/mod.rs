@@ -5,6 +5,8 @@ pub(crate) mod accessors;
 pub(crate) mod bounded_map;
 pub(crate) mod either;
 pub(crate) mod histogram;
+#[cfg(feature = "serde")]
+pub(crate) mod humane;
 pub(crate) mod kit;
 pub(crate) mod random;
 pub(crate) mod recent;

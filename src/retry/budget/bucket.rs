@@ -26,6 +26,7 @@ pub(in crate::retry) const TOKEN: u64 = 1_000_000;
 /// The bucket itself: pure.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::retry) struct Bucket {
+    rules: BudgetRules,
     tokens: u64,
     /// How many first attempts have been paid in.
     seen: u64,
@@ -36,6 +37,7 @@ pub(in crate::retry) struct Bucket {
 impl Bucket {
     pub(in crate::retry) fn full(rules: BudgetRules, now: Tick) -> Self {
         Self {
+            rules,
             tokens: rules.burst,
             seen: 0,
             filled: now,
@@ -43,7 +45,8 @@ impl Bucket {
     }
 
     /// Pays in what came since: `first_attempts` is the count of all so far.
-    fn fill(&mut self, rules: BudgetRules, first_attempts: u64, now: Tick) {
+    fn fill(&mut self, first_attempts: u64, now: Tick) {
+        let rules = self.rules;
         const SECOND: u128 = 1_000_000_000;
         let calls = first_attempts.saturating_sub(self.seen);
         self.seen = self.seen.max(first_attempts);
@@ -64,18 +67,13 @@ impl Bucket {
     }
 
     /// A token that was taken is not needed.
-    pub(in crate::retry) fn give_back(&mut self, rules: BudgetRules) {
-        self.tokens = self.tokens.saturating_add(TOKEN).min(rules.burst);
+    pub(in crate::retry) fn give_back(&mut self) {
+        self.tokens = self.tokens.saturating_add(TOKEN).min(self.rules.burst);
     }
 
     /// Takes a token for a retry, if there is one.
-    pub(in crate::retry) fn withdraw(
-        &mut self,
-        rules: BudgetRules,
-        first_attempts: u64,
-        now: Tick,
-    ) -> bool {
-        self.fill(rules, first_attempts, now);
+    pub(in crate::retry) fn withdraw(&mut self, first_attempts: u64, now: Tick) -> bool {
+        self.fill(first_attempts, now);
         match self.tokens.checked_sub(TOKEN) {
             Some(rest) => {
                 self.tokens = rest;
@@ -85,13 +83,24 @@ impl Bucket {
         }
     }
 
-    pub(in crate::retry) fn tokens(
-        mut self,
-        rules: BudgetRules,
-        first_attempts: u64,
-        now: Tick,
-    ) -> u64 {
-        self.fill(rules, first_attempts, now);
+    pub(in crate::retry) fn tokens(mut self, first_attempts: u64, now: Tick) -> u64 {
+        self.fill(first_attempts, now);
         self.tokens
+    }
+
+    /// Whether nothing has been taken that was not earned again.
+    pub(in crate::retry) fn is_full(self, first_attempts: u64, now: Tick) -> bool {
+        self.tokens(first_attempts, now) >= self.rules.burst
+    }
+
+    pub(in crate::retry) fn rules(&self) -> BudgetRules {
+        self.rules
+    }
+
+    /// Goes by other rules from now on. What is saved stays, up to the new burst.
+    pub(in crate::retry) fn go_by(&mut self, rules: BudgetRules, first_attempts: u64, now: Tick) {
+        self.fill(first_attempts, now);
+        self.rules = rules;
+        self.tokens = self.tokens.min(rules.burst);
     }
 }

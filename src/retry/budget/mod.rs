@@ -54,7 +54,6 @@ enum Kind {
 }
 
 struct Shared {
-    rules: BudgetRules,
     first_attempts: ShardedCounter,
     bucket: Mutex<Bucket>,
 }
@@ -131,7 +130,7 @@ impl RetryBudget {
         match &self.kind {
             Kind::Bucket(shared) => {
                 let (now, seen) = (time::now(), shared.first_attempts.sum());
-                Some(shared.bucket().tokens(shared.rules, seen, now) / TOKEN)
+                Some(shared.bucket().tokens(seen, now) / TOKEN)
             }
             Kind::Throttle(throttle) => Some(throttle.available()),
             Kind::Quota(quota) => Some(quota.available()),
@@ -145,7 +144,7 @@ impl RetryBudget {
         match &self.kind {
             Kind::Bucket(shared) => {
                 let (now, seen) = (time::now(), shared.first_attempts.sum());
-                shared.bucket().tokens(shared.rules, seen, now) >= shared.rules.burst
+                shared.bucket().is_full(seen, now)
             }
             Kind::Throttle(_) | Kind::Quota(_) => false,
             #[cfg(feature = "tower")]
@@ -167,10 +166,10 @@ impl RetryBudget {
     #[inline]
     pub(crate) fn deposit(&self) {
         match &self.kind {
-            Kind::Bucket(shared) if shared.rules.deposit > 0 => {
+            Kind::Bucket(shared) => {
                 shared.first_attempts.add_one();
             }
-            Kind::Bucket(_) | Kind::Throttle(_) | Kind::Quota(_) => {}
+            Kind::Throttle(_) | Kind::Quota(_) => {}
             #[cfg(feature = "tower")]
             Kind::Tower(budget) => budget.deposit(),
         }
@@ -202,7 +201,7 @@ impl RetryBudget {
         let (pays, cost) = match &self.kind {
             Kind::Bucket(shared) => {
                 let seen = shared.first_attempts.sum();
-                (shared.bucket().withdraw(shared.rules, seen, now), 1)
+                (shared.bucket().withdraw(seen, now), 1)
             }
             Kind::Throttle(throttle) => (throttle.allows_retry(), 1),
             Kind::Quota(quota) => return quota.withdraw(spend),
@@ -214,16 +213,17 @@ impl RetryBudget {
 }
 
 impl RetryBudget {
-    /// What a policy has that asks for none: the defaults of [`builder`](Self::builder), and a burst that is enough for
-    /// all retries of one call, so that a lone caller is never kept from them.
-    pub(super) fn own(max_retries: u32) -> Self {
-        let RetryBudgetBuilder {
-            ratio,
-            floor_per_second,
-            burst,
-        } = Self::builder();
-        let burst = burst.max(max_retries);
-        Self::of_traffic(BudgetRules::new(ratio, floor_per_second, burst))
+    /// One of a policy's own.
+    pub(super) fn own(rules: BudgetRules) -> Self {
+        Self::of_traffic(rules)
+    }
+
+    /// One of a policy's own goes by other rules from now on. What is saved stays, up to the new burst.
+    pub(super) fn go_by(&self, rules: BudgetRules) {
+        if let Kind::Bucket(shared) = &self.kind {
+            let (now, seen) = (time::now(), shared.first_attempts.sum());
+            shared.bucket().go_by(rules, seen, now);
+        }
     }
 
     /// What a hedge has that asks for none: a tenth of its traffic, one a second, and up to ten saved.
@@ -239,7 +239,6 @@ impl RetryBudget {
     fn of_traffic(rules: BudgetRules) -> Self {
         Self {
             kind: Kind::Bucket(Arc::new(Shared {
-                rules,
                 first_attempts: ShardedCounter::new(),
                 bucket: Mutex::new(Bucket::full(rules, time::now())),
             })),
@@ -249,7 +248,7 @@ impl RetryBudget {
     /// A retry that was paid for does not take place.
     pub(crate) fn give_back(&self, cost: u32) {
         match &self.kind {
-            Kind::Bucket(shared) => shared.bucket().give_back(shared.rules),
+            Kind::Bucket(shared) => shared.bucket().give_back(),
             Kind::Quota(quota) => quota.succeeded(cost),
             Kind::Throttle(_) => {}
             #[cfg(feature = "tower")]
@@ -282,11 +281,12 @@ impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Bucket(shared) => {
+                let rules = shared.bucket().rules();
                 let tokens = |millionths: u64| millionths as f64 / TOKEN as f64;
                 f.debug_struct("RetryBudget")
-                    .field("ratio", &tokens(shared.rules.deposit))
-                    .field("floor_per_second", &tokens(shared.rules.floor_per_second))
-                    .field("burst", &(shared.rules.burst / TOKEN))
+                    .field("ratio", &tokens(rules.deposit))
+                    .field("floor_per_second", &tokens(rules.floor_per_second))
+                    .field("burst", &(rules.burst / TOKEN))
                     .finish_non_exhaustive()
             }
             Kind::Throttle(throttle) => throttle.fmt(f),
@@ -326,13 +326,8 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// Makes the budget.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for a ratio outside 0 to 1, a floor outside 0 to a million, a burst of
-    /// zero, or anything that is not a number.
-    pub fn build(self) -> Result<RetryBudget, ConfigError> {
+    /// What it comes to, in what a bucket counts.
+    pub(super) fn rules(&self) -> Result<BudgetRules, ConfigError> {
         if !(0.0..=1.0).contains(&self.ratio) {
             let advice = "give retries as a share of the traffic, from 0 to 1, such as 0.2";
             return Err(ConfigError::new("ratio", self.ratio, advice));
@@ -349,7 +344,20 @@ impl RetryBudgetBuilder {
             let advice = "a bucket that holds nothing pays for nothing: give at least 1, or `max_retries(0)` for no retries";
             return Err(ConfigError::new("burst", self.burst, advice));
         }
-        let rules = BudgetRules::new(self.ratio, self.floor_per_second, self.burst);
-        Ok(RetryBudget::of_traffic(rules))
+        Ok(BudgetRules::new(
+            self.ratio,
+            self.floor_per_second,
+            self.burst,
+        ))
+    }
+
+    /// Makes the budget.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a ratio outside 0 to 1, a floor outside 0 to a million, a burst of
+    /// zero, or anything that is not a number.
+    pub fn build(self) -> Result<RetryBudget, ConfigError> {
+        self.rules().map(RetryBudget::of_traffic)
     }
 }

@@ -1,0 +1,14 @@
+//! Settings in a file. (draft)
+
+mod apply;
+mod document;
+mod error;
+mod read;
+mod reader;
+mod section;
+mod stacks;
+mod tree;
+
+pub use apply::{Applied, EntryChange, EntryChangeKind};
+pub use document::Config;
+pub use error::{ConfigErrors, Problem};

@@ -1,0 +1,6 @@
+//! Settings from data: how they are read, what is said of what is wrong, and what applying them changes and keeps.
+
+mod apply;
+mod reading;
+mod reload;
+mod support;
