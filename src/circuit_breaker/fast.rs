@@ -164,11 +164,15 @@ impl Fast {
         (count, counted_for)
     }
 
-    /// Under the core's lock, with nothing left to drain: the window has slices of another length.
-    pub(super) fn slice_by(&self, slice: u64, epoch: u32, now: Tick) {
-        self.slice.store(slice, Ordering::Relaxed);
-        self.current.store(0, Ordering::Relaxed);
-        let _ = self.drain(epoch, now);
+    /// The same, and from here on the window has slices of that length. In one: what is counted between a drain and a
+    /// change of the slices would be lost.
+    pub(super) fn drain_and_slice_by(&self, slice: u64, epoch: u32, now: Tick) -> (u64, u64) {
+        if self.slice.swap(slice, Ordering::Relaxed) == slice {
+            return self.drain(epoch, now);
+        }
+        let counted_for = self.current.swap(0, Ordering::Relaxed);
+        let (count, _) = self.drain(epoch, now);
+        (count, counted_for)
     }
 
     /// Under the core's lock: what it would answer from here on.

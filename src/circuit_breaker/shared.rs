@@ -553,10 +553,10 @@ impl Shared {
         let now = time::now();
         let mut state = self.core();
         let old = self.config.load_full();
-        let (n, slice) = self.fast.drain(state.epoch, now);
+        let slices = slice_length(&config);
+        let (n, slice) = self.fast.drain_and_slice_by(slices, state.epoch, now);
         state.add_successes(n, slice);
         state.adapt(&old, &config);
-        self.fast.slice_by(slice_length(&config), state.epoch, now);
         if old.slow_calls != config.slow_calls {
             self.in_flight.store(in_flight(&config));
         }

@@ -8,7 +8,9 @@ mod reader;
 mod section;
 mod stacks;
 mod tree;
+mod watch;
 
 pub use apply::{Applied, EntryChange, EntryChangeKind};
 pub use document::Config;
 pub use error::{ConfigErrors, Problem};
+pub use watch::{ConfigWatcher, WatchError};

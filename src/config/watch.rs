@@ -1,0 +1,260 @@
+//! A file that is applied again when it changes.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::apply::Applied;
+use super::document::Config;
+use super::error::ConfigErrors;
+use crate::registry::Registry;
+
+/// A file is looked at when it has been quiet for so long: an editor writes it in several steps.
+const QUIET: Duration = Duration::from_millis(100);
+/// And after so many times of that at the latest.
+const MOST_ROUNDS: u32 = 10;
+
+/// Applies a file to a registry each time the file changes, until it is dropped.
+///
+/// A file that is wrong changes nothing: what was applied before goes on, and the refusal is an
+/// [event](crate::event::ConfigEvent::Refused) of the registry. So is each change that was applied.
+///
+/// ```no_run
+/// use tower_bulwark::Registry;
+///
+/// let config = Registry::global().watch_config("bulwark.toml")?;
+/// let openai = config.current().stack("openai")?.build_in(Registry::global())?;
+/// # drop(openai);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "the file is no longer watched once this is dropped"]
+pub struct ConfigWatcher {
+    shared: Arc<Shared>,
+    /// Its end ends the thread.
+    _watcher: RecommendedWatcher,
+}
+
+struct Shared {
+    registry: Registry,
+    path: PathBuf,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    /// What stood in the file when it was last looked at, right or wrong; `None` if it could not be read.
+    text: Option<String>,
+    config: Arc<Config>,
+}
+
+/// Why a file cannot be watched.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// It cannot be applied.
+    Config(ConfigErrors),
+    /// The system does not tell of its changes.
+    #[non_exhaustive]
+    Watch {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl fmt::Display for WatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::Watch { path, reason } => write!(
+                f,
+                "{} cannot be watched: {reason}; apply it by `Registry::apply` and call that again for each change",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for WatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(errors) => Some(errors),
+            Self::Watch { reason, .. } => Some(&**reason),
+        }
+    }
+}
+
+impl From<ConfigErrors> for WatchError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+impl Registry {
+    /// Applies a file, as [`apply`](Self::apply) does, and applies it again each time it changes. A change is seen when the
+    /// file has been quiet for 100 ms, or after a second. One thread waits for changes; it reads the file, and computes
+    /// nothing while there are none.
+    ///
+    /// The folder of the file is watched, and that of the file it links to: an editor that replaces the file is seen, and so
+    /// is a volume of Kubernetes that is switched by a link. Where the system tells of no changes (some network file
+    /// systems), [`reload`](ConfigWatcher::reload) is the way.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError::Config`] if the file cannot be read or applied now, [`WatchError::Watch`] if it cannot be watched. In
+    /// the latter case it has been applied.
+    pub fn watch_config(&self, path: impl Into<PathBuf>) -> Result<ConfigWatcher, WatchError> {
+        let path = path.into();
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| ConfigErrors::unreadable(&path, &error))?;
+        let config = Config::from_text(&path, &text)?;
+        self.apply(&config)?;
+        let shared = Arc::new(Shared {
+            registry: self.clone(),
+            path,
+            last: Mutex::new(Last {
+                text: Some(text),
+                config: Arc::new(config),
+            }),
+        });
+        let watcher = shared.watch().map_err(|reason| WatchError::Watch {
+            path: shared.path.clone(),
+            reason,
+        })?;
+        // What was written before it was watched.
+        shared.look();
+        Ok(ConfigWatcher {
+            shared,
+            _watcher: watcher,
+        })
+    }
+}
+
+impl ConfigWatcher {
+    /// Reads the file and applies it now, whether it has changed or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] if it cannot be read or applied: then what was applied before goes on.
+    pub fn reload(&self) -> Result<Applied, ConfigErrors> {
+        self.shared.reload(&mut self.shared.last())
+    }
+
+    /// What was applied last.
+    #[must_use]
+    pub fn current(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.last().config)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+impl Shared {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(
+        self: &Arc<Self>,
+    ) -> Result<RecommendedWatcher, Box<dyn std::error::Error + Send + Sync>> {
+        let (changes, changed) = channel();
+        let mut watcher = notify::recommended_watcher(move |event| tell(&changes, event))?;
+        for folder in self.folders() {
+            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        }
+        let shared = Arc::clone(self);
+        thread::Builder::new()
+            .name("bulwark-config".to_owned())
+            .spawn(move || shared.wait(&changed))?;
+        Ok(watcher)
+    }
+
+    /// The folder in which the file is named, and the one in which it is.
+    fn folders(&self) -> Vec<PathBuf> {
+        let folder = |path: &Path| match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => PathBuf::from("."),
+        };
+        let named = folder(&self.path);
+        let real = self.path.canonicalize().ok().map(|it| folder(&it));
+        let is_other = |it: &PathBuf| named.canonicalize().ok().as_ref() != Some(it);
+        let other = real.filter(is_other);
+        std::iter::once(named).chain(other).collect()
+    }
+
+    /// Looks at the file after each change, until there are no more.
+    fn wait(&self, changed: &Receiver<()>) {
+        while changed.recv().is_ok() {
+            for _ in 0..MOST_ROUNDS {
+                match changed.recv_timeout(QUIET) {
+                    Ok(()) => while changed.try_recv().is_ok() {},
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            self.look();
+        }
+    }
+
+    /// Applies the file if it is another one.
+    fn look(&self) {
+        let mut last = self.last();
+        let text = std::fs::read_to_string(&self.path).ok();
+        if text != last.text {
+            // The registry tells what comes of it.
+            let _ = self.reload(&mut last);
+        }
+    }
+
+    fn reload(&self, last: &mut Last) -> Result<Applied, ConfigErrors> {
+        let read = match std::fs::read_to_string(&self.path) {
+            Ok(text) => {
+                let read = Config::from_text(&self.path, &text);
+                last.text = Some(text);
+                read
+            }
+            Err(error) => {
+                last.text = None;
+                Err(ConfigErrors::unreadable(&self.path, &error))
+            }
+        };
+        match read {
+            Ok(config) => {
+                let applied = self.registry.apply(&config)?;
+                last.config = Arc::new(config);
+                Ok(applied)
+            }
+            Err(errors) => {
+                self.registry.tell_refused(&errors);
+                Err(errors)
+            }
+        }
+    }
+}
+
+/// Something has changed in the folder. That the file was read is no change: this crate reads it too.
+fn tell(changes: &Sender<()>, event: notify::Result<notify::Event>) {
+    let is_read = event.is_ok_and(|it| matches!(it.kind, EventKind::Access(_)));
+    if !is_read {
+        // Nobody waits any more once the end has begun.
+        let _ = changes.send(());
+    }
+}
+
+impl fmt::Debug for ConfigWatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigWatcher")
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
+    }
+}
