@@ -3,4 +3,5 @@
 mod apply;
 mod reading;
 mod reload;
+mod schema;
 mod support;

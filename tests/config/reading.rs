@@ -13,7 +13,7 @@ use crate::support::{problems, read};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Every section, and every setting that is more than a number.
-const WHOLE: &str = r#"
+pub(crate) const WHOLE: &str = r#"
 [circuit_breakers.openai]
 consecutive_failures = "none"
 failure_rate = 0.5
