@@ -1,9 +1,9 @@
 //! A pipeline of LLM calls survives an upstream that throttles, hangs, breaks connections and dies.
 //!
 //! ```sh
-//! cargo run --example llm_pipeline
-//! cargo run --example llm_pipeline -- --seed 42 --prompts 500 --concurrency 64
-//! OPENAI_API_KEY=sk-.. cargo run --example llm_pipeline -- --prompts 5
+//! cargo run --features config --example llm_pipeline
+//! cargo run --features config --example llm_pipeline -- --seed 42 --prompts 500 --concurrency 64
+//! OPENAI_API_KEY=sk-.. cargo run --features config --example llm_pipeline -- --prompts 5
 //! ```
 //!
 //! The first two start two fake APIs on loopback, send the first prompts through a
@@ -11,6 +11,8 @@
 //! that it does not answer to the second; then they send the same prompts to a fresh copy of the first without the layers, and
 //! print both side by side. With `OPENAI_API_KEY` (and `OPENAI_BASE_URL`, `OPENAI_MODEL`, `OPENAI_SECOND_MODEL`) it talks to
 //! that API instead, once, with the layers.
+//!
+//! What the layers go by stands in `bulwark.toml` beside this file, and is changed while it runs by editing that.
 //!
 //! The exit code is 0 if no prompt was lost with the layers. A prompt is lost if it got no answer, or a
 //! wrong one, for a reason that passes: throttling, a timeout, a broken connection, an outage, a refusal.
@@ -26,6 +28,7 @@ mod stack;
 mod support;
 mod traffic;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -55,6 +58,9 @@ struct Args {
     /// How many prompts are on their way at once [default: 20, or 4 to a real API]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
     concurrency: Option<u16>,
+    /// What the layers go by [default: bulwark.toml of this example, or the defaults of the crate with a real API]
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Does not send the prompts again without the layers
     #[arg(long)]
     no_baseline: bool,
@@ -91,7 +97,10 @@ async fn fake(args: &Args) -> Result<u64, BoxError> {
     let endpoint = Endpoint::fake(server.base_url())?;
     let traffic = Arc::new(Traffic::new(endpoint, prompts));
     let other = Arc::new(Endpoint::fake(second.base_url())?);
-    let handles = Handles::fast(args.seed)?;
+    let beside =
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/llm_pipeline/bulwark.toml");
+    let config = args.config.clone().unwrap_or_else(beside);
+    let handles = Handles::by_file(&config, args.seed)?;
     live::say(&format!("\n{}\nwith the layers:", handles.first.explain()));
     let with = run_with_layers(&traffic, Some(&other), &handles, concurrency).await?;
     let with = with.seen(server.shutdown().await);
@@ -119,7 +128,10 @@ async fn fake(args: &Args) -> Result<u64, BoxError> {
 async fn real(args: &Args, api: client::Api) -> Result<u64, BoxError> {
     let prompts = args.prompts.unwrap_or(5);
     let concurrency = args.concurrency.unwrap_or(4);
-    let handles = Handles::patient(args.seed)?;
+    let handles = match &args.config {
+        Some(config) => Handles::by_file(config, args.seed)?,
+        None => Handles::patient(args.seed)?,
+    };
     live::say(&format!(
         "{prompts} prompts to {} ({})\n\n{}",
         api.base_url,

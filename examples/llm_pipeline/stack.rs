@@ -1,17 +1,18 @@
 //! A stack around each of two models, and a fallback from the first to the second.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tower::{Service, ServiceBuilder, service_fn};
-use tower_bulwark::circuit_breaker::Recovery;
+use tower_bulwark::config::{Config, ConfigWatcher};
 use tower_bulwark::event::ContentionEvent;
 use tower_bulwark::observe::Feed;
-use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::retry::AttemptOutcome;
 use tower_bulwark::stack::StackBuilder;
-use tower_bulwark::{Backoff, ConfigError, Error, Event, Fallback, Observer, Part, Stack, Verdict};
+use tower_bulwark::{
+    BoxError, Error, Event, Fallback, Observer, Registry, RegistryError, Stack, Verdict,
+};
 
 use crate::client::{Endpoint, Prompt, Reply};
 
@@ -23,11 +24,14 @@ pub struct Handles {
     /// Around the second, which is asked when the first does not answer.
     pub second: Stack,
     pub fallback: Fallback,
-    /// The state changes of the first model's breaker.
+    /// The state changes of the first model's breaker, and changes of the config.
     pub changes: Feed,
     /// Warnings that somebody waits for a slot, given while it waits.
     pub warnings: Feed,
     pub retried: Arc<Retried>,
+    pub registry: Registry,
+    /// The file that they go by, if there is one.
+    _config: Option<Arc<ConfigWatcher>>,
 }
 
 /// Why attempts were made again.
@@ -50,42 +54,34 @@ impl Retried {
     }
 }
 
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-
-/// For an API that answers within a fraction of a second, instead of up to a minute.
-fn fast(stack: StackBuilder) -> StackBuilder {
-    stack
-        .without(Part::AttemptTimeout)
-        .attempt_timeout(SECOND)
-        .total_timeout(30 * SECOND)
-        .quota("requests", Quota::per_second(110).burst(10))
-        .quota("tokens", Quota::per_minute(600_000))
-        .hedge(|it| it.after(300 * MS))
-        .retry(|it| it.backoff(Backoff::exponential(50 * MS, 2.0)))
-        .circuit_breaker(|it| it.recovery(Recovery::exponential(400 * MS, 1.5, 1_200 * MS)))
-        .lock(|it| it.timeout(750 * MS).contention_threshold(150 * MS))
-}
-
 impl Handles {
-    /// For the fake API, which answers within a fraction of a second.
-    pub fn fast(seed: u64) -> Result<Self, ConfigError> {
-        // The second model has room for few at once: it is what is contended while the first is down.
-        let first = fast(Stack::llm("llm-api")).lock(|it| it.max_concurrent(22));
-        let second = fast(Stack::llm("second")).lock(|it| it.max_concurrent(8));
-        Self::new(first, second, seed)
+    /// By a file, which is applied again each time it changes.
+    pub fn by_file(path: &Path, seed: u64) -> Result<Self, BoxError> {
+        let config = Config::from_file(path)?;
+        let (first, second) = (config.stack("llm-api")?, config.stack("second")?);
+        // Made before it is watched: callbacks are given by code alone.
+        let mut handles = Self::new(first, second, seed)?;
+        let watcher = handles.registry.watch_config(path)?;
+        handles._config = Some(Arc::new(watcher));
+        Ok(handles)
     }
 
     /// For an API that takes its time: as the crate has it.
-    pub fn patient(seed: u64) -> Result<Self, ConfigError> {
-        Self::new(Stack::llm("llm-api"), Stack::llm("second"), seed)
+    pub fn patient(seed: u64) -> Result<Self, BoxError> {
+        Ok(Self::new(
+            Stack::llm("llm-api"),
+            Stack::llm("second"),
+            seed,
+        )?)
     }
 
-    fn new(first: StackBuilder, second: StackBuilder, seed: u64) -> Result<Self, ConfigError> {
+    fn new(first: StackBuilder, second: StackBuilder, seed: u64) -> Result<Self, RegistryError> {
         let (changes, warnings) = (Feed::default(), Feed::default());
         let retried = Arc::new(Retried::default());
         let count = Arc::clone(&retried);
         let heard = || only_warnings(warnings.clone());
+        let registry = Registry::new();
+        registry.observe(only_config(changes.clone()));
         let first = first
             .retry(|it| {
                 it.seed(seed)
@@ -93,19 +89,29 @@ impl Handles {
             })
             .circuit_breaker(|it| it.seed(seed).observer(changes.clone()))
             .lock(|it| it.observer(heard()))
-            .build()?;
+            .build_in(&registry)?;
         let second = second
             .retry(|it| it.seed(seed))
             .lock(|it| it.observer(heard()))
-            .build()?;
+            .build_in(&registry)?;
         Ok(Self {
             first,
             second,
-            fallback: Fallback::new("models"),
+            fallback: registry.fallback("models"),
             changes,
             warnings,
             retried,
+            registry,
+            _config: None,
         })
+    }
+}
+
+fn only_config(feed: Feed) -> impl Observer {
+    move |name: &str, event: &Event| {
+        if let Event::Config(_) = event {
+            feed.observe(name, event);
+        }
     }
 }
 

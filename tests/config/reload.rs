@@ -10,16 +10,16 @@ use tower_bulwark::event::ConfigEvent;
 use tower_bulwark::{CircuitState, Event, Registry};
 
 /// A folder that is gone when the test is over.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("bulwark-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }
 
-    fn file(&self, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, text: &str) -> PathBuf {
         let path = self.0.join("bulwark.toml");
         fs::write(&path, text).unwrap();
         path
