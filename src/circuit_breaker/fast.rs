@@ -38,12 +38,14 @@ impl Route {
     ];
 }
 
-/// A route, the epoch it is of, and whether calls are timed.
+/// A route, the epoch it is of, whether calls are timed, and whether another config is tried on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
 impl Word {
     const TIMED: u64 = 1 << 3;
+    const SHADOWED: u64 = 1 << 4;
+    const FLAGS: u64 = Self::TIMED | Self::SHADOWED;
 
     const fn new(route: Route, epoch: u32, timed: bool) -> Self {
         let timed = if timed { Self::TIMED } else { 0 };
@@ -65,15 +67,20 @@ impl Word {
         self.0 & Self::TIMED != 0
     }
 
+    #[inline]
+    pub(super) fn is_shadowed(self) -> bool {
+        self.0 & Self::SHADOWED != 0
+    }
+
     /// Whether a call is admitted, and no clock is read for it.
     #[inline]
     pub(super) fn admits_plainly(self) -> bool {
-        self.0 & (7 | Self::TIMED) <= Route::Wary as u64
+        self.0 & (7 | Self::FLAGS) <= Route::Wary as u64
     }
 
     #[inline]
     fn is_closed(self, epoch: u32) -> bool {
-        self.0 & !Self::TIMED == Self::new(Route::Closed, epoch, false).0
+        self.0 & !Self::FLAGS == Self::new(Route::Closed, epoch, false).0
     }
 }
 
@@ -85,6 +92,8 @@ pub(super) struct Fast {
     slice: AtomicU64,
     /// The number of the slice that the successes are counted for.
     current: AtomicU64,
+    /// What each word is published with, beside what the core answers: [`Word::SHADOWED`], or nothing.
+    flags: AtomicU64,
 }
 
 /// A tag is the epoch and, with a window of time, the lower bits of the slice. That the slice is the current one in
@@ -99,6 +108,7 @@ impl Fast {
             successes: TaggedCounter::new(),
             slice: AtomicU64::new(slice),
             current: AtomicU64::new(0),
+            flags: AtomicU64::new(0),
         }
     }
 
@@ -178,6 +188,14 @@ impl Fast {
     /// Under the core's lock: what it would answer from here on.
     pub(super) fn publish(&self, route: Route, epoch: u32, timed: bool) {
         let word = Word::new(route, epoch, timed);
-        self.word.store(word.0, Ordering::Release);
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.word.store(word.0 | flags, Ordering::Release);
+    }
+
+    /// Under the core's lock, before what it would answer is [published](Self::publish) again: whether another config is
+    /// tried on the calls.
+    pub(super) fn shadow(&self, yes: bool) {
+        let flags = if yes { Word::SHADOWED } else { 0 };
+        self.flags.store(flags, Ordering::Relaxed);
     }
 }

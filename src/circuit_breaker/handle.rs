@@ -8,6 +8,7 @@ use super::admitted::Admitted;
 use super::config::CircuitBreakerConfig;
 use super::group::Group;
 use super::permit::Permit;
+use super::shadow::CircuitBreakerShadow;
 use super::shared::{Callbacks, Shared};
 use super::snapshot::CircuitBreakerSnapshot;
 use super::state::{Command, Effects, State};
@@ -129,9 +130,15 @@ impl CircuitBreaker {
 
     #[inline(never)]
     fn acquire(&self) -> Result<Permit, CircuitOpen> {
+        let trial = self.shared.trial();
         match self.shared.acquire() {
-            Ok(admitted) => Ok(Permit::new(self.shared.mine(), admitted)),
-            Err(refusal) => Err(self.shared.rejected(refusal)),
+            Ok(admitted) => Ok(Permit::new(self.shared.mine(), admitted).beside(trial)),
+            Err(refusal) => {
+                if let Some(trial) = trial {
+                    trial.refused_in_force();
+                }
+                Err(self.shared.rejected(refusal))
+            }
         }
     }
 
@@ -153,12 +160,15 @@ impl CircuitBreaker {
             let snapshot = CircuitBreakerSnapshot::new(name, config, state, now);
             (snapshot, Effects::default())
         });
-        snapshot.with_rejected(self.shared.rejections())
+        CircuitBreakerSnapshot {
+            shadow: self.shadow_snapshot(),
+            ..snapshot.with_rejected(self.shared.rejections())
+        }
     }
 
     /// Whether nobody else has a handle or a permit, and there is nothing to remember.
     pub(crate) fn is_disused(&self) -> bool {
-        self.has_one_handle() && self.remembers_nothing()
+        self.has_one_handle() && self.remembers_nothing() && self.shared.trial().is_none()
     }
 
     /// Whether nobody else has a handle, and no call is on its way.
@@ -209,6 +219,52 @@ impl CircuitBreaker {
     /// [`force_close`](Self::force_close) or [`reset`](Self::reset). The way to try a breaker out.
     pub fn metrics_only(&self) {
         self.command(Command::MetricsOnly);
+    }
+
+    /// Tries another config on the same calls: it decides as if it were in force, and nothing comes of it. What it would have
+    /// done otherwise stands in the [snapshot](Self::snapshot), as `shadow`. It begins closed and with empty windows, and
+    /// replaces one that is tried already.
+    ///
+    /// It sees the calls that are made. While the breaker refuses calls it learns nothing of the service, so it cannot close
+    /// before the breaker does.
+    ///
+    /// While a config is tried each call takes the lock of the breaker twice, and allocates once.
+    ///
+    /// ```
+    /// use tower_bulwark::CircuitBreaker;
+    ///
+    /// let breaker = CircuitBreaker::new("openai"); // opens after 5 failures in a row
+    /// let mut stricter = (*breaker.config()).clone();
+    /// stricter.consecutive_failures = Some(2);
+    /// breaker.shadow(stricter)?;
+    /// for _ in 0..2 {
+    ///     breaker.try_acquire().unwrap().failure();
+    /// }
+    /// breaker.try_acquire().unwrap().success();
+    ///
+    /// let shadow = breaker.end_shadow().unwrap();
+    /// assert_eq!((shadow.would_refuse, shadow.would_refuse_succeeded), (1, 1));
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a setting that cannot work; what was tried before goes on then.
+    pub fn shadow(&self, config: CircuitBreakerConfig) -> Result<(), ConfigError> {
+        config.check()?;
+        let trial = Shared::trial_of(self.name(), config);
+        self.shared.set_trial(Some(Arc::new(trial)));
+        Ok(())
+    }
+
+    /// Tries no other config any more; what the one that was tried would have done otherwise.
+    #[expect(clippy::must_use_candidate, reason = "to end it is the point")]
+    pub fn end_shadow(&self) -> Option<CircuitBreakerShadow> {
+        self.shared.set_trial(None).map(|it| it.trial_snapshot())
+    }
+
+    fn shadow_snapshot(&self) -> Option<CircuitBreakerShadow> {
+        self.shared.trial().map(|it| it.trial_snapshot())
     }
 
     /// Opens the circuit for `delay`; then it is probed as after any opening. For a service that says

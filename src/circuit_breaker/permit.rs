@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 
@@ -25,6 +26,14 @@ pub struct Permit {
     shared: ArcShard<Shared>,
     admitted: Admitted,
     frame: Frame,
+    /// The same call at a config that is tried beside.
+    shadow: Option<Box<Shadowed>>,
+}
+
+/// What a config that is tried has said of the call.
+struct Shadowed {
+    trial: Arc<Shared>,
+    admitted: Admitted,
 }
 
 impl Permit {
@@ -34,7 +43,17 @@ impl Permit {
             shared,
             admitted,
             frame: Frame::default(),
+            shadow: None,
         }
+    }
+
+    /// The same call, at a config that is tried beside.
+    pub(super) fn beside(mut self, trial: Option<Arc<Shared>>) -> Self {
+        self.shadow = trial.and_then(|trial| {
+            let admitted = trial.acquire().ok()?;
+            Some(Box::new(Shadowed { trial, admitted }))
+        });
+        self
     }
 
     /// The same permit, for code that settles it by hand.
@@ -78,6 +97,11 @@ impl Permit {
     fn settle_in_place(&mut self, judged: Judgement) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
+            if let Some(mut shadow) = self.shadow.take() {
+                let Shadowed { trial, admitted } = &mut *shadow;
+                let judged = judged.clone();
+                trial.settle(admitted, &self.frame, judged);
+            }
             self.shared.settle(&mut self.admitted, &self.frame, judged);
         }
     }
@@ -92,6 +116,13 @@ impl Permit {
     /// failure of the body.
     #[cfg(feature = "http")]
     pub(crate) fn answered(&mut self, head: &Judgement) -> bool {
+        if let Some(mut shadow) = self.shadow.take() {
+            let Shadowed { trial, admitted } = &mut *shadow;
+            // One that has been counted, as slow, is done with.
+            if !trial.answered(admitted, &self.frame, head) {
+                self.shadow = Some(shadow);
+            }
+        }
         self.shared.answered(&mut self.admitted, &self.frame, head)
     }
 
@@ -106,6 +137,7 @@ impl Permit {
     pub(crate) fn settle_judged(&mut self, judged: Judgement) {
         if judged.outcome == Outcome::Success
             && !self.is_settled()
+            && self.shadow.is_none()
             && self.shared.settle_plain(&self.admitted)
         {
             self.admitted.set_stage(Stage::Settled);
@@ -142,6 +174,10 @@ impl Permit {
         self.admitted.set_stage(after);
         if (before == Stage::Waiting) != (after == Stage::Waiting) {
             self.shared.waits(&mut self.admitted, &self.frame);
+            if let Some(shadow) = &mut self.shadow {
+                let Shadowed { trial, admitted } = &mut **shadow;
+                trial.waits(admitted, &self.frame);
+            }
         }
         value
     }

@@ -49,6 +49,10 @@ pub(super) struct Shared {
     rejected: ShardedCounter,
     in_flight: ArcSwapOption<InFlight>,
     pub(super) wakers: Arc<Wakers>,
+    /// Another config that is tried on the calls.
+    shadow: ArcSwapOption<Self>,
+    /// Of a config that is tried: calls that were refused, and that it would have let through.
+    pub(super) would_pass: AtomicU64,
     core: Mutex<State>,
 }
 
@@ -97,6 +101,8 @@ impl Shared {
             rejected: ShardedCounter::new(),
             in_flight: ArcSwapOption::new(in_flight(&config)),
             wakers: Arc::default(),
+            shadow: ArcSwapOption::empty(),
+            would_pass: AtomicU64::new(0),
             core: Mutex::new(state),
             config: ArcSwap::from_pointee(config),
         }
@@ -133,6 +139,25 @@ impl Shared {
             true => self.random.unit(),
             false => 0.0,
         }
+    }
+
+    /// The config that is tried, if there is one: a look at the word that every call looks at.
+    #[inline]
+    pub(super) fn trial(&self) -> Option<Arc<Self>> {
+        match self.fast.read().is_shadowed() {
+            true => self.shadow.load_full(),
+            false => None,
+        }
+    }
+
+    /// From here on `trial` is tried on the calls, or nothing; what was tried before.
+    pub(super) fn set_trial(&self, trial: Option<Arc<Self>>) -> Option<Arc<Self>> {
+        let state = self.core();
+        self.fast.shadow(trial.is_some());
+        let before = self.shadow.swap(trial);
+        let times_calls = self.config.load().times_calls();
+        self.fast.publish(route(&state), state.epoch, times_calls);
+        before
     }
 
     /// Admits a call of a closed circuit that is not timed, by its epoch: a reading of a shared word.

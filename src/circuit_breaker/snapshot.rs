@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::CircuitBreakerConfig;
+use super::shadow::CircuitBreakerShadow;
 use super::state::{Mode, Phase, State, ramp_share};
 use crate::error::{Cause, CircuitState};
 use crate::util::time::Tick;
@@ -53,6 +54,8 @@ pub struct CircuitBreakerSnapshot {
     pub last_failure: Option<Arc<str>>,
     /// What has been counted since the breaker was made or reset.
     pub totals: CircuitBreakerTotals,
+    /// Another config that is [tried](crate::CircuitBreaker::shadow) on the same calls.
+    pub shadow: Option<CircuitBreakerShadow>,
 }
 
 /// Counts since a breaker was made or reset. Every admitted call is in exactly one of the first five,
@@ -158,6 +161,7 @@ impl CircuitBreakerSnapshot {
                 Phase::Closed { .. } | Phase::HalfOpen { .. } => state.last_failure.clone(),
             },
             totals: totals(state),
+            shadow: None,
         }
     }
 

@@ -59,6 +59,13 @@ pub(super) struct Slot<B: Lends> {
 impl<B: Lends> Slot<B> {
     #[inline]
     pub(super) fn new(lock: B, permit: Place) -> Self {
+        Self::after(lock, permit, Duration::ZERO)
+    }
+
+    /// After a wait.
+    #[inline]
+    pub(super) fn after(lock: B, permit: Place, waited: Duration) -> Self {
+        lock.shared().taken(permit, waited);
         Self { lock, permit }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -11,6 +11,7 @@ use super::adaptive::{Controller, Sample};
 use super::codel::Queue;
 use super::config::{ContentionConfig, check_permits};
 use super::core::{Core, Place};
+use super::shadow::{ResourceShadow, Trial};
 use crate::call::Holder;
 use crate::call::context::Frame;
 use crate::error::{
@@ -41,6 +42,9 @@ pub(super) struct Shared {
     adapts: AtomicBool,
     /// There if they are.
     adaptive: ArcSwapOption<Mutex<Controller>>,
+    /// Whether another config is tried.
+    is_tried: AtomicBool,
+    trial: Mutex<Option<Trial>>,
     pub(super) core: Core,
 }
 
@@ -77,6 +81,8 @@ impl ResourceLock {
                 number: next_number(),
                 funnel: Funnel::new(name, observers),
                 core,
+                is_tried: AtomicBool::new(false),
+                trial: Mutex::new(None),
                 adapts: AtomicBool::new(config.adaptive.is_some()),
                 adaptive: ArcSwapOption::from(controller(&config)),
                 long_hold: AtomicU64::new(long_hold(&config)),
@@ -130,6 +136,49 @@ impl ResourceLock {
             shared.resize(permits)?;
         }
         Ok(change)
+    }
+
+    /// Tries another config on the same calls: it decides as if it were in force, and nothing comes of it. What it would have
+    /// done otherwise stands in the [snapshot](Self::snapshot), as `shadow`. It replaces one that is tried already.
+    ///
+    /// Each call that gets its permits is taken to ask again for those of the tried config, and to hold them for as long as it
+    /// holds its own: first come, first served, within its `timeout` and `max_waiting`. Of its other settings nothing is seen.
+    /// For fewer permits than the lock has that is exact; for more it says no more than what is sure.
+    ///
+    /// While a config is tried each call takes a lock twice.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_bulwark::ResourceLock;
+    ///
+    /// let pool = ResourceLock::builder("pool").max_concurrent(10).build()?;
+    /// let mut fewer = (*pool.config()).clone();
+    /// fewer.max_concurrent = 2;
+    /// pool.shadow(fewer)?;
+    /// let three = [pool.acquire("a").await?, pool.acquire("b").await?, pool.acquire("c").await?];
+    /// tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    /// drop(three);
+    ///
+    /// let shadow = pool.end_shadow().unwrap();
+    /// assert_eq!((shadow.calls, shadow.would_wait), (3, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a setting that cannot work; what was tried before goes on then.
+    pub fn shadow(&self, config: ContentionConfig) -> Result<(), ConfigError> {
+        config.check()?;
+        let _ = self.shared.try_out(Some(config));
+        Ok(())
+    }
+
+    /// Tries no other config any more; what the one that was tried would have done otherwise.
+    #[expect(clippy::must_use_candidate, reason = "to end it is the point")]
+    pub fn end_shadow(&self) -> Option<ResourceShadow> {
+        self.shared.try_out(None)
     }
 
     /// Changes the number of permits, without waiting: more are granted at once, in order; with fewer, those
@@ -281,6 +330,7 @@ impl Shared {
     /// Somebody was refused without a wait: `earlier` of this thread's shard were before.
     #[inline]
     pub(super) fn refused(&self, earlier: u64, event: impl FnOnce() -> ContentionEvent) {
+        self.tell_trial(|trial, now| trial.refused(now));
         if earlier.is_multiple_of(Self::LOOKS) || self.funnel.has_observers() {
             self.tell_refusal(event());
         }
@@ -301,6 +351,9 @@ impl Shared {
         holder: Holder,
         reason: ContendedReason,
     ) -> Contended {
+        if let ContendedReason::TimedOut = reason {
+            self.tell_trial(|trial, now| trial.refused(now));
+        }
         let capacity = match reason {
             ContendedReason::ExceedsCapacity { .. } => self.most_at_once(),
             _ => self.core.seen().capacity(),
@@ -320,6 +373,40 @@ impl Shared {
             self.publish(ContentionEvent::CapacityChanged { from, to: n });
         }
         Ok(())
+    }
+
+    /// The config that is tried hears of something, if there is one.
+    #[inline]
+    fn tell_trial(&self, tell: impl FnOnce(&mut Trial, Tick)) {
+        if self.is_tried.load(Ordering::Relaxed)
+            && let Some(trial) = &mut *self.trial()
+        {
+            tell(trial, time::now());
+        }
+    }
+
+    fn trial(&self) -> MutexGuard<'_, Option<Trial>> {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody has got permits, after a wait.
+    #[inline]
+    pub(super) fn taken(&self, permit: Place, waited: Duration) {
+        self.tell_trial(|trial, now| {
+            trial.taken(permit.number(), permit.permits() as usize, waited, now);
+        });
+    }
+
+    pub(super) fn shadow_snapshot(&self, now: Tick) -> Option<ResourceShadow> {
+        self.trial().as_mut().map(|it| it.snapshot(now))
+    }
+
+    /// Another config is tried on the calls from here on, or none; what the one before would have done otherwise.
+    fn try_out(&self, config: Option<ContentionConfig>) -> Option<ResourceShadow> {
+        let mut trial = self.trial();
+        self.is_tried.store(config.is_some(), Ordering::Relaxed);
+        let before = std::mem::replace(&mut *trial, config.map(Trial::new));
+        before.map(|mut it| it.snapshot(time::now()))
     }
 
     /// From when on a hold is reported.
@@ -375,6 +462,11 @@ impl Shared {
     pub(super) fn release(&self, permit: Place) {
         let now = time::now();
         let long = self.hold_threshold();
+        // Before: the place may be another's once it is given back.
+        self.tell_trial(|trial, now| {
+            let held = self.core.look_at(permit, |it| now.since(it.since));
+            trial.released(permit.number(), held.unwrap_or_default(), now);
+        });
         let released = self.core.release(permit, long, now);
         if let Some(holder) = released.long {
             self.publish(ContentionEvent::LongHold {

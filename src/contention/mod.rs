@@ -188,6 +188,7 @@ mod request;
 mod rules;
 mod run;
 mod service;
+mod shadow;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -214,6 +215,7 @@ pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
 pub use rules::Priority;
 pub use service::ContentionService;
+pub use shadow::ResourceShadow;
 pub use snapshot::{ResourceSnapshot, ResourceStats, WaitEdge, WaiterInfo};
 
 pub use crate::util::histogram::DurationSummary;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::ResourceLock;
+use super::shadow::ResourceShadow;
 use crate::call::Holder;
 use crate::error::{HolderInfo, Look};
 use crate::util::histogram::DurationSummary;
@@ -31,6 +32,8 @@ pub struct ResourceSnapshot {
     pub waiters: Vec<WaiterInfo>,
     /// What has been counted since the lock was made, or its statistics were reset.
     pub stats: ResourceStats,
+    /// Another config that is [tried](ResourceLock::shadow) on the same calls.
+    pub shadow: Option<ResourceShadow>,
 }
 
 /// Somebody who waits for a permit.
@@ -138,6 +141,7 @@ impl ResourceLock {
                 recent_wait: counts.wait.recent(),
                 recent_hold: counts.hold.recent(),
             },
+            shadow: self.shared.shadow_snapshot(now),
         }
     }
 

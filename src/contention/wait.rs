@@ -316,7 +316,7 @@ impl<B: Lends> WaitInQueue<B> {
                     waited,
                 });
                 let lock = self.lock.take()?;
-                Some(Ok(Slot::new(lock, self.place)))
+                Some(Ok(Slot::after(lock, self.place, waited)))
             }
             Claimed::Refused(because, waited) => {
                 self.known = None;
@@ -469,7 +469,8 @@ impl<B: Lends> WaitInQueue<B> {
         let shared = lock.shared();
         // Granted at the last moment is granted.
         if let Some(GaveUp::HadPermits) = shared.core.give_up(self.place, by, self.threshold, now) {
-            return Some(Ok(Slot::new(lock, self.place)));
+            let waited = now.since(self.since);
+            return Some(Ok(Slot::after(lock, self.place, waited)));
         }
         let waited = now.since(self.since);
         let holder = self.holder.clone();

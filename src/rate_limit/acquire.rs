@@ -12,6 +12,7 @@ use super::bucket::Time;
 use super::cost::Cost;
 use super::handle::RateLimit;
 use super::reservation::Reservation;
+use super::shadow::InForce;
 use super::shared::Shared;
 use super::state::Not;
 use crate::call::context::Wait;
@@ -110,6 +111,7 @@ impl Acquire {
         let (shared, now) = (&self.shared, time::now());
         let version = shared.version();
         if shared.try_take(self.cost, now).is_ok() {
+            shared.asked(self.cost, now, true, InForce::Passed);
             return Poll::Ready(Ok(self.reservation(version)));
         }
         let config = shared.config.load_full();
@@ -144,6 +146,12 @@ impl Acquire {
             }
             Ok(Some(state.enqueue(self.cost)))
         });
+        let in_force = match &queued {
+            Ok(None) => InForce::Passed,
+            Ok(Some(_)) => InForce::Queued,
+            Err(_) => InForce::Refused,
+        };
+        shared.asked(self.cost, now, true, in_force);
         match queued {
             Ok(None) => {
                 shared.count_passed();

@@ -6,6 +6,7 @@ use super::config::RateLimitConfig;
 use super::cost::Cost;
 use super::quota::Quota;
 use super::reservation::Reservation;
+use super::shadow::{InForce, RateLimitShadow};
 use super::shared::Shared;
 use super::snapshot::RateLimitSnapshot;
 use crate::error::{ConfigChange, ConfigError, RateLimitReason, RateLimited};
@@ -105,12 +106,16 @@ impl RateLimit {
         // Before: what is taken by old rules is not given back to new ones.
         let version = self.shared.version();
         match self.shared.try_take(cost, now) {
-            Ok(()) => Ok(Reservation {
-                shared: self.shared.mine(),
-                cost,
-                version,
-            }),
+            Ok(()) => {
+                self.shared.asked(cost, now, false, InForce::Passed);
+                Ok(Reservation {
+                    shared: self.shared.mine(),
+                    cost,
+                    version,
+                })
+            }
             Err(not) => {
+                self.shared.asked(cost, now, false, InForce::Refused);
                 let reason = RateLimitReason::Exhausted;
                 let limit = self.shared.mine().into_arc();
                 Err(self
@@ -118,6 +123,42 @@ impl RateLimit {
                     .refused(limit, not, reason, (Duration::ZERO, now)))
             }
         }
+    }
+
+    /// Tries another config on the same calls: it decides as if it were in force, and nothing comes of it. What it would have
+    /// done otherwise stands in the [snapshot](Self::snapshot), as `shadow`. It begins with full quotas, and replaces one that
+    /// is tried already. It may have other quotas than the limit: the costs of calls are given to them by their order.
+    ///
+    /// Whoever would wait is taken to go on when its turn would have come. While a config is tried each call takes a lock.
+    ///
+    /// ```
+    /// use tower_bulwark::RateLimit;
+    /// use tower_bulwark::rate_limit::Quota;
+    ///
+    /// let limit = RateLimit::new("api", Quota::per_hour(10))?;
+    /// let stricter = RateLimit::builder("api").quota("calls", Quota::per_hour(4)).build()?;
+    /// limit.shadow((*stricter.config()).clone())?;
+    /// for _ in 0..11 {
+    ///     let _ = limit.try_acquire(1);
+    /// }
+    /// let shadow = limit.end_shadow().unwrap();
+    /// assert_eq!((shadow.calls, shadow.would_refuse), (11, 6)); // and one that both refuse
+    /// # Ok::<(), tower_bulwark::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a setting that cannot work; what was tried before goes on then.
+    pub fn shadow(&self, config: RateLimitConfig) -> Result<(), ConfigError> {
+        config.check()?;
+        let _ = self.shared.try_out(Some(config));
+        Ok(())
+    }
+
+    /// Tries no other config any more; what the one that was tried would have done otherwise.
+    #[expect(clippy::must_use_candidate, reason = "to end it is the point")]
+    pub fn end_shadow(&self) -> Option<RateLimitShadow> {
+        self.shared.try_out(None)
     }
 
     /// Nobody passes for so long, as the service has asked: up to `max_pause`. A pause that is shorter than one that is

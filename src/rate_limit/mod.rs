@@ -98,6 +98,7 @@ mod quota;
 mod request;
 mod reservation;
 mod service;
+mod shadow;
 mod shared;
 mod snapshot;
 mod state;
@@ -121,4 +122,5 @@ pub use request::{
 };
 pub use reservation::Reservation;
 pub use service::RateLimitService;
+pub use shadow::RateLimitShadow;
 pub use snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};

@@ -8,6 +8,7 @@ use tower_service::Service;
 use super::future::{RateLimitFuture, State, Taken};
 use super::handle::RateLimit;
 use super::request::{Learn, LearnNothing, OneEach, RequestCost};
+use super::shadow::InForce;
 use crate::error::{Answer, AsError};
 use crate::util::accessors::inner_service;
 use crate::util::time;
@@ -81,8 +82,10 @@ where
         let cost = self.cost.cost(&request);
         let shared = &self.limit.shared;
         let version = shared.version();
-        let state = match shared.try_take(cost, time::now()) {
+        let now = time::now();
+        let state = match shared.try_take(cost, now) {
             Ok(()) => {
+                shared.asked(cost, now, true, InForce::Passed);
                 let taken = Taken {
                     shared: shared.mine(),
                     cost,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -12,9 +12,11 @@ use arc_swap::ArcSwap;
 use super::bucket::{Pace, Time};
 use super::config::RateLimitConfig;
 use super::cost::{Cost, MOST_QUOTAS};
+use super::shadow::{InForce, RateLimitShadow, Trial};
 use super::snapshot::{QuotaSnapshot, RateLimitSnapshot, RateLimitTotals};
 use super::state::{Not, State, Wake};
 use super::word::Word;
+use crate::call::deadline;
 use crate::error::{ConfigChange, ConfigError, LimitNames, RateLimitReason, RateLimited};
 use crate::event::{Event, Funnel, Observer, RateLimitEvent};
 use crate::util::histogram::Histogram;
@@ -39,6 +41,9 @@ pub(super) struct Shared {
     refused: ShardedCounter,
     counts: Counts,
     wait: Mutex<Histogram>,
+    /// Whether another config is tried.
+    is_tried: AtomicBool,
+    trial: Mutex<Option<Trial>>,
 }
 
 #[derive(Default)]
@@ -78,6 +83,8 @@ impl Shared {
             refused: ShardedCounter::new(),
             counts: Counts::default(),
             wait: Mutex::default(),
+            is_tried: AtomicBool::new(false),
+            trial: Mutex::new(None),
         }
     }
 
@@ -158,6 +165,41 @@ impl Shared {
         state
     }
 
+    /// Another config is tried on the calls from here on, or none; what the one before would have done otherwise.
+    pub(super) fn try_out(&self, config: Option<RateLimitConfig>) -> Option<RateLimitShadow> {
+        let mut trial = self.trial();
+        self.is_tried.store(config.is_some(), Ordering::Relaxed);
+        let new = config.map(|config| {
+            let paces = paces(&config);
+            Trial::new(config, paces)
+        });
+        std::mem::replace(&mut *trial, new).map(|it| it.snapshot())
+    }
+
+    fn trial(&self) -> MutexGuard<'_, Option<Trial>> {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The config that is tried hears of something, if there is one.
+    #[inline]
+    fn tell_trial(&self, tell: impl FnOnce(&mut Trial)) {
+        if self.is_tried.load(Ordering::Relaxed)
+            && let Some(trial) = &mut *self.trial()
+        {
+            tell(trial);
+        }
+    }
+
+    /// A call has asked for `cost`, and `may_wait` for it.
+    #[inline]
+    pub(super) fn asked(&self, cost: Cost, now: Tick, may_wait: bool, in_force: InForce) {
+        self.tell_trial(|trial| {
+            let left = deadline::current().map_or(Duration::MAX, |it| it.0.since(now));
+            let patience = if may_wait { left } else { Duration::ZERO };
+            trial.asked(cost, self.time(now), patience, in_force);
+        });
+    }
+
     /// Gives back what a call has not used, or takes what it has used beyond what it had asked for. Nothing that was taken
     /// before a change of the rules.
     pub(super) fn settle(&self, version: u64, taken: Cost, used: Cost) {
@@ -178,6 +220,7 @@ impl Shared {
             };
             state.take(more(used, taken), time);
             state.give_back(more(taken, used), time);
+            self.tell_trial(|trial| trial.settled(more(used, taken), more(taken, used), time));
         });
     }
 
@@ -198,6 +241,7 @@ impl Shared {
             state.pause(until);
             is_longer
         });
+        self.tell_trial(|trial| trial.pause(until));
         if is_longer {
             let paused = RateLimitEvent::Paused { pause };
             self.funnel.publish(&Event::RateLimit(paused));
@@ -213,6 +257,7 @@ impl Shared {
             if let Some(bucket) = state.quotas().get_mut(quota) {
                 bucket.full = bucket.full.max(bucket.pace.with(units, time));
             }
+            self.tell_trial(|trial| trial.left_of(quota, units, time));
         });
     }
 
@@ -327,6 +372,7 @@ impl Shared {
                 abandoned: of(&self.counts.abandoned),
             },
             wait: self.waits().summary(),
+            shadow: self.trial().as_ref().map(Trial::snapshot),
         }
     }
 

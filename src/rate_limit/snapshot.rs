@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shadow::RateLimitShadow;
 use crate::util::histogram::DurationSummary;
 
 /// What there is to know of a rate limit.
@@ -20,6 +21,8 @@ pub struct RateLimitSnapshot {
     pub totals: RateLimitTotals,
     /// How long those waited who had to, and went on.
     pub wait: DurationSummary,
+    /// Another config that is [tried](crate::RateLimit::shadow) on the same calls.
+    pub shadow: Option<RateLimitShadow>,
 }
 
 /// What there is to know of a quota.

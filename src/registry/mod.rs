@@ -477,6 +477,7 @@ impl Registry {
     /// something was forgotten.
     ///
     /// Two of one name never live side by side: what somebody still holds, or what a call is on its way through, stays.
+    #[expect(clippy::must_use_candidate, reason = "to forget is the point")]
     pub fn remove_if_idle(&self, name: &str) -> bool {
         let removed = Pattern::ALL.map(|pattern| self.remove_disused(pattern, name));
         removed.contains(&true)

@@ -115,7 +115,7 @@ impl OwnBudget {
         RetryBudget::builder()
             .ratio(self.ratio)
             .floor_per_second(self.floor_per_second)
-            .burst(self.burst.unwrap_or(max_retries.max(100)))
+            .burst(self.burst.unwrap_or_else(|| max_retries.max(100)))
             .rules()
     }
 }
