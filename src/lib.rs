@@ -71,6 +71,9 @@ pub mod circuit_breaker;
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub mod config;
 pub mod contention;
+#[cfg(feature = "dashboard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
+pub mod dashboard;
 pub mod docs;
 pub mod error;
 pub mod event;

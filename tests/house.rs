@@ -24,7 +24,7 @@ const STOREYS: &[&[&str]] = &[
     &["fallback", "keyed"],
     &["registry"],
     &["observe", "stack"],
-    &["config"],
+    &["config", "dashboard"],
     &["http"],
     &["grpc"],
 ];

@@ -1,0 +1,658 @@
+//! Registry -> what the page shows: what is wrong in sentences, then a row for each handle, the worst first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::words::{count, ms, span};
+use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerSnapshot, CircuitState};
+use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
+use crate::event::Entry;
+use crate::rate_limit::RateLimitSnapshot;
+use crate::registry::Registry;
+use crate::retry::RetryPolicy;
+use crate::util::histogram::DurationSummary;
+
+/// So many rows of a kind are shown, and of holders and waiters of each lock.
+pub(super) const MOST_ROWS: usize = 50;
+const MOST_NAMES: usize = 20;
+const MOST_EDGES: usize = 200;
+const MOST_EVENTS: usize = 60;
+
+/// Something that an operator should look at.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Problem {
+    severity: Severity,
+    pattern: &'static str,
+    name: String,
+    /// What is wrong and why, with the numbers.
+    text: String,
+    /// For how long so far.
+    since_ms: Option<f64>,
+    /// When it ends by itself.
+    until_ms: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Severity {
+    Error,
+    Warning,
+    Notice,
+}
+
+/// A row, and how bad it is.
+type Row = (f64, Value);
+
+/// Rows of one kind, the worst first.
+#[derive(Debug, Default, Serialize)]
+struct Rows {
+    rows: Vec<Value>,
+    /// How many more there are.
+    more: usize,
+}
+
+impl Rows {
+    fn of(mut rows: Vec<Row>) -> Self {
+        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let more = rows.len().saturating_sub(MOST_ROWS);
+        rows.truncate(MOST_ROWS);
+        Self {
+            rows: rows.into_iter().map(|(_, row)| row).collect(),
+            more,
+        }
+    }
+}
+
+/// All that the page shows of a registry.
+pub(super) fn view(registry: &Registry) -> Value {
+    let mut problems = Vec::new();
+    let breakers = registry.circuit_breakers();
+    let breakers = breakers.iter().map(|it| {
+        let (snapshot, config) = (it.snapshot(), it.config());
+        breaker_problems(&snapshot, &mut problems);
+        breaker_row(&snapshot, Some(&config))
+    });
+    let breakers = Rows::of(breakers.collect());
+    let locks = registry.resource_locks();
+    let locks = Rows::of(locks.iter().map(|it| lock(it, &mut problems)).collect());
+    let limits = registry.rate_limits();
+    let limits = limits.iter().map(|it| {
+        let snapshot = it.snapshot();
+        limit_problems(&snapshot, &mut problems);
+        limit_row(&snapshot, Some(config(&*it.config())))
+    });
+    let limits = Rows::of(limits.collect());
+    let retries = registry.retries();
+    let retries = Rows::of(retries.iter().map(|it| retry(it, &mut problems)).collect());
+    let others = others(registry, &mut problems);
+    let edges = registry.wait_for_graph();
+    let graph = graph(&edges);
+    problems.sort_by(|a, b| {
+        let by = a.severity.cmp(&b.severity);
+        by.then_with(|| (a.pattern, &a.name).cmp(&(b.pattern, &b.name)))
+    });
+    let headline = headline(&problems);
+    problems.truncate(MOST_ROWS);
+    json!({
+        "headline": headline,
+        "problems": problems,
+        "circuit_breakers": breakers,
+        "resource_locks": locks,
+        "rate_limits": limits,
+        "retries": retries,
+        "others": others,
+        "graph": graph,
+        "events": events(registry),
+    })
+}
+
+fn headline(problems: &[Problem]) -> String {
+    let bad = problems
+        .iter()
+        .filter(|it| it.severity < Severity::Notice)
+        .count();
+    match (bad, problems.len()) {
+        (0, 0) => "All is well: nothing is refused, and nobody waits long.".to_owned(),
+        (0, notices) => format!(
+            "No problems; {}.",
+            count(notices as u64, "thing to know", "things to know")
+        ),
+        (1, _) => format!("1 problem: {}", problems[0].text),
+        (n, _) => {
+            let first = problems.first().map_or("", |it| &it.text);
+            format!("{n} problems. First: {first}")
+        }
+    }
+}
+
+fn config<C: Serialize>(config: &C) -> Value {
+    serde_json::to_value(config).unwrap_or(Value::Null)
+}
+
+fn times(it: &DurationSummary) -> Value {
+    json!({ "count": it.count, "p50_ms": ms(it.p50), "p99_ms": ms(it.p99), "max_ms": ms(it.max) })
+}
+
+fn breaker_problems(it: &CircuitBreakerSnapshot, problems: &mut Vec<Problem>) {
+    let why = || {
+        let cause = it.cause.as_ref().map(ToString::to_string);
+        let last = it.last_failure.as_ref();
+        let last = last.map(|last| format!("last failure: {last}"));
+        let all: Vec<String> = cause.into_iter().chain(last).collect();
+        match all.is_empty() {
+            true => String::new(),
+            false => format!(": {}", all.join("; ")),
+        }
+    };
+    let (severity, text) = match it.state {
+        CircuitState::Open => {
+            let text = format!(
+                "the circuit `{}` is open and refuses every call{}",
+                it.name,
+                why()
+            );
+            (Severity::Error, text)
+        }
+        CircuitState::ForcedOpen => {
+            let text = format!(
+                "an operator has opened the circuit `{}`: it refuses every call until it is closed by hand",
+                it.name
+            );
+            (Severity::Error, text)
+        }
+        CircuitState::HalfOpen => {
+            let text = format!(
+                "the circuit `{}` is half-open: {} of {} probes have succeeded, others are refused{}",
+                it.name,
+                it.success_count,
+                it.success_threshold,
+                why()
+            );
+            (Severity::Warning, text)
+        }
+        CircuitState::Disabled => {
+            let text = format!(
+                "the circuit `{}` is disabled: it lets every call through and counts nothing",
+                it.name
+            );
+            (Severity::Notice, text)
+        }
+        CircuitState::MetricsOnly => {
+            let text = format!("the circuit `{}` only watches: it refuses nothing", it.name);
+            (Severity::Notice, text)
+        }
+        CircuitState::Closed => match it.ramp {
+            Some(share) => {
+                let text = format!(
+                    "the circuit `{}` has closed and lets {:.0} % of the calls in",
+                    it.name,
+                    share * 100.0
+                );
+                (Severity::Warning, text)
+            }
+            None => return,
+        },
+    };
+    problems.push(Problem {
+        severity,
+        pattern: "circuit_breaker",
+        name: it.name.to_string(),
+        text,
+        since_ms: Some(ms(it.since_state_change)),
+        until_ms: it.remaining_open.map(ms),
+    });
+}
+
+/// How near the circuit is to opening, by each rule: what there is, what it takes, and the share of that.
+fn distances(it: &CircuitBreakerSnapshot, config: &CircuitBreakerConfig) -> Vec<Value> {
+    let distance =
+        |text: String, share: f64| json!({ "text": text, "share": share.clamp(0.0, 1.0) });
+    let mut all = Vec::new();
+    if let Some(most) = config.consecutive_failures {
+        let text = format!("{} of {most} failures in a row", it.failure_count);
+        all.push(distance(
+            text,
+            f64::from(it.failure_count) / f64::from(most.max(1)),
+        ));
+    }
+    let enough = u64::from(config.minimum_calls);
+    let mut rate = |of: &str, now: Option<f64>, part: u64, most: f64| {
+        all.push(match now {
+            Some(now) => {
+                let text = format!(
+                    "{:.0} % of {} calls {of}, of {:.0} %",
+                    now * 100.0,
+                    it.window_calls,
+                    most * 100.0
+                );
+                distance(text, now / most)
+            }
+            None => {
+                let text = format!(
+                    "{part} of {} calls {of}; looked at from {enough} calls on",
+                    it.window_calls
+                );
+                distance(text, 0.0)
+            }
+        });
+    };
+    if let Some(most) = config.failure_rate {
+        rate("failed", it.failure_rate, it.window_failures, most);
+    }
+    if let Some(slow) = &config.slow_calls {
+        rate("slow", it.slow_call_rate, it.window_slow, slow.rate);
+    }
+    if let Some(most) = config.failure_count {
+        let text = format!("{} of {most} failures in the window", it.window_failures);
+        all.push(distance(
+            text,
+            it.window_failures as f64 / f64::from(most.max(1)),
+        ));
+    }
+    all
+}
+
+pub(super) fn breaker_row(it: &CircuitBreakerSnapshot, of: Option<&CircuitBreakerConfig>) -> Row {
+    let trouble = match it.state {
+        CircuitState::Open | CircuitState::ForcedOpen => 2_000.0,
+        CircuitState::HalfOpen => 1_000.0,
+        CircuitState::Closed | CircuitState::Disabled | CircuitState::MetricsOnly => 0.0,
+    };
+    let distances = of.map(|config| distances(it, config)).unwrap_or_default();
+    let nearest = distances.iter().filter_map(|it| it["share"].as_f64());
+    let trouble = trouble + nearest.fold(0.0, f64::max);
+    let totals = &it.totals;
+    let row = json!({
+        "name": it.name,
+        "state": it.state,
+        "would_be": it.would_be,
+        "since_ms": ms(it.since_state_change),
+        "until_ms": it.remaining_open.map(ms),
+        "cause": it.cause.as_ref().map(ToString::to_string),
+        "last_failure": it.last_failure,
+        "distances": distances,
+        "probes": it.probes,
+        "max_probes": of.map(|config| config.max_probes),
+        "succeeded": it.success_count,
+        "needed": it.success_threshold,
+        "totals": totals,
+        "shadow": it.shadow.as_ref().map(|shadow| format!(
+            "another config that is tried would be {}: of {} it would have refused {}, of which {} succeeded, and let {} through that were refused",
+            shadow.state,
+            count(shadow.calls, "call", "calls"),
+            count(shadow.would_refuse, "call", "calls"),
+            shadow.would_refuse_succeeded,
+            shadow.would_pass,
+        )),
+        "config": of.map(config),
+    });
+    (trouble, row)
+}
+
+fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>) -> Row {
+    let (snapshot, config) = (lock.snapshot(), lock.config());
+    let longest = snapshot.waiters.iter().map(|it| it.waiting_for).max();
+    if let Some(longest) = longest.filter(|it| *it >= config.contention_threshold) {
+        let holder = snapshot.holders.first();
+        let held = holder.map_or_else(String::new, |it| {
+            format!(
+                "; `{}` has held a permit for {}",
+                it.holder,
+                span(it.held_for)
+            )
+        });
+        let text = format!(
+            "{} for `{}`, the longest for {}{held}",
+            count(snapshot.waiting as u64, "caller waits", "callers wait"),
+            snapshot.name,
+            span(longest),
+        );
+        problems.push(Problem {
+            severity: Severity::Warning,
+            pattern: "resource_lock",
+            name: snapshot.name.to_string(),
+            text,
+            since_ms: Some(ms(longest)),
+            until_ms: None,
+        });
+    }
+    if snapshot.closed {
+        problems.push(Problem {
+            severity: Severity::Error,
+            pattern: "resource_lock",
+            name: snapshot.name.to_string(),
+            text: format!("`{}` is closed: nobody gets a permit", snapshot.name),
+            since_ms: None,
+            until_ms: None,
+        });
+    }
+    lock_row(&snapshot, Some(self::config(&*config)))
+}
+
+pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<Value>) -> Row {
+    let holders = it.holders.iter().take(MOST_NAMES);
+    let holders = holders.map(
+        |it| json!({ "name": it.holder.to_string(), "ms": ms(it.held_for), "permits": it.permits }),
+    );
+    let waiters = it.waiters.iter().take(MOST_NAMES);
+    let waiters =
+        waiters.map(|it| json!({ "name": it.holder.to_string(), "ms": ms(it.waiting_for) }));
+    let stats = &it.stats;
+    let full = it.in_use as f64 / it.capacity.max(1) as f64;
+    let trouble = it.waiting as f64 * 10.0 + full + if it.closed { 1e9 } else { 0.0 };
+    let row = json!({
+        "name": it.name,
+        "in_use": it.in_use,
+        "capacity": it.capacity,
+        "waiting": it.waiting,
+        "closed": it.closed,
+        "holders": holders.collect::<Vec<_>>(),
+        "waiters": waiters.collect::<Vec<_>>(),
+        "wait": times(&stats.recent_wait),
+        "hold": times(&stats.recent_hold),
+        "refused": {
+            "timed_out": stats.timeouts,
+            "at_once": stats.rejected,
+            "deadlock": stats.deadlocks,
+            "shed": stats.shed,
+            "closed": stats.closed,
+        },
+        "contention_rate": stats.contention_rate,
+        "shadow": it.shadow.as_ref().map(|shadow| format!(
+            "another config that is tried ({}): of {} {} would have waited, {} would have been refused; the longest wait {}",
+            count(shadow.config.max_concurrent as u64, "permit", "permits"),
+            count(shadow.calls, "call", "calls"),
+            shadow.would_wait,
+            shadow.would_refuse,
+            span(shadow.longest_wait),
+        )),
+        "config": config,
+    });
+    (trouble, row)
+}
+
+fn limit_problems(it: &RateLimitSnapshot, problems: &mut Vec<Problem>) {
+    let mut tell = |severity, text, until: Option<Duration>| {
+        problems.push(Problem {
+            severity,
+            pattern: "rate_limit",
+            name: it.name.to_string(),
+            text,
+            since_ms: None,
+            until_ms: until.map(ms),
+        });
+    };
+    if let Some(paused) = it.paused_for {
+        let text = format!(
+            "`{}` is paused for {}: the service asked for it",
+            it.name,
+            span(paused)
+        );
+        tell(Severity::Warning, text, Some(paused));
+    }
+    for quota in it.quotas.iter().filter(|it| it.available == 0) {
+        let text = match quota.owed {
+            0 => format!("the quota `{}` of `{}` is used up", quota.name, it.name),
+            owed => format!(
+                "the quota `{}` of `{}` is used up, and {owed} more are owed",
+                quota.name, it.name
+            ),
+        };
+        let waiting = count(it.waiting as u64, "call waits", "calls wait");
+        tell(Severity::Warning, format!("{text}; {waiting}"), None);
+    }
+}
+
+pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<Value>) -> Row {
+    let used = it.quotas.iter().map(|quota| {
+        let left = quota.available as f64 / quota.burst.max(1) as f64;
+        1.0 - left.min(1.0)
+    });
+    let trouble = used.fold(0.0, f64::max) + it.waiting as f64 * 10.0;
+    let row = json!({
+        "name": it.name,
+        "quotas": it.quotas,
+        "waiting": it.waiting,
+        "paused_ms": it.paused_for.map(ms),
+        "totals": it.totals,
+        "wait": times(&it.wait),
+        "shadow": it.shadow.as_ref().map(|shadow| format!(
+            "another config that is tried: of {} it would have refused {}, made {} wait, and let {} through that were refused",
+            count(shadow.calls, "call", "calls"),
+            shadow.would_refuse,
+            shadow.would_wait,
+            shadow.would_pass,
+        )),
+        "config": config,
+    });
+    (trouble, row)
+}
+
+fn retry(policy: &RetryPolicy, problems: &mut Vec<Problem>) -> Row {
+    let it = policy.snapshot();
+    if it.budget_available == Some(0) {
+        problems.push(Problem {
+            severity: Severity::Warning,
+            pattern: "retry",
+            name: it.name.to_string(),
+            text: format!(
+                "the retry budget of `{}` is used up: calls that fail are not tried again",
+                it.name
+            ),
+            since_ms: None,
+            until_ms: None,
+        });
+    }
+    let ratio = it.retries as f64 / it.calls.max(1) as f64;
+    let row = json!({
+        "name": it.name,
+        "calls": it.calls,
+        "attempts": it.attempts,
+        "retries": it.retries,
+        "ratio": ratio,
+        "recovered": it.recovered,
+        "gave_up": it.gave_up,
+        "failed": it.calls.saturating_sub(it.successes),
+        "budget": it.budget_available,
+        "config": config(&*policy.config()),
+    });
+    (ratio + it.gave_up as f64, row)
+}
+
+/// Timeouts, hedges, throttles, fallbacks and drills: each with what it says in a line.
+fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
+    let mut rows = Vec::new();
+    let mut row = |pattern: &str,
+                   name: &str,
+                   trouble: f64,
+                   text: String,
+                   extra: Value,
+                   config: Value| {
+        let row = json!({ "pattern": pattern, "name": name, "text": text, "extra": extra, "config": config });
+        rows.push((trouble, row));
+    };
+    for handle in registry.timeouts() {
+        let it = handle.snapshot();
+        let late = &it.timed_out;
+        let phases = [
+            ("ready", late.ready),
+            ("head", late.head),
+            ("first frame", late.first_frame),
+            ("idle", late.idle),
+            ("total", late.total),
+            ("deadline", late.deadline),
+        ];
+        let of_phase = phases.iter().filter(|(_, n)| *n > 0);
+        let of_phase: Vec<_> = of_phase
+            .map(|(phase, n)| format!("{n} in {phase}"))
+            .collect();
+        let all: u64 = phases.iter().map(|(_, n)| n).sum();
+        let mut text = format!("{}, {all} timed out", count(it.calls, "call", "calls"));
+        if !of_phase.is_empty() {
+            text += &format!(" ({})", of_phase.join(", "));
+        }
+        row(
+            "timeouts",
+            &it.name,
+            all as f64,
+            text,
+            Value::Null,
+            config(&*handle.config()),
+        );
+    }
+    for handle in registry.hedges() {
+        let it = handle.snapshot();
+        let mut text = format!(
+            "{}, {} hedged, {} of the hedges answered first",
+            count(it.calls, "call", "calls"),
+            it.hedged,
+            it.won,
+        );
+        if let Some(delay) = it.delay {
+            text += &format!("; a call is hedged after {}", span(delay));
+        }
+        row(
+            "hedge",
+            &it.name,
+            0.0,
+            text,
+            times(&it.recent_latency),
+            config(&*handle.config()),
+        );
+    }
+    for handle in registry.throttles() {
+        let it = handle.snapshot();
+        if it.probability > 0.0 {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                pattern: "throttle",
+                name: it.name.to_string(),
+                text: format!(
+                    "`{}` refuses {:.0} % of the calls: the service has accepted {} of the last {}",
+                    it.name,
+                    it.probability * 100.0,
+                    it.accepts,
+                    it.requests
+                ),
+                since_ms: None,
+                until_ms: None,
+            });
+        }
+        let text = format!(
+            "{} accepted, {} not, {} refused here; {:.0} % are refused now",
+            it.totals.accepted,
+            it.totals.not_accepted,
+            it.totals.refused,
+            it.probability * 100.0,
+        );
+        row(
+            "throttle",
+            &it.name,
+            it.probability * 100.0,
+            text,
+            Value::Null,
+            config(&*handle.config()),
+        );
+    }
+    for handle in registry.fallbacks() {
+        let it = handle.snapshot();
+        let text = format!(
+            "{} handed on, {} of them answered by none",
+            count(it.fell_back, "call", "calls"),
+            it.all_failed,
+        );
+        row(
+            "fallback",
+            &it.name,
+            it.all_failed as f64,
+            text,
+            Value::Null,
+            Value::Null,
+        );
+    }
+    for handle in registry.chaos() {
+        let it = handle.snapshot();
+        if it.armed {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                pattern: "chaos",
+                name: it.name.to_string(),
+                text: format!(
+                    "the drill `{}` is armed: calls meet faults on purpose",
+                    it.name
+                ),
+                since_ms: None,
+                until_ms: None,
+            });
+        }
+        let injected = &it.injected;
+        let all =
+            injected.latency + injected.error + injected.hang + injected.panic + injected.cut_body;
+        let armed = if it.armed { "armed" } else { "not armed" };
+        let text = format!(
+            "{armed}; {}, {all} met a fault",
+            count(it.calls, "call", "calls")
+        );
+        row(
+            "chaos",
+            &it.name,
+            all as f64,
+            text,
+            json!({ "armed": it.armed }),
+            config(&*handle.config()),
+        );
+    }
+    Rows::of(rows)
+}
+
+/// Who waits for whom, with those marked that wait in a circle.
+fn graph(edges: &[WaitEdge]) -> Value {
+    let mut next: HashMap<String, BTreeSet<String>> = HashMap::new();
+    for edge in edges {
+        let holders = next.entry(edge.waiter.to_string()).or_default();
+        holders.insert(edge.holder.to_string());
+    }
+    let reaches = |from: &str, to: &str| {
+        let mut seen = BTreeSet::from([from]);
+        let mut left = vec![from];
+        while let Some(at) = left.pop() {
+            for it in next.get(at).into_iter().flatten() {
+                if it == to {
+                    return true;
+                }
+                if seen.insert(it) {
+                    left.push(it);
+                }
+            }
+        }
+        false
+    };
+    let shown = edges.iter().take(MOST_EDGES).map(|edge| {
+        let (waiter, holder) = (edge.waiter.to_string(), edge.holder.to_string());
+        let deadlock = reaches(&holder, &waiter);
+        json!({ "waiter": waiter, "resource": edge.resource, "holder": holder, "deadlock": deadlock })
+    });
+    let shown: Vec<_> = shown.collect();
+    json!({ "edges": shown, "more": edges.len().saturating_sub(MOST_EDGES) })
+}
+
+/// What explains an outage, the newest first.
+fn events(registry: &Registry) -> Value {
+    let important = registry.feed().important();
+    let newest = important.iter().rev().take(MOST_EVENTS).map(event);
+    Value::Array(newest.collect())
+}
+
+fn event(entry: &Entry) -> Value {
+    json!({
+        "position": entry.position,
+        "age_ms": ms(entry.age),
+        "name": entry.name,
+        "pattern": entry.event.pattern(),
+        "kind": entry.event.kind(),
+        "text": entry.event.to_string(),
+    })
+}
