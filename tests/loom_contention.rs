@@ -46,7 +46,19 @@ mod call {
     }
 }
 
+#[cfg(feature = "serde")]
+#[path = "../src/util/humane.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "of data the model needs nothing"
+)]
+mod humane;
+
 mod util {
+    #[cfg(feature = "serde")]
+    pub(crate) use crate::humane;
     pub(crate) use crate::{recent, sync, time};
     pub(crate) mod sharded {
         pub(crate) use crate::shards::Sharded;

@@ -1,5 +1,6 @@
 //! What is shown now: made at most once an interval, however many look, and only while somebody does.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +31,17 @@ pub(super) struct Live {
     began: Tick,
     readers: AtomicUsize,
     last: Mutex<Option<(Tick, Bytes)>>,
+    told: Mutex<Told>,
 }
+
+/// The last commands, for the page.
+#[derive(Default)]
+struct Told {
+    all: u64,
+    last: VecDeque<(u64, Tick, String, String)>,
+}
+
+const MOST_COMMANDS: usize = 20;
 
 pub(super) struct Settings {
     pub(super) title: String,
@@ -53,6 +64,7 @@ impl Live {
             began: time::now(),
             readers: AtomicUsize::new(0),
             last: Mutex::new(None),
+            told: Mutex::default(),
         }
     }
 
@@ -78,6 +90,7 @@ impl Live {
             "every_ms": ms(self.every),
             "commands": self.commands,
             "groups": self.groups.rows(now),
+            "operators": self.operators(now),
         });
         if let (Value::Object(whole), Value::Object(about)) = (&mut whole, about) {
             whole.extend(about);
@@ -87,9 +100,24 @@ impl Live {
         json
     }
 
-    /// What comes next is to be made anew: a command has changed something.
-    pub(super) fn forget(&self) {
+    /// An operator has changed something: what is shown next is made anew.
+    pub(super) fn commanded(&self, operator: &str, text: String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.all += 1;
+        let entry = (told.all, time::now(), operator.to_owned(), text);
+        told.last.push_front(entry);
+        told.last.truncate(MOST_COMMANDS);
+        drop(told);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The last commands, the newest first.
+    fn operators(&self, now: Tick) -> Vec<Value> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = told.last.iter().map(|(number, at, operator, text)| {
+            json!({ "number": number, "age_ms": ms(now.since(*at)), "operator": operator, "text": text })
+        });
+        entries.collect()
     }
 
     /// A stream of what is shown, for one more reader; `None` if there are too many.

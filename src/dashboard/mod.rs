@@ -25,6 +25,9 @@
 //!
 //! # Routes
 //!
+//! `nest("/ops", ..)` serves the page at `/ops`, `nest_service("/ops", ..)` at `/ops` and at `/ops/`; `merge` serves it at `/`.
+//! What belongs to the page is named beside it, so a proxy may put something before the path.
+//!
 //! | route | what |
 //! |---|---|
 //! | `/` | the page: HTML, one style sheet and one script, all in the program |
@@ -41,7 +44,7 @@
 //! # Commands
 //!
 //! Off, unless a hook says for each command who gives it. They open, close, disable and reset circuits, change capacities and
-//! settings, arm drills. Each is written to the log with its operator, at `WARN`. A command has to come from the page itself:
+//! settings, arm drills. Each is written to the log with its operator, at `WARN`, and the last twenty stand on the page. A command has to come from the page itself:
 //! it carries a header that no other page can set, a content type that no form can send, and where the browser names the
 //! origin it has to be that of the page. The page has a policy that lets no script in but its own, and escapes every name.
 //!

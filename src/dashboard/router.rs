@@ -155,9 +155,10 @@ async fn command(State(shared): State<Shared>, request: Request) -> Response {
         }
     };
     let done = command.carry_out(shared.live.registry());
-    shared.live.forget();
     match done {
         Ok(change) => {
+            let text = format!("{} `{}`: {change}", command.pattern, command.name);
+            shared.live.commanded(operator.name(), text);
             tracing::warn!(target: "tower_bulwark", pattern = command.pattern, name = command.name, operator = operator.name(), change, "command of an operator");
             answer(StatusCode::OK, &change)
         }

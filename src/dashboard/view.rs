@@ -82,7 +82,7 @@ pub(super) fn view(registry: &Registry) -> Value {
     let limits = limits.iter().map(|it| {
         let snapshot = it.snapshot();
         limit_problems(&snapshot, &mut problems);
-        limit_row(&snapshot, Some(config(&*it.config())))
+        limit_row(&snapshot, Some(&config(&*it.config())))
     });
     let limits = Rows::of(limits.collect());
     let retries = registry.retries();
@@ -329,10 +329,10 @@ fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>) -> Row {
             until_ms: None,
         });
     }
-    lock_row(&snapshot, Some(self::config(&*config)))
+    lock_row(&snapshot, Some(&self::config(&*config)))
 }
 
-pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<Value>) -> Row {
+pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<&Value>) -> Row {
     let holders = it.holders.iter().take(MOST_NAMES);
     let holders = holders.map(
         |it| json!({ "name": it.holder.to_string(), "ms": ms(it.held_for), "permits": it.permits }),
@@ -402,11 +402,11 @@ fn limit_problems(it: &RateLimitSnapshot, problems: &mut Vec<Problem>) {
             ),
         };
         let waiting = count(it.waiting as u64, "call waits", "calls wait");
-        tell(Severity::Warning, format!("{text}; {waiting}"), None);
+        tell(Severity::Notice, format!("{text}; {waiting}"), None);
     }
 }
 
-pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<Value>) -> Row {
+pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<&Value>) -> Row {
     let used = it.quotas.iter().map(|quota| {
         let left = quota.available as f64 / quota.burst.max(1) as f64;
         1.0 - left.min(1.0)

@@ -140,17 +140,27 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         self.len() == 0
     }
 
-    /// What there is to see of each key, the worst first, at most `most` of them. Takes time and memory that grow with the
-    /// number of keys.
+    /// What there is to see of each key, the worst first, at most `most` of them. Takes time that grows with the number of
+    /// keys, and memory for the keys and for a few more than `most` of what is seen of them.
     #[must_use]
     pub fn snapshot(&self, most: usize) -> Vec<(K, T::Snapshot)> {
-        let all = self.each(|_, handle| handle.snapshot()).into_iter();
-        let mut seen: Vec<_> = all
-            .map(|(key, snapshot)| (T::trouble(&snapshot), key, snapshot))
-            .collect();
-        seen.sort_by(|a, b| b.0.total_cmp(&a.0));
-        seen.truncate(most);
-        let pairs = seen.into_iter().map(|(_, key, snapshot)| (key, snapshot));
+        let mut worst = Vec::new();
+        // No more than twice as many as are asked for are kept at once, however many keys there are.
+        let cut = |worst: &mut Vec<(f64, K, T::Snapshot)>| {
+            worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+            worst.truncate(most);
+        };
+        for key in self.shared.map.keys() {
+            let Some(snapshot) = self.shared.map.get(&key).map(|it| it.snapshot()) else {
+                continue;
+            };
+            worst.push((T::trouble(&snapshot), key, snapshot));
+            if worst.len() > most.saturating_mul(2).saturating_add(64) {
+                cut(&mut worst);
+            }
+        }
+        cut(&mut worst);
+        let pairs = worst.into_iter().map(|(_, key, snapshot)| (key, snapshot));
         pairs.collect()
     }
 }

@@ -99,9 +99,9 @@
     const values = keep(key, value);
     const most = Math.max(...values, 1e-9);
     const points = values.map((v, i) => `${(KEPT - values.length + i) * (100 / (KEPT - 1))},${(19 - 18 * (v / most)).toFixed(2)}`);
-    const node = svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": label });
+    const node = svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": `${label}, the last two minutes` });
     node.append(svg("polyline", { points: points.join(" ") }));
-    return node;
+    return el("div", { class: "faint" }, node, label);
   }
   // How many a second since the state before.
   function rate(section, name, count) {
@@ -115,9 +115,15 @@
   let counts = new Map();
 
   // ---- parts -------------------------------------------------------------
-  function meter(share, text) {
-    const node = el("meter", { min: 0, max: 1, low: 0.5, high: 0.8, optimum: 0, value: share, "aria-hidden": "true" });
-    return el("div", {}, node, " ", text);
+  // How much of something is used, or left.
+  function meter(share, text, left = false) {
+    const node = el("meter", { min: 0, max: 1, low: left ? 0.2 : 0.5, high: left ? 0.5 : 0.8, optimum: left ? 1 : 0, value: share, "aria-hidden": "true" });
+    return el("div", {}, node, text);
+  }
+  // What there has been some of.
+  function list(counts) {
+    const some = counts.filter(([, n]) => n > 0);
+    return some.length ? some.map(([what, n]) => `${number(n)} ${what}`).join(", ") : el("span", { class: "faint" }, "none");
   }
   function times(it) {
     if (!it || !it.count) return el("span", { class: "faint" }, "none");
@@ -132,7 +138,8 @@
       if (item.config) parts.push(el("details", {}, el("summary", {}, "Settings"), el("pre", {}, JSON.stringify(item.config, null, 1))));
       if (state.commands) {
         const all = [...buttons, ...(item.config ? [["Change settings", "config"]] : [])];
-        for (const [label, action] of all) parts.push(el("button", { type: "button", "aria-label": `${label}: ${item.name}`, on: { click: () => ask(pattern, item.name, label, action) } }, label));
+        const run = all.map(([label, action]) => el("button", { type: "button", "aria-label": `${label}: ${item.name}`, on: { click: () => ask(pattern, item.name, label, action) } }, label));
+        if (run.length) parts.push(el("details", {}, el("summary", {}, "Commands"), run));
       }
       return parts;
     });
@@ -190,7 +197,7 @@
       const perSecond = rate("made", it.name, made);
       const refused = rate("refused", it.name, t.rejected);
       fill(calls, [perSecond, refused, received], () => [`${perSecond.toFixed(1)} made, ${refused.toFixed(1)} refused`, spark(`failed/${it.name}`, rate("failed", it.name, t.failures), "failures a second")]);
-      fill(totals, t, () => `${number(t.successes)} succeeded, ${number(t.failures)} failed, ${number(t.overloads)} overloaded, ${number(t.rejected)} refused`);
+      fill(totals, t, () => list([["succeeded", t.successes], ["failed", t.failures], ["met an overload", t.overloads], ["cancelled", t.cancelled], ["slow", t.slow], ["refused", t.rejected]]));
       more(rest, "circuit_breaker", it, [["Force open", "force_open"], ["Close", "force_close"], ["Disable", "disable"], ["Only watch", "metrics_only"], ["Reset", "reset"]]);
     });
   }
@@ -204,8 +211,7 @@
       fill(waits, [it.wait, received], () => [times(it.wait), spark(`wait/${it.name}`, it.wait.p99_ms, "p99 of waits")]);
       fill(holds, [it.hold, received], () => [times(it.hold), spark(`hold/${it.name}`, it.hold.p99_ms, "p99 of holds")]);
       fill(refused, it.refused, (r) => {
-        const kinds = [["timed out", r.timed_out], ["at once", r.at_once], ["deadlocks", r.deadlock], ["shed", r.shed], ["closed", r.closed]].filter(([, n]) => n > 0);
-        return kinds.length ? kinds.map(([what, n]) => `${number(n)} ${what}`).join(", ") : el("span", { class: "faint" }, "none");
+        return list([["timed out", r.timed_out], ["at once", r.at_once], ["deadlocks", r.deadlock], ["shed", r.shed], ["closed", r.closed]]);
       });
       more(rest, "resource_lock", it, [["Set capacity", "capacity"], ["Reset statistics", "reset"]]);
     });
@@ -215,13 +221,13 @@
       const [name, quotas, waiting, waits, calls, rest] = row.children;
       fill(name, it.name, (text) => text);
       fill(quotas, [it.quotas, it.paused_ms], () => [
-        ...it.quotas.map((q) => meter(1 - Math.min(1, q.available / Math.max(1, q.burst)), `${q.name}: ${number(q.available)} of ${number(q.burst)} left${q.owed ? `, ${number(q.owed)} owed` : ""}`)),
+        ...it.quotas.map((q) => meter(Math.min(1, q.available / Math.max(1, q.burst)), `${q.name}: ${number(q.available)} of ${number(q.burst)} left${q.owed ? `, ${number(q.owed)} owed` : ""}`, true)),
         it.paused_ms !== null ? el("div", {}, "paused, ", clock("until", it.paused_ms)) : null,
       ]);
       fill(waiting, [it.waiting, received], () => [number(it.waiting), spark(`waiting/${it.name}`, it.waiting, "calls that wait")]);
       fill(waits, it.wait, times);
       const t = it.totals;
-      fill(calls, t, () => `${number(t.passed)} at once, ${number(t.waited)} after a wait, ${number(t.refused)} refused`);
+      fill(calls, t, () => list([["at once", t.passed], ["after a wait", t.waited], ["refused", t.refused], ["gone before their turn", t.abandoned]]));
       more(rest, "rate_limit", it, [["Reset", "reset"]]);
     });
   }
@@ -267,6 +273,13 @@
       fill(when, it.position, () => clock("ago", it.age_ms));
       fill(name, it.name, (t) => t);
       fill(what, it.text, (t) => t);
+    });
+  }
+
+  function operators() {
+    $("operators").hidden = state.operators.length === 0;
+    rows($("operators").querySelector("ul"), state.operators, (it) => String(it.number), () => el("li", {}), (item, it) => {
+      fill(item, it.number, () => [clock("ago", it.age_ms), ` ${it.operator}: ${it.text}`]);
     });
   }
 
@@ -384,7 +397,7 @@
     configs.clear();
     document.title = state.title;
     $("title").textContent = state.title;
-    for (const part of [problems, breakers, locks, graph, limits, retries, others, groups, events]) part();
+    for (const part of [problems, breakers, locks, graph, limits, retries, others, groups, events, operators]) part();
     before = counts;
     connected();
   }
