@@ -131,6 +131,50 @@ fn axum_server() {
     drop(router);
 }
 
+#[cfg(feature = "dashboard")]
+#[test]
+#[rustfmt::skip]
+fn a_page() {
+    use axum::Router;
+
+    use tower_bulwark::{Registry, dashboard::Dashboard};
+
+    let dashboard = Dashboard::builder(Registry::global()).title("checkout").build();
+    let app: Router = Router::new().nest("/ops", dashboard.router());
+
+    drop(app);
+}
+
+#[cfg(feature = "config")]
+#[allow(dead_code)]
+#[rustfmt::skip]
+fn a_file() -> Result<(), Box<dyn std::error::Error>> {
+    use tower_bulwark::{Registry, config::Config};
+
+    let config = Config::from_file("bulwark.toml")?;
+    let stack = config.stack("openai")?.build_in(Registry::global())?;
+    let watcher = Registry::global().watch_config("bulwark.toml")?; // until it is dropped
+
+    drop((stack, watcher));
+    Ok(())
+}
+
+#[cfg(feature = "config")]
+#[test]
+fn every_toml_block_of_the_readme_is_a_config_that_works() {
+    let mut blocks = 0;
+    for block in include_str!("../README.md").split("```toml\n").skip(1) {
+        let (text, _) = block.split_once("```").expect("a block ends");
+        let config = tower_bulwark::config::Config::from_toml(text);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        for name in config.stacks().keys() {
+            config.stack(name).unwrap().build().unwrap();
+        }
+        blocks += 1;
+    }
+    assert!(blocks > 0);
+}
+
 fn lines(text: &str) -> Vec<&str> {
     let lines = text.lines().map(str::trim);
     lines.filter(|line| !line.is_empty()).collect()
