@@ -64,8 +64,9 @@ async fn ask_all([url, other]: [Url; 2], questions: Vec<String>) -> Result<Vec<R
 }
 
 fn metrics(recorder: PrometheusHandle) -> Router {
+    let metrics = Metrics::of(Registry::global());
     let page = move || {
-        Metrics::record(&Registry::global().snapshot());
+        metrics.record();
         ready(recorder.render())
     };
     Router::new().route("/metrics", get(page))
@@ -85,7 +86,6 @@ async fn main() -> Result<(), BoxError> {
     ];
     let url = |model: &FakeLlm| Url::parse(&(model.base_url() + "/chat/completions"));
     let urls = [url(&models[0])?, url(&models[1])?];
-    Registry::global().observe(Metrics);
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let page = metrics(recorder);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -117,6 +117,6 @@ async fn main() -> Result<(), BoxError> {
     // Ten at once, and then ten a second: the other twenty took two seconds.
     assert!(taken >= Duration::from_millis(1_900), "{taken:?}");
     assert!(small.answered >= 1 && large.rate_limited == 1);
-    assert!(page.contains("bulwark_rate_limit_calls_total"));
+    assert!(page.contains("bulwark_calls_total{pattern=\"rate_limit\""));
     Ok(())
 }

@@ -898,7 +898,7 @@ async fn timeouts_are_counted_by_phase_in_the_metrics() {
     let _ = timeouts.layer().layer(hangs()).oneshot(1).await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || Metrics::record(&registry.snapshot()));
+    metrics::with_local_recorder(&recorder, || Metrics::of(&registry).record());
     let found = snapshotter.snapshot().into_vec().into_iter();
     let counts: Vec<_> = found
         .filter(|(key, _, _, _)| key.key().name() == "bulwark_timeout_timed_out_total")

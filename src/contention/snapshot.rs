@@ -6,6 +6,8 @@ use super::shadow::ResourceShadow;
 use crate::call::Holder;
 use crate::error::{HolderInfo, Look};
 use crate::util::histogram::DurationSummary;
+#[cfg(feature = "metrics")]
+use crate::util::histogram::Histogram;
 use crate::util::time;
 
 /// So many holders and waiters are named: to name all of a hundred thousand would keep callers waiting.
@@ -143,6 +145,12 @@ impl ResourceLock {
             },
             shadow: self.shared.shadow_snapshot(now),
         }
+    }
+
+    /// For how long permits were held that have come back.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn hold_times(&self) -> Histogram {
+        self.shared.core.counts(time::now()).hold.all()
     }
 
     /// Who waits for whom here: an edge from each of the first 100 waiters to each of the 16 longest holders.

@@ -14,3 +14,6 @@ pub mod testing {}
 
 #[doc = include_str!("library_authors.md")]
 pub mod library_authors {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}

@@ -8,6 +8,8 @@ use crate::error::{ConfigChange, ConfigError};
 use crate::event::Observer;
 use crate::retry::RetryBudget;
 use crate::util::sharded::ShardedArc;
+#[cfg(feature = "metrics")]
+use crate::util::{histogram::Histogram, time};
 
 /// When a call that takes long is made a second time: a cheap clone of shared, named rules.
 ///
@@ -65,6 +67,12 @@ impl Hedge {
     #[must_use]
     pub fn snapshot(&self) -> HedgeSnapshot {
         self.shared.snapshot()
+    }
+
+    /// How long calls were at the service, if the delay depends on that.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn latencies(&self) -> Histogram {
+        self.shared.latencies_at(time::now()).all()
     }
 
     /// Whether nobody else has a handle, no call is on its way, and there is nothing to remember.

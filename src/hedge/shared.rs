@@ -171,7 +171,7 @@ impl Shared {
         self.next_look.store(next.0, Ordering::Relaxed);
     }
 
-    fn latencies_at(&self, now: Tick) -> RecentHistogram {
+    pub(super) fn latencies_at(&self, now: Tick) -> RecentHistogram {
         let mut sum = RecentHistogram::default();
         sum.turn(now);
         for shard in self.latencies.all() {

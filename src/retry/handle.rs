@@ -94,7 +94,12 @@ struct Counts {
     retries: AtomicU64,
     recovered: AtomicU64,
     gave_up: AtomicU64,
+    /// Of `calls`, those of so many attempts, from one on; the last are those of more, too.
+    by_attempts: [AtomicU64; MOST_ATTEMPTS],
 }
+
+/// So many attempts of a call are told apart.
+const MOST_ATTEMPTS: usize = 12;
 
 impl RetryPolicy {
     pub(super) fn from_parts(name: Arc<str>, config: RetryConfig, callbacks: Callbacks) -> Self {
@@ -125,6 +130,7 @@ impl RetryPolicy {
                     retries: AtomicU64::new(0),
                     recovered: AtomicU64::new(0),
                     gave_up: AtomicU64::new(0),
+                    by_attempts: Default::default(),
                 },
             }),
         }
@@ -175,12 +181,7 @@ impl RetryPolicy {
         let shared = &self.shared;
         let counts = &shared.counts;
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let plain = match (&shared.budget, counts.by_own_budget) {
-            (Some(budget), true) => budget
-                .first_attempts()
-                .saturating_sub(of(&counts.not_plain)),
-            _ => counts.plain.sum(),
-        };
+        let plain = counts.plain(shared.budget.as_ref());
         RetrySnapshot {
             name: Arc::clone(shared.funnel.name()),
             calls: plain + of(&counts.calls),
@@ -191,6 +192,16 @@ impl RetryPolicy {
             gave_up: of(&counts.gave_up),
             budget_available: shared.budget.as_ref().and_then(RetryBudget::available),
         }
+    }
+
+    /// How many of the calls that have ended took so many attempts, from one on.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn calls_by_attempts(&self) -> [u64; MOST_ATTEMPTS] {
+        let shared = &self.shared;
+        let by_attempts = shared.counts.by_attempts.each_ref();
+        let mut calls = by_attempts.map(|it| it.load(Ordering::Relaxed));
+        calls[0] += shared.counts.plain(shared.budget.as_ref());
+        calls
     }
 
     /// Whether nobody else has a handle, and no call is on its way.
@@ -216,6 +227,19 @@ impl RetryPolicy {
     #[must_use]
     pub fn budget(&self) -> Option<&RetryBudget> {
         self.shared.budget.as_ref()
+    }
+}
+
+impl Counts {
+    /// Calls whose first attempt succeeded.
+    fn plain(&self, budget: Option<&RetryBudget>) -> u64 {
+        match (budget, self.by_own_budget) {
+            (Some(budget), true) => {
+                let not_plain = self.not_plain.load(Ordering::Relaxed);
+                budget.first_attempts().saturating_sub(not_plain)
+            }
+            _ => self.plain.sum(),
+        }
     }
 }
 
@@ -277,6 +301,8 @@ impl Shared {
             .attempts
             .fetch_add(attempts.into(), Ordering::Relaxed);
         counts.successes.fetch_add(good.into(), Ordering::Relaxed);
+        let nth = (attempts.max(1) as usize).min(MOST_ATTEMPTS) - 1;
+        counts.by_attempts[nth].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call was given up, and nobody listens.

@@ -186,6 +186,7 @@ where
         let frame = &mut *this.frame;
         let polled = with_total(&this.clock.bounds, || frame.poll(0, || call.poll(cx)));
         if let Poll::Ready(result) = polled {
+            this.clock.answered(this.shared);
             return Poll::Ready(result.map_err(|error| this.answer.error(error)));
         }
         let goes_on = waited && !this.frame.is_waiting();
@@ -252,6 +253,15 @@ impl Clock {
         })
     }
 
+    /// The call has ended by itself. Nobody looks at the clock for that alone, unless all of the call is bounded: that it
+    /// began was looked at then.
+    #[inline]
+    fn answered(&self, shared: &Shared) {
+        if self.bounds.total_ends != Tick::NEVER {
+            shared.ended(self.started, time::now());
+        }
+    }
+
     /// The call is over; to be counted and told when it has been dropped.
     fn ended<'a>(
         &self,
@@ -261,6 +271,9 @@ impl Clock {
     ) -> impl FnOnce() -> TimedOut + use<'a> {
         let now = time::now();
         let all = now.since(self.started);
+        if self.bounds.total_ends != Tick::NEVER {
+            shared.ended(self.started, now);
+        }
         let (limit, after) = match phase {
             TimeoutPhase::Head => (self.bounds.head, frame.spent(self.pending_since, now)),
             TimeoutPhase::Total => (Some(self.bounds.total_ends.since(self.started)), all),

@@ -6,6 +6,8 @@ use super::shared::Shared;
 use super::snapshot::TimeoutsSnapshot;
 use crate::error::{ConfigChange, ConfigError};
 use crate::event::Observer;
+#[cfg(feature = "metrics")]
+use crate::util::histogram::Histogram;
 use crate::util::sharded::ShardedArc;
 
 /// How long each part of a call may take: a cheap clone of shared, named limits.
@@ -70,6 +72,12 @@ impl Timeouts {
     #[must_use]
     pub fn snapshot(&self) -> TimeoutsSnapshot {
         self.shared.snapshot()
+    }
+
+    /// How long calls with a `total` took.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn call_times(&self) -> Histogram {
+        self.shared.times().all()
     }
 
     /// Whether nobody else has a handle, and no call is on its way. There is nothing to remember.

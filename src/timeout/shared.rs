@@ -1,8 +1,8 @@
 //! What the clones of a handle share: the limits, and what has been counted.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,8 @@ use super::snapshot::{TimeoutTotals, TimeoutsSnapshot};
 use super::state::Bounds;
 use crate::error::{ConfigChange, ConfigError, TimedOut, TimeoutPhase};
 use crate::event::{Event, Funnel, Observer, TimeoutEvent};
-use crate::util::sharded::ShardedCounter;
+use crate::util::recent::RecentHistogram;
+use crate::util::sharded::{Sharded, ShardedCounter};
 use crate::util::time::{self, Tick};
 
 pub(super) struct Shared {
@@ -20,6 +21,8 @@ pub(super) struct Shared {
     pub(super) config: ArcSwap<TimeoutConfig>,
     calls: ShardedCounter,
     timed_out: Counts,
+    /// How long calls took whose time is bounded as a whole: the clock was read when they began.
+    times: Sharded<Mutex<RecentHistogram>>,
 }
 
 #[derive(Default)]
@@ -69,6 +72,7 @@ impl Shared {
             config: ArcSwap::from_pointee(config),
             calls: ShardedCounter::new(),
             timed_out: Counts::default(),
+            times: Sharded::new(Mutex::default()),
         }
     }
 
@@ -94,6 +98,42 @@ impl Shared {
             at_deadline: config.end_at_deadline,
         };
         (bounds, started)
+    }
+
+    /// A call that began at `started` has ended: there is an answer, or its time is over.
+    #[inline]
+    pub(super) fn ended(&self, started: Tick, now: Tick) {
+        self.mine().record(now.since(started), now);
+    }
+
+    fn mine(&self) -> MutexGuard<'_, RecentHistogram> {
+        let shard = self.times.mine();
+        match shard.try_lock() {
+            Ok(mine) => mine,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => self.crowded(shard),
+        }
+    }
+
+    #[cold]
+    fn crowded<'a>(&self, shard: &'a Mutex<RecentHistogram>) -> MutexGuard<'a, RecentHistogram> {
+        if self.times.collided() {
+            self.times.grow(Mutex::default);
+        }
+        lock(shard)
+    }
+
+    /// How long calls took, since the beginning and of late.
+    pub(super) fn times(&self) -> RecentHistogram {
+        let now = time::now();
+        let mut sum = RecentHistogram::default();
+        sum.turn(now);
+        for shard in self.times.all() {
+            let mut shard = lock(shard);
+            shard.turn(now);
+            sum.add(&shard);
+        }
+        sum
     }
 
     pub(super) fn ready_limit(&self, part: Part) -> Option<Duration> {
@@ -143,8 +183,13 @@ impl Shared {
             name: Arc::clone(self.name()),
             calls: self.calls.sum(),
             timed_out: self.timed_out.totals(),
+            recent_calls: self.times().recent(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Shared {

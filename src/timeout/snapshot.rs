@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use crate::util::histogram::DurationSummary;
+
 /// What there is to know of timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -11,6 +13,9 @@ pub struct TimeoutsSnapshot {
     pub calls: u64,
     /// How many of them took too long, by phase.
     pub timed_out: TimeoutTotals,
+    /// How long the calls took that ended in the last 30 to 60 seconds, with a response (or its head), an error or a timeout.
+    /// Of calls with a [`total`](super::TimeoutsBuilder::total) only: nothing else reads the clock when a call begins.
+    pub recent_calls: DurationSummary,
 }
 
 /// Calls that took too long, each counted once, at the phase that ended it.

@@ -137,6 +137,19 @@ impl Histogram {
         (self.first as usize * PER_OCTAVE..).zip(all)
     }
 
+    /// The middle of each bucket that is in memory, and how many times are in it.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let middle = |bucket: usize| {
+            let above = bucket.checked_sub(1).map_or(0, |it| upper_edge(it) + 1);
+            // A bucket ends where the next one begins.
+            let twice = above + upper_edge(bucket) + 1;
+            Duration::from_nanos(twice.saturating_mul(500))
+        };
+        let others = self.buckets().map(move |(at, count)| (middle(at), count));
+        std::iter::once((Duration::ZERO, self.zeros)).chain(others)
+    }
+
     /// Adds what was recorded elsewhere.
     pub(crate) fn add(&mut self, other: &Self) {
         for (bucket, times) in other.buckets().filter(|(_, times)| *times > 0) {
@@ -281,6 +294,22 @@ mod tests {
         histogram.record(Duration::MAX);
         let longest = Duration::from_nanos(u64::MAX);
         assert_eq!(histogram.summary().p50, longest);
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn a_cell_is_at_most_a_sixteenth_away_from_the_times_in_it() {
+        for micros in [1, 7, 8, 100, 1_000, 123_456, 7_654_321] {
+            let time = Duration::from_micros(micros);
+            let mut histogram = Histogram::default();
+            histogram.record(time);
+            histogram.record_zero();
+            let cells: Vec<_> = histogram.cells().filter(|(_, n)| *n > 0).collect();
+            assert_eq!(cells.len(), 2);
+            assert_eq!(cells[0], (Duration::ZERO, 1));
+            let (cell, limit) = (cells[1].0, time / 16 + Duration::from_micros(1));
+            assert!(cell.abs_diff(time) <= limit, "{cell:?} for {time:?}");
+        }
     }
 
     proptest! {

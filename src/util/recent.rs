@@ -86,10 +86,15 @@ impl RecentHistogram {
 
     /// All of them.
     pub(crate) fn since_the_start(&self) -> DurationSummary {
+        self.all().summary()
+    }
+
+    /// All of them, in buckets.
+    pub(crate) fn all(&self) -> Histogram {
         let mut all = self.newer.clone();
         let rest = self.older.iter().chain(&self.before);
         rest.for_each(|it| all.add(it));
-        all.summary()
+        all
     }
 
     /// How many there are and their sum: in the window, and before it.

@@ -93,7 +93,6 @@ async fn who_looks_after_the_open_time_sees_half_open_without_a_call() {
     let changes = Arc::new(std::sync::Mutex::new(Vec::new()));
     let told = Arc::clone(&changes);
     let breaker = CircuitBreaker::builder("orders")
-        .observer(Metrics)
         .on_state_change(move |from, to| told.lock().unwrap().push((from, to)))
         .build_in(&registry)
         .unwrap();
@@ -105,7 +104,7 @@ async fn who_looks_after_the_open_time_sees_half_open_without_a_call() {
     assert_eq!(breaker.snapshot().since_state_change, 30 * SEC);
     let recorder = DebuggingRecorder::new();
     let shots = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || Metrics::record(&registry.snapshot()));
+    metrics::with_local_recorder(&recorder, || Metrics::of(&registry).record());
     let half_open = shots
         .snapshot()
         .into_vec()
@@ -113,7 +112,7 @@ async fn who_looks_after_the_open_time_sees_half_open_without_a_call() {
         .any(|(key, _, _, value)| {
             let labels: Vec<_> = key.key().labels().map(|l| l.value().to_owned()).collect();
             key.key().name() == "bulwark_circuit_state"
-                && labels.contains(&"half-open".to_owned())
+                && labels.contains(&"half_open".to_owned())
                 && value == DebugValue::Gauge(1.0.into())
         });
     assert!(half_open);

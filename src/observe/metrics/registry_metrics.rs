@@ -1,0 +1,143 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::Key;
+
+use super::from_handles;
+use super::sample::Sample;
+use super::series::{counter, describe, gauge, histogram, register_events};
+use crate::registry::Registry;
+
+/// Everything in a registry as metrics. Made by [`Metrics::of`](super::Metrics::of). (feature `metrics`)
+///
+/// A cheap clone of shared state: what has been recorded before, so that each count is recorded once.
+#[derive(Clone)]
+pub struct RegistryMetrics {
+    registry: Registry,
+    recorded: Arc<Mutex<Recorded>>,
+}
+
+/// What has been recorded so far.
+#[derive(Default)]
+struct Recorded {
+    round: u64,
+    handles: HashMap<(&'static str, Arc<str>), OfHandle>,
+}
+
+/// What has been recorded of a handle so far.
+struct OfHandle {
+    name: Arc<str>,
+    /// When it was last seen.
+    round: u64,
+    counts: HashMap<Key, u64>,
+    /// By the bits of the value.
+    cells: HashMap<(Key, u64), u64>,
+    gauges: Vec<Key>,
+}
+
+impl RegistryMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            registry: registry.clone(),
+            recorded: Arc::default(),
+        }
+    }
+
+    /// Records everything that is registered now. To be called before each scrape.
+    ///
+    /// It takes snapshots, some microseconds for each handle, and adds to the histograms one value for each call since it was
+    /// last called: of [`Metrics`](super::Metrics) is said what that costs. Two that are called at once follow one another.
+    ///
+    /// A handle that is [removed](Registry::remove_circuit_breaker) has its gauges set to 0, once, and is recorded no more.
+    pub fn record(&self) {
+        // The snapshots are made under the lock: none is older than what was recorded before.
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        describe();
+        recorded.round += 1;
+        for sample in from_handles::samples(&self.registry) {
+            register_events(sample.pattern, &sample.name);
+            recorded.record(sample);
+        }
+        recorded.let_go();
+    }
+}
+
+impl Recorded {
+    fn record(&mut self, sample: Sample) {
+        let round = self.round;
+        let of_handle = self
+            .handles
+            .entry((sample.pattern, Arc::clone(&sample.name)))
+            .or_insert_with(|| OfHandle::new(&sample.name));
+        if of_handle.begins_anew(&sample) {
+            *of_handle = OfHandle::new(&sample.name);
+        }
+        of_handle.round = round;
+        of_handle.record(sample);
+    }
+
+    /// What is not registered any more is zero from here on.
+    fn let_go(&mut self) {
+        let round = self.round;
+        self.handles.retain(|_, of_handle| {
+            let is_there = of_handle.round == round;
+            if !is_there {
+                of_handle.gauges.iter().for_each(|key| gauge(key).set(0.0));
+            }
+            is_there
+        });
+    }
+}
+
+impl OfHandle {
+    fn new(name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            round: 0,
+            counts: HashMap::new(),
+            cells: HashMap::new(),
+            gauges: Vec::new(),
+        }
+    }
+
+    /// Whether it is another handle of that name, or its counts have been reset.
+    fn begins_anew(&self, sample: &Sample) -> bool {
+        let known = |key: &Key| self.counts.get(key).copied().unwrap_or(0);
+        let shrinks = |it: &super::sample::Count| it.exact && it.value < known(&it.key);
+        !Arc::ptr_eq(&self.name, &sample.name) || sample.counts.iter().any(shrinks)
+    }
+
+    fn record(&mut self, sample: Sample) {
+        for count in sample.counts {
+            let series = counter(&count.key);
+            let known = self.counts.entry(count.key).or_insert(0);
+            series.increment(count.value.saturating_sub(*known));
+            *known = count.value.max(*known);
+        }
+        for (key, cells) in sample.histograms {
+            let series = histogram(&key);
+            for (value, count) in cells {
+                let cell = (key.clone(), value.to_bits());
+                let known = self.cells.entry(cell).or_insert(0);
+                let new = usize::try_from(count.saturating_sub(*known)).unwrap_or(usize::MAX);
+                series.record_many(value, new);
+                *known = count.max(*known);
+            }
+        }
+        let before = std::mem::take(&mut self.gauges);
+        for (key, value) in sample.gauges {
+            gauge(&key).set(value);
+            self.gauges.push(key);
+        }
+        // Of a quota that is no more, say.
+        let gone = before.iter().filter(|key| !self.gauges.contains(key));
+        gone.for_each(|key| gauge(key).set(0.0));
+    }
+}
+
+impl fmt::Debug for RegistryMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryMetrics").finish_non_exhaustive()
+    }
+}
