@@ -290,3 +290,36 @@ async fn trials_that_begin_and_end_under_load_lose_nothing() {
     let tried = breaker.end_shadow().unwrap();
     assert_eq!((tried.would_refuse, tried.state), (0, CircuitState::Closed));
 }
+
+/// The breaker in force counts slow calls as soon as their head is there; to the config that is tried they are not slow.
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_slow_in_force_and_not_to_the_tried_config_is_counted_there_when_its_body_has_ended()
+ {
+    use http_body_util::{BodyExt, Full};
+
+    let breaker = CircuitBreaker::builder("api")
+        .slow_call_rate(1.0, Duration::from_millis(10))
+        .build()
+        .unwrap();
+    breaker.shadow(strict()).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(breaker.http_layer().until_body_end())
+        .service(service_fn(
+            |request: http::Request<http::StatusCode>| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let mut response = http::Response::new(Full::new(bytes::Bytes::from("whole")));
+                *response.status_mut() = request.into_body();
+                Ok::<_, std::io::Error>(response)
+            },
+        ));
+    for status in [200, 503, 200] {
+        let status = http::StatusCode::from_u16(status).unwrap();
+        let request = http::Request::new(status);
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(breaker.snapshot().totals.slow, 3);
+    let shadow = breaker.end_shadow().unwrap();
+    assert_eq!((shadow.calls, shadow.state), (3, CircuitState::Closed));
+}

@@ -34,6 +34,9 @@ pub struct Permit {
 struct Shadowed {
     trial: Arc<Shared>,
     admitted: Admitted,
+    /// How the head of the answer was judged, if the call goes on with its body.
+    #[cfg(feature = "http")]
+    head: Option<Judgement>,
 }
 
 impl Permit {
@@ -51,7 +54,12 @@ impl Permit {
     pub(super) fn beside(mut self, trial: Option<Arc<Shared>>) -> Self {
         self.shadow = trial.and_then(|trial| {
             let admitted = trial.acquire().ok()?;
-            Some(Box::new(Shadowed { trial, admitted }))
+            Some(Box::new(Shadowed {
+                trial,
+                admitted,
+                #[cfg(feature = "http")]
+                head: None,
+            }))
         });
         self
     }
@@ -97,12 +105,19 @@ impl Permit {
     fn settle_in_place(&mut self, judged: Judgement) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
-            if let Some(mut shadow) = self.shadow.take() {
-                let Shadowed { trial, admitted } = &mut *shadow;
-                let judged = judged.clone();
-                trial.settle(admitted, &self.frame, judged);
-            }
+            self.settle_shadow(|_| judged.clone());
             self.shared.settle(&mut self.admitted, &self.frame, judged);
+        }
+    }
+
+    /// The same call has ended at the config that is tried, if there is one.
+    fn settle_shadow(&mut self, judged: impl FnOnce(&mut Shadowed) -> Judgement) {
+        if let Some(mut shadow) = self.shadow.take() {
+            let judged = judged(&mut shadow);
+            let Shadowed {
+                trial, admitted, ..
+            } = &mut *shadow;
+            trial.settle(admitted, &self.frame, judged);
         }
     }
 
@@ -117,9 +132,10 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn answered(&mut self, head: &Judgement) -> bool {
         if let Some(mut shadow) = self.shadow.take() {
-            let Shadowed { trial, admitted } = &mut *shadow;
+            let it = &mut *shadow;
             // One that has been counted, as slow, is done with.
-            if !trial.answered(admitted, &self.frame, head) {
+            if !it.trial.answered(&mut it.admitted, &self.frame, head) {
+                it.head = Some(head.clone());
                 self.shadow = Some(shadow);
             }
         }
@@ -129,6 +145,12 @@ impl Permit {
     /// The call has been counted, and there is nothing to add.
     #[cfg(feature = "http")]
     pub(crate) fn dismiss(&mut self) {
+        // To a config that is tried the call may not have been slow: then it has not been counted there.
+        self.settle_shadow(|it| {
+            it.head
+                .take()
+                .unwrap_or_else(|| Judgement::plain(Outcome::Success))
+        });
         self.admitted.set_stage(Stage::Settled);
     }
 
@@ -175,8 +197,7 @@ impl Permit {
         if (before == Stage::Waiting) != (after == Stage::Waiting) {
             self.shared.waits(&mut self.admitted, &self.frame);
             if let Some(shadow) = &mut self.shadow {
-                let Shadowed { trial, admitted } = &mut **shadow;
-                trial.waits(admitted, &self.frame);
+                shadow.trial.waits(&mut shadow.admitted, &self.frame);
             }
         }
         value

@@ -1,5 +1,6 @@
 //! Config -> handles of a registry, all or nothing.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -106,28 +107,33 @@ impl Registry {
     /// # Errors
     ///
     /// [`ConfigErrors`] if a handle that exists cannot go by its entry: a rate limit keeps its quotas and their order, a retry
-    /// policy keeps its kind of budget. Then nothing has changed.
+    /// policy keeps its kind of budget. Then nothing has changed. So it is if an observer that is told of a change applies
+    /// another config from within.
     pub fn apply(&self, config: &Config) -> Result<Applied, ConfigErrors> {
+        let Some(_entered) = Entered::into(self) else {
+            return Err(ConfigErrors::entered_twice());
+        };
         let applied = self.apply_quietly(config);
-        match &applied {
+        self.tell(&applied);
+        applied
+    }
+
+    /// Reports what came of a config, when no lock is held.
+    pub(super) fn tell(&self, applied: &Result<Applied, ConfigErrors>) {
+        match applied {
             Ok(applied) if applied.is_empty() => {}
             Ok(applied) => self.tell_config(ConfigEvent::Applied {
                 entries: applied.entries.len(),
                 changes: applied.to_string(),
             }),
-            Err(errors) => self.tell_refused(errors),
+            Err(errors) => self.tell_config(ConfigEvent::Refused {
+                problems: errors.problems().len(),
+                reason: errors.to_string(),
+            }),
         }
-        applied
     }
 
-    pub(super) fn tell_refused(&self, errors: &ConfigErrors) {
-        self.tell_config(ConfigEvent::Refused {
-            problems: errors.problems().len(),
-            reason: errors.to_string(),
-        });
-    }
-
-    fn apply_quietly(&self, config: &Config) -> Result<Applied, ConfigErrors> {
+    pub(super) fn apply_quietly(&self, config: &Config) -> Result<Applied, ConfigErrors> {
         // One config at a time.
         let mut configured = self.configured();
         let wanted = Wanted::of(config);
@@ -162,6 +168,34 @@ impl Registry {
         };
         wanted.each(&mut forget);
         Ok(Applied { entries })
+    }
+}
+
+thread_local! {
+    /// The registries that this thread is applying a config to.
+    static APPLYING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// That this thread applies a config to a registry. What changes is told to observers meanwhile, and one of them may want to
+/// apply another: it would wait for itself.
+pub(super) struct Entered(usize);
+
+impl Entered {
+    pub(super) fn into(registry: &Registry) -> Option<Self> {
+        let id = registry.id();
+        APPLYING.with_borrow_mut(|applying| {
+            let is_new = !applying.contains(&id);
+            is_new.then(|| {
+                applying.push(id);
+                Self(id)
+            })
+        })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        APPLYING.with_borrow_mut(|applying| applying.retain(|it| *it != self.0));
     }
 }
 

@@ -45,6 +45,15 @@ impl ConfigErrors {
         Self { problems }
     }
 
+    /// An observer applies a config while it is told of another.
+    pub(super) fn entered_twice() -> Self {
+        Self::new(vec![Problem {
+            place: Place::default(),
+            key: String::new(),
+            message: "a config is being applied by this very call: an observer that wants another one applied hands it to a task".to_owned(),
+        }])
+    }
+
     pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
         Self::new(vec![Problem {
             place: Place {

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::apply::Applied;
+use super::apply::{Applied, Entered};
 use super::document::Config;
 use super::error::ConfigErrors;
 use crate::registry::Registry;
@@ -42,13 +43,11 @@ pub struct ConfigWatcher {
 struct Shared {
     registry: Registry,
     path: PathBuf,
-    last: Mutex<Last>,
-}
-
-struct Last {
-    /// What stood in the file when it was last looked at, right or wrong; `None` if it could not be read.
-    text: Option<String>,
-    config: Arc<Config>,
+    /// What was applied last.
+    current: ArcSwap<Config>,
+    /// What stood in the file when it was last looked at, right or wrong; `None` if it could not be read. Held while the file
+    /// is read and applied.
+    text: Mutex<Option<String>>,
 }
 
 /// Why a file cannot be watched.
@@ -117,10 +116,8 @@ impl Registry {
         let shared = Arc::new(Shared {
             registry: self.clone(),
             path,
-            last: Mutex::new(Last {
-                text: Some(text),
-                config: Arc::new(config),
-            }),
+            current: ArcSwap::from_pointee(config),
+            text: Mutex::new(Some(text)),
         });
         let watcher = shared.watch().map_err(|reason| WatchError::Watch {
             path: shared.path.clone(),
@@ -140,15 +137,16 @@ impl ConfigWatcher {
     ///
     /// # Errors
     ///
-    /// [`ConfigErrors`] if it cannot be read or applied: then what was applied before goes on.
+    /// [`ConfigErrors`] if it cannot be read or applied: then what was applied before goes on. So it does if this is called
+    /// by an observer, out of the middle of another change.
     pub fn reload(&self) -> Result<Applied, ConfigErrors> {
-        self.shared.reload(&mut self.shared.last())
+        self.shared.reload(true)
     }
 
     /// What was applied last.
     #[must_use]
     pub fn current(&self) -> Arc<Config> {
-        Arc::clone(&self.shared.last().config)
+        self.shared.current.load_full()
     }
 
     /// The file.
@@ -159,10 +157,6 @@ impl ConfigWatcher {
 }
 
 impl Shared {
-    fn last(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn watch(
         self: &Arc<Self>,
     ) -> Result<RecommendedWatcher, Box<dyn std::error::Error + Send + Sync>> {
@@ -206,39 +200,33 @@ impl Shared {
         }
     }
 
-    /// Applies the file if it is another one.
+    /// Applies the file if it is another one. The registry tells what comes of it.
     fn look(&self) {
-        let mut last = self.last();
-        let text = std::fs::read_to_string(&self.path).ok();
-        if text != last.text {
-            // The registry tells what comes of it.
-            let _ = self.reload(&mut last);
-        }
+        let _ = self.reload(false);
     }
 
-    fn reload(&self, last: &mut Last) -> Result<Applied, ConfigErrors> {
-        let read = match std::fs::read_to_string(&self.path) {
-            Ok(text) => {
-                let read = Config::from_text(&self.path, &text);
-                last.text = Some(text);
-                read
-            }
-            Err(error) => {
-                last.text = None;
-                Err(ConfigErrors::unreadable(&self.path, &error))
-            }
+    /// Applies the file; if not `always`, then only if it is another one.
+    fn reload(&self, always: bool) -> Result<Applied, ConfigErrors> {
+        let Some(_entered) = Entered::into(&self.registry) else {
+            return Err(ConfigErrors::entered_twice());
         };
-        match read {
-            Ok(config) => {
-                let applied = self.registry.apply(&config)?;
-                last.config = Arc::new(config);
-                Ok(applied)
-            }
-            Err(errors) => {
-                self.registry.tell_refused(&errors);
-                Err(errors)
-            }
+        let mut known = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = std::fs::read_to_string(&self.path);
+        if !always && read.as_ref().ok() == known.as_ref() {
+            return Ok(Applied::default());
         }
+        known.clone_from(&read.as_ref().ok().cloned());
+        let applied = read
+            .map_err(|error| ConfigErrors::unreadable(&self.path, &error))
+            .and_then(|text| Config::from_text(&self.path, &text))
+            .and_then(|config| {
+                let applied = self.registry.apply_quietly(&config)?;
+                self.current.store(Arc::new(config));
+                Ok(applied)
+            });
+        drop(known);
+        self.registry.tell(&applied);
+        applied
     }
 }
 

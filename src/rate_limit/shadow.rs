@@ -26,6 +26,9 @@ pub struct RateLimitShadow {
     pub would_pass: u64,
 }
 
+/// More than so many would not wait: they would be refused. Of each is kept when it would be served.
+const MOST_WAITING: usize = 100_000;
+
 /// What the limit in force did with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InForce {
@@ -74,7 +77,8 @@ impl Trial {
             Err(Not::Before { at, .. }) => {
                 let longest = self.config.max_wait.min(patience);
                 let waits = at.saturating_sub(now);
-                let most = self.config.max_waiting.unwrap_or(usize::MAX);
+                let most = self.config.max_waiting.unwrap_or(MOST_WAITING);
+                let most = most.min(MOST_WAITING);
                 let fits =
                     waits <= time::nanos(longest).saturating_mul(8) && self.served.len() < most;
                 fits.then_some(waits)

@@ -510,6 +510,12 @@ impl Registry {
         configured.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which registry of the process this is.
+    #[cfg(feature = "config")]
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared) as usize
+    }
+
     /// Reports what happened to the config.
     #[cfg(feature = "config")]
     pub(crate) fn tell_config(&self, event: ConfigEvent) {

@@ -267,3 +267,29 @@ async fn a_thousand_reloads_under_load_lose_no_permit_no_call_and_no_count() {
     assert_eq!(limit.totals.passed + limit.totals.waited, made);
     assert_eq!(config.current().resource_locks()["db"].max_concurrent, 2);
 }
+
+/// What an observer may want: to see the config that it is told of, and to apply another.
+#[test]
+fn an_observer_of_a_change_sees_the_config_that_it_is_told_of_and_cannot_wait_for_itself() {
+    let folder = Folder::new("observer");
+    let path = folder.file("[resource_locks.db]\nmax_concurrent = 1\n");
+    let registry = Registry::new();
+    let watcher = Arc::new(registry.watch_config(&path).unwrap());
+    let (tell, told) = channel();
+    let (inner, weak) = (registry.clone(), Arc::downgrade(&watcher));
+    registry.observe(move |name: &str, event: &Event| {
+        let Some(watcher) = weak.upgrade() else {
+            return;
+        };
+        let permits = watcher.current().resource_locks()["db"].max_concurrent;
+        let again = inner.apply(&watcher.current()).is_err() && watcher.reload().is_err();
+        let _ = tell.send((format!("{name} {}", event.kind()), permits, again));
+    });
+    fs::write(&path, "[resource_locks.db]\nmax_concurrent = 2\n").unwrap();
+    let long = Duration::from_secs(20);
+    let seen: Vec<_> = (0..2).map(|_| told.recv_timeout(long).unwrap()).collect();
+    // The lock tells of its new capacity in the middle of the change; that all is changed is told after it.
+    assert_eq!(seen[0], ("db capacity_changed".to_owned(), 1, true));
+    assert_eq!(seen[1], ("config applied".to_owned(), 2, true));
+    assert_eq!(registry.resource_lock("db").snapshot().capacity, 2);
+}
