@@ -339,9 +339,13 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn tell_refusal(&self, event: ContentionEvent) {
-        let total = || self.core.refused() + self.core.queue_full();
-        self.funnel
-            .refused(time::now(), total, || Event::Contention(event));
+        let event = Event::Contention(event);
+        let total = || match &event {
+            Event::Contention(ContentionEvent::QueueFull { .. }) => self.core.queue_full(),
+            Event::Contention(ContentionEvent::Shed { .. }) => self.core.shed(),
+            _ => self.core.refused(),
+        };
+        self.funnel.refused_as(time::now(), total, &event);
     }
 
     /// A refusal after a wait, with what is to be seen right now.

@@ -336,7 +336,8 @@ impl<B: Lends> WaitInQueue<B> {
                 permits: self.place.permits() as usize,
             },
             Because::Shed | Because::GaveWay => {
-                shared.refused(shared.core.shed(), || ContentionEvent::Shed {
+                let earlier = shared.core.shed().saturating_sub(1);
+                shared.refused(earlier, || ContentionEvent::Shed {
                     holder: holder.clone(),
                     waited,
                 });

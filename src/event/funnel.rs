@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::text::{self, OneLine};
 use super::{Event, Observer, log};
-use crate::util::time::Tick;
+use crate::util::time::{self, Tick};
 
 /// Reports to the log and the observers of one handle what happens.
 pub(crate) struct Funnel {
@@ -16,11 +17,52 @@ pub(crate) struct Funnel {
     observers: Box<[Arc<dyn Observer>]>,
     /// The number of the last event.
     last: AtomicU64,
-    /// When the next refusal is written to the log.
-    next_log: AtomicU64,
-    /// How many refusals there were when one was last written.
-    logged: AtomicU64,
+    gates: Gates,
     ordered: Mutex<Ordered>,
+}
+
+/// Lets one event a second of each kind be written to the log. What many callers look at is the first; the others are
+/// made when there is a first event of another kind.
+#[derive(Default)]
+struct Gates {
+    first: Gate,
+    others: OnceLock<Box<[Gate; log::KINDS - 1]>>,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// When the next event is written.
+    next: AtomicU64,
+    /// Of refusals, which are counted elsewhere, how many there were when one was last written; of other events, how many
+    /// there were since.
+    seen: AtomicU64,
+}
+
+impl Gates {
+    fn of(&self, kind: usize) -> &Gate {
+        match kind.checked_sub(1) {
+            None => &self.first,
+            Some(other) => &self.others.get_or_init(Box::default)[other],
+        }
+    }
+}
+
+impl Gate {
+    fn is_due(&self, now: Tick) -> bool {
+        now.0 >= self.next.load(Ordering::Relaxed)
+    }
+
+    /// Of those who ask at the same time it opens for one.
+    fn opens(&self, now: Tick) -> bool {
+        const EVERY: Duration = Duration::from_secs(1);
+        let seen = self.next.load(Ordering::Relaxed);
+        let next = now.after(EVERY).0;
+        now.0 >= seen
+            && self
+                .next
+                .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
 }
 
 /// Events that are reported in order.
@@ -37,8 +79,7 @@ impl Funnel {
             name,
             observers: observers.into(),
             last: AtomicU64::new(0),
-            next_log: AtomicU64::new(0),
-            logged: AtomicU64::new(0),
+            gates: Gates::default(),
             ordered: Mutex::default(),
         }
     }
@@ -49,41 +90,31 @@ impl Funnel {
 
     /// Reports a refusal: to each observer, and once a second at most to the log, with the number of those that were
     /// left out. `total` is how many there were so far, this one included. Costs a look at a word that is written once
-    /// a second, where no observer listens.
+    /// a second, where no observer listens. For the most frequent refusal of a pattern: the others are reported
+    /// [by their kind](Self::refused_as).
     pub(crate) fn refused(
         &self,
         now: Tick,
         total: impl FnOnce() -> u64,
         event: impl FnOnce() -> Event,
     ) {
-        let is_due = now.0 >= self.next_log.load(Ordering::Relaxed);
-        if !is_due && self.observers.is_empty() {
-            return;
+        if self.gates.first.is_due(now) || !self.observers.is_empty() {
+            self.refused_as(now, total, &event());
         }
-        let event = event();
-        if is_due {
-            self.log_refusal(now, total(), &event);
-        }
-        let number = self.number();
-        self.tell_observers(number, &event);
     }
 
-    #[cold]
-    fn log_refusal(&self, now: Tick, total: u64, event: &Event) {
-        const EVERY: Duration = Duration::from_secs(1);
-        let seen = self.next_log.load(Ordering::Relaxed);
-        let next = now.after(EVERY).0;
-        let mine = self
-            .next_log
-            .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed);
-        if now.0 >= seen && mine.is_ok() {
-            let before = self.logged.swap(total, Ordering::Relaxed);
+    /// The same, each kind of refusal by itself: `total` is how many there were of this kind.
+    pub(crate) fn refused_as(&self, now: Tick, total: impl FnOnce() -> u64, event: &Event) {
+        if let Some(gate) = log::kind_of(event).map(|kind| self.gates.of(kind))
+            && gate.opens(now)
+        {
+            let total = total();
+            let before = gate.seen.swap(total, Ordering::Relaxed);
             // After a reset the count begins again.
-            let left_out = total.saturating_sub(before).saturating_sub(1);
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                log::refused(&self.name, event, left_out)
-            }));
+            self.log(event, total.saturating_sub(before).saturating_sub(1));
         }
+        let number = self.number();
+        self.tell_observers(number, event);
     }
 
     pub(crate) fn has_observers(&self) -> bool {
@@ -134,9 +165,21 @@ impl Funnel {
     }
 
     fn tell(&self, number: u64, event: &Event) {
-        // A subscriber of `tracing` is somebody else's code too. If it panics there is no use in logging that.
-        let _ = catch_unwind(AssertUnwindSafe(|| log::log(&self.name, event)));
+        match log::kind_of(event).map(|kind| self.gates.of(kind)) {
+            None => self.log(event, 0),
+            Some(gate) if gate.opens(time::now()) => {
+                self.log(event, gate.seen.swap(0, Ordering::Relaxed));
+            }
+            Some(gate) => drop(gate.seen.fetch_add(1, Ordering::Relaxed)),
+        }
         self.tell_observers(number, event);
+    }
+
+    fn log(&self, event: &Event, left_out: u64) {
+        // A subscriber of `tracing` is somebody else's code too. If it panics there is no use in logging that.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            log::log(&self.name, event, left_out);
+        }));
     }
 
     fn tell_observers(&self, number: u64, event: &Event) {
@@ -168,8 +211,9 @@ pub(crate) fn guarded(name: &str, callback: impl FnOnce()) {
         // The subscriber may be what panicked.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             tracing::error!(
-                name,
-                panic = message,
+                target: "tower_bulwark",
+                name = %OneLine(name),
+                panic = %OneLine(text::redacted(&message)),
                 "a callback panicked; the call goes on"
             );
         }));

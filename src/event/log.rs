@@ -1,18 +1,17 @@
 //! Event -> tracing. Every match is exhaustive: an event without a message does not compile.
 
+use std::time::Duration;
+
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
-use super::ChaosEvent;
-use super::ConfigEvent;
-use super::ContentionEvent;
-use super::Event;
-use super::FallbackEvent;
-use super::HedgeEvent;
-use super::RateLimitEvent;
-use super::RetryEvent;
-use super::ThrottleEvent;
-use super::TimeoutEvent;
-use super::{CircuitBreakerEvent, CircuitState};
+use super::text::{Cycle, Holders, More, OneLine, Time, redacted};
+use super::words;
+use super::{
+    ChaosEvent, CircuitBreakerEvent, CircuitState, ConfigEvent, ContentionEvent, Event,
+    FallbackEvent, HedgeEvent, RateLimitEvent, RetryEvent, ThrottleEvent, TimeoutEvent,
+};
+use crate::error::AttemptEnd;
 
 const TARGET: &str = "tower_bulwark";
 
@@ -21,54 +20,149 @@ pub(crate) fn logs_details() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-pub(crate) fn log(name: &str, event: &Event) {
+/// What is written with every event.
+struct Line<'a> {
+    pattern: &'static str,
+    name: OneLine<&'a str>,
+    /// Of its kind, those that were not written since the last that was.
+    left_out: u64,
+}
+
+macro_rules! write_line {
+    ($level:ident, $line:expr, $message:expr $(, $($field:tt)+)?) => {
+        $level!(
+            target: TARGET,
+            pattern = %$line.pattern,
+            name = %$line.name,
+            $($($field)+,)?
+            left_out = ($line.left_out > 0).then_some($line.left_out),
+            "{}{}", $message, More($line.left_out)
+        )
+    };
+}
+
+/// Writes an event of the handle of that name. `left_out` others of its kind were not written since the last.
+pub(super) fn log(name: &str, event: &Event, left_out: u64) {
+    let line = Line {
+        pattern: event.pattern(),
+        name: OneLine(name),
+        left_out,
+    };
     match event {
-        Event::Retry(event) => retry(name, event),
-        Event::CircuitBreaker(event) => circuit_breaker(name, event),
-        Event::Contention(event) => contention(name, event),
-        Event::RateLimit(event) => rate_limit(name, event),
-        Event::Fallback(event) => fallback(name, event),
-        Event::Hedge(event) => hedge(name, event),
-        Event::Throttle(event) => throttle(name, event),
-        Event::Chaos(event) => chaos(name, event),
-        Event::Timeout(event) => timeout(name, event),
-        Event::Config(event) => config(name, event),
+        Event::Retry(event) => retry(&line, event),
+        Event::CircuitBreaker(event) => circuit_breaker(&line, event),
+        Event::Contention(event) => contention(&line, event),
+        Event::RateLimit(event) => rate_limit(&line, event),
+        Event::Fallback(event) => fallback(&line, event),
+        Event::Hedge(event) => hedge(&line, event),
+        Event::Throttle(event) => throttle(&line, event),
+        Event::Chaos(event) => chaos(&line, event),
+        Event::Timeout(event) => timeout(&line, event),
+        Event::Config(event) => config(&line, event),
     }
 }
 
-/// One refusal of many: `left_out` others were not written since the last.
-pub(crate) fn refused(name: &str, event: &Event, left_out: u64) {
-    let pattern = event.pattern();
-    match left_out {
-        0 => info!(target: TARGET, pattern, name, "{event}"),
-        _ => info!(target: TARGET, pattern, name, left_out, "{event} (and {left_out} more)"),
-    }
+/// The kind of an event of which one a second is written for a handle; `None` for one that is always written. The first
+/// kind of a pattern is its most frequent refusal.
+pub(super) fn kind_of(event: &Event) -> Option<usize> {
+    Some(match event {
+        Event::Retry(RetryEvent::Scheduled { .. })
+        | Event::Contention(ContentionEvent::Busy { .. })
+        | Event::CircuitBreaker(CircuitBreakerEvent::Rejected { .. })
+        | Event::RateLimit(RateLimitEvent::Refused { .. })
+        | Event::Fallback(FallbackEvent::FellBack { .. })
+        | Event::Hedge(HedgeEvent::NotStarted { .. })
+        | Event::Throttle(ThrottleEvent::Refused { .. })
+        | Event::Chaos(ChaosEvent::Injected { .. }) => 0,
+        Event::Retry(RetryEvent::Recovered { .. })
+        | Event::Contention(ContentionEvent::QueueFull { .. })
+        | Event::RateLimit(RateLimitEvent::Waited { .. })
+        | Event::Fallback(FallbackEvent::AllFailed { .. })
+        | Event::Hedge(HedgeEvent::Started { .. }) => 1,
+        Event::Retry(RetryEvent::GaveUp { .. })
+        | Event::Contention(ContentionEvent::Shed { .. })
+        | Event::RateLimit(RateLimitEvent::Abandoned { .. })
+        | Event::Hedge(HedgeEvent::Won { .. }) => 2,
+        Event::Contention(ContentionEvent::TimedOut { .. })
+        | Event::RateLimit(RateLimitEvent::Paused { .. }) => 3,
+        Event::Contention(ContentionEvent::Acquired { .. }) => 4,
+        Event::Contention(ContentionEvent::Abandoned { .. }) => 5,
+        Event::Contention(ContentionEvent::Contended { .. }) => 6,
+        Event::Contention(ContentionEvent::LongHold { .. }) => 7,
+        Event::Contention(ContentionEvent::NotPolled { .. }) => 8,
+        Event::Contention(ContentionEvent::CapacityChanged { .. }) => 9,
+        Event::Timeout(TimeoutEvent::TimedOut { phase, .. }) => *phase as usize,
+        Event::CircuitBreaker(
+            CircuitBreakerEvent::StateChanged { .. }
+            | CircuitBreakerEvent::WouldChange { .. }
+            | CircuitBreakerEvent::ProbeLost { .. }
+            | CircuitBreakerEvent::Reset,
+        )
+        | Event::Contention(ContentionEvent::Deadlock { .. } | ContentionEvent::Closed { .. })
+        | Event::Throttle(ThrottleEvent::Began { .. } | ThrottleEvent::Ended { .. })
+        | Event::Chaos(ChaosEvent::Armed { .. } | ChaosEvent::Disarmed)
+        | Event::Config(ConfigEvent::Applied { .. } | ConfigEvent::Refused { .. }) => return None,
+    })
 }
 
-fn retry(name: &str, event: &RetryEvent) {
+/// There are so many kinds in a pattern, at most.
+pub(super) const KINDS: usize = 10;
+
+/// The texts of errors are written only where this target is enabled.
+const ERROR_TEXT: &str = "tower_bulwark::error_text";
+
+/// The text of an error as it may be written, if it may.
+fn error_text(text: Option<&str>) -> Option<DisplayValue<OneLine<String>>> {
+    let text = text.filter(|_| tracing::enabled!(target: ERROR_TEXT, tracing::Level::ERROR))?;
+    Some(display(OneLine(redacted(text))))
+}
+
+/// How an attempt ended, in a word, and in the words of others.
+fn end(end: &AttemptEnd) -> (&'static str, Option<DisplayValue<OneLine<String>>>) {
+    let text = match end {
+        AttemptEnd::Error(text) | AttemptEnd::Rejected(text) => Some(text.as_str()),
+        AttemptEnd::Response(reason) => reason.as_deref(),
+        AttemptEnd::TimedOut => None,
+    };
+    (words::cause(end), error_text(text))
+}
+
+fn time(time: Duration) -> DisplayValue<Time> {
+    display(Time(time))
+}
+
+fn retry(line: &Line<'_>, event: &RetryEvent) {
     match event {
         RetryEvent::Scheduled {
             attempt,
             delay,
-            end,
+            end: ended,
         } => {
-            info!(target: TARGET, retry = name, attempt, ?delay, %end, "attempt failed, will retry");
+            let ((cause, error), delay) = (end(ended), time(*delay));
+            write_line!(
+                info,
+                line,
+                "attempt failed, will retry",
+                attempt, delay, %cause, error
+            );
         }
         RetryEvent::Recovered { attempts } => {
-            info!(target: TARGET, retry = name, attempts, "succeeded after retries");
+            write_line!(info, line, "succeeded after retries", attempts);
         }
         RetryEvent::GaveUp {
             attempts,
             elapsed,
             reason,
-            end,
+            end: ended,
         } => {
-            warn!(target: TARGET, retry = name, attempts, ?elapsed, %reason, %end, "gave up");
+            let ((cause, error), elapsed) = (end(ended), time(*elapsed));
+            let reason = words::stop(*reason);
+            write_line!(warn, line, "gave up", attempts, elapsed, %reason, %cause, error);
         }
     }
 }
 
-fn circuit_breaker(name: &str, event: &CircuitBreakerEvent) {
+fn circuit_breaker(line: &Line<'_>, event: &CircuitBreakerEvent) {
     match event {
         CircuitBreakerEvent::StateChanged {
             from,
@@ -77,125 +171,141 @@ fn circuit_breaker(name: &str, event: &CircuitBreakerEvent) {
             open_for,
             last_failure,
         } => {
-            warn!(target: TARGET, breaker = name, %from, %to, %cause, ?open_for, last_failure = last_failure.as_deref(), "circuit opened");
+            let (from, to) = (words::state(*from), words::state(*to));
+            let open_for = open_for.map(time);
+            let last_failure = error_text(last_failure.as_deref());
+            write_line!(warn, line, "circuit opened", %from, %to, %cause, open_for, last_failure);
         }
         CircuitBreakerEvent::StateChanged {
             from, to, cause, ..
         } => {
-            info!(target: TARGET, breaker = name, %from, %to, %cause, "circuit changed");
+            let (from, to) = (words::state(*from), words::state(*to));
+            write_line!(info, line, "circuit changed", %from, %to, %cause);
         }
         CircuitBreakerEvent::WouldChange { from, to, cause } => {
-            info!(target: TARGET, breaker = name, %from, %to, %cause, "circuit would have changed (metrics only)");
+            let (from, to) = (words::state(*from), words::state(*to));
+            write_line!(info, line, "circuit would have changed (metrics only)", %from, %to, %cause);
         }
         CircuitBreakerEvent::Rejected {
             reason,
             retry_after,
         } => {
-            debug!(target: TARGET, breaker = name, ?reason, ?retry_after, "call refused");
+            let (reason, retry_after) = (words::open_reason(*reason), retry_after.map(time));
+            write_line!(info, line, "call refused", %reason, retry_after);
         }
         CircuitBreakerEvent::ProbeLost { lease } => {
-            warn!(target: TARGET, breaker = name, ?lease, "a probe did not end in time");
+            let lease = time(*lease);
+            write_line!(warn, line, "a probe did not end in time", lease);
         }
-        CircuitBreakerEvent::Reset => info!(target: TARGET, breaker = name, "circuit reset"),
+        CircuitBreakerEvent::Reset => write_line!(info, line, "circuit reset"),
     }
 }
 
-fn fallback(name: &str, event: &FallbackEvent) {
+fn fallback(line: &Line<'_>, event: &FallbackEvent) {
     match event {
         FallbackEvent::FellBack { from, to, reason } => {
-            info!(target: TARGET, fallback = name, %from, %to, reason, "fell back");
+            let (from, to) = (OneLine(from), OneLine(to));
+            let error = error_text(Some(reason));
+            write_line!(info, line, "fell back", %from, %to, error);
         }
         FallbackEvent::AllFailed { targets } => {
-            warn!(target: TARGET, fallback = name, targets, "no target answered");
+            write_line!(warn, line, "no target answered", targets);
         }
     }
 }
 
-fn hedge(name: &str, event: &HedgeEvent) {
+fn hedge(line: &Line<'_>, event: &HedgeEvent) {
     match event {
         HedgeEvent::Started { attempt, after } => {
-            debug!(target: TARGET, hedge = name, attempt, ?after, "hedged");
+            let after = time(*after);
+            write_line!(debug, line, "hedged", attempt, after);
         }
         HedgeEvent::Won { attempt } => {
-            debug!(target: TARGET, hedge = name, attempt, "a hedge answered first");
+            write_line!(debug, line, "a hedge answered first", attempt);
         }
         HedgeEvent::NotStarted { reason } => {
-            debug!(target: TARGET, hedge = name, %reason, "not hedged");
+            let reason = words::not_hedged(*reason);
+            write_line!(info, line, "not hedged", %reason);
         }
     }
 }
 
-fn chaos(name: &str, event: &ChaosEvent) {
+fn chaos(line: &Line<'_>, event: &ChaosEvent) {
     match event {
         ChaosEvent::Armed { length } => {
-            warn!(target: TARGET, chaos = name, ?length, "armed: calls meet faults on purpose");
+            let length = time(*length);
+            write_line!(warn, line, "armed: calls meet faults on purpose", length);
         }
-        ChaosEvent::Disarmed => info!(target: TARGET, chaos = name, "disarmed"),
+        ChaosEvent::Disarmed => write_line!(info, line, "disarmed"),
         ChaosEvent::Injected { fault, call } => {
-            debug!(target: TARGET, chaos = name, %fault, call, "a fault on purpose");
+            let fault = words::fault(*fault);
+            write_line!(info, line, "a fault on purpose", %fault, call);
         }
     }
 }
 
-fn config(name: &str, event: &ConfigEvent) {
+fn config(line: &Line<'_>, event: &ConfigEvent) {
     match event {
-        ConfigEvent::Applied { entries, .. } => {
-            info!(target: TARGET, config = name, entries, "{event}");
-        }
-        ConfigEvent::Refused { problems, .. } => {
-            error!(target: TARGET, config = name, problems, "{event}");
-        }
+        ConfigEvent::Applied { entries, .. } => write_line!(info, line, event, entries),
+        ConfigEvent::Refused { problems, .. } => write_line!(error, line, event, problems),
     }
 }
 
-fn throttle(name: &str, event: &ThrottleEvent) {
+fn throttle(line: &Line<'_>, event: &ThrottleEvent) {
     match event {
         ThrottleEvent::Refused { probability } => {
-            debug!(target: TARGET, throttle = name, probability, "call refused");
+            write_line!(info, line, "call refused", probability);
         }
         ThrottleEvent::Began { requests, accepts } => {
-            warn!(target: TARGET, throttle = name, requests, accepts, "begins to refuse calls");
+            write_line!(warn, line, "begins to refuse calls", requests, accepts);
         }
         ThrottleEvent::Ended { requests, accepts } => {
-            info!(target: TARGET, throttle = name, requests, accepts, "refuses no more calls");
+            write_line!(info, line, "refuses no more calls", requests, accepts);
         }
     }
 }
 
-fn timeout(name: &str, event: &TimeoutEvent) {
+fn timeout(line: &Line<'_>, event: &TimeoutEvent) {
     match event {
         TimeoutEvent::TimedOut {
             phase,
             limit,
             after,
         } => {
-            debug!(target: TARGET, timeouts = name, %phase, ?limit, ?after, "timed out");
+            let (limit, after) = (limit.map(time), time(*after));
+            write_line!(info, line, "timed out", %phase, limit, after);
         }
     }
 }
 
-fn rate_limit(name: &str, event: &RateLimitEvent) {
+fn rate_limit(line: &Line<'_>, event: &RateLimitEvent) {
     match event {
         RateLimitEvent::Refused {
             quota,
             reason,
             retry_after,
         } => {
-            debug!(target: TARGET, limit = name, quota = quota.as_deref(), ?reason, ?retry_after, "call refused");
+            let quota = quota.as_deref().map(|it| display(OneLine(it)));
+            let retry_after = retry_after.map(time);
+            let reason = words::limit_reason(*reason);
+            write_line!(info, line, "call refused", quota, %reason, retry_after);
         }
         RateLimitEvent::Waited { waited } => {
-            debug!(target: TARGET, limit = name, ?waited, "went on after a wait");
+            let waited = time(*waited);
+            write_line!(debug, line, "went on after a wait", waited);
         }
         RateLimitEvent::Abandoned { waited } => {
-            debug!(target: TARGET, limit = name, ?waited, "a waiter went away");
+            let waited = time(*waited);
+            write_line!(debug, line, "a waiter went away", waited);
         }
         RateLimitEvent::Paused { pause } => {
-            warn!(target: TARGET, limit = name, ?pause, "the service asked for a pause");
+            let pause = time(*pause);
+            write_line!(warn, line, "the service asked for a pause", pause);
         }
     }
 }
 
-fn contention(name: &str, event: &ContentionEvent) {
+fn contention(line: &Line<'_>, event: &ContentionEvent) {
     match event {
         ContentionEvent::Contended {
             holder,
@@ -203,10 +313,12 @@ fn contention(name: &str, event: &ContentionEvent) {
             holders,
             queue_length,
         } => {
-            warn!(target: TARGET, resource = name, %holder, ?waited, ?holders, queue_length, "still waiting for a resource");
+            let (holder, waited, holders) = (OneLine(holder), time(*waited), Holders(holders));
+            write_line!(warn, line, "still waiting for a resource", %holder, waited, %holders, queue_length);
         }
         ContentionEvent::Acquired { holder, waited } => {
-            debug!(target: TARGET, resource = name, %holder, ?waited, "got a resource after waiting");
+            let (holder, waited) = (OneLine(holder), time(*waited));
+            write_line!(debug, line, "got a resource after waiting", %holder, waited);
         }
         ContentionEvent::TimedOut {
             holder,
@@ -214,44 +326,64 @@ fn contention(name: &str, event: &ContentionEvent) {
             holders,
             deadline,
         } => {
-            warn!(target: TARGET, resource = name, %holder, ?waited, ?holders, deadline, "gave up waiting for a resource");
+            let (holder, waited, holders) = (OneLine(holder), time(*waited), Holders(holders));
+            write_line!(warn, line, "gave up waiting for a resource", %holder, waited, %holders, deadline);
         }
         ContentionEvent::Abandoned { holder, waited } => {
-            debug!(target: TARGET, resource = name, %holder, ?waited, "a waiter went away");
+            let (holder, waited) = (OneLine(holder), time(*waited));
+            write_line!(debug, line, "a waiter went away", %holder, waited);
         }
         ContentionEvent::QueueFull {
             holder,
             queue_length,
         } => {
-            warn!(target: TARGET, resource = name, %holder, queue_length, "too many are waiting for a resource");
+            let holder = OneLine(holder);
+            write_line!(info, line, "refused: too many wait for the resource", %holder, queue_length);
         }
         ContentionEvent::Busy { holder } => {
-            debug!(target: TARGET, resource = name, %holder, "refused: busy");
+            let holder = OneLine(holder);
+            write_line!(info, line, "refused: the resource is busy", %holder);
         }
         ContentionEvent::Shed { holder, waited } => {
-            debug!(target: TARGET, resource = name, %holder, ?waited, "refused: too many wait");
+            let (holder, waited) = (OneLine(holder), time(*waited));
+            write_line!(info, line, "refused after a wait: too many wait for the resource", %holder, waited);
         }
+        rare => rare_of_contention(line, rare),
+    }
+}
+
+fn rare_of_contention(line: &Line<'_>, event: &ContentionEvent) {
+    match event {
         ContentionEvent::Deadlock { holder, cycle } => {
-            error!(target: TARGET, resource = name, %holder, ?cycle, "deadlock refused");
+            let (holder, cycle) = (OneLine(holder), Cycle(cycle));
+            write_line!(error, line, "deadlock", %holder, %cycle);
         }
         ContentionEvent::LongHold {
             holder,
             held_for,
             released,
         } => {
-            warn!(target: TARGET, resource = name, %holder, ?held_for, released, "a resource is held for long");
+            let (holder, held_for) = (OneLine(holder), time(*held_for));
+            write_line!(warn, line, "a resource is held for long", %holder, held_for, released);
         }
         ContentionEvent::NotPolled {
             holder,
             granted_for,
         } => {
-            warn!(target: TARGET, resource = name, %holder, ?granted_for, "a waiter was granted a permit and is not polled");
+            let (holder, granted_for) = (OneLine(holder), time(*granted_for));
+            write_line!(warn, line, "a waiter was granted a permit and is not polled", %holder, granted_for);
         }
-        ContentionEvent::Closed { in_use } => {
-            info!(target: TARGET, resource = name, in_use, "closed");
-        }
+        ContentionEvent::Closed { in_use } => write_line!(info, line, "closed", in_use),
         ContentionEvent::CapacityChanged { from, to } => {
-            info!(target: TARGET, resource = name, from, to, "capacity changed");
+            write_line!(info, line, "capacity changed", from, to);
         }
+        // Written above; named here, so that a new event is not forgotten.
+        ContentionEvent::Contended { .. }
+        | ContentionEvent::Acquired { .. }
+        | ContentionEvent::TimedOut { .. }
+        | ContentionEvent::Abandoned { .. }
+        | ContentionEvent::QueueFull { .. }
+        | ContentionEvent::Busy { .. }
+        | ContentionEvent::Shed { .. } => {}
     }
 }

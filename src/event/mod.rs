@@ -25,8 +25,10 @@ mod hedge;
 mod log;
 mod rate_limit;
 mod retry;
+mod text;
 mod throttle;
 mod timeout;
+pub(crate) mod words;
 
 pub use crate::error::{Cause, CircuitState};
 pub use chaos::{ChaosEvent, ChaosFault};

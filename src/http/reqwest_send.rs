@@ -170,9 +170,13 @@ impl Service<Marked> for SendMarked {
             "http.request.method" = %request.method(),
             "server.address" = request.url().host_str(),
             "server.port" = request.url().port_or_known_default(),
-            "http.request.resend_count" = attempt.saturating_sub(1),
+            // As the convention says: not of the first attempt.
+            "http.request.resend_count" = (attempt > 1).then(|| attempt - 1),
             "http.response.status_code" = Empty,
             "error.type" = Empty,
+            "otel.kind" = "client",
+            "otel.name" = %request.method(),
+            "otel.status_code" = Empty,
         );
         let call = span.in_scope(|| match &mut self.inner {
             Bottom::Client(client) => Attempt::Client(client.call(request)),
@@ -256,11 +260,13 @@ fn record(span: &Span, result: &Result<Response, reqwest::Error>) {
             span.record("http.response.status_code", status.as_u16());
             if status.is_client_error() || status.is_server_error() {
                 span.record("error.type", status.as_str());
+                span.record("otel.status_code", "ERROR");
             }
         }
         Err(error) => {
             let kind = ErrorKind::of(error);
             span.record("error.type", tracing::field::debug(kind));
+            span.record("otel.status_code", "ERROR");
         }
     }
 }

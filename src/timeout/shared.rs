@@ -154,16 +154,13 @@ impl Shared {
         limit: Option<Duration>,
         after: Duration,
     ) -> TimedOut {
-        self.timed_out.of(phase).fetch_add(1, Ordering::Relaxed);
-        let event = || {
-            Event::Timeout(TimeoutEvent::TimedOut {
-                phase,
-                limit,
-                after,
-            })
-        };
-        let total = || self.timed_out.totals().sum();
-        self.funnel.refused(time::now(), total, event);
+        let earlier = self.timed_out.of(phase).fetch_add(1, Ordering::Relaxed);
+        let event = Event::Timeout(TimeoutEvent::TimedOut {
+            phase,
+            limit,
+            after,
+        });
+        self.funnel.refused_as(time::now(), || earlier + 1, &event);
         TimedOut {
             name: Arc::clone(self.name()),
             phase,

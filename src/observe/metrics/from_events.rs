@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::info::MetricInfo;
 use super::list;
 use super::series::{counter, histogram, key};
-use super::values;
 use crate::event::CircuitBreakerEvent;
 use crate::event::ContentionEvent;
 use crate::event::Event;
 use crate::event::RateLimitEvent;
 use crate::event::RetryEvent;
+use crate::event::words;
 
 /// Records an event of the handle of that name.
 pub(super) fn record(name: &str, event: &Event) {
@@ -24,15 +24,15 @@ pub(super) fn record(name: &str, event: &Event) {
     match event {
         Event::Retry(event) => match event {
             RetryEvent::Scheduled { delay, end, .. } => {
-                count(&list::RETRY_RETRIES, values::cause(end));
+                count(&list::RETRY_RETRIES, words::cause(end));
                 time(&list::RETRY_DELAY, *delay);
             }
-            RetryEvent::GaveUp { reason, .. } => count(&list::RETRY_GAVE_UP, values::stop(*reason)),
+            RetryEvent::GaveUp { reason, .. } => count(&list::RETRY_GAVE_UP, words::stop(*reason)),
             RetryEvent::Recovered { .. } => {}
         },
         Event::CircuitBreaker(event) => match event {
             CircuitBreakerEvent::Rejected { reason, .. } => {
-                count(&list::REFUSALS, values::open_reason(*reason));
+                count(&list::REFUSALS, words::open_reason(*reason));
             }
             CircuitBreakerEvent::StateChanged { .. }
             | CircuitBreakerEvent::WouldChange { .. }
@@ -46,7 +46,7 @@ pub(super) fn record(name: &str, event: &Event) {
         }
         Event::RateLimit(event) => match event {
             RateLimitEvent::Refused { reason, .. } => {
-                count(&list::REFUSALS, values::limit_reason(*reason));
+                count(&list::REFUSALS, words::limit_reason(*reason));
             }
             RateLimitEvent::Waited { waited } | RateLimitEvent::Abandoned { waited } => {
                 time(&list::WAIT, *waited);

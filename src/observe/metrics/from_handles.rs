@@ -3,6 +3,7 @@
 use crate::chaos::ChaosSnapshot;
 use crate::circuit_breaker::{CircuitBreakerSnapshot, CircuitState};
 use crate::contention::ResourceLock;
+use crate::event::words;
 use crate::fallback::FallbackSnapshot;
 use crate::hedge::Hedge;
 use crate::rate_limit::RateLimitSnapshot;
@@ -14,7 +15,6 @@ use crate::util::histogram::Histogram;
 
 use super::list;
 use super::sample::{Cells, Sample};
-use super::values;
 
 /// What everything in a registry shows.
 pub(super) fn samples(registry: &Registry) -> Vec<Sample> {
@@ -101,7 +101,7 @@ fn breaker(breaker: &CircuitBreakerSnapshot) -> Sample {
     sample.count(&list::CIRCUIT_WOULD_REFUSE, &[], totals.would_reject);
     for state in STATES {
         let is_now = if state == breaker.state { 1.0 } else { 0.0 };
-        sample.gauge(&list::CIRCUIT_STATE, &[values::state(state)], is_now);
+        sample.gauge(&list::CIRCUIT_STATE, &[words::state(state)], is_now);
     }
     let ratio = |rate: Option<f64>| rate.unwrap_or(0.0);
     sample.gauge(&list::CIRCUIT_WINDOW, &[], breaker.window_calls as f64);

@@ -1,7 +1,4 @@
-//! The values of labels: the words, and which of them there are.
-
-use crate::circuit_breaker::CircuitState;
-use crate::error::{AttemptEnd, OpenReason, RateLimitReason, StopReason};
+//! Which values labels have: words of [`words`](crate::event::words), of events and phases, and of their own.
 
 type ByPattern = &'static [(&'static str, &'static [&'static str])];
 
@@ -153,56 +150,3 @@ pub(super) const HEDGES: ByPattern = &[(
 
 pub(super) const FAULTS: ByPattern =
     &[("chaos", &["latency", "error", "hang", "panic", "cut_body"])];
-
-pub(super) fn state(state: CircuitState) -> &'static str {
-    match state {
-        CircuitState::Closed => "closed",
-        CircuitState::Open => "open",
-        CircuitState::HalfOpen => "half_open",
-        CircuitState::ForcedOpen => "forced_open",
-        CircuitState::Disabled => "disabled",
-        CircuitState::MetricsOnly => "metrics_only",
-    }
-}
-
-pub(super) fn open_reason(reason: OpenReason) -> &'static str {
-    match reason {
-        OpenReason::Open => "open",
-        OpenReason::ProbesBusy => "probes_busy",
-        OpenReason::Ramping => "ramping",
-        OpenReason::ForcedOpen => "forced_open",
-        OpenReason::NotMadeReady => "not_made_ready",
-    }
-}
-
-pub(super) fn limit_reason(reason: RateLimitReason) -> &'static str {
-    match reason {
-        RateLimitReason::Exhausted => "exhausted",
-        RateLimitReason::TooLong => "too_long",
-        RateLimitReason::DeadlineExceeded => "deadline_exceeded",
-        RateLimitReason::QueueFull => "queue_full",
-        RateLimitReason::ExceedsBurst => "exceeds_burst",
-    }
-}
-
-pub(super) fn cause(end: &AttemptEnd) -> &'static str {
-    match end {
-        AttemptEnd::Error(_) => "error",
-        AttemptEnd::Response(_) => "response",
-        AttemptEnd::TimedOut => "timed_out",
-        AttemptEnd::Rejected(_) => "refused",
-    }
-}
-
-pub(super) fn stop(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::MaxRetries => "max_retries",
-        StopReason::Deadline => "deadline",
-        StopReason::BudgetExhausted => "budget_exhausted",
-        StopReason::RetryAfterTooLong => "retry_after_too_long",
-        StopReason::NotCloneable => "not_cloneable",
-        StopReason::NotIdempotent => "not_idempotent",
-        StopReason::Refused => "refused",
-        StopReason::NotWorthRetrying => "not_worth_retrying",
-    }
-}
