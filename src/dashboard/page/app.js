@@ -284,58 +284,88 @@
   }
 
   // ---- the graph ---------------------------------------------------------
+  // Waiters, what they wait for, and who holds that: a resource with many permits is one knot, not each with each.
+  function knots(edges) {
+    const found = new Map();
+    for (const it of edges) {
+      if (!found.has(it.resource)) found.set(it.resource, { resource: it.resource, waiters: new Map(), holders: new Map() });
+      const knot = found.get(it.resource);
+      knot.waiters.set(it.waiter, knot.waiters.get(it.waiter) || it.deadlock);
+      knot.holders.set(it.holder, knot.holders.get(it.holder) || it.deadlock);
+    }
+    return [...found.values()];
+  }
+  function some(names, most) {
+    const shown = names.slice(0, most).join(", ");
+    return names.length > most ? `${shown} and ${number(names.length - most)} more` : shown;
+  }
   function graph() {
     const { edges, more: rest } = state.graph;
     $("graph").hidden = edges.length === 0;
-    fill($("graph-list"), [edges, rest], () => [
-      ...edges.slice(0, 40).map((it) => el("li", { class: it.deadlock ? "deadlock" : null }, `${it.waiter} waits for ${it.resource}, which ${it.holder} holds${it.deadlock ? " (in a circle: a deadlock)" : ""}`)),
-      edges.length + rest > 40 ? el("li", {}, `and ${number(edges.length + rest - 40)} more`) : null,
+    const shown = knots(edges).map((it) => ({ resource: it.resource, waiters: [...it.waiters], holders: [...it.holders] }));
+    fill($("graph-list"), [shown, rest], () => [
+      ...shown.map((it) => {
+        const deadlock = it.waiters.some(([, marked]) => marked);
+        const waiters = it.waiters.map(([name]) => name);
+        return el("li", { class: deadlock ? "deadlock" : null }, `${some(waiters, 8)} ${waiters.length === 1 ? "waits" : "wait"} for ${it.resource}, held by ${some(it.holders.map(([name]) => name), 8)}${deadlock ? ": in a circle, a deadlock" : ""}`);
+      }),
+      rest > 0 ? el("li", {}, `and ${number(rest)} more waits`) : null,
     ]);
-    fill($("graph-picture"), edges.slice(0, 40), picture);
+    fill($("graph-picture"), shown.slice(0, 12), picture);
   }
-  function picture(edges) {
+  function picture(shown) {
+    // Somebody, or something; a circle is cut where it is met again.
     const next = new Map();
-    for (const it of edges) {
-      if (!next.has(it.waiter)) next.set(it.waiter, new Set());
-      next.get(it.waiter).add(it.holder);
-      if (!next.has(it.holder)) next.set(it.holder, new Set());
-    }
-    // A column for each length of the way to somebody who waits for nobody; a circle is cut where it is met again.
-    const depth = new Map();
-    const measure = (name, path) => {
-      if (depth.has(name)) return depth.get(name);
-      if (path.has(name)) return 0;
-      path.add(name);
-      const deepest = Math.max(0, ...[...next.get(name)].map((it) => 1 + measure(it, path)));
-      path.delete(name);
-      depth.set(name, Math.min(deepest, 6));
-      return depth.get(name);
+    const lines = [];
+    const line = (from, to, deadlock) => {
+      for (const it of [from, to]) if (!next.has(it)) next.set(it, []);
+      next.get(from).push(to);
+      lines.push({ from, to, deadlock });
     };
-    for (const name of next.keys()) measure(name, new Set());
+    for (const { resource, waiters, holders } of shown) {
+      const knot = `r/${resource}`;
+      const most = 10;
+      for (const [name, deadlock] of waiters.slice(0, most)) line(`p/${name}`, knot, deadlock);
+      if (waiters.length > most) line(`m/${number(waiters.length - most)} more`, knot, false);
+      for (const [name, deadlock] of holders.slice(0, most)) line(knot, `p/${name}`, deadlock);
+      if (holders.length > most) line(knot, `m/${number(holders.length - most)} more, of ${resource}`, false);
+    }
+    const depth = new Map();
+    const measure = (it, path) => {
+      if (depth.has(it)) return depth.get(it);
+      if (path.has(it)) return 0;
+      path.add(it);
+      const deepest = Math.max(0, ...next.get(it).map((to) => 1 + measure(to, path)));
+      path.delete(it);
+      depth.set(it, Math.min(deepest, 12));
+      return depth.get(it);
+    };
+    for (const it of next.keys()) measure(it, new Set());
     const deepest = Math.max(...depth.values(), 1);
-    const [wide, high, gapX, gapY] = [180, 28, 130, 14];
+    const [wide, high, gapX, gapY] = [165, 28, 55, 14];
     const columns = Array.from({ length: deepest + 1 }, () => []);
-    for (const [name, d] of depth) columns[deepest - d].push(name);
+    for (const [it, d] of depth) columns[deepest - d].push(it);
+    const tallest = Math.max(...columns.map((it) => it.length));
     const place = new Map();
-    columns.forEach((list, x) => list.forEach((name, y) => place.set(name, { x: 10 + x * (wide + gapX), y: 14 + y * (high + gapY) })));
-    const height = 20 + Math.max(...columns.map((it) => it.length)) * (high + gapY);
+    columns.forEach((list, x) => list.forEach((it, y) => place.set(it, { x: 10 + x * (wide + gapX), y: 14 + (y + (tallest - list.length) / 2) * (high + gapY) })));
+    const height = 20 + tallest * (high + gapY);
     const width = 20 + columns.length * wide + deepest * gapX;
-    const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `Who waits for whom: ${edges.length} waits, listed below` });
-    for (const it of edges) {
-      const [from, to] = [place.get(it.waiter), place.get(it.holder)];
-      const kind = it.deadlock ? " deadlock" : "";
-      const [x1, y1, y2] = [from.x + wide, from.y + high / 2, to.y + high / 2];
-      const back = to.x <= from.x;
-      const x2 = back ? to.x + wide : to.x;
+    const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Who waits for what, and who holds it: the same as the list below" });
+    for (const { from, to, deadlock } of lines) {
+      const [a, b] = [place.get(from), place.get(to)];
+      const kind = deadlock ? " deadlock" : "";
+      const [x1, y1, y2] = [a.x + wide, a.y + high / 2, b.y + high / 2];
+      const back = b.x <= a.x;
+      const x2 = back ? b.x + wide : b.x;
       const bend = back ? 60 : (x2 - x1) / 2;
       node.append(svg("path", { class: `edge${kind}`, d: `M${x1},${y1} C${x1 + bend},${y1} ${back ? x2 + bend : x2 - bend},${y2} ${back ? x2 + 6 : x2 - 6},${y2}` }));
       node.append(svg("path", { class: `tip${kind}`, d: back ? `M${x2},${y2} l8,-4 l0,8 z` : `M${x2},${y2} l-8,-4 l0,8 z` }));
-      const label = it.resource.length > 16 ? `${it.resource.slice(0, 15)}…` : it.resource;
-      if (!back) node.append(svg("text", { class: "label", x: (x1 + x2) / 2, y: (y1 + y2) / 2 - 3, "text-anchor": "middle" }, label));
     }
-    for (const [name, { x, y }] of place) {
-      node.append(svg("rect", { class: "box", x, y, width: wide, height: high, rx: 5 }));
-      node.append(svg("text", { x: x + 8, y: y + 18 }, name.length > 26 ? `${name.slice(0, 25)}…` : name));
+    for (const [it, { x, y }] of place) {
+      const name = it.slice(2);
+      const thing = it.startsWith("r/");
+      node.append(svg("rect", { class: thing ? "box thing" : "box", x, y, width: wide, height: high, rx: thing ? 14 : 4 }));
+      node.append(svg("text", { x: x + wide / 2, y: y + 18, "text-anchor": "middle" }, name.length > 23 ? `${name.slice(0, 22)}…` : name));
     }
     return node;
   }
