@@ -36,6 +36,16 @@ pub(crate) fn is(path: &str, text: &str) {
     );
 }
 
+/// Panics if the file is not this JSON, in whatever order.
+pub(crate) fn is_json(path: &str, text: &str) {
+    if blessed() {
+        write(path, text);
+    }
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    let same = parsed(&read(path)) == parsed(text);
+    assert!(same, "{path} is not what the list says (BLESS=1 writes it)");
+}
+
 /// Panics if what is between the two lines is not exactly this.
 pub(crate) fn holds(path: &str, block: &Block, text: &str) {
     let found = read(path);
