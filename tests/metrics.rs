@@ -20,6 +20,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use scrape::Scrape;
+use tower_bulwark::config::Config;
 use tower_bulwark::observe::{MetricInfo, MetricKind, Metrics, RegistryMetrics};
 use tower_bulwark::{CircuitBreaker, Registry, ResourceLock};
 
@@ -93,9 +94,26 @@ fn differences(scrape: &Scrape) -> Vec<String> {
     wrong
 }
 
-/// The series that the list promises of the handle `api` of a pattern, with the labels that have words of their own.
+/// A config that is applied, and one that is refused.
+fn configs(registry: &Registry) {
+    let quota = |name: &str| {
+        let text = format!(
+            "[rate_limits.other]\nquotas = [{{ name = \"{name}\", amount = 1, period = \"1s\" }}]"
+        );
+        Config::from_toml(&text).unwrap()
+    };
+    registry.apply(&quota("calls")).unwrap();
+    registry.apply(&quota("tokens")).unwrap_err();
+}
+
+/// The series that the list promises of the handle `api` of a pattern, with the labels that have words of their own. The
+/// config of a registry is called `config`.
 fn promised(info: &MetricInfo, pattern: &str) -> Vec<Vec<(&'static str, &'static str)>> {
-    let mut series = vec![vec![("name", "api")]];
+    let name = match pattern {
+        "config" => "config",
+        _ => "api",
+    };
+    let mut series = vec![vec![("name", name)]];
     for label in info.labels {
         let Some(values) = label.values_of(pattern) else {
             continue;
@@ -118,6 +136,7 @@ async fn page_and_list_and_scrape_say_the_same() {
     let metrics = Metrics::of(&registry);
     let handles = traffic::handles(&registry);
     traffic::everything(&handles).await;
+    configs(&registry);
     let scrape = scrape(&metrics, &recorder.handle());
     assert_eq!(differences(&scrape), [""; 0]);
     let kinds = info("bulwark_events_total");

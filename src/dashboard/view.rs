@@ -499,7 +499,7 @@ fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
             &it.name,
             all as f64,
             text,
-            Value::Null,
+            times(&it.recent_calls),
             config(&*handle.config()),
         );
     }

@@ -104,6 +104,18 @@ fn breaker(breaker: &CircuitBreakerSnapshot) -> Sample {
         sample.gauge(&list::CIRCUIT_STATE, &[words::state(state)], is_now);
     }
     let ratio = |rate: Option<f64>| rate.unwrap_or(0.0);
+    let tried = breaker.shadow.as_ref();
+    for (decision, calls) in [
+        ("seen", tried.map(|it| it.calls)),
+        ("would_refuse", tried.map(|it| it.would_refuse)),
+        (
+            "would_refuse_succeeded",
+            tried.map(|it| it.would_refuse_succeeded),
+        ),
+        ("would_pass", tried.map(|it| it.would_pass)),
+    ] {
+        sample.gauge(&list::SHADOW, &[decision], calls.unwrap_or(0) as f64);
+    }
     sample.gauge(&list::CIRCUIT_WINDOW, &[], breaker.window_calls as f64);
     sample.gauge(
         &list::CIRCUIT_FAILURE_RATIO,
@@ -141,6 +153,9 @@ fn lock(handle: &ResourceLock) -> Sample {
     for (reason, calls) in refusals {
         sample.count(&list::REFUSALS, &[reason], calls);
     }
+    let tried = lock.shadow.as_ref();
+    let tried = tried.map(|it| [it.calls, it.would_refuse, it.would_wait, it.would_pass]);
+    shadow(&mut sample, tried);
     sample.gauge(&list::RESOURCE_CAPACITY, &[], lock.capacity as f64);
     sample.gauge(&list::RESOURCE_IN_USE, &[], lock.in_use as f64);
     sample.gauge(&list::RESOURCE_HOLDERS, &[], lock.holders.len() as f64);
@@ -172,7 +187,18 @@ fn rate_limit(limit: &RateLimitSnapshot) -> Sample {
     sample.gauge(&list::LIMIT_WAITING, &[], limit.waiting as f64);
     let paused = limit.paused_for.unwrap_or_default().as_secs_f64();
     sample.gauge(&list::LIMIT_PAUSED, &[], paused);
+    let tried = limit.shadow.as_ref();
+    let tried = tried.map(|it| [it.calls, it.would_refuse, it.would_wait, it.would_pass]);
+    shadow(&mut sample, tried);
     sample
+}
+
+/// What a lock or a limit that is tried would have done otherwise.
+fn shadow(sample: &mut Sample, calls: Option<[u64; 4]>) {
+    let decisions = ["seen", "would_refuse", "would_wait", "would_pass"];
+    for (decision, calls) in decisions.iter().zip(calls.unwrap_or_default()) {
+        sample.gauge(&list::SHADOW, &[decision], calls as f64);
+    }
 }
 
 fn timeouts(handle: &Timeouts) -> Sample {

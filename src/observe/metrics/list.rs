@@ -4,7 +4,8 @@ use super::info::MetricKind::{Counter, Gauge, Histogram};
 use super::info::MetricSource::{Both, Events, Handle};
 use super::info::{LabelInfo, MetricInfo};
 use super::values::{
-    CAUSES, FAULTS, HEDGES, KINDS, OUTCOMES, PATTERNS, REASONS, STATES, STOPS, TIMEOUT_PHASES,
+    CAUSES, DECISIONS, FAULTS, HEDGES, KINDS, OUTCOMES, PATTERNS, REASONS, STATES, STOPS,
+    TIMEOUT_PHASES,
 };
 
 /// For times between a lock in memory and the answer of a large model.
@@ -379,6 +380,15 @@ pub(super) const CHAOS_INJECTED: MetricInfo = MetricInfo {
     ..BASE
 };
 
+pub(super) const SHADOW: MetricInfo = MetricInfo {
+    name: "bulwark_shadow_calls",
+    kind: Gauge,
+    patterns: &["circuit_breaker", "contention", "rate_limit"],
+    labels: &[PATTERN, NAME, label("decision", DECISIONS)],
+    help: "while another config is tried (`shadow`): the calls that it has seen, and what it would have done otherwise; 0 while none is",
+    ..BASE
+};
+
 pub(super) const LIST: &[MetricInfo] = &[
     CALLS,
     REFUSALS,
@@ -407,6 +417,7 @@ pub(super) const LIST: &[MetricInfo] = &[
     LIMIT_OWED,
     LIMIT_WAITING,
     LIMIT_PAUSED,
+    SHADOW,
     TIMED_OUT,
     TIMEOUT_CALL,
     HEDGES_TOTAL,

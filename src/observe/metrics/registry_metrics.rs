@@ -55,6 +55,8 @@ impl RegistryMetrics {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         describe();
         recorded.round += 1;
+        #[cfg(feature = "config")]
+        register_events("config", "config");
         for sample in from_handles::samples(&self.registry) {
             register_events(sample.pattern, &sample.name);
             recorded.record(sample);

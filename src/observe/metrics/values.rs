@@ -74,6 +74,22 @@ pub(super) const OUTCOMES: ByPattern = &[
     ("throttle", &["accepted", "not_accepted", "refused"]),
 ];
 
+const SHADOWED: &[&str] = &["seen", "would_refuse", "would_wait", "would_pass"];
+
+pub(super) const DECISIONS: ByPattern = &[
+    (
+        "circuit_breaker",
+        &[
+            "seen",
+            "would_refuse",
+            "would_refuse_succeeded",
+            "would_pass",
+        ],
+    ),
+    ("contention", SHADOWED),
+    ("rate_limit", SHADOWED),
+];
+
 pub(super) const REASONS: ByPattern = &[
     (
         "circuit_breaker",
