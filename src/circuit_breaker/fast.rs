@@ -92,8 +92,6 @@ pub(super) struct Fast {
     slice: AtomicU64,
     /// The number of the slice that the successes are counted for.
     current: AtomicU64,
-    /// What each word is published with, beside what the core answers: [`Word::SHADOWED`], or nothing.
-    flags: AtomicU64,
 }
 
 /// A tag is the epoch and, with a window of time, the lower bits of the slice. That the slice is the current one in
@@ -108,7 +106,6 @@ impl Fast {
             successes: TaggedCounter::new(),
             slice: AtomicU64::new(slice),
             current: AtomicU64::new(0),
-            flags: AtomicU64::new(0),
         }
     }
 
@@ -185,17 +182,10 @@ impl Fast {
         (count, counted_for)
     }
 
-    /// Under the core's lock: what it would answer from here on.
-    pub(super) fn publish(&self, route: Route, epoch: u32, timed: bool) {
+    /// Under the core's lock: what it would answer from here on, and whether another config is tried on the calls.
+    pub(super) fn publish(&self, route: Route, epoch: u32, timed: bool, shadowed: bool) {
         let word = Word::new(route, epoch, timed);
-        let flags = self.flags.load(Ordering::Relaxed);
-        self.word.store(word.0 | flags, Ordering::Release);
-    }
-
-    /// Under the core's lock, before what it would answer is [published](Self::publish) again: whether another config is
-    /// tried on the calls.
-    pub(super) fn shadow(&self, yes: bool) {
-        let flags = if yes { Word::SHADOWED } else { 0 };
-        self.flags.store(flags, Ordering::Relaxed);
+        let shadowed = if shadowed { Word::SHADOWED } else { 0 };
+        self.word.store(word.0 | shadowed, Ordering::Release);
     }
 }

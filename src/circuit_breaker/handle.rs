@@ -9,7 +9,7 @@ use super::config::CircuitBreakerConfig;
 use super::group::Group;
 use super::permit::Permit;
 use super::shadow::CircuitBreakerShadow;
-use super::shared::{Callbacks, Shared};
+use super::shared::{Callbacks, Shared, Trial};
 use super::snapshot::CircuitBreakerSnapshot;
 use super::state::{Command, Effects, State};
 use super::{CircuitBreakerEvent, CircuitState};
@@ -252,7 +252,7 @@ impl CircuitBreaker {
     /// [`ConfigError`] for a setting that cannot work; what was tried before goes on then.
     pub fn shadow(&self, config: CircuitBreakerConfig) -> Result<(), ConfigError> {
         config.check()?;
-        let trial = Shared::trial_of(self.name(), config);
+        let trial = Trial::new(self.name(), config);
         self.shared.set_trial(Some(Arc::new(trial)));
         Ok(())
     }
@@ -260,11 +260,11 @@ impl CircuitBreaker {
     /// Tries no other config any more; what the one that was tried would have done otherwise.
     #[expect(clippy::must_use_candidate, reason = "to end it is the point")]
     pub fn end_shadow(&self) -> Option<CircuitBreakerShadow> {
-        self.shared.set_trial(None).map(|it| it.trial_snapshot())
+        self.shared.set_trial(None).map(|it| it.snapshot())
     }
 
     fn shadow_snapshot(&self) -> Option<CircuitBreakerShadow> {
-        self.shared.trial().map(|it| it.trial_snapshot())
+        self.shared.trial().map(|it| it.snapshot())
     }
 
     /// Opens the circuit for `delay`; then it is probed as after any opening. For a service that says

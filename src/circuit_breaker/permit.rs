@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::thread;
 
 use super::admitted::{Admitted, Stage};
-use super::shared::Shared;
+use super::shared::{Shared, Trial};
 use crate::call::context::{Frame, Reason, reason};
 use crate::call::outcome::{Outcome, message};
 use crate::error::Judgement;
@@ -32,7 +32,7 @@ pub struct Permit {
 
 /// What a config that is tried has said of the call.
 struct Shadowed {
-    trial: Arc<Shared>,
+    trial: Arc<Trial>,
     admitted: Admitted,
     /// How the head of the answer was judged, if the call goes on with its body.
     #[cfg(feature = "http")]
@@ -51,9 +51,9 @@ impl Permit {
     }
 
     /// The same call, at a config that is tried beside.
-    pub(super) fn beside(mut self, trial: Option<Arc<Shared>>) -> Self {
+    pub(super) fn beside(mut self, trial: Option<Arc<Trial>>) -> Self {
         self.shadow = trial.and_then(|trial| {
-            let admitted = trial.acquire().ok()?;
+            let admitted = trial.breaker.acquire().ok()?;
             Some(Box::new(Shadowed {
                 trial,
                 admitted,
@@ -117,7 +117,7 @@ impl Permit {
             let Shadowed {
                 trial, admitted, ..
             } = &mut *shadow;
-            trial.settle(admitted, &self.frame, judged);
+            trial.breaker.settle(admitted, &self.frame, judged);
         }
     }
 
@@ -134,7 +134,11 @@ impl Permit {
         if let Some(mut shadow) = self.shadow.take() {
             let it = &mut *shadow;
             // One that has been counted, as slow, is done with.
-            if !it.trial.answered(&mut it.admitted, &self.frame, head) {
+            if !it
+                .trial
+                .breaker
+                .answered(&mut it.admitted, &self.frame, head)
+            {
                 it.head = Some(head.clone());
                 self.shadow = Some(shadow);
             }
@@ -197,7 +201,10 @@ impl Permit {
         if (before == Stage::Waiting) != (after == Stage::Waiting) {
             self.shared.waits(&mut self.admitted, &self.frame);
             if let Some(shadow) = &mut self.shadow {
-                shadow.trial.waits(&mut shadow.admitted, &self.frame);
+                shadow
+                    .trial
+                    .breaker
+                    .waits(&mut shadow.admitted, &self.frame);
             }
         }
         value

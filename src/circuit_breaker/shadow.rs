@@ -1,10 +1,10 @@
 //! Another config, tried on the calls of a breaker: it decides and is told as if it were in force, and nothing comes of it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::config::CircuitBreakerConfig;
-use super::shared::{Callbacks, Shared};
+use super::shared::{Callbacks, Shared, Trial};
 use super::state::{Command, Effects, Phase};
 use crate::error::CircuitState;
 use crate::util::time;
@@ -31,25 +31,27 @@ pub struct CircuitBreakerShadow {
     pub would_pass: u64,
 }
 
-/// A config that is tried is a breaker of its own in metrics-only mode, which nobody has a handle of.
-impl Shared {
+impl Trial {
     /// The config has been checked.
-    pub(super) fn trial_of(name: &str, config: CircuitBreakerConfig) -> Self {
+    pub(super) fn new(name: &str, config: CircuitBreakerConfig) -> Self {
         let name = Arc::from(format!("{name} (shadow)"));
-        let trial = Self::new(name, config, Callbacks::default());
+        let trial = Shared::new(name, config, Callbacks::default());
         let now = time::now();
         trial.with_core(now, |state, config| {
             // That it is one is no news.
             let _ = state.command(config, Command::MetricsOnly, now);
             ((), Effects::default())
         });
-        trial
+        Self {
+            breaker: trial,
+            would_pass: AtomicU64::new(0),
+        }
     }
 
     /// The breaker in force refuses a call.
     pub(super) fn refused_in_force(&self) {
         let now = time::now();
-        let passes = self.with_core(now, |state, config| {
+        let passes = self.breaker.with_core(now, |state, config| {
             let passes = match &state.phase {
                 Phase::Closed { .. } => true,
                 Phase::Open { until } => now >= *until,
@@ -60,9 +62,9 @@ impl Shared {
         self.would_pass.fetch_add(passes.into(), Ordering::Relaxed);
     }
 
-    pub(super) fn trial_snapshot(&self) -> CircuitBreakerShadow {
+    pub(super) fn snapshot(&self) -> CircuitBreakerShadow {
         let now = time::now();
-        let (state, totals) = self.with_core(now, |state, _| {
+        let (state, totals) = self.breaker.with_core(now, |state, _| {
             ((state.by_phase(now), state.totals), Effects::default())
         });
         let ended = [
@@ -73,7 +75,7 @@ impl Shared {
             totals.cancelled,
         ];
         CircuitBreakerShadow {
-            config: CircuitBreakerConfig::clone(&self.config()),
+            config: CircuitBreakerConfig::clone(&self.breaker.config()),
             state,
             calls: ended.iter().sum(),
             would_refuse: totals.would_reject,

@@ -38,8 +38,8 @@ pub(super) struct Callbacks {
 
 pub(super) struct Shared {
     funnel: Funnel,
-    on_rejected: Box<[OnRejected]>,
-    trip_when: Option<TripWhen>,
+    /// Of the user's own, which few breakers have.
+    hooks: Option<Box<Hooks>>,
     random: Random,
     /// Changed under the lock of the core only.
     config: ArcSwap<CircuitBreakerConfig>,
@@ -50,10 +50,33 @@ pub(super) struct Shared {
     in_flight: ArcSwapOption<InFlight>,
     pub(super) wakers: Arc<Wakers>,
     /// Another config that is tried on the calls.
-    shadow: ArcSwapOption<Self>,
-    /// Of a config that is tried: calls that were refused, and that it would have let through.
-    pub(super) would_pass: AtomicU64,
+    shadow: ArcSwapOption<Trial>,
     core: Mutex<State>,
+}
+
+/// What the user wants to be called, or asked.
+struct Hooks {
+    on_rejected: Box<[OnRejected]>,
+    trip_when: Option<TripWhen>,
+}
+
+impl Hooks {
+    fn of(on_rejected: Vec<OnRejected>, trip_when: Option<TripWhen>) -> Option<Box<Self>> {
+        let are_there = !on_rejected.is_empty() || trip_when.is_some();
+        are_there.then(|| {
+            Box::new(Self {
+                on_rejected: on_rejected.into(),
+                trip_when,
+            })
+        })
+    }
+}
+
+/// A config that is tried beside the one in force: a breaker of its own in metrics-only mode, which nobody has a handle of.
+pub(super) struct Trial {
+    pub(super) breaker: Shared,
+    /// Calls that the breaker in force has refused, and this one would have let through.
+    pub(super) would_pass: AtomicU64,
 }
 
 fn route(state: &State) -> Route {
@@ -92,8 +115,7 @@ impl Shared {
         let state = State::new(&config, now);
         Self {
             funnel: Funnel::new(name, callbacks.observers),
-            on_rejected: callbacks.on_rejected.into(),
-            trip_when: callbacks.trip_when,
+            hooks: Hooks::of(callbacks.on_rejected, callbacks.trip_when),
             random: Random::new(callbacks.seed),
             fast: Fast::new(state.epoch, config.times_calls(), slice_length(&config)),
             open_until: AtomicU64::new(0),
@@ -102,7 +124,6 @@ impl Shared {
             in_flight: ArcSwapOption::new(in_flight(&config)),
             wakers: Arc::default(),
             shadow: ArcSwapOption::empty(),
-            would_pass: AtomicU64::new(0),
             core: Mutex::new(state),
             config: ArcSwap::from_pointee(config),
         }
@@ -143,7 +164,7 @@ impl Shared {
 
     /// The config that is tried, if there is one: a look at the word that every call looks at.
     #[inline]
-    pub(super) fn trial(&self) -> Option<Arc<Self>> {
+    pub(super) fn trial(&self) -> Option<Arc<Trial>> {
         match self.fast.read().is_shadowed() {
             true => self.shadow.load_full(),
             false => None,
@@ -151,12 +172,10 @@ impl Shared {
     }
 
     /// From here on `trial` is tried on the calls, or nothing; what was tried before.
-    pub(super) fn set_trial(&self, trial: Option<Arc<Self>>) -> Option<Arc<Self>> {
+    pub(super) fn set_trial(&self, trial: Option<Arc<Trial>>) -> Option<Arc<Trial>> {
         let state = self.core();
-        self.fast.shadow(trial.is_some());
         let before = self.shadow.swap(trial);
-        let times_calls = self.config.load().times_calls();
-        self.fast.publish(route(&state), state.epoch, times_calls);
+        self.publish_route(&state, &self.config.load());
         before
     }
 
@@ -388,7 +407,7 @@ impl Shared {
         };
         self.funnel
             .refused(refusal.at, || self.rejected.sum(), event);
-        for callback in &self.on_rejected {
+        for callback in self.hooks.iter().flat_map(|it| &it.on_rejected) {
             guarded(self.funnel.name(), || callback(&open));
         }
         open
@@ -461,7 +480,8 @@ impl Shared {
         let unit = self.unit();
         let now = time::now();
         let is_bad = matches!(ended.outcome, Outcome::Failure | Outcome::Overload) || ended.slow;
-        let rule = self.trip_when.as_ref().filter(|_| is_bad);
+        let rule = self.hooks.as_ref().and_then(|it| it.trip_when.as_ref());
+        let rule = rule.filter(|_| is_bad);
         let counts = self.with_core(now, |state, config| {
             let effects = match admitted.kind() {
                 Kind::Anyway => {
@@ -519,8 +539,7 @@ impl Shared {
             state.totals.successes += late;
             self.announce(&state);
         }
-        self.fast
-            .publish(route(&state), state.epoch, config.times_calls());
+        self.publish_route(&state, &config);
         state.tell_group();
         let told = effects.lost_probes > 0 || !changes.is_empty();
         // Also if an open circuit opens for another time.
@@ -541,6 +560,13 @@ impl Shared {
             self.wakers.wake_all();
         }
         answer
+    }
+
+    /// Publishes what the core would answer next.
+    fn publish_route(&self, state: &State, config: &CircuitBreakerConfig) {
+        let shadowed = self.shadow.load().is_some();
+        self.fast
+            .publish(route(state), state.epoch, config.times_calls(), shadowed);
     }
 
     /// It is one of a group from here on.
@@ -585,8 +611,7 @@ impl Shared {
         if old.slow_calls != config.slow_calls {
             self.in_flight.store(in_flight(&config));
         }
-        self.fast
-            .publish(route(&state), state.epoch, config.times_calls());
+        self.publish_route(&state, &config);
         let change = old.difference(&config);
         self.config.store(Arc::new(config));
         drop(state);

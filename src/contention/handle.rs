@@ -44,8 +44,12 @@ pub(super) struct Shared {
     adaptive: ArcSwapOption<Mutex<Controller>>,
     /// Whether another config is tried.
     is_tried: AtomicBool,
-    trial: Mutex<Option<Trial>>,
+    trial: ArcSwapOption<Mutex<Trial>>,
     pub(super) core: Core,
+}
+
+fn lock(trial: &Mutex<Trial>) -> MutexGuard<'_, Trial> {
+    trial.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ResourceLock {
@@ -82,7 +86,7 @@ impl ResourceLock {
                 funnel: Funnel::new(name, observers),
                 core,
                 is_tried: AtomicBool::new(false),
-                trial: Mutex::new(None),
+                trial: ArcSwapOption::empty(),
                 adapts: AtomicBool::new(config.adaptive.is_some()),
                 adaptive: ArcSwapOption::from(controller(&config)),
                 long_hold: AtomicU64::new(long_hold(&config)),
@@ -383,14 +387,10 @@ impl Shared {
     #[inline]
     fn tell_trial(&self, tell: impl FnOnce(&mut Trial, Tick)) {
         if self.is_tried.load(Ordering::Relaxed)
-            && let Some(trial) = &mut *self.trial()
+            && let Some(trial) = &*self.trial.load()
         {
-            tell(trial, time::now());
+            tell(&mut lock(trial), time::now());
         }
-    }
-
-    fn trial(&self) -> MutexGuard<'_, Option<Trial>> {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody has got permits, after a wait.
@@ -402,15 +402,16 @@ impl Shared {
     }
 
     pub(super) fn shadow_snapshot(&self, now: Tick) -> Option<ResourceShadow> {
-        self.trial().as_mut().map(|it| it.snapshot(now))
+        self.trial.load().as_ref().map(|it| lock(it).snapshot(now))
     }
 
     /// Another config is tried on the calls from here on, or none; what the one before would have done otherwise.
     fn try_out(&self, config: Option<ContentionConfig>) -> Option<ResourceShadow> {
-        let mut trial = self.trial();
-        self.is_tried.store(config.is_some(), Ordering::Relaxed);
-        let before = std::mem::replace(&mut *trial, config.map(Trial::new));
-        before.map(|mut it| it.snapshot(time::now()))
+        let trial = config.map(|it| Arc::new(Mutex::new(Trial::new(it))));
+        let before = self.trial.swap(trial);
+        let is_tried = self.trial.load().is_some();
+        self.is_tried.store(is_tried, Ordering::Relaxed);
+        before.map(|it| lock(&it).snapshot(time::now()))
     }
 
     /// From when on a hold is reported.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::bucket::{Pace, Time};
 use super::config::RateLimitConfig;
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     wait: Mutex<Histogram>,
     /// Whether another config is tried.
     is_tried: AtomicBool,
-    trial: Mutex<Option<Trial>>,
+    trial: ArcSwapOption<Mutex<Trial>>,
 }
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ impl Shared {
             counts: Counts::default(),
             wait: Mutex::default(),
             is_tried: AtomicBool::new(false),
-            trial: Mutex::new(None),
+            trial: ArcSwapOption::empty(),
         }
     }
 
@@ -167,26 +167,23 @@ impl Shared {
 
     /// Another config is tried on the calls from here on, or none; what the one before would have done otherwise.
     pub(super) fn try_out(&self, config: Option<RateLimitConfig>) -> Option<RateLimitShadow> {
-        let mut trial = self.trial();
-        self.is_tried.store(config.is_some(), Ordering::Relaxed);
-        let new = config.map(|config| {
+        let trial = config.map(|config| {
             let paces = paces(&config);
-            Trial::new(config, paces)
+            Arc::new(Mutex::new(Trial::new(config, paces)))
         });
-        std::mem::replace(&mut *trial, new).map(|it| it.snapshot())
-    }
-
-    fn trial(&self) -> MutexGuard<'_, Option<Trial>> {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
+        let before = self.trial.swap(trial);
+        let is_tried = self.trial.load().is_some();
+        self.is_tried.store(is_tried, Ordering::Relaxed);
+        before.map(|it| lock(&it).snapshot())
     }
 
     /// The config that is tried hears of something, if there is one.
     #[inline]
     fn tell_trial(&self, tell: impl FnOnce(&mut Trial)) {
         if self.is_tried.load(Ordering::Relaxed)
-            && let Some(trial) = &mut *self.trial()
+            && let Some(trial) = &*self.trial.load()
         {
-            tell(trial);
+            tell(&mut lock(trial));
         }
     }
 
@@ -372,7 +369,7 @@ impl Shared {
                 abandoned: of(&self.counts.abandoned),
             },
             wait: self.waits().summary(),
-            shadow: self.trial().as_ref().map(Trial::snapshot),
+            shadow: self.trial.load().as_ref().map(|it| lock(it).snapshot()),
         }
     }
 
@@ -382,6 +379,10 @@ impl Shared {
             state.is_quiet(time) && state.quotas().iter().all(|it| it.full <= time)
         })
     }
+}
+
+fn lock(trial: &Mutex<Trial>) -> MutexGuard<'_, Trial> {
+    trial.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn paces(config: &RateLimitConfig) -> Vec<Pace> {
