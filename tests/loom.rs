@@ -144,7 +144,7 @@ impl Breaker {
         core.window = 0;
         let (late, _) = self.fast.drain(core.epoch, NOW);
         core.late += late;
-        self.fast.publish(Route::Closed, core.epoch, false);
+        self.fast.publish(Route::Closed, core.epoch, false, false);
         in_old_window
     }
 
@@ -162,8 +162,8 @@ fn a_word_is_of_one_epoch() {
         let changes = {
             let fast = Arc::clone(&fast);
             thread::spawn(move || {
-                fast.publish(Route::Open, 2, false);
-                fast.publish(Route::AskCore, 3, true);
+                fast.publish(Route::Open, 2, false, false);
+                fast.publish(Route::AskCore, 3, true, false);
             })
         };
         let seen = fast.read();
