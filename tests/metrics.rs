@@ -452,6 +452,28 @@ fn each_alert_asks_for_series_that_there_are() {
 }
 
 #[test]
+fn the_page_names_only_metrics_labels_and_values_that_there_are() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let page = std::fs::read_to_string(path).unwrap();
+    let named = promql::selectors(&page);
+    assert!(named.len() > 80, "{}", named.len());
+    for selector in named {
+        let name = &selector.name;
+        let info = Metrics::list().iter().find(|it| it.name == name);
+        let info = info.unwrap_or_else(|| panic!("there is no {name}"));
+        for (of, _, value) in &selector.matchers {
+            let label = info.labels.iter().find(|it| it.name == of);
+            let label = label.unwrap_or_else(|| panic!("{name} has no {of}"));
+            let known = |pattern: &&str| label.values_of(pattern).unwrap().contains(&&**value);
+            assert!(
+                info.patterns.iter().any(known),
+                "{name} has never {of}={value}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_query_for_what_there_is_not_is_found_out() {
     for query in [
         "bulwark_nothing_total",
