@@ -145,6 +145,16 @@ fn a_page() {
     drop(app);
 }
 
+#[cfg(feature = "metrics")]
+#[test]
+#[rustfmt::skip]
+fn metrics_of_a_registry() {
+    use tower_bulwark::{Registry, observe::Metrics};
+
+    let metrics = Metrics::of(Registry::global()); // once
+    metrics.record(); // before each scrape
+}
+
 #[cfg(feature = "config")]
 #[allow(dead_code)]
 #[rustfmt::skip]
