@@ -17,3 +17,6 @@ pub mod library_authors {}
 
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
