@@ -880,7 +880,7 @@ fn a_config_goes_through_json_and_an_unknown_phase_is_an_error() {
     let json = serde_json::to_string(&config).unwrap();
     let back: TimeoutConfig = serde_json::from_str(&json).unwrap();
     assert_eq!(back, config);
-    let one: TimeoutConfig = serde_json::from_str(r#"{"head":{"secs":2,"nanos":0}}"#).unwrap();
+    let one: TimeoutConfig = serde_json::from_str(r#"{"head":"2s"}"#).unwrap();
     assert_eq!((one.head, one.total), (Some(2 * SECOND), None));
     assert!(serde_json::from_str::<TimeoutConfig>(r#"{"heads":null}"#).is_err());
 }
