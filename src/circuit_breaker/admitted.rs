@@ -11,12 +11,13 @@ pub(super) struct Admitted {
     place: u64,
     /// When it started; [`UNTIMED`] if nobody wants to know.
     started: Tick,
-    /// The epoch, the kind and the stage.
+    /// The epoch, the kind and the stage; and which call it is to a config that is tried.
     bits: u64,
 }
 
 const UNTIMED: Tick = Tick(0);
 const BY_HAND: u64 = 1 << 36;
+const SHADOW_SHIFT: u32 = 37;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -144,6 +145,29 @@ impl Admitted {
             self.place = 0;
         }
         entry
+    }
+
+    /// Which call it is to a config that is tried, from 1.
+    pub(super) const MOST_SHADOWS: u64 = (1 << (u64::BITS - SHADOW_SHIFT)) - 1;
+
+    pub(super) fn set_shadow(&mut self, id: u64) {
+        self.bits |= id << SHADOW_SHIFT;
+    }
+
+    /// Whether a config is tried on it too.
+    #[inline]
+    pub(super) fn has_shadow(&self) -> bool {
+        self.bits >> SHADOW_SHIFT != 0
+    }
+
+    pub(super) fn shadow(&self) -> u64 {
+        self.bits >> SHADOW_SHIFT
+    }
+
+    pub(super) fn take_shadow(&mut self) -> u64 {
+        let id = self.shadow();
+        self.bits &= (1 << SHADOW_SHIFT) - 1;
+        id
     }
 
     /// The permit is held by the user's own code.

@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::thread;
 
 use super::admitted::{Admitted, Stage};
-use super::shared::{Shared, Trial};
+use super::shared::{Shadowed, Shared, Trial};
 use crate::call::context::{Frame, Reason, reason};
 use crate::call::outcome::{Outcome, message};
 use crate::error::Judgement;
@@ -26,17 +26,6 @@ pub struct Permit {
     shared: ArcShard<Shared>,
     admitted: Admitted,
     frame: Frame,
-    /// The same call at a config that is tried beside.
-    shadow: Option<Box<Shadowed>>,
-}
-
-/// What a config that is tried has said of the call.
-struct Shadowed {
-    trial: Arc<Trial>,
-    admitted: Admitted,
-    /// How the head of the answer was judged, if the call goes on with its body.
-    #[cfg(feature = "http")]
-    head: Option<Judgement>,
 }
 
 impl Permit {
@@ -46,21 +35,14 @@ impl Permit {
             shared,
             admitted,
             frame: Frame::default(),
-            shadow: None,
         }
     }
 
     /// The same call, at a config that is tried beside.
     pub(super) fn beside(mut self, trial: Option<Arc<Trial>>) -> Self {
-        self.shadow = trial.and_then(|trial| {
-            let admitted = trial.breaker.acquire().ok()?;
-            Some(Box::new(Shadowed {
-                trial,
-                admitted,
-                #[cfg(feature = "http")]
-                head: None,
-            }))
-        });
+        if let Some(shadow) = trial.and_then(|it| it.admit()) {
+            self.admitted.set_shadow(shadow);
+        }
         self
     }
 
@@ -105,19 +87,40 @@ impl Permit {
     fn settle_in_place(&mut self, judged: Judgement) {
         if !self.is_settled() {
             self.admitted.set_stage(Stage::Settled);
-            self.settle_shadow(|_| judged.clone());
+            if self.admitted.has_shadow() {
+                self.settle_shadow(|_| judged.clone());
+            }
             self.shared.settle(&mut self.admitted, &self.frame, judged);
         }
     }
 
-    /// The same call has ended at the config that is tried, if there is one.
+    /// The same call at the config that is tried, if it still is; it is not known there any more.
+    #[cold]
+    fn take_shadow(&mut self) -> Option<(Arc<Trial>, Shadowed)> {
+        let shadow = self.admitted.take_shadow();
+        let trial = self.shared.trial_of(shadow)?;
+        let call = trial.take(shadow)?;
+        Some((trial, call))
+    }
+
+    /// The same call has ended at the config that is tried.
+    #[cold]
     fn settle_shadow(&mut self, judged: impl FnOnce(&mut Shadowed) -> Judgement) {
-        if let Some(mut shadow) = self.shadow.take() {
-            let judged = judged(&mut shadow);
-            let Shadowed {
-                trial, admitted, ..
-            } = &mut *shadow;
-            trial.breaker.settle(admitted, &self.frame, judged);
+        if let Some((trial, mut call)) = self.take_shadow() {
+            let judged = judged(&mut call);
+            let breaker = &trial.breaker;
+            breaker.settle(&mut call.admitted, &self.frame, judged);
+        }
+    }
+
+    /// The same call goes on at the config that is tried, unless `part` says that it is done with.
+    #[cold]
+    fn shadow_goes_on(&mut self, part: impl FnOnce(&Shared, &mut Shadowed, &Frame) -> bool) {
+        if let Some((trial, mut call)) = self.take_shadow()
+            && part(&trial.breaker, &mut call, &self.frame)
+            && let Some(shadow) = trial.keep(call)
+        {
+            self.admitted.set_shadow(shadow);
         }
     }
 
@@ -131,17 +134,13 @@ impl Permit {
     /// failure of the body.
     #[cfg(feature = "http")]
     pub(crate) fn answered(&mut self, head: &Judgement) -> bool {
-        if let Some(mut shadow) = self.shadow.take() {
-            let it = &mut *shadow;
-            // One that has been counted, as slow, is done with.
-            if !it
-                .trial
-                .breaker
-                .answered(&mut it.admitted, &self.frame, head)
-            {
-                it.head = Some(head.clone());
-                self.shadow = Some(shadow);
-            }
+        if self.admitted.has_shadow() {
+            self.shadow_goes_on(|breaker, call, frame| {
+                // One that has been counted, as slow, is done with.
+                let goes_on = !breaker.answered(&mut call.admitted, frame, head);
+                call.head = goes_on.then(|| head.clone());
+                goes_on
+            });
         }
         self.shared.answered(&mut self.admitted, &self.frame, head)
     }
@@ -150,11 +149,10 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn dismiss(&mut self) {
         // To a config that is tried the call may not have been slow: then it has not been counted there.
-        self.settle_shadow(|it| {
-            it.head
-                .take()
-                .unwrap_or_else(|| Judgement::plain(Outcome::Success))
-        });
+        if self.admitted.has_shadow() {
+            let success = || Judgement::plain(Outcome::Success);
+            self.settle_shadow(|call| call.head.take().unwrap_or_else(success));
+        }
         self.admitted.set_stage(Stage::Settled);
     }
 
@@ -163,7 +161,7 @@ impl Permit {
     pub(crate) fn settle_judged(&mut self, judged: Judgement) {
         if judged.outcome == Outcome::Success
             && !self.is_settled()
-            && self.shadow.is_none()
+            && !self.admitted.has_shadow()
             && self.shared.settle_plain(&self.admitted)
         {
             self.admitted.set_stage(Stage::Settled);
@@ -200,11 +198,11 @@ impl Permit {
         self.admitted.set_stage(after);
         if (before == Stage::Waiting) != (after == Stage::Waiting) {
             self.shared.waits(&mut self.admitted, &self.frame);
-            if let Some(shadow) = &mut self.shadow {
-                shadow
-                    .trial
-                    .breaker
-                    .waits(&mut shadow.admitted, &self.frame);
+            if self.admitted.has_shadow() {
+                self.shadow_goes_on(|breaker, call, frame| {
+                    breaker.waits(&mut call.admitted, frame);
+                    true
+                });
             }
         }
         value

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use slab::Slab;
+
+use super::admitted::Admitted;
 use super::config::CircuitBreakerConfig;
-use super::shared::{Callbacks, Shared, Trial};
+use super::shared::{Callbacks, Shadowed, Shared, Trial};
 use super::state::{Command, Effects, Phase};
 use crate::error::CircuitState;
 use crate::util::time;
@@ -31,6 +35,11 @@ pub struct CircuitBreakerShadow {
     pub would_pass: u64,
 }
 
+/// A call is known here by its place and the number of the trial, in the bits that an admitted call has left.
+const PLACE_BITS: u32 = 20;
+const NUMBER: u64 = Admitted::MOST_SHADOWS >> PLACE_BITS;
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 impl Trial {
     /// The config has been checked.
     pub(super) fn new(name: &str, config: CircuitBreakerConfig) -> Self {
@@ -44,8 +53,44 @@ impl Trial {
         });
         Self {
             breaker: trial,
+            calls: Mutex::default(),
             would_pass: AtomicU64::new(0),
+            number: NEXT.fetch_add(1, Ordering::Relaxed) & NUMBER,
         }
+    }
+
+    pub(super) fn number_of(shadow: u64) -> u64 {
+        shadow >> PLACE_BITS
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Slab<Shadowed>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call is made; which one it is here. `None` if more are on their way than can be told apart.
+    pub(super) fn admit(&self) -> Option<u64> {
+        let admitted = self.breaker.acquire().ok()?;
+        self.keep(Shadowed {
+            admitted,
+            head: None,
+        })
+    }
+
+    /// Keeps a call that goes on.
+    pub(super) fn keep(&self, call: Shadowed) -> Option<u64> {
+        let mut calls = self.calls();
+        let place = calls.vacant_key() as u64 + 1;
+        let has_room = place < 1 << PLACE_BITS;
+        has_room.then(|| {
+            calls.insert(call);
+            self.number << PLACE_BITS | place
+        })
+    }
+
+    /// The call ends, or something becomes of it.
+    pub(super) fn take(&self, shadow: u64) -> Option<Shadowed> {
+        let place = (shadow & ((1 << PLACE_BITS) - 1)) as usize;
+        self.calls().try_remove(place.checked_sub(1)?)
     }
 
     /// The breaker in force refuses a call.

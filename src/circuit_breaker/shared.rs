@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use slab::Slab;
 
 use super::admitted::{Admitted, Kind};
 use super::config::{CircuitBreakerConfig, Window, WindowCounts};
@@ -72,11 +73,26 @@ impl Hooks {
     }
 }
 
+/// A call at a config that is tried.
+pub(super) struct Shadowed {
+    pub(super) admitted: Admitted,
+    /// How the head of the answer was judged, if the call goes on with its body.
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "only bodies go on after a head")
+    )]
+    pub(super) head: Option<Judgement>,
+}
+
 /// A config that is tried beside the one in force: a breaker of its own in metrics-only mode, which nobody has a handle of.
 pub(super) struct Trial {
     pub(super) breaker: Shared,
+    /// The calls that are on their way.
+    pub(super) calls: Mutex<Slab<Shadowed>>,
     /// Calls that the breaker in force has refused, and this one would have let through.
     pub(super) would_pass: AtomicU64,
+    /// Distinguishes it from the one before and the one after.
+    pub(super) number: u64,
 }
 
 fn route(state: &State) -> Route {
@@ -169,6 +185,13 @@ impl Shared {
             true => self.shadow.load_full(),
             false => None,
         }
+    }
+
+    /// The config that is tried now, for a call that began while one was: another one knows nothing of it.
+    pub(super) fn trial_of(&self, shadow: u64) -> Option<Arc<Trial>> {
+        let trial = self.shadow.load_full()?;
+        let is_its = Trial::number_of(shadow) == trial.number;
+        is_its.then_some(trial)
     }
 
     /// From here on `trial` is tried on the calls, or nothing; what was tried before.
