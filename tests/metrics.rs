@@ -14,6 +14,8 @@ mod scrape;
 mod traffic;
 
 use std::collections::BTreeSet;
+use std::future::ready;
+use std::time::Duration;
 
 use files::Block;
 use metrics_exporter_prometheus::{
@@ -21,7 +23,8 @@ use metrics_exporter_prometheus::{
 };
 use scrape::Scrape;
 use tower_bulwark::observe::{MetricInfo, MetricKind, Metrics, RegistryMetrics};
-use tower_bulwark::{CircuitBreaker, Registry, ResourceLock};
+use tower_bulwark::rate_limit::{Quota, RateLimit};
+use tower_bulwark::{Backoff, CircuitBreaker, Registry, ResourceLock, RetryPolicy};
 
 const PAGE: &str = "src/docs/metrics.md";
 const TABLES: Block = Block {
@@ -262,7 +265,7 @@ async fn a_timed_call_is_in_the_histogram_whether_it_was_in_time_or_not() {
     let untimed = tower_bulwark::Timeouts::builder("untimed");
     let untimed = untimed.head(traffic::SECOND).build_in(&registry).unwrap();
     untimed
-        .run(|| std::future::ready(Ok::<_, traffic::Down>(())))
+        .run(|| ready(Ok::<_, traffic::Down>(())))
         .await
         .unwrap();
     assert_eq!(untimed.snapshot().recent_calls.count, 0);
@@ -321,6 +324,67 @@ fn the_gauges_of_a_removed_handle_are_zero_and_those_of_the_others_are_not() {
         assert_eq!(open(&after, "gone"), Some(0.0));
         assert_eq!(open(&after, "stays"), Some(1.0));
     });
+}
+
+#[test]
+fn a_quota_that_only_an_earlier_limit_of_the_name_had_is_zero() {
+    let recorder = recorder();
+    let registry = Registry::new();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = Metrics::of(&registry);
+        let page = recorder.handle();
+        let limit = |quota: &str| {
+            let limit = RateLimit::builder("api").quota(quota, Quota::per_second(5));
+            limit.build_in(&registry).unwrap()
+        };
+        let left = |quota| {
+            scrape(&metrics, &page).sum("bulwark_rate_limit_available", &[("quota", quota)])
+        };
+        limit("requests");
+        assert_eq!(left("requests"), Some(5.0));
+        registry.remove_rate_limit("api");
+        limit("tokens");
+        assert_eq!(["requests", "tokens"].map(left), [Some(0.0), Some(5.0)]);
+    });
+}
+
+#[test]
+fn no_count_is_lost_or_counted_twice_while_calls_end_during_a_scrape() {
+    const CALLS: u64 = 20_000;
+    let recorder = recorder();
+    let registry = Registry::new();
+    let policy = RetryPolicy::builder().name("api").max_retries(1);
+    let policy = policy.backoff(Backoff::fixed(Duration::ZERO)).no_budget();
+    let policy = policy.build_in(&registry).unwrap();
+    let policy = &policy;
+    let scrape = metrics::with_local_recorder(&recorder, || {
+        let metrics = Metrics::of(&registry);
+        let page = recorder.handle();
+        let calls = |recovers: bool| {
+            for _ in 0..CALLS {
+                let mut attempts = 0;
+                let call = || {
+                    attempts += 1;
+                    let good = recovers && attempts == 2;
+                    if good { Ok(()) } else { Err(traffic::Down) }
+                };
+                assert_eq!(policy.run_blocking(call).is_ok(), recovers);
+            }
+        };
+        std::thread::scope(|threads| {
+            let both = [true, false].map(|recovers| threads.spawn(move || calls(recovers)));
+            while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                metrics.record();
+            }
+        });
+        scrape(&metrics, &page)
+    });
+    let value = |name, labels: &[_]| scrape.sum(name, labels).unwrap() as u64;
+    let calls = |outcome| value("bulwark_calls_total", &[("outcome", outcome)]);
+    let outcomes = ["success", "success_after_retry", "failure"].map(calls);
+    assert_eq!(outcomes, [0, CALLS, CALLS]);
+    assert_eq!(value("bulwark_retry_attempts_total", &[]), 4 * CALLS);
+    assert_eq!(value("bulwark_retry_call_attempts_count", &[]), 2 * CALLS);
 }
 
 #[test]
