@@ -2,18 +2,18 @@
 
 #[path = "metrics/files.rs"]
 mod files;
-#[path = "metrics/grafana.rs"]
-mod grafana;
 #[path = "metrics/page.rs"]
 mod page;
-#[path = "metrics/promql.rs"]
-mod promql;
+#[path = "metrics/queries.rs"]
+mod queries;
 #[path = "metrics/scrape.rs"]
 mod scrape;
 #[path = "metrics/traffic.rs"]
 mod traffic;
 
 use std::collections::BTreeSet;
+use std::future::ready;
+use std::time::Duration;
 
 use files::Block;
 use metrics_exporter_prometheus::{
@@ -22,7 +22,8 @@ use metrics_exporter_prometheus::{
 use scrape::Scrape;
 use tower_bulwark::config::Config;
 use tower_bulwark::observe::{MetricInfo, MetricKind, Metrics, RegistryMetrics};
-use tower_bulwark::{CircuitBreaker, Registry, ResourceLock};
+use tower_bulwark::rate_limit::{Quota, RateLimit};
+use tower_bulwark::{Backoff, CircuitBreaker, Registry, ResourceLock, RetryPolicy};
 
 const PAGE: &str = "src/docs/metrics.md";
 const TABLES: Block = Block {
@@ -187,7 +188,8 @@ async fn every_series_of_a_handle_is_there_in_the_first_scrape_after_it_was_made
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_numbers_are_those_of_the_traffic() {
+async fn retries_are_counted_by_cause_and_calls_by_attempts_and_looking_twice_counts_nothing_twice()
+{
     let recorder = recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     let registry = Registry::new();
@@ -205,12 +207,6 @@ async fn the_numbers_are_those_of_the_traffic() {
             &[("pattern", pattern), ("outcome", outcome)],
         )
     };
-    let refusals = |pattern, reason| {
-        value(
-            "bulwark_refusals_total",
-            &[("pattern", pattern), ("reason", reason)],
-        )
-    };
     let outcomes = ["success", "success_after_retry", "failure"].map(|it| calls("retry", it));
     assert_eq!(outcomes, [1.0, 1.0, 1.0]);
     assert_eq!(value("bulwark_retry_attempts_total", &[]), 6.0);
@@ -226,7 +222,31 @@ async fn the_numbers_are_those_of_the_traffic() {
         1.0
     );
     assert_eq!(value("bulwark_retry_delay_seconds_sum", &[]), 3.0);
+}
 
+#[tokio::test(start_paused = true)]
+async fn calls_and_refusals_of_each_pattern_are_those_of_the_traffic() {
+    let recorder = recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let registry = Registry::new();
+    let metrics = Metrics::of(&registry);
+    let handles = traffic::handles(&registry);
+    traffic::everything(&handles).await;
+    let page = recorder.handle();
+    let scrape = scrape(&metrics, &page);
+    let value = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels).unwrap();
+    let calls = |pattern, outcome| {
+        value(
+            "bulwark_calls_total",
+            &[("pattern", pattern), ("outcome", outcome)],
+        )
+    };
+    let refusals = |pattern, reason| {
+        value(
+            "bulwark_refusals_total",
+            &[("pattern", pattern), ("reason", reason)],
+        )
+    };
     // The breaker has forgotten those before its reset; their reasons are counted as they come.
     assert_eq!(handles.breaker.snapshot().totals.rejected, 1);
     assert_eq!(calls("circuit_breaker", "refused"), 1.0);
@@ -281,7 +301,7 @@ async fn a_timed_call_is_in_the_histogram_whether_it_was_in_time_or_not() {
     let untimed = tower_bulwark::Timeouts::builder("untimed");
     let untimed = untimed.head(traffic::SECOND).build_in(&registry).unwrap();
     untimed
-        .run(|| std::future::ready(Ok::<_, traffic::Down>(())))
+        .run(|| ready(Ok::<_, traffic::Down>(())))
         .await
         .unwrap();
     assert_eq!(untimed.snapshot().recent_calls.count, 0);
@@ -343,6 +363,67 @@ fn the_gauges_of_a_removed_handle_are_zero_and_those_of_the_others_are_not() {
 }
 
 #[test]
+fn a_quota_that_only_an_earlier_limit_of_the_name_had_is_zero() {
+    let recorder = recorder();
+    let registry = Registry::new();
+    metrics::with_local_recorder(&recorder, || {
+        let metrics = Metrics::of(&registry);
+        let page = recorder.handle();
+        let limit = |quota: &str| {
+            let limit = RateLimit::builder("api").quota(quota, Quota::per_second(5));
+            limit.build_in(&registry).unwrap()
+        };
+        let left = |quota| {
+            scrape(&metrics, &page).sum("bulwark_rate_limit_available", &[("quota", quota)])
+        };
+        limit("requests");
+        assert_eq!(left("requests"), Some(5.0));
+        registry.remove_rate_limit("api");
+        limit("tokens");
+        assert_eq!(["requests", "tokens"].map(left), [Some(0.0), Some(5.0)]);
+    });
+}
+
+#[test]
+fn no_count_is_lost_or_counted_twice_while_calls_end_during_a_scrape() {
+    const CALLS: u64 = 20_000;
+    let recorder = recorder();
+    let registry = Registry::new();
+    let policy = RetryPolicy::builder().name("api").max_retries(1);
+    let policy = policy.backoff(Backoff::fixed(Duration::ZERO)).no_budget();
+    let policy = policy.build_in(&registry).unwrap();
+    let policy = &policy;
+    let scrape = metrics::with_local_recorder(&recorder, || {
+        let metrics = Metrics::of(&registry);
+        let page = recorder.handle();
+        let calls = |recovers: bool| {
+            for _ in 0..CALLS {
+                let mut attempts = 0;
+                let call = || {
+                    attempts += 1;
+                    let good = recovers && attempts == 2;
+                    if good { Ok(()) } else { Err(traffic::Down) }
+                };
+                assert_eq!(policy.run_blocking(call).is_ok(), recovers);
+            }
+        };
+        std::thread::scope(|threads| {
+            let both = [true, false].map(|recovers| threads.spawn(move || calls(recovers)));
+            while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                metrics.record();
+            }
+        });
+        scrape(&metrics, &page)
+    });
+    let value = |name, labels: &[_]| scrape.sum(name, labels).unwrap() as u64;
+    let calls = |outcome| value("bulwark_calls_total", &[("outcome", outcome)]);
+    let outcomes = ["success", "success_after_retry", "failure"].map(calls);
+    assert_eq!(outcomes, [0, CALLS, CALLS]);
+    assert_eq!(value("bulwark_retry_attempts_total", &[]), 4 * CALLS);
+    assert_eq!(value("bulwark_retry_call_attempts_count", &[]), 2 * CALLS);
+}
+
+#[test]
 fn a_handle_that_is_in_no_registry_has_what_comes_from_its_events() {
     let recorder = recorder();
     metrics::with_local_recorder(&recorder, || {
@@ -373,121 +454,5 @@ fn names_have_the_suffixes_of_prometheus() {
         let is_histogram = info.kind == MetricKind::Histogram;
         assert_eq!(!info.buckets.is_empty(), is_histogram, "{}", info.name);
         assert!(info.buckets.is_sorted_by(|a, b| a < b), "{}", info.name);
-    }
-}
-
-/// What is wrong with a query: names, labels or values that there are not.
-fn wrong_with(query: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let groups = promql::groups(query);
-    let selectors = promql::selectors(query);
-    assert!(!selectors.is_empty(), "{query} names no metric");
-    for selector in selectors {
-        let name = selector.name.trim_end_matches("_bucket");
-        let Some(info) = Metrics::list().iter().find(|it| it.name == name) else {
-            wrong.push(format!("there is no {name}"));
-            continue;
-        };
-        if (info.kind == MetricKind::Histogram) != selector.name.ends_with("_bucket") {
-            wrong.push(format!("{} is no series", selector.name));
-        }
-        let label = |name: &str| info.labels.iter().find(|it| it.name == name);
-        for group in groups
-            .iter()
-            .filter(|it| *it != "le" && label(it).is_none())
-        {
-            wrong.push(format!("{name} has no label {group}"));
-        }
-        let value = |label| selector.matchers.iter().find(|(of, ..)| of == label);
-        let patterns = match value("pattern") {
-            Some((.., pattern)) => vec![pattern.as_str()],
-            None => info.patterns.to_vec(),
-        };
-        for (of, operator, value) in &selector.matchers {
-            let known = |label: &tower_bulwark::observe::LabelInfo| {
-                let mut by_pattern = patterns.iter().map(|it| label.values_of(it));
-                by_pattern.any(|values| values.is_none_or(|it| it.contains(&value.as_str())))
-            };
-            if operator == "=" && !label(of).is_some_and(known) {
-                wrong.push(format!("{name} has never {of}={value}"));
-            }
-        }
-    }
-    wrong
-}
-
-#[test]
-fn the_dashboard_is_made_from_the_list_and_shows_each_metric() {
-    let text = grafana::dashboard(Metrics::list());
-    files::is_json("examples/grafana/dashboard.json", &text);
-    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let targets = panels.iter().filter_map(|it| it["targets"].as_array());
-    let queries: Vec<_> = targets
-        .flatten()
-        .map(|it| it["expr"].as_str().unwrap())
-        .collect();
-    for query in &queries {
-        assert_eq!(wrong_with(query), [""; 0], "{query}");
-    }
-    for info in Metrics::list() {
-        let shown = queries.iter().flat_map(|it| promql::selectors(it));
-        let mut names = shown.map(|it| it.name.trim_end_matches("_bucket").to_owned());
-        assert!(
-            names.any(|it| it == info.name),
-            "{} is not shown",
-            info.name
-        );
-    }
-    let ids: BTreeSet<_> = panels.iter().map(|it| it["id"].as_u64()).collect();
-    assert_eq!(ids.len(), panels.len(), "an id stands for two panels");
-}
-
-#[test]
-fn each_alert_asks_for_series_that_there_are() {
-    files::is("examples/grafana/alerts.yaml", &grafana::rules());
-    for alert in grafana::ALERTS {
-        assert_eq!(wrong_with(alert.expr), [""; 0], "{}", alert.name);
-    }
-}
-
-#[test]
-fn the_page_names_only_metrics_labels_and_values_that_there_are() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-    let page = std::fs::read_to_string(path).unwrap();
-    let named = promql::selectors(&page);
-    assert!(named.len() > 80, "{}", named.len());
-    for selector in named {
-        let name = &selector.name;
-        let info = Metrics::list().iter().find(|it| it.name == name);
-        let info = info.unwrap_or_else(|| panic!("there is no {name}"));
-        for (of, _, value) in &selector.matchers {
-            let label = info.labels.iter().find(|it| it.name == of);
-            let label = label.unwrap_or_else(|| panic!("{name} has no {of}"));
-            let known = |pattern: &&str| label.values_of(pattern).unwrap().contains(&&**value);
-            assert!(
-                info.patterns.iter().any(known),
-                "{name} has never {of}={value}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_query_for_what_there_is_not_is_found_out() {
-    for query in [
-        "bulwark_nothing_total",
-        "rate(bulwark_wait_seconds[5m])",
-        "bulwark_circuit_state{state=\"half-open\"}",
-        "bulwark_calls_total{pattern=\"retry\",outcome=\"refused\"}",
-        "sum by (pattern) (bulwark_circuit_state)",
-        "bulwark_resource_in_use{kind=\"busy\"}",
-    ] {
-        assert_eq!(
-            wrong_with(query).len(),
-            1,
-            "{query}: {:?}",
-            wrong_with(query)
-        );
     }
 }

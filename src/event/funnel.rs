@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use super::text::{self, OneLine};
 use super::{Event, Observer, log};
@@ -21,47 +23,70 @@ pub(crate) struct Funnel {
     ordered: Mutex<Ordered>,
 }
 
-/// Lets one event a second of each kind be written to the log. What many callers look at is the first; the others are
-/// made when there is a first event of another kind.
+/// Lets one event a second of each kind be written to the log. Of the first kind many callers look at when the next is;
+/// everything else is made when there is an event. That way an idle handle takes two words.
 #[derive(Default)]
 struct Gates {
-    first: Gate,
-    others: OnceLock<Box<[Gate; log::KINDS - 1]>>,
+    first: NextLine,
+    rest: ArcSwapOption<Rest>,
 }
 
 #[derive(Default)]
-struct Gate {
-    /// When the next event is written.
-    next: AtomicU64,
-    /// Of refusals, which are counted elsewhere, how many there were when one was last written; of other events, how many
-    /// there were since.
-    seen: AtomicU64,
+struct Rest {
+    seen_of_first: AtomicU64,
+    others: [(NextLine, AtomicU64); log::KINDS - 1],
 }
 
+/// When the next event of a kind is written.
+#[derive(Default)]
+struct NextLine(AtomicU64);
+
 impl Gates {
-    fn of(&self, kind: usize) -> &Gate {
+    #[cold]
+    fn make_rest(&self) {
+        let nothing = None::<Arc<Rest>>;
+        self.rest
+            .compare_and_swap(&nothing, Some(Arc::<Rest>::default()));
+    }
+
+    /// Hands out when the next event of a kind is written. And of refusals, which are counted elsewhere, how many there were
+    /// when one was last written; of other events, how many there were since.
+    fn with<T>(
+        &self,
+        kind: usize,
+        look: impl FnOnce(&NextLine, &AtomicU64) -> Option<T>,
+    ) -> Option<T> {
+        let mut rest = self.rest.load();
+        if rest.is_none() {
+            self.make_rest();
+            rest = self.rest.load();
+        }
+        let rest = rest.as_ref()?;
         match kind.checked_sub(1) {
-            None => &self.first,
-            Some(other) => &self.others.get_or_init(Box::default)[other],
+            None => look(&self.first, &rest.seen_of_first),
+            Some(other) => {
+                let (next, seen) = &rest.others[other];
+                look(next, seen)
+            }
         }
     }
 }
 
-impl Gate {
+impl NextLine {
     fn is_due(&self, now: Tick) -> bool {
-        now.0 >= self.next.load(Ordering::Relaxed)
+        now.0 >= self.0.load(Ordering::Relaxed)
     }
 
-    /// Of those who ask at the same time it opens for one.
-    fn opens(&self, now: Tick) -> bool {
+    /// Of those who ask at the same time, it is one's turn.
+    fn is_mine(&self, now: Tick) -> bool {
         const EVERY: Duration = Duration::from_secs(1);
-        let seen = self.next.load(Ordering::Relaxed);
+        let seen = self.0.load(Ordering::Relaxed);
         let next = now.after(EVERY).0;
-        now.0 >= seen
-            && self
-                .next
+        let swapped = || {
+            self.0
                 .compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        };
+        now.0 >= seen && swapped().is_ok()
     }
 }
 
@@ -105,13 +130,18 @@ impl Funnel {
 
     /// The same, each kind of refusal by itself: `total` is how many there were of this kind.
     pub(crate) fn refused_as(&self, now: Tick, total: impl FnOnce() -> u64, event: &Event) {
-        if let Some(gate) = log::kind_of(event).map(|kind| self.gates.of(kind))
-            && gate.opens(now)
+        let written = |next: &NextLine, seen: &AtomicU64| {
+            next.is_mine(now).then(|| {
+                let total = total();
+                let before = seen.swap(total, Ordering::Relaxed);
+                // After a reset the count begins again.
+                total.saturating_sub(before).saturating_sub(1)
+            })
+        };
+        if let Some(kind) = log::kind_of(event)
+            && let Some(left_out) = self.gates.with(kind, written)
         {
-            let total = total();
-            let before = gate.seen.swap(total, Ordering::Relaxed);
-            // After a reset the count begins again.
-            self.log(event, total.saturating_sub(before).saturating_sub(1));
+            self.log(event, left_out);
         }
         let number = self.number();
         self.tell_observers(number, event);
@@ -165,12 +195,19 @@ impl Funnel {
     }
 
     fn tell(&self, number: u64, event: &Event) {
-        match log::kind_of(event).map(|kind| self.gates.of(kind)) {
-            None => self.log(event, 0),
-            Some(gate) if gate.opens(time::now()) => {
-                self.log(event, gate.seen.swap(0, Ordering::Relaxed));
+        let written = |next: &NextLine, seen: &AtomicU64| match next.is_mine(time::now()) {
+            true => Some(seen.swap(0, Ordering::Relaxed)),
+            false => {
+                seen.fetch_add(1, Ordering::Relaxed);
+                None
             }
-            Some(gate) => drop(gate.seen.fetch_add(1, Ordering::Relaxed)),
+        };
+        let left_out = match log::kind_of(event) {
+            None => Some(0),
+            Some(kind) => self.gates.with(kind, written),
+        };
+        if let Some(left_out) = left_out {
+            self.log(event, left_out);
         }
         self.tell_observers(number, event);
     }

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -180,7 +180,7 @@ impl RetryPolicy {
     pub fn snapshot(&self) -> RetrySnapshot {
         let shared = &self.shared;
         let counts = &shared.counts;
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let of = |count: &AtomicU64| count.load(Ordering::Acquire);
         let plain = counts.plain(shared.budget.as_ref());
         RetrySnapshot {
             name: Arc::clone(shared.funnel.name()),
@@ -235,8 +235,9 @@ impl Counts {
     fn plain(&self, budget: Option<&RetryBudget>) -> u64 {
         match (budget, self.by_own_budget) {
             (Some(budget), true) => {
-                let not_plain = self.not_plain.load(Ordering::Relaxed);
-                budget.first_attempts().saturating_sub(not_plain)
+                let first_attempts = budget.first_attempts();
+                fence(Ordering::Acquire);
+                first_attempts.saturating_sub(self.not_plain.load(Ordering::Relaxed))
             }
             _ => self.plain.sum(),
         }
@@ -289,18 +290,25 @@ impl Shared {
 
     /// A first attempt has ended otherwise.
     pub(super) fn first_attempt(&self, budget: &RetryBudget) {
-        budget.deposit();
+        // In this order, and read in the other: what is computed from the two is never too much.
         self.counts.not_plain.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        budget.deposit();
     }
 
     /// Any other call has ended.
     pub(super) fn count_ended(&self, attempts: u32, good: bool) {
         let counts = &self.counts;
-        counts.calls.fetch_add(1, Ordering::Relaxed);
+        // In this order, and read in the other: no more calls have failed than really did, nor succeeded at once.
+        let recovered = good && attempts > 1;
+        counts
+            .recovered
+            .fetch_add(recovered.into(), Ordering::Release);
+        counts.successes.fetch_add(good.into(), Ordering::Release);
+        counts.calls.fetch_add(1, Ordering::Release);
         counts
             .attempts
             .fetch_add(attempts.into(), Ordering::Relaxed);
-        counts.successes.fetch_add(good.into(), Ordering::Relaxed);
         let nth = (attempts.max(1) as usize).min(MOST_ATTEMPTS) - 1;
         counts.by_attempts[nth].fetch_add(1, Ordering::Relaxed);
     }
@@ -315,14 +323,14 @@ impl Shared {
         self.funnel.hears_details()
     }
 
-    /// Counts an event, reports it, and, if a retry follows, calls back.
+    /// Counts an event, unless the call's end did, reports it, and, if a retry follows, calls back.
     pub(super) fn tell(&self, event: RetryEvent, outcome: Option<&AttemptOutcome<'_>>) {
-        let count = match &event {
-            RetryEvent::Scheduled { .. } => &self.counts.retries,
-            RetryEvent::Recovered { .. } => &self.counts.recovered,
-            RetryEvent::GaveUp { .. } => &self.counts.gave_up,
+        match &event {
+            RetryEvent::Scheduled { .. } => self.counts.retries.fetch_add(1, Ordering::Relaxed),
+            RetryEvent::GaveUp { .. } => self.counts.gave_up.fetch_add(1, Ordering::Relaxed),
+            // Counted with its call.
+            RetryEvent::Recovered { .. } => 0,
         };
-        count.fetch_add(1, Ordering::Relaxed);
         if let (RetryEvent::Scheduled { attempt, delay, .. }, Some(outcome)) = (&event, outcome) {
             let failed = FailedAttempt {
                 attempt: *attempt,

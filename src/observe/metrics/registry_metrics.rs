@@ -73,7 +73,12 @@ impl Recorded {
             .entry((sample.pattern, Arc::clone(&sample.name)))
             .or_insert_with(|| OfHandle::new(&sample.name));
         if of_handle.begins_anew(&sample) {
-            *of_handle = OfHandle::new(&sample.name);
+            // What only the old one had, a quota say, is zero from here on.
+            let gauges = std::mem::take(&mut of_handle.gauges);
+            *of_handle = OfHandle {
+                gauges,
+                ..OfHandle::new(&sample.name)
+            };
         }
         of_handle.round = round;
         of_handle.record(sample);
@@ -132,7 +137,6 @@ impl OfHandle {
             gauge(&key).set(value);
             self.gauges.push(key);
         }
-        // Of a quota that is no more, say.
         let gone = before.iter().filter(|key| !self.gauges.contains(key));
         gone.for_each(|key| gauge(key).set(0.0));
     }
@@ -141,5 +145,49 @@ impl OfHandle {
 impl fmt::Debug for RegistryMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryMetrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::super::list::{CALLS, RESOURCE_HOLD};
+    use super::*;
+
+    /// What a counter has come to, when a handle shows these values one after the other.
+    fn counted(values: &[u64], show: impl Fn(&mut Sample, u64)) -> u64 {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let (mut recorded, name) = (Recorded::default(), "api".into());
+        metrics::with_local_recorder(&recorder, || {
+            for value in values {
+                let mut sample = Sample::new("contention", &name);
+                show(&mut sample, *value);
+                recorded.record(sample);
+            }
+        });
+        let series = snapshotter.snapshot().into_vec().into_iter();
+        let counts = series.map(|(.., value)| match value {
+            DebugValue::Counter(n) => n,
+            DebugValue::Histogram(values) => values.len() as u64,
+            DebugValue::Gauge(_) => 0,
+        });
+        counts.sum()
+    }
+
+    #[test]
+    fn an_exact_count_that_shrinks_has_begun_anew_and_a_computed_one_only_wavers() {
+        let values = [5, 4, 6];
+        let exact = |sample: &mut Sample, n| sample.count(&CALLS, &["passed"], n);
+        assert_eq!(counted(&values, exact), 5 + 6);
+        let computed = |sample: &mut Sample, n| sample.computed(&CALLS, &["passed"], n);
+        assert_eq!(counted(&values, computed), 6);
+    }
+
+    #[test]
+    fn a_cell_of_a_histogram_is_recorded_once_for_each_time_in_it() {
+        let show = |sample: &mut Sample, n| sample.histogram(&RESOURCE_HOLD, vec![(0.5, n)]);
+        assert_eq!(counted(&[2, 2, 7], show), 7);
     }
 }

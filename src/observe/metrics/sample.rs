@@ -43,7 +43,7 @@ impl Sample {
         self.add_count(info, values, value, true);
     }
 
-    /// One that is the difference of others.
+    /// One that is the difference of others, and may be ahead of itself while calls are on their way.
     pub(super) fn computed(&mut self, info: &MetricInfo, values: &[&str], value: u64) {
         self.add_count(info, values, value, false);
     }
