@@ -96,7 +96,7 @@ async fn it_says_what_is_refused_and_why_since_when_and_until_when() {
         state["headline"]
             .as_str()
             .unwrap()
-            .starts_with("1 problem: ")
+            .starts_with("1 problem: circuit `api` open")
     );
     assert_eq!(state["events"][0]["kind"], "state_changed");
 }

@@ -63,6 +63,7 @@ mod builder;
 mod command;
 mod groups;
 mod live;
+mod problem;
 mod router;
 mod view;
 mod words;

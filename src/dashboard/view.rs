@@ -1,11 +1,11 @@
 //! Registry -> what the page shows: what is wrong in sentences, then a row for each handle, the worst first.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::problem::{self, Problem};
 use super::words::{count, ms, span};
 use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
@@ -20,28 +20,6 @@ pub(super) const MOST_ROWS: usize = 50;
 const MOST_NAMES: usize = 20;
 const MOST_EDGES: usize = 200;
 const MOST_EVENTS: usize = 60;
-
-/// Something that an operator should look at.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Problem {
-    severity: Severity,
-    pattern: &'static str,
-    name: String,
-    /// What is wrong and why, with the numbers.
-    text: String,
-    /// For how long so far.
-    since_ms: Option<f64>,
-    /// When it ends by itself.
-    until_ms: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Severity {
-    Error,
-    Warning,
-    Notice,
-}
 
 /// A row, and how bad it is.
 type Row = (f64, Value);
@@ -72,7 +50,7 @@ pub(super) fn view(registry: &Registry) -> Value {
     let breakers = registry.circuit_breakers();
     let breakers = breakers.iter().map(|it| {
         let (snapshot, config) = (it.snapshot(), it.config());
-        breaker_problems(&snapshot, &mut problems);
+        problems.extend(problem::of_breaker(&snapshot));
         breaker_row(&snapshot, Some(&config))
     });
     let breakers = Rows::of(breakers.collect());
@@ -81,7 +59,7 @@ pub(super) fn view(registry: &Registry) -> Value {
     let limits = registry.rate_limits();
     let limits = limits.iter().map(|it| {
         let snapshot = it.snapshot();
-        limit_problems(&snapshot, &mut problems);
+        problems.extend(problem::of_limit(&snapshot));
         limit_row(&snapshot, Some(&config(&*it.config())))
     });
     let limits = Rows::of(limits.collect());
@@ -94,7 +72,7 @@ pub(super) fn view(registry: &Registry) -> Value {
         let by = a.severity.cmp(&b.severity);
         by.then_with(|| (a.pattern, &a.name).cmp(&(b.pattern, &b.name)))
     });
-    let headline = headline(&problems);
+    let headline = problem::headline(&problems);
     problems.truncate(MOST_ROWS);
     json!({
         "headline": headline,
@@ -109,101 +87,12 @@ pub(super) fn view(registry: &Registry) -> Value {
     })
 }
 
-fn headline(problems: &[Problem]) -> String {
-    let bad = problems
-        .iter()
-        .filter(|it| it.severity < Severity::Notice)
-        .count();
-    match (bad, problems.len()) {
-        (0, 0) => "All is well: nothing is refused, and nobody waits long.".to_owned(),
-        (0, notices) => format!(
-            "No problems; {}.",
-            count(notices as u64, "thing to know", "things to know")
-        ),
-        (1, _) => format!("1 problem: {}", problems[0].text),
-        (n, _) => {
-            let first = problems.first().map_or("", |it| &it.text);
-            format!("{n} problems. First: {first}")
-        }
-    }
-}
-
 fn config<C: Serialize>(config: &C) -> Value {
     serde_json::to_value(config).unwrap_or(Value::Null)
 }
 
 fn times(it: &DurationSummary) -> Value {
     json!({ "count": it.count, "p50_ms": ms(it.p50), "p99_ms": ms(it.p99), "max_ms": ms(it.max) })
-}
-
-fn breaker_problems(it: &CircuitBreakerSnapshot, problems: &mut Vec<Problem>) {
-    let why = || {
-        let cause = it.cause.as_ref().map(ToString::to_string);
-        let last = it.last_failure.as_ref();
-        let last = last.map(|last| format!("last failure: {last}"));
-        let all: Vec<String> = cause.into_iter().chain(last).collect();
-        match all.is_empty() {
-            true => String::new(),
-            false => format!(": {}", all.join("; ")),
-        }
-    };
-    let (severity, text) = match it.state {
-        CircuitState::Open => {
-            let text = format!(
-                "the circuit `{}` is open and refuses every call{}",
-                it.name,
-                why()
-            );
-            (Severity::Error, text)
-        }
-        CircuitState::ForcedOpen => {
-            let text = format!(
-                "an operator has opened the circuit `{}`: it refuses every call until it is closed by hand",
-                it.name
-            );
-            (Severity::Error, text)
-        }
-        CircuitState::HalfOpen => {
-            let text = format!(
-                "the circuit `{}` is half-open: {} of {} probes have succeeded, others are refused{}",
-                it.name,
-                it.success_count,
-                it.success_threshold,
-                why()
-            );
-            (Severity::Warning, text)
-        }
-        CircuitState::Disabled => {
-            let text = format!(
-                "the circuit `{}` is disabled: it lets every call through and counts nothing",
-                it.name
-            );
-            (Severity::Notice, text)
-        }
-        CircuitState::MetricsOnly => {
-            let text = format!("the circuit `{}` only watches: it refuses nothing", it.name);
-            (Severity::Notice, text)
-        }
-        CircuitState::Closed => match it.ramp {
-            Some(share) => {
-                let text = format!(
-                    "the circuit `{}` has closed and lets {:.0} % of the calls in",
-                    it.name,
-                    share * 100.0
-                );
-                (Severity::Warning, text)
-            }
-            None => return,
-        },
-    };
-    problems.push(Problem {
-        severity,
-        pattern: "circuit_breaker",
-        name: it.name.to_string(),
-        text,
-        since_ms: Some(ms(it.since_state_change)),
-        until_ms: it.remaining_open.map(ms),
-    });
 }
 
 /// How near the circuit is to opening, by each rule: what there is, what it takes, and the share of that.
@@ -223,7 +112,7 @@ fn distances(it: &CircuitBreakerSnapshot, config: &CircuitBreakerConfig) -> Vec<
         all.push(match now {
             Some(now) => {
                 let text = format!(
-                    "{:.0} % of {} calls {of}, of {:.0} %",
+                    "{:.0} % of the last {} calls {of}; trips at {:.0} %",
                     now * 100.0,
                     it.window_calls,
                     most * 100.0
@@ -294,41 +183,7 @@ pub(super) fn breaker_row(it: &CircuitBreakerSnapshot, of: Option<&CircuitBreake
 
 fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>) -> Row {
     let (snapshot, config) = (lock.snapshot(), lock.config());
-    let longest = snapshot.waiters.iter().map(|it| it.waiting_for).max();
-    if let Some(longest) = longest.filter(|it| *it >= config.contention_threshold) {
-        let holder = snapshot.holders.first();
-        let held = holder.map_or_else(String::new, |it| {
-            format!(
-                "; `{}` has held a permit for {}",
-                it.holder,
-                span(it.held_for)
-            )
-        });
-        let text = format!(
-            "{} for `{}`, the longest for {}{held}",
-            count(snapshot.waiting as u64, "caller waits", "callers wait"),
-            snapshot.name,
-            span(longest),
-        );
-        problems.push(Problem {
-            severity: Severity::Warning,
-            pattern: "resource_lock",
-            name: snapshot.name.to_string(),
-            text,
-            since_ms: Some(ms(longest)),
-            until_ms: None,
-        });
-    }
-    if snapshot.closed {
-        problems.push(Problem {
-            severity: Severity::Error,
-            pattern: "resource_lock",
-            name: snapshot.name.to_string(),
-            text: format!("`{}` is closed: nobody gets a permit", snapshot.name),
-            since_ms: None,
-            until_ms: None,
-        });
-    }
+    problems.extend(problem::of_lock(&snapshot, &config));
     lock_row(&snapshot, Some(&self::config(&*config)))
 }
 
@@ -374,38 +229,6 @@ pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<&Value>) -> Row {
     (trouble, row)
 }
 
-fn limit_problems(it: &RateLimitSnapshot, problems: &mut Vec<Problem>) {
-    let mut tell = |severity, text, until: Option<Duration>| {
-        problems.push(Problem {
-            severity,
-            pattern: "rate_limit",
-            name: it.name.to_string(),
-            text,
-            since_ms: None,
-            until_ms: until.map(ms),
-        });
-    };
-    if let Some(paused) = it.paused_for {
-        let text = format!(
-            "`{}` is paused for {}: the service asked for it",
-            it.name,
-            span(paused)
-        );
-        tell(Severity::Warning, text, Some(paused));
-    }
-    for quota in it.quotas.iter().filter(|it| it.available == 0) {
-        let text = match quota.owed {
-            0 => format!("the quota `{}` of `{}` is used up", quota.name, it.name),
-            owed => format!(
-                "the quota `{}` of `{}` is used up, and {owed} more are owed",
-                quota.name, it.name
-            ),
-        };
-        let waiting = count(it.waiting as u64, "call waits", "calls wait");
-        tell(Severity::Notice, format!("{text}; {waiting}"), None);
-    }
-}
-
 pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<&Value>) -> Row {
     let used = it.quotas.iter().map(|quota| {
         let left = quota.available as f64 / quota.burst.max(1) as f64;
@@ -433,19 +256,7 @@ pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<&Value>) -> Row {
 
 fn retry(policy: &RetryPolicy, problems: &mut Vec<Problem>) -> Row {
     let it = policy.snapshot();
-    if it.budget_available == Some(0) {
-        problems.push(Problem {
-            severity: Severity::Warning,
-            pattern: "retry",
-            name: it.name.to_string(),
-            text: format!(
-                "the retry budget of `{}` is used up: calls that fail are not tried again",
-                it.name
-            ),
-            since_ms: None,
-            until_ms: None,
-        });
-    }
+    problems.extend(problem::of_retry(&it));
     let ratio = it.retries as f64 / it.calls.max(1) as f64;
     let row = json!({
         "name": it.name,
@@ -525,22 +336,7 @@ fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
     }
     for handle in registry.throttles() {
         let it = handle.snapshot();
-        if it.probability > 0.0 {
-            problems.push(Problem {
-                severity: Severity::Warning,
-                pattern: "throttle",
-                name: it.name.to_string(),
-                text: format!(
-                    "`{}` refuses {:.0} % of the calls: the service has accepted {} of the last {}",
-                    it.name,
-                    it.probability * 100.0,
-                    it.accepts,
-                    it.requests
-                ),
-                since_ms: None,
-                until_ms: None,
-            });
-        }
+        problems.extend(problem::of_throttle(&it));
         let text = format!(
             "{} accepted, {} not, {} refused here; {:.0} % are refused now",
             it.totals.accepted,
@@ -575,19 +371,7 @@ fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
     }
     for handle in registry.chaos() {
         let it = handle.snapshot();
-        if it.armed {
-            problems.push(Problem {
-                severity: Severity::Warning,
-                pattern: "chaos",
-                name: it.name.to_string(),
-                text: format!(
-                    "the drill `{}` is armed: calls meet faults on purpose",
-                    it.name
-                ),
-                since_ms: None,
-                until_ms: None,
-            });
-        }
+        problems.extend(problem::of_chaos(&it));
         let injected = &it.injected;
         let all =
             injected.latency + injected.error + injected.hang + injected.panic + injected.cut_body;

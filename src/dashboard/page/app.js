@@ -61,7 +61,7 @@
   const plural = (n, one, many) => `${number(n)} ${n === 1 ? one : many}`;
   function span(ms) {
     if (ms < 10) return `${ms.toFixed(1)} ms`;
-    if (ms < 1000) return `${Math.round(ms)} ms`;
+    if (ms < 999.5) return `${Math.round(ms)} ms`;
     if (ms < 10000) return `${(ms / 1000).toFixed(1)} s`;
     const s = Math.floor(ms / 1000);
     if (s < 60) return `${s} s`;
@@ -79,7 +79,8 @@
   function tell(node) {
     const { kind, ms, at } = node.clock;
     const passed = lostSince ? 0 : performance.now() - at;
-    const text = { since: (t) => `for ${span(t)}`, ago: (t) => `${span(t)} ago`, until: (t) => (t > 0 ? `${span(t)} more` : "any moment now"), plain: (t) => span(t) };
+    const wall = () => new Date(Date.now() - (ms + passed)).toLocaleTimeString();
+    const text = { since: (t) => `for ${span(t)}`, from: (t) => `since ${wall()} (${span(t)})`, ago: (t) => `${span(t)} ago`, until: (t) => (t > 0 ? `in ${span(t)}` : "at any moment") };
     const value = text[kind](kind === "until" ? Math.max(0, ms - passed) : ms + passed);
     if (node.textContent !== value) node.textContent = value;
   }
@@ -95,9 +96,10 @@
     if (values.length > KEPT) values.shift();
     return values;
   }
-  function spark(key, value, label) {
+  function spark(key, value, label, unit = span) {
     const values = keep(key, value);
     const most = Math.max(...values, 1e-9);
+    label = `${label}, up to ${unit(Math.max(...values))}`;
     const points = values.map((v, i) => `${(KEPT - values.length + i) * (100 / (KEPT - 1))},${(19 - 18 * (v / most)).toFixed(2)}`);
     const node = svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": `${label}, the last two minutes` });
     node.append(svg("polyline", { points: points.join(" ") }));
@@ -120,6 +122,10 @@
     const node = el("meter", { min: 0, max: 1, low: left ? 0.2 : 0.5, high: left ? 0.5 : 0.8, optimum: left ? 1 : 0, value: share, "aria-hidden": "true" });
     return el("div", {}, node, text);
   }
+  // That all is in use is no trouble by itself.
+  function bar(share, text) {
+    return el("div", {}, el("meter", { min: 0, max: 1, value: share, "aria-hidden": "true" }), text);
+  }
   // What there has been some of.
   function list(counts) {
     const some = counts.filter(([, n]) => n > 0);
@@ -127,7 +133,7 @@
   }
   function times(it) {
     if (!it || !it.count) return el("span", { class: "faint" }, "none");
-    return el("span", {}, `p50 ${span(it.p50_ms)}, p99 ${span(it.p99_ms)}`);
+    return el("span", {}, `p50 ${span(it.p50_ms)}, p99 ${span(it.p99_ms)} of ${number(it.count)}`);
   }
   const configs = new Map(); // effective config by pattern and name, for the dialog
   function more(cell, pattern, item, buttons) {
@@ -160,6 +166,17 @@
   }
   const namesSign = (list, total) => [list.slice(0, 5).map((it) => [it.name, rough(it.ms), it.permits]), total];
 
+  function showRow(pattern, name) {
+    const place = { circuit_breaker: "circuit-breakers", resource_lock: "resource-locks", rate_limit: "rate-limits", retry: "retries" }[pattern] || "others";
+    const row = [...$(place).querySelectorAll("tbody tr")].find((it) => it.firstElementChild.textContent === name);
+    if (!row) return;
+    row.scrollIntoView({ block: "center" });
+    row.classList.add("found");
+    setTimeout(() => row.classList.remove("found"), 2500);
+    const focus = row.querySelector("summary, button");
+    if (focus) focus.focus({ preventScroll: true });
+  }
+
   // ---- the page ----------------------------------------------------------
   function problems() {
     rows($("problem-list"), state.problems, (it) => `${it.pattern}/${it.name}/${it.severity}`, () => el("li", {}), (card, it) => {
@@ -167,9 +184,10 @@
       fill(card, [it.severity, it.text, rough(it.since_ms), roughUntil(it.until_ms)], () => {
         const kind = { error: "Error", warning: "Warning", notice: "Note" }[it.severity];
         const when = [];
-        if (it.since_ms !== null) when.push(clock("since", it.since_ms));
-        if (it.until_ms !== null) when.push(when.length ? ", " : "", clock("until", it.until_ms));
-        return [el("span", { class: "kind" }, kind), it.text, when.length ? el("span", { class: "times" }, when) : null];
+        if (it.since_ms !== null) when.push(clock("from", it.since_ms));
+        if (it.until_ms !== null) when.push(when.length ? "; " : "", `${it.then} `, clock("until", it.until_ms));
+        const go = el("button", { type: "button", class: "go", "aria-label": `Show ${it.name} below`, on: { click: () => showRow(it.pattern, it.name) } }, "Show");
+        return [el("span", { class: "kind" }, kind), it.text, when.length ? el("span", { class: "times" }, when) : null, go];
       });
     });
     $("problems").hidden = state.problems.length === 0;
@@ -186,18 +204,18 @@
       fill(status, [it.state, it.would_be, it.cause, it.last_failure, rough(it.since_ms), roughUntil(it.until_ms)], () => [
         el("span", { class: `state ${it.state}` }, it.state.replace("_", "-")),
         it.would_be ? ` would be ${it.would_be.replace("_", "-")}` : null,
-        el("div", { class: "faint" }, clock("since", it.since_ms), it.until_ms !== null ? ", " : "", it.until_ms !== null ? clock("until", it.until_ms) : ""),
+        el("div", { class: "faint" }, clock("from", it.since_ms), it.until_ms !== null ? "; the next probe " : "", it.until_ms !== null ? clock("until", it.until_ms) : ""),
         it.cause ? el("div", {}, it.cause) : null,
         it.last_failure ? el("div", { class: "faint" }, `last failure: ${it.last_failure}`) : null,
       ]);
       fill(trip, it.distances, (list) => list.map((d) => meter(d.share, d.text)));
-      fill(probes, [it.state, it.probes, it.max_probes, it.succeeded, it.needed], () => (it.state === "half_open" ? `${it.probes} of ${it.max_probes} on their way, ${it.succeeded} of ${it.needed} have succeeded` : el("span", { class: "faint" }, "none")));
+      fill(probes, [it.state, it.probes, it.max_probes, it.succeeded, it.needed], () => (it.state === "half_open" ? `${it.probes} of ${it.max_probes} on their way, ${it.succeeded} of ${it.needed} have succeeded` : el("span", { class: "faint" }, "only while half-open")));
       const t = it.totals;
       const made = t.successes + t.failures + t.overloads + t.ignored + t.cancelled;
       const perSecond = rate("made", it.name, made);
       const refused = rate("refused", it.name, t.rejected);
-      fill(calls, [perSecond, refused, received], () => [`${perSecond.toFixed(1)} made, ${refused.toFixed(1)} refused`, spark(`failed/${it.name}`, rate("failed", it.name, t.failures), "failures a second")]);
-      fill(totals, t, () => list([["succeeded", t.successes], ["failed", t.failures], ["met an overload", t.overloads], ["cancelled", t.cancelled], ["slow", t.slow], ["refused", t.rejected]]));
+      fill(calls, [perSecond, refused, received], () => [`${perSecond.toFixed(1)} let through, ${refused.toFixed(1)} refused`, spark(`failed/${it.name}`, rate("failed", it.name, t.failures), "failures", (n) => `${n.toFixed(1)} per second`)]);
+      fill(totals, t, () => list([["succeeded", t.successes], ["failed", t.failures], ["refused by the service (overload)", t.overloads], ["cancelled", t.cancelled], ["slow", t.slow], ["refused", t.rejected]]));
       more(rest, "circuit_breaker", it, [["Force open", "force_open"], ["Close", "force_close"], ["Disable", "disable"], ["Only watch", "metrics_only"], ["Reset", "reset"]]);
     });
   }
@@ -205,7 +223,7 @@
     section("resource-locks", state.resource_locks, 8, (row, it) => {
       const [name, permits, holders, waiters, waits, holds, refused, rest] = row.children;
       fill(name, it.name, (text) => text);
-      fill(permits, [it.in_use, it.capacity, it.closed], () => meter(Math.min(1, it.in_use / Math.max(1, it.capacity)), `${number(it.in_use)} of ${number(it.capacity)}${it.closed ? ", closed" : ""}`));
+      fill(permits, [it.in_use, it.capacity, it.closed], () => bar(Math.min(1, it.in_use / Math.max(1, it.capacity)), `${number(it.in_use)} of ${number(it.capacity)}${it.closed ? ", closed" : ""}`));
       fill(holders, namesSign(it.holders, it.in_use), () => names(it.holders, it.holders.length));
       fill(waiters, namesSign(it.waiters, it.waiting), () => names(it.waiters, it.waiting));
       fill(waits, [it.wait, received], () => [times(it.wait), spark(`wait/${it.name}`, it.wait.p99_ms, "p99 of waits")]);
@@ -222,9 +240,9 @@
       fill(name, it.name, (text) => text);
       fill(quotas, [it.quotas, it.paused_ms], () => [
         ...it.quotas.map((q) => meter(Math.min(1, q.available / Math.max(1, q.burst)), `${q.name}: ${number(q.available)} of ${number(q.burst)} left${q.owed ? `, ${number(q.owed)} owed` : ""}`, true)),
-        it.paused_ms !== null ? el("div", {}, "paused, ", clock("until", it.paused_ms)) : null,
+        it.paused_ms !== null ? el("div", {}, "paused; it goes on ", clock("until", it.paused_ms)) : null,
       ]);
-      fill(waiting, [it.waiting, received], () => [number(it.waiting), spark(`waiting/${it.name}`, it.waiting, "calls that wait")]);
+      fill(waiting, [it.waiting, received], () => [number(it.waiting), spark(`waiting/${it.name}`, it.waiting, "calls that wait", number)]);
       fill(waits, it.wait, times);
       const t = it.totals;
       fill(calls, t, () => list([["at once", t.passed], ["after a wait", t.waited], ["refused", t.refused], ["gone before their turn", t.abandoned]]));
@@ -235,7 +253,7 @@
     section("retries", state.retries, 5, (row, it) => {
       const [name, ratio, budget, calls, rest] = row.children;
       fill(name, it.name, (text) => text);
-      fill(ratio, [it.ratio, received], () => [percent(it.ratio), spark(`retry/${it.name}`, rate("retries", it.name, it.retries), "retries a second")]);
+      fill(ratio, [it.ratio, received], () => [percent(it.ratio), spark(`retry/${it.name}`, rate("retries", it.name, it.retries), "retries", (n) => `${n.toFixed(1)} per second`)]);
       fill(budget, it.budget, (n) => (n === null ? el("span", { class: "faint" }, "no budget, or one that does not say") : plural(n, "retry", "retries")));
       fill(calls, [it.calls, it.recovered, it.gave_up], () => `${plural(it.calls, "call", "calls")}, ${number(it.recovered)} saved by a retry, ${number(it.gave_up)} given up`);
       more(rest, "retry", it, []);
