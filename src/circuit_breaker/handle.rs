@@ -191,6 +191,12 @@ impl CircuitBreaker {
         self.shared.forget_rejections();
         let reset = Event::CircuitBreaker(CircuitBreakerEvent::Reset);
         self.shared.publish(&reset);
+        // What is tried begins anew too.
+        if let Some(trial) = self.shared.trial() {
+            let config = CircuitBreakerConfig::clone(&trial.breaker.config());
+            let trial = Trial::new(self.name(), config);
+            self.shared.set_trial(Some(Arc::new(trial)));
+        }
     }
 
     /// Refuses all calls until [`reset`](Self::reset) or [`force_close`](Self::force_close).

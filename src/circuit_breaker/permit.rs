@@ -108,6 +108,10 @@ impl Permit {
     fn settle_shadow(&mut self, judged: impl FnOnce(&mut Shadowed) -> Judgement) {
         if let Some((trial, mut call)) = self.take_shadow() {
             let judged = judged(&mut call);
+            let is_bad = matches!(judged.outcome, Outcome::Failure | Outcome::Overload);
+            if call.is_counted && !is_bad {
+                return;
+            }
             let breaker = &trial.breaker;
             breaker.settle(&mut call.admitted, &self.frame, judged);
         }
@@ -136,10 +140,9 @@ impl Permit {
     pub(crate) fn answered(&mut self, head: &Judgement) -> bool {
         if self.admitted.has_shadow() {
             self.shadow_goes_on(|breaker, call, frame| {
-                // One that has been counted, as slow, is done with.
-                let goes_on = !breaker.answered(&mut call.admitted, frame, head);
-                call.head = goes_on.then(|| head.clone());
-                goes_on
+                call.is_counted = breaker.answered(&mut call.admitted, frame, head);
+                call.head = (!call.is_counted).then(|| head.clone());
+                true
             });
         }
         self.shared.answered(&mut self.admitted, &self.frame, head)

@@ -55,6 +55,7 @@ impl Trial {
             breaker: trial,
             calls: Mutex::default(),
             would_pass: AtomicU64::new(0),
+            probes: Mutex::default(),
             number: NEXT.fetch_add(1, Ordering::Relaxed) & NUMBER,
         }
     }
@@ -73,6 +74,7 @@ impl Trial {
         self.keep(Shadowed {
             admitted,
             head: None,
+            is_counted: false,
         })
     }
 
@@ -97,11 +99,22 @@ impl Trial {
     pub(super) fn refused_in_force(&self) {
         let now = time::now();
         let passes = self.breaker.with_core(now, |state, config| {
-            let passes = match &state.phase {
-                Phase::Closed { .. } => true,
-                Phase::Open { until } => now >= *until,
-                Phase::HalfOpen { leases, .. } => leases.len() < config.max_probes as usize,
+            let probes = match &state.phase {
+                Phase::Closed { .. } => u32::MAX,
+                Phase::Open { until } if now < *until => 0,
+                Phase::Open { .. } => config.max_probes,
+                Phase::HalfOpen { leases, .. } => {
+                    let busy = u32::try_from(leases.len()).unwrap_or(u32::MAX);
+                    config.max_probes.saturating_sub(busy)
+                }
             };
+            // Nobody hears how a probe would have ended: there are no more than fit at once.
+            let mut sent = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+            if sent.0 != state.epoch {
+                *sent = (state.epoch, 0);
+            }
+            let passes = probes == u32::MAX || sent.1 < probes;
+            sent.1 += u32::from(passes && probes != u32::MAX);
             (passes, Effects::default())
         });
         self.would_pass.fetch_add(passes.into(), Ordering::Relaxed);

@@ -82,6 +82,8 @@ pub(super) struct Shadowed {
         expect(dead_code, reason = "only bodies go on after a head")
     )]
     pub(super) head: Option<Judgement>,
+    /// It was slow and has been counted: what is left to count is a failure of its body.
+    pub(super) is_counted: bool,
 }
 
 /// A config that is tried beside the one in force: a breaker of its own in metrics-only mode, which nobody has a handle of.
@@ -91,6 +93,8 @@ pub(super) struct Trial {
     pub(super) calls: Mutex<Slab<Shadowed>>,
     /// Calls that the breaker in force has refused, and this one would have let through.
     pub(super) would_pass: AtomicU64,
+    /// In which epoch it last would have let probes through that the breaker in force refused, and how many.
+    pub(super) probes: Mutex<(u32, u32)>,
     /// Distinguishes it from the one before and the one after.
     pub(super) number: u64,
 }

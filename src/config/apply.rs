@@ -108,7 +108,8 @@ impl Registry {
     ///
     /// [`ConfigErrors`] if a handle that exists cannot go by its entry: a rate limit keeps its quotas and their order, a retry
     /// policy keeps its kind of budget. Then nothing has changed. So it is if an observer that is told of a change applies
-    /// another config from within.
+    /// another config from within. Should somebody else update a handle meanwhile so that its entry does not fit any more, those
+    /// that were updated before it get their settings back; a window that had become another one is empty then.
     pub fn apply(&self, config: &Config) -> Result<Applied, ConfigErrors> {
         let Some(_entered) = Entered::into(self) else {
             return Err(ConfigErrors::entered_twice());
@@ -297,6 +298,9 @@ impl Apply<'_> {
             return Ok(Some(EntryChangeKind::Created));
         };
         let before = S::config(&handle);
+        if before == config {
+            return Ok(None);
+        }
         let change = S::update(&handle, config).map_err(|error| error.to_string())?;
         if change.is_empty() {
             return Ok(None);

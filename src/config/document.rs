@@ -334,21 +334,26 @@ impl<'t> Tables<'_, '_, 't> {
         let default_path = join(DEFAULTS, S::ONE);
         let defaults = defaults.and_then(|it| self.reader.table(&default_path, it));
         if let Some(table) = defaults {
-            self.reader.only_settings::<S>(&default_path, table);
+            self.reader.only_settings::<S>(&default_path, table, false);
         }
         self.each(S::MANY, |of, name, entry, chain, is_template| {
             let mut layers = Vec::new();
             layers.extend(defaults.map(|table| Layer {
                 path: &default_path,
                 table,
+                is_entry: false,
             }));
-            layers.extend(chain.iter().map(|(path, table)| Layer { path, table }));
+            layers.extend(chain.iter().map(|(path, table)| Layer {
+                path,
+                table,
+                is_entry: true,
+            }));
             let path = join(S::MANY, name);
             let start = S::Config::default();
             if is_template {
                 // A template need not be whole: only what is written in it is looked at.
                 for (path, table) in &chain {
-                    of.reader.only_settings::<S>(path, table);
+                    of.reader.only_settings::<S>(path, table, true);
                 }
                 return;
             }
@@ -381,11 +386,14 @@ impl<'t> Tables<'_, '_, 't> {
                 defaults: of.defaults,
                 layers,
             };
-            let stack = stacks::read(of.reader, name, &entry.key, &tables);
-            if !is_template {
-                of.found(STACKS, name, entry);
-                found.insert(name.into(), stack);
+            if is_template {
+                // It need not be whole: only what is written in it is looked at.
+                stacks::look(of.reader, &tables);
+                return;
             }
+            let stack = stacks::read(of.reader, name, &entry.key, &tables);
+            of.found(STACKS, name, entry);
+            found.insert(name.into(), stack);
         });
         found
     }

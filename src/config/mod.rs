@@ -79,7 +79,8 @@
 //! A setting comes from the nearest place that has it: the entry; then its `base`, the base of that, and so on; then
 //! `defaults`; then, in a stack, the numbers of its kind; then the crate. `defaults.circuit_breaker` is for the breakers of
 //! stacks too, and `defaults.stack` goes before it there. A setting is taken as a whole: `window` of an entry replaces that of
-//! its base. Entries under `templates` are for `base` alone: nothing is made of them.
+//! its base. So is `without` of a stack: the nearest counts, and a part that has a table there or nearer is there. Entries under
+//! `templates` are for `base` alone: nothing is made of them, and one goes before an entry of the same name.
 //!
 //! A [JSON schema](json_schema) lets an editor complete and check.
 //!

@@ -66,14 +66,18 @@ fn toml_node(value: &Spanned<DeValue<'_>>) -> Node {
     }
 }
 
+/// No setting is nested deeper than this by far. Deeper text is not read: each level takes a part of the stack.
+const DEEPEST: usize = 32;
+
 pub(super) fn json(text: &str) -> Result<Node, Vec<Malformed>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
         vec![Malformed {
             at: Some(offset_of(text, error.line(), error.column())),
             why: said(&error),
         }]
     })?;
-    json_node(text, whole).map_err(|error| vec![error])
+    json_node(text, whole, DEEPEST).map_err(|error| vec![error])
 }
 
 /// The message without the place, which would be that in a part of the text.
@@ -99,9 +103,14 @@ fn span_of(text: &str, part: &str) -> Range<usize> {
     start..start + part.len()
 }
 
-fn json_node(text: &str, raw: &RawValue) -> Result<Node, Malformed> {
+fn json_node(text: &str, raw: &RawValue, depth: usize) -> Result<Node, Malformed> {
     let part = raw.get();
     let span = span_of(text, part);
+    let Some(depth) = depth.checked_sub(1) else {
+        let why = format!("is nested more than {DEEPEST} levels deep, and no setting is");
+        let at = Some(span);
+        return Err(Malformed { at, why });
+    };
     let malformed = |error: serde_json::Error| Malformed {
         at: Some(span.clone()),
         why: said(&error),
@@ -111,7 +120,7 @@ fn json_node(text: &str, raw: &RawValue) -> Result<Node, Malformed> {
             let fields: Fields<'_> = serde_json::from_str(part).map_err(malformed)?;
             let mut table = Table::new();
             for (key, raw) in fields.0 {
-                let node = json_node(text, raw)?;
+                let node = json_node(text, raw, depth)?;
                 let entry = Entry {
                     key: node.span.clone(),
                     node,
@@ -126,7 +135,7 @@ fn json_node(text: &str, raw: &RawValue) -> Result<Node, Malformed> {
         }
         Some(b'[') => {
             let list: Vec<&RawValue> = serde_json::from_str(part).map_err(malformed)?;
-            let nodes = list.into_iter().map(|raw| json_node(text, raw));
+            let nodes = list.into_iter().map(|raw| json_node(text, raw, depth));
             Value::List(nodes.collect::<Result<_, _>>()?)
         }
         _ => serde_json::from_str::<Node>(part).map_err(malformed)?.value,

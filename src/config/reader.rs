@@ -24,6 +24,16 @@ pub(super) struct Reader<'a> {
 pub(super) struct Layer<'a> {
     pub(super) path: &'a str,
     pub(super) table: &'a Table,
+    /// Whether it is an entry, which may have a base.
+    pub(super) is_entry: bool,
+}
+
+/// Whether what is missing is missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    /// A part of an entry, such as a template: others may add the rest.
+    No,
 }
 
 /// Where a setting of an entry comes from.
@@ -43,13 +53,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn place(&self, span: &Span) -> Place {
         let at = span.as_ref().map(|span| {
-            let before = self.text.get(..span.start).unwrap_or(self.text);
-            let line = before.bytes().filter(|it| *it == b'\n').count() + 1;
-            let column = before
-                .rsplit('\n')
-                .next()
-                .map_or(0, |it| it.chars().count());
-            (line, column + 1)
+            let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
+            let line = before.iter().filter(|it| **it == b'\n').count() + 1;
+            let last = before.rsplit(|it| *it == b'\n').next().unwrap_or_default();
+            // Also in the middle of a character.
+            (line, String::from_utf8_lossy(last).chars().count() + 1)
         });
         Place {
             file: self.file.clone(),
@@ -179,11 +187,22 @@ impl<'a> Reader<'a> {
         start: &S::Config,
         layers: &[Layer<'_>],
     ) -> S::Config {
+        let (merged, origins) = self.merged::<S>(start, layers);
+        self.checked::<S>(path, header, start, merged, origins, Whole::Yes)
+    }
+
+    /// The settings of all layers over those of `start`, and where each comes from.
+    fn merged<S: Section>(
+        &mut self,
+        start: &S::Config,
+        layers: &[Layer<'_>],
+    ) -> (Map<String, Plain>, BTreeMap<String, Origin>) {
         let defaults = fields(start);
         let mut merged = defaults.clone();
         let mut origins = BTreeMap::new();
         for layer in layers {
-            for (key, entry) in layer.table.iter().filter(|(key, _)| *key != BASE) {
+            let is_base = |key: &String| layer.is_entry && key == BASE;
+            for (key, entry) in layer.table.iter().filter(|(key, _)| !is_base(key)) {
                 let path = join(layer.path, key);
                 if let Some(value) = self.setting::<S>(&path, key, entry, &defaults) {
                     merged.insert(key.clone(), value);
@@ -192,15 +211,24 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        self.checked::<S>(path, header, start, merged, origins)
+        (merged, origins)
     }
 
     /// Looks at each setting by itself.
-    pub(super) fn only_settings<S: Section>(&mut self, path: &str, table: &Table) {
+    pub(super) fn only_settings<S: Section>(&mut self, path: &str, table: &Table, is_entry: bool) {
         let known = fields(&S::Config::default());
-        for (key, entry) in table.iter().filter(|(key, _)| *key != BASE) {
+        let is_base = |key: &String| is_entry && key == BASE;
+        for (key, entry) in table.iter().filter(|(key, _)| !is_base(key)) {
             self.setting::<S>(&join(path, key), key, entry, &known);
         }
+        let alone = [Layer {
+            path,
+            table,
+            is_entry,
+        }];
+        let (merged, origins) = self.merged::<S>(&S::sample(), &alone);
+        let whole = Whole::No;
+        self.checked::<S>(path, &None, &S::sample(), merged, origins, whole);
     }
 
     /// One setting by itself.
@@ -250,6 +278,7 @@ impl<'a> Reader<'a> {
         start: &S::Config,
         mut merged: Map<String, Plain>,
         mut origins: BTreeMap<String, Origin>,
+        whole: Whole,
     ) -> S::Config {
         let defaults = fields(start);
         let mut left_out = Vec::new();
@@ -270,7 +299,8 @@ impl<'a> Reader<'a> {
             let Some((key, origin)) = found else {
                 // What is missing now because it was wrong has been told.
                 let keys = keys_of(error.setting());
-                if !keys.iter().any(|key| left_out.contains(key)) {
+                let is_told = keys.iter().any(|key| left_out.contains(key));
+                if whole == Whole::Yes && !is_told {
                     self.problem(path, header, error.to_string());
                 }
                 return config;

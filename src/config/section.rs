@@ -11,7 +11,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
 use crate::contention::{ContentionConfig, ResourceLock};
 use crate::error::{ConfigChange, ConfigError};
 use crate::hedge::{Hedge, HedgeConfig};
-use crate::rate_limit::{RateLimit, RateLimitConfig};
+use crate::rate_limit::{Quota, RateLimit, RateLimitConfig};
 use crate::registry::{Pattern, Registry, RegistryError};
 use crate::retry::{RetryConfig, RetryPolicy};
 use crate::throttle::{Throttle, ThrottleConfig};
@@ -31,6 +31,8 @@ pub(super) trait Section {
     type Handle: Clone + 'static;
 
     fn check(config: &Self::Config) -> Result<(), ConfigError>;
+    /// A config that works, to put a part of one over.
+    fn sample() -> Self::Config;
     fn get(registry: &Registry, name: &str) -> Option<Self::Handle>;
     /// Forgets it if nobody has it and it has nothing to remember.
     fn forget(registry: &Registry, name: &str) -> bool {
@@ -48,7 +50,7 @@ pub(super) trait Section {
 }
 
 macro_rules! sections {
-    ($($section:ident: $many:literal, $one:literal, $kind:literal, $pattern:ident, $handle:ident, $config:ident, $get:ident, $builder:expr, $can:expr;)*) => {
+    ($($section:ident: $many:literal, $one:literal, $kind:literal, $pattern:ident, $handle:ident, $config:ident, $get:ident, $builder:expr, $can:expr, $sample:expr;)*) => {
         $(
             pub(super) struct $section;
 
@@ -63,6 +65,12 @@ macro_rules! sections {
 
                 fn check(config: &$config) -> Result<(), ConfigError> {
                     $builder(Arc::from("")).config(config.clone()).checked_config().map(drop)
+                }
+
+                fn sample() -> $config {
+                    let mut sample = $config::default();
+                    $sample(&mut sample);
+                    sample
                 }
 
                 fn get(registry: &Registry, name: &str) -> Option<$handle> {
@@ -99,21 +107,22 @@ fn always<H, C>(_: &H, _: &C) -> Result<(), ConfigError> {
 
 sections! {
     CircuitBreakers: "circuit_breakers", "circuit_breaker", "circuit breaker",
-        CircuitBreaker, CircuitBreaker, CircuitBreakerConfig, get_circuit_breaker, CircuitBreaker::builder, always;
+        CircuitBreaker, CircuitBreaker, CircuitBreakerConfig, get_circuit_breaker, CircuitBreaker::builder, always, |_: &mut _| ();
     ResourceLocks: "resource_locks", "resource_lock", "resource lock",
-        ResourceLock, ResourceLock, ContentionConfig, get_resource_lock, ResourceLock::builder, always;
+        ResourceLock, ResourceLock, ContentionConfig, get_resource_lock, ResourceLock::builder, always, |_: &mut _| ();
     Retries: "retries", "retry", "retry policy",
-        Retry, RetryPolicy, RetryConfig, get_retry, |name: Arc<str>| RetryPolicy::builder().name(name), RetryPolicy::can_update;
+        Retry, RetryPolicy, RetryConfig, get_retry, |name: Arc<str>| RetryPolicy::builder().name(name), RetryPolicy::can_update, |_: &mut _| ();
     RateLimits: "rate_limits", "rate_limit", "rate limit",
-        RateLimit, RateLimit, RateLimitConfig, get_rate_limit, RateLimit::builder, RateLimit::can_update;
+        RateLimit, RateLimit, RateLimitConfig, get_rate_limit, RateLimit::builder, RateLimit::can_update,
+        |it: &mut RateLimitConfig| it.quotas = vec![("any".into(), Quota::per_second(1))];
     TimeoutsOf: "timeouts", "timeouts", "timeouts",
-        Timeouts, Timeouts, TimeoutConfig, get_timeouts, Timeouts::builder, always;
+        Timeouts, Timeouts, TimeoutConfig, get_timeouts, Timeouts::builder, always, |it: &mut TimeoutConfig| it.end_at_deadline = true;
     Hedges: "hedges", "hedge", "hedge",
-        Hedge, Hedge, HedgeConfig, get_hedge, Hedge::builder, always;
+        Hedge, Hedge, HedgeConfig, get_hedge, Hedge::builder, always, |_: &mut _| ();
     Throttles: "throttles", "throttle", "throttle",
-        Throttle, Throttle, ThrottleConfig, get_throttle, Throttle::builder, always;
+        Throttle, Throttle, ThrottleConfig, get_throttle, Throttle::builder, always, |_: &mut _| ();
     Drills: "chaos", "chaos", "chaos",
-        Chaos, Chaos, ChaosConfig, get_chaos, Chaos::builder, always;
+        Chaos, Chaos, ChaosConfig, get_chaos, Chaos::builder, always, |_: &mut _| ();
 }
 
 /// Under which keys of data a setting may be found, beside its own name: that of the builder, which the error has.

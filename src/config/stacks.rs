@@ -87,13 +87,37 @@ pub(super) fn read(
     start
 }
 
+/// Looks at each setting of a template by itself.
+pub(super) fn look(reader: &mut Reader<'_>, tables: &Tables<'_>) {
+    fn part<S: Section>(reader: &mut Reader<'_>, path: &str, layer: &Table, part: &str) {
+        let path = join(path, part);
+        let table = layer.get(part).and_then(|it| reader.table(&path, it));
+        if let Some(table) = table {
+            reader.only_settings::<S>(&path, table, false);
+        }
+    }
+    kind(reader, tables);
+    parts(reader, tables, &mut [false; 6]);
+    for (path, layer) in &tables.layers {
+        reader.only(path, layer, keys());
+        part::<TimeoutsOf>(reader, path, layer, "timeouts");
+        part::<Retries>(reader, path, layer, "retry");
+        part::<Hedges>(reader, path, layer, "hedge");
+        part::<CircuitBreakers>(reader, path, layer, "circuit_breaker");
+        part::<RateLimits>(reader, path, layer, "rate_limit");
+        part::<ResourceLocks>(reader, path, layer, "lock");
+    }
+}
+
 /// Where a setting stands that some part has, in the nearest table that has it.
 fn find(tables: &Tables<'_>, setting: &'static str) -> Option<Span> {
     let keys = keys_of(setting);
+    let only = setting.split_once('.').map(|(part, _)| part);
     let parts = |table: &&Table| -> Vec<Table> {
         let parts = PARTS
             .iter()
-            .filter_map(|part| table.get(*part)?.node.table());
+            .filter(|part| only.is_none_or(|it| it == **part));
+        let parts = parts.filter_map(|part| table.get(*part)?.node.table());
         parts.cloned().collect()
     };
     let mut tables = tables
@@ -131,44 +155,55 @@ fn kind(reader: &mut Reader<'_>, tables: &Tables<'_>) -> StackKind {
     kind
 }
 
-/// Which parts there are: those of the kind, less what is left out, and what is written of.
+/// Which parts there are: those of the kind, less those that the nearest `without` names, and those that have a table there or
+/// nearer.
 fn parts(reader: &mut Reader<'_>, tables: &Tables<'_>, wanted: &mut [bool; 6]) {
-    for (path, table) in &tables.layers {
-        let mut without = Vec::new();
-        if let Some(entry) = table.get(WITHOUT) {
-            let Value::List(list) = &entry.node.value else {
-                let message = format!("cannot be {}: give a list of parts", entry.node.value);
-                reader.problem(join(path, WITHOUT), &entry.node.span, message);
+    let nearest = tables
+        .layers
+        .iter()
+        .rposition(|(_, table)| table.contains_key(WITHOUT));
+    for (i, (path, table)) in tables.layers.iter().enumerate() {
+        let without = left_out(reader, path, table);
+        for (part, wanted) in PARTS.iter().zip(wanted.iter_mut()) {
+            *wanted |= table.contains_key(*part);
+            let Some((_, span)) = without.iter().find(|(it, _)| it == part) else {
                 continue;
             };
-            for node in list {
-                match &node.value {
-                    Value::Text(part) if PARTS.contains(&part.as_str()) => {
-                        without.push((part.as_str(), &node.span));
-                    }
-                    other => {
-                        let message =
-                            format!("there is no part {other}; there are: {}", PARTS.join(", "));
-                        reader.problem(join(path, WITHOUT), &node.span, message);
-                    }
-                }
-            }
-        }
-        for (part, wanted) in PARTS.iter().zip(wanted.iter_mut()) {
-            let left_out = without.iter().find(|(it, _)| it == part);
-            match (left_out, table.contains_key(*part)) {
-                (Some((_, span)), true) => {
-                    let message = format!(
-                        "`{part}` is left out and described at once: remove one of the two"
-                    );
-                    reader.problem(join(path, WITHOUT), span, message);
-                }
-                (Some(_), false) => *wanted = false,
-                (None, true) => *wanted = true,
-                (None, false) => {}
+            if table.contains_key(*part) {
+                let message =
+                    format!("`{part}` is left out and described at once: remove one of the two");
+                reader.problem(join(path, WITHOUT), span, message);
+            } else if nearest == Some(i) {
+                *wanted = false;
             }
         }
     }
+}
+
+/// The parts that a table leaves out, and where it says so.
+fn left_out<'t>(reader: &mut Reader<'_>, path: &str, table: &'t Table) -> Vec<(&'t str, &'t Span)> {
+    let Some(entry) = table.get(WITHOUT) else {
+        return Vec::new();
+    };
+    let path = join(path, WITHOUT);
+    let Value::List(list) = &entry.node.value else {
+        let message = format!("cannot be {}: give a list of parts", entry.node.value);
+        reader.problem(path, &entry.node.span, message);
+        return Vec::new();
+    };
+    let mut without = Vec::new();
+    for node in list {
+        match &node.value {
+            Value::Text(part) if PARTS.contains(&part.as_str()) => {
+                without.push((part.as_str(), &node.span));
+            }
+            other => {
+                let message = format!("there is no part {other}; there are: {}", PARTS.join(", "));
+                reader.problem(path.as_str(), &node.span, message);
+            }
+        }
+    }
+    without
 }
 
 struct Part<'a, 'r, 't> {
@@ -205,7 +240,11 @@ impl Part<'_, '_, '_> {
         }
         let layers: Vec<_> = found
             .iter()
-            .map(|(path, table)| Layer { path, table })
+            .map(|(path, table)| Layer {
+                path,
+                table,
+                is_entry: false,
+            })
             .collect();
         let path = join(self.path, part);
         let start = start.unwrap_or_default();

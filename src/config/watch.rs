@@ -1,9 +1,10 @@
 //! A file that is applied again when it changes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ use super::apply::{Applied, Entered};
 use super::document::Config;
 use super::error::ConfigErrors;
 use crate::registry::Registry;
+use crate::util::time;
 
 /// A file is looked at when it has been quiet for so long: an editor writes it in several steps.
 const QUIET: Duration = Duration::from_millis(100);
-/// And after so many times of that at the latest.
-const MOST_ROUNDS: u32 = 10;
+/// And after so long at the latest.
+const LONGEST: Duration = Duration::from_secs(1);
+/// No more links are followed on the way to a file.
+const MOST_LINKS: u32 = 32;
 
 /// Applies a file to a registry each time the file changes, until it is dropped.
 ///
@@ -36,8 +40,6 @@ const MOST_ROUNDS: u32 = 10;
 #[must_use = "the file is no longer watched once this is dropped"]
 pub struct ConfigWatcher {
     shared: Arc<Shared>,
-    /// Its end ends the thread.
-    _watcher: RecommendedWatcher,
 }
 
 struct Shared {
@@ -48,6 +50,14 @@ struct Shared {
     /// What stood in the file when it was last looked at, right or wrong; `None` if it could not be read. Held while the file
     /// is read and applied.
     text: Mutex<Option<String>>,
+    watching: Mutex<Watching>,
+}
+
+#[derive(Default)]
+struct Watching {
+    /// Its end ends the thread.
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
 }
 
 /// Why a file cannot be watched.
@@ -99,8 +109,9 @@ impl Registry {
     /// file has been quiet for 100 ms, or after a second. One thread waits for changes; it reads the file, and computes
     /// nothing while there are none.
     ///
-    /// The folder of the file is watched, and that of the file it links to: an editor that replaces the file is seen, and so
-    /// is a volume of Kubernetes that is switched by a link. Where the system tells of no changes (some network file
+    /// The folder of the file is watched, and those of the links on the way to it: an editor that replaces the file is seen, and
+    /// so is a volume of Kubernetes that is switched by a link. A file that is written for longer than a second may be seen
+    /// half, and half a file may be right by itself: replace it as a whole. Where the system tells of no changes (some network file
     /// systems), [`reload`](ConfigWatcher::reload) is the way.
     ///
     /// # Errors
@@ -118,17 +129,17 @@ impl Registry {
             path,
             current: ArcSwap::from_pointee(config),
             text: Mutex::new(Some(text)),
+            watching: Mutex::default(),
         });
-        let watcher = shared.watch().map_err(|reason| WatchError::Watch {
-            path: shared.path.clone(),
+        let begun = shared.watch();
+        let watcher = ConfigWatcher { shared };
+        begun.map_err(|reason| WatchError::Watch {
+            path: watcher.path().to_owned(),
             reason,
         })?;
         // What was written before it was watched.
-        shared.look();
-        Ok(ConfigWatcher {
-            shared,
-            _watcher: watcher,
-        })
+        watcher.shared.look();
+        Ok(watcher)
     }
 }
 
@@ -157,45 +168,61 @@ impl ConfigWatcher {
 }
 
 impl Shared {
-    fn watch(
-        self: &Arc<Self>,
-    ) -> Result<RecommendedWatcher, Box<dyn std::error::Error + Send + Sync>> {
+    fn watching(&self) -> MutexGuard<'_, Watching> {
+        self.watching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(self: &Arc<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (changes, changed) = channel();
         let mut watcher = notify::recommended_watcher(move |event| tell(&changes, event))?;
-        for folder in self.folders() {
-            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        let folders = folders(&self.path);
+        for folder in &folders {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
+        *self.watching() = Watching {
+            watcher: Some(watcher),
+            folders,
+        };
         let shared = Arc::clone(self);
         thread::Builder::new()
             .name("bulwark-config".to_owned())
             .spawn(move || shared.wait(&changed))?;
-        Ok(watcher)
+        Ok(())
     }
 
-    /// The folder in which the file is named, and the one in which it is.
-    fn folders(&self) -> Vec<PathBuf> {
-        let folder = |path: &Path| match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-            Some(parent) => parent.to_owned(),
-            None => PathBuf::from("."),
+    /// Watches the folders that the file is in now: a link may lead elsewhere, and a folder may be another one of its name. One
+    /// that cannot be watched is tried again with the next change.
+    fn follow(&self) {
+        let folders = folders(&self.path);
+        let mut watching = self.watching();
+        let Watching {
+            watcher: Some(watcher),
+            folders: before,
+        } = &mut *watching
+        else {
+            return;
         };
-        let named = folder(&self.path);
-        let real = self.path.canonicalize().ok().map(|it| folder(&it));
-        let is_other = |it: &PathBuf| named.canonicalize().ok().as_ref() != Some(it);
-        let other = real.filter(is_other);
-        std::iter::once(named).chain(other).collect()
+        for folder in before.iter() {
+            let _ = watcher.unwatch(folder);
+        }
+        for folder in &folders {
+            let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
+        }
+        *before = folders;
     }
 
     /// Looks at the file after each change, until there are no more.
     fn wait(&self, changed: &Receiver<()>) {
         while changed.recv().is_ok() {
-            for _ in 0..MOST_ROUNDS {
+            let latest = time::now().after(LONGEST);
+            loop {
                 match changed.recv_timeout(QUIET) {
-                    Ok(()) => while changed.try_recv().is_ok() {},
-                    Err(RecvTimeoutError::Timeout) => break,
+                    Ok(()) if time::now() < latest => {}
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
+            self.follow();
             self.look();
         }
     }
@@ -227,6 +254,44 @@ impl Shared {
         drop(known);
         self.registry.tell(&applied);
         applied
+    }
+}
+
+/// The folders in which something may change what the file is: that of the file, and those of each link on the way to it.
+fn folders(path: &Path) -> BTreeSet<PathBuf> {
+    fn parent(path: &Path) -> PathBuf {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        }
+    }
+    let mut found = BTreeSet::from([parent(path)]);
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let is_link = |it: &&Path| std::fs::symlink_metadata(it).is_ok_and(|it| it.is_symlink());
+        let Some(link) = path.ancestors().find(is_link).map(Path::to_owned) else {
+            break;
+        };
+        let Ok(target) = std::fs::read_link(&link) else {
+            break;
+        };
+        found.insert(parent(&link));
+        let rest = path.strip_prefix(&link).unwrap_or(Path::new(""));
+        let next = parent(&link).join(target);
+        // Joining nothing would add a slash.
+        path = match rest.as_os_str().is_empty() {
+            true => next,
+            false => next.join(rest),
+        };
+        found.insert(parent(&path));
+    }
+    found
+}
+
+impl Drop for ConfigWatcher {
+    fn drop(&mut self) {
+        // The end of the watcher is the end of the channel, and so of the thread.
+        drop(self.shared.watching().watcher.take());
     }
 }
 

@@ -245,7 +245,9 @@ impl ResourceLock {
 
     /// Whether nobody else has a handle, a permit or a place in the queue.
     pub(crate) fn is_disused(&self) -> bool {
-        self.remembers_nothing() && self.has_one_handle()
+        !self.shared.is_tried.load(Ordering::Relaxed)
+            && self.remembers_nothing()
+            && self.has_one_handle()
     }
 
     /// Whether no permit is out, and nobody waits.
@@ -331,10 +333,15 @@ impl Shared {
         }
     }
 
-    /// Somebody was refused without a wait: `earlier` of this thread's shard were before.
+    /// Somebody who asked for so many permits was refused without a wait: `earlier` of this thread's shard were before.
     #[inline]
-    pub(super) fn refused(&self, earlier: u64, event: impl FnOnce() -> ContentionEvent) {
-        self.tell_trial(|trial, now| trial.refused(now));
+    pub(super) fn refused(
+        &self,
+        permits: usize,
+        earlier: u64,
+        event: impl FnOnce() -> ContentionEvent,
+    ) {
+        self.gave_up(permits);
         if earlier.is_multiple_of(Self::LOOKS) || self.funnel.has_observers() {
             self.tell_refusal(event());
         }
@@ -359,9 +366,6 @@ impl Shared {
         holder: Holder,
         reason: ContendedReason,
     ) -> Contended {
-        if let ContendedReason::TimedOut = reason {
-            self.tell_trial(|trial, now| trial.refused(now));
-        }
         let capacity = match reason {
             ContendedReason::ExceedsCapacity { .. } => self.most_at_once(),
             _ => self.core.seen().capacity(),
@@ -391,6 +395,12 @@ impl Shared {
         {
             tell(&mut lock(trial), time::now());
         }
+    }
+
+    /// Somebody who asked for so many permits has got none.
+    #[inline]
+    pub(super) fn gave_up(&self, permits: usize) {
+        self.tell_trial(|trial, now| trial.refused(permits, now));
     }
 
     /// Somebody has got permits, after a wait.

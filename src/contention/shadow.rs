@@ -20,7 +20,7 @@ pub struct ResourceShadow {
     pub would_refuse: u64,
     /// Those of them that got their permits at once, and would have waited.
     pub would_wait: u64,
-    /// Calls that the lock refused, and that would have found a permit at once.
+    /// Calls that the lock refused, and that would have found their permits at once.
     pub would_pass: u64,
     /// The longest wait that there would have been.
     pub longest_wait: Duration,
@@ -133,9 +133,9 @@ impl Trial {
     }
 
     /// A call was refused.
-    pub(super) fn refused(&mut self, now: Tick) {
+    pub(super) fn refused(&mut self, permits: usize, now: Tick) {
         self.goes_on(now);
-        self.would_pass += u64::from(self.queue.is_empty() && self.free > 0);
+        self.would_pass += u64::from(self.queue.is_empty() && self.free >= permits);
     }
 
     /// Gives back what is to be given back by `now`, and serves those who wait.
@@ -257,9 +257,9 @@ mod tests {
     fn a_refusal_in_force_would_pass_only_where_a_permit_is_free() {
         let mut two = trial(2, None);
         two.taken(1, 1, Duration::ZERO, Tick(0));
-        two.refused(Tick(1));
+        two.refused(1, Tick(1));
         two.taken(2, 1, Duration::ZERO, Tick(2));
-        two.refused(Tick(3));
+        two.refused(1, Tick(3));
         assert_eq!(two.snapshot(Tick(4)).would_pass, 1);
     }
 

@@ -146,7 +146,7 @@ fn holder_of(who: Option<Who>) -> Holder {
 fn refuse<B: Lends>(lock: &B, holder: Holder, permits: usize, seen: Seen) -> Contended {
     let shared = lock.shared();
     let earlier = shared.core.count_refusal();
-    shared.refused(earlier, || ContentionEvent::Busy {
+    shared.refused(permits, earlier, || ContentionEvent::Busy {
         holder: holder.clone(),
     });
     // One permit is never too many.
@@ -277,7 +277,7 @@ fn turned_away<B: Lends>(lock: &B, holder: Holder, permits: usize, why: Why) -> 
     let (earlier, reason) = match why {
         Why::QueueFull { waiting, earlier } => {
             let queue_length = waiting as usize;
-            shared.refused(earlier, || ContentionEvent::QueueFull {
+            shared.refused(permits, earlier, || ContentionEvent::QueueFull {
                 holder: holder.clone(),
                 queue_length,
             });
@@ -289,7 +289,7 @@ fn turned_away<B: Lends>(lock: &B, holder: Holder, permits: usize, why: Why) -> 
             ContendedReason::ExceedsCapacity { permits },
         ),
     };
-    shared.refused(earlier, || ContentionEvent::Busy {
+    shared.refused(permits, earlier, || ContentionEvent::Busy {
         holder: holder.clone(),
     });
     Contended::at_once(lock.look(), holder, reason, capacity)
@@ -337,7 +337,8 @@ impl<B: Lends> WaitInQueue<B> {
             },
             Because::Shed | Because::GaveWay => {
                 let earlier = shared.core.shed().saturating_sub(1);
-                shared.refused(earlier, || ContentionEvent::Shed {
+                let permits = self.place.permits() as usize;
+                shared.refused(permits, earlier, || ContentionEvent::Shed {
                     holder: holder.clone(),
                     waited,
                 });
@@ -480,6 +481,7 @@ impl<B: Lends> WaitInQueue<B> {
                 true => ContendedReason::DeadlineExceeded,
                 false => ContendedReason::TimedOut,
             };
+            shared.gave_up(self.place.permits() as usize);
             let contended = shared.contended_after(waited, holder, reason);
             shared.publish(ContentionEvent::TimedOut {
                 holder: self.holder.clone(),

@@ -138,7 +138,7 @@ impl Command {
                         let from = handle.snapshot().capacity;
                         let done = handle.set_max_concurrent(*n);
                         done.map_err(|error| Refused::Wrong(error.to_string()))?;
-                        Ok(format!("{from} -> {n} permits"))
+                        Ok(format!("{from} -> {} permits", handle.snapshot().capacity))
                     }
                     Action::Reset => {
                         handle.reset_stats();
@@ -226,11 +226,11 @@ fn change<C: Serialize + serde::de::DeserializeOwned>(
             "a config is an object of settings".to_owned(),
         ));
     };
-    // A budget that code has given is no data: it stays if nothing is said of it.
-    if whole.get("budget").is_some_and(|it| it == "shared") && !new.contains_key("budget") {
+    whole.extend(new.clone());
+    // A budget that code has given is no data: it stays if nothing else is said.
+    if whole.get("budget").is_some_and(|it| it == "shared") {
         whole.remove("budget");
     }
-    whole.extend(new.clone());
     let config =
         C::deserialize(Value::Object(std::mem::take(whole))).map_err(|error| wrong(&error))?;
     let change = update(config).map_err(|error| wrong(&error))?;

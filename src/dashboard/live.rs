@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Sleep, sleep_until};
 
 use super::groups::Groups;
-use super::view;
+use super::view::{self, Seen};
 use super::words::ms;
 use crate::registry::Registry;
 use crate::util::time::{self, Tick};
@@ -30,8 +30,15 @@ pub(super) struct Live {
     instance: String,
     began: Tick,
     readers: AtomicUsize,
-    last: Mutex<Option<(Tick, Bytes)>>,
+    last: Mutex<Last>,
     told: Mutex<Told>,
+}
+
+/// What was shown last, and what it was made of.
+#[derive(Default)]
+struct Last {
+    shown: Option<(Tick, Bytes)>,
+    seen: Seen,
 }
 
 /// The last commands, for the page.
@@ -63,7 +70,7 @@ impl Live {
             instance: format!("{:016x}", rand::rng().next_u64()),
             began: time::now(),
             readers: AtomicUsize::new(0),
-            last: Mutex::new(None),
+            last: Mutex::default(),
             told: Mutex::default(),
         }
     }
@@ -77,26 +84,27 @@ impl Live {
         let now = time::now();
         // Those who come while it is made want the same.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, json)) = &*last
+        if let Some((at, json)) = &last.shown
             && now.since(*at) < self.every
         {
             return json.clone();
         }
-        let mut whole = view::view(&self.registry);
+        let groups = self.groups.rows(now);
+        let mut whole = view::view(&self.registry, &groups, &mut last.seen, now);
         let about = json!({
             "title": self.title,
             "instance": self.instance,
             "uptime_ms": ms(now.since(self.began)),
             "every_ms": ms(self.every),
             "commands": self.commands,
-            "groups": self.groups.rows(now),
+            "groups": groups,
             "operators": self.operators(now),
         });
         if let (Value::Object(whole), Value::Object(about)) = (&mut whole, about) {
             whole.extend(about);
         }
         let json = Bytes::from(whole.to_string());
-        *last = Some((now, json.clone()));
+        last.shown = Some((now, json.clone()));
         json
     }
 
@@ -108,7 +116,8 @@ impl Live {
         told.last.push_front(entry);
         told.last.truncate(MOST_COMMANDS);
         drop(told);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.shown = None;
     }
 
     /// The last commands, the newest first.

@@ -46,7 +46,9 @@
 //! Off, unless a hook says for each command who gives it. They open, close, disable and reset circuits, change capacities and
 //! settings, arm drills. Each is written to the log with its operator, at `WARN`, and the last twenty stand on the page. A command has to come from the page itself:
 //! it carries a header that no other page can set, a content type that no form can send, and where the browser names the
-//! origin it has to be that of the page. The page has a policy that lets no script in but its own, and escapes every name.
+//! origin it has to be that of the page, as the `Host` of the request has it: a proxy has to hand that on. That a request
+//! comes from this machine or this network says nothing of who has sent it, because a page from elsewhere can be made to look
+//! like one from here (DNS rebinding): the hook has to know the operator by something else. The page has a policy that lets no script in but its own, and escapes every name.
 //!
 //! # Cost
 //!

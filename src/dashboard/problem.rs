@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::words::{count, ms, span};
 use crate::chaos::ChaosSnapshot;
@@ -76,7 +77,7 @@ pub(super) fn headline(problems: &[Problem]) -> String {
     let bad: Vec<&str> = bad.map(|it| &*it.short).collect();
     if bad.is_empty() {
         return match problems.len() as u64 {
-            0 => "All is well: nothing is refused, and nobody waits long.".to_owned(),
+            0 => "All is well: no circuit is open, and nobody waits for long.".to_owned(),
             n => format!(
                 "No problems; {}.",
                 count(n, "thing to know", "things to know")
@@ -163,7 +164,46 @@ fn nth(n: u32) -> String {
     }
 }
 
-pub(super) fn of_lock(it: &ResourceSnapshot, config: &ContentionConfig) -> Vec<Problem> {
+/// Refusals since the last look.
+pub(super) struct Refused {
+    pub(super) calls: u64,
+    pub(super) since: Duration,
+}
+
+impl Refused {
+    fn sentence(&self, who: &str) -> Option<String> {
+        let calls = count(self.calls, "call", "calls");
+        let since = span(self.since);
+        (self.calls > 0).then(|| format!("{who} has refused {calls} in the last {since}"))
+    }
+}
+
+/// Of a group by key: of the worst that are shown.
+pub(super) fn of_group(group: &Value) -> Option<Problem> {
+    let name = group["name"].as_str()?;
+    let rows = group["rows"].as_array()?;
+    let is_shut = |it: &&Value| {
+        let state = it["row"]["state"].as_str();
+        matches!(state, Some("open" | "forced_open" | "half_open"))
+    };
+    let shut: Vec<_> = rows.iter().filter(is_shut).collect();
+    let first = shut.first()?["key"].as_str()?;
+    let least = if shut.len() == rows.len() {
+        "at least "
+    } else {
+        ""
+    };
+    let keys = count(shut.len() as u64, "key is", "keys are");
+    let text = format!("of `{name}`, {least}{keys} refused by a circuit, such as `{first}`");
+    let short = format!("{least}{} of `{name}` refused", shut.len());
+    Some(Problem::new(Severity::Warning, "keyed", name, &short, text))
+}
+
+pub(super) fn of_lock(
+    it: &ResourceSnapshot,
+    config: &ContentionConfig,
+    refused: &Refused,
+) -> Vec<Problem> {
     let name = &*it.name;
     let problem = |severity, what: &str, text| {
         let short = format!("lock `{name}` {what}");
@@ -173,6 +213,9 @@ pub(super) fn of_lock(it: &ResourceSnapshot, config: &ContentionConfig) -> Vec<P
     if it.closed {
         let text = format!("`{name}` is closed: nobody gets a permit");
         found.push(problem(Severity::Error, "closed", text));
+    }
+    if let Some(text) = refused.sentence(&format!("the lock `{name}`")) {
+        found.push(problem(Severity::Warning, "refuses", text));
     }
     let longest = it.waiters.iter().map(|it| it.waiting_for).max();
     if let Some(longest) = longest.filter(|it| *it >= config.contention_threshold) {
@@ -191,7 +234,7 @@ pub(super) fn of_lock(it: &ResourceSnapshot, config: &ContentionConfig) -> Vec<P
     found
 }
 
-pub(super) fn of_limit(it: &RateLimitSnapshot) -> Vec<Problem> {
+pub(super) fn of_limit(it: &RateLimitSnapshot, refused: &Refused) -> Vec<Problem> {
     let name = &*it.name;
     let problem = |severity, what: &str, text| {
         let short = format!("rate limit `{name}` {what}");
@@ -202,6 +245,9 @@ pub(super) fn of_limit(it: &RateLimitSnapshot) -> Vec<Problem> {
         let text = format!("the rate limit `{name}` is paused: the service asked for it");
         let paused = problem(Severity::Warning, "paused", text);
         found.push(paused.until(it.paused_for, "it goes on"));
+    }
+    if let Some(text) = refused.sentence(&format!("the rate limit `{name}`")) {
+        found.push(problem(Severity::Warning, "refuses", text));
     }
     for quota in it.quotas.iter().filter(|it| it.available == 0) {
         let owed = match quota.owed {

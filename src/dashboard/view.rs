@@ -1,11 +1,13 @@
 //! Registry -> what the page shows: what is wrong in sentences, then a row for each handle, the worst first.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::problem::{self, Problem};
+use super::problem::{self, Problem, Refused};
 use super::words::{count, ms, span};
 use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerSnapshot, CircuitState};
 use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
@@ -14,6 +16,7 @@ use crate::rate_limit::RateLimitSnapshot;
 use crate::registry::Registry;
 use crate::retry::RetryPolicy;
 use crate::util::histogram::DurationSummary;
+use crate::util::time::Tick;
 
 /// So many rows of a kind are shown, and of holders and waiters of each lock.
 pub(super) const MOST_ROWS: usize = 50;
@@ -44,9 +47,33 @@ impl Rows {
     }
 }
 
-/// All that the page shows of a registry.
-pub(super) fn view(registry: &Registry) -> Value {
-    let mut problems = Vec::new();
+/// What there was at the last look.
+#[derive(Default)]
+pub(super) struct Seen {
+    at: Option<Tick>,
+    refused: HashMap<(&'static str, Arc<str>), u64>,
+}
+
+impl Seen {
+    /// What has been refused since the last look, if this is not the first.
+    fn since_then(
+        &mut self,
+        pattern: &'static str,
+        name: &Arc<str>,
+        all: u64,
+        now: Tick,
+    ) -> Refused {
+        let before = self.refused.insert((pattern, Arc::clone(name)), all);
+        Refused {
+            calls: before.map_or(0, |before| all.saturating_sub(before)),
+            since: self.at.map_or(Duration::ZERO, |at| now.since(at)),
+        }
+    }
+}
+
+/// All that the page shows of a registry, and of groups by key.
+pub(super) fn view(registry: &Registry, groups: &[Value], seen: &mut Seen, now: Tick) -> Value {
+    let mut problems: Vec<_> = groups.iter().filter_map(problem::of_group).collect();
     let breakers = registry.circuit_breakers();
     let breakers = breakers.iter().map(|it| {
         let (snapshot, config) = (it.snapshot(), it.config());
@@ -55,19 +82,26 @@ pub(super) fn view(registry: &Registry) -> Value {
     });
     let breakers = Rows::of(breakers.collect());
     let locks = registry.resource_locks();
-    let locks = Rows::of(locks.iter().map(|it| lock(it, &mut problems)).collect());
+    let locks = Rows::of(
+        locks
+            .iter()
+            .map(|it| lock(it, &mut problems, seen, now))
+            .collect(),
+    );
     let limits = registry.rate_limits();
     let limits = limits.iter().map(|it| {
         let snapshot = it.snapshot();
-        problems.extend(problem::of_limit(&snapshot));
+        let all = snapshot.totals.refused;
+        let refused = seen.since_then("rate_limit", &snapshot.name, all, now);
+        problems.extend(problem::of_limit(&snapshot, &refused));
         limit_row(&snapshot, Some(&config(&*it.config())))
     });
     let limits = Rows::of(limits.collect());
     let retries = registry.retries();
     let retries = Rows::of(retries.iter().map(|it| retry(it, &mut problems)).collect());
     let others = others(registry, &mut problems);
-    let edges = registry.wait_for_graph();
-    let graph = graph(&edges);
+    let graph = graph(&edges(registry));
+    seen.at = Some(now);
     problems.sort_by(|a, b| {
         let by = a.severity.cmp(&b.severity);
         by.then_with(|| (a.pattern, &a.name).cmp(&(b.pattern, &b.name)))
@@ -181,13 +215,17 @@ pub(super) fn breaker_row(it: &CircuitBreakerSnapshot, of: Option<&CircuitBreake
     (trouble, row)
 }
 
-fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>) -> Row {
+fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>, seen: &mut Seen, now: Tick) -> Row {
     let (snapshot, config) = (lock.snapshot(), lock.config());
-    problems.extend(problem::of_lock(&snapshot, &config));
+    let stats = &snapshot.stats;
+    let all = stats.timeouts + stats.rejected + stats.deadlocks + stats.shed + stats.closed;
+    let refused = seen.since_then("resource_lock", &snapshot.name, all, now);
+    problems.extend(problem::of_lock(&snapshot, &config, &refused));
     lock_row(&snapshot, Some(&self::config(&*config)))
 }
 
 pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<&Value>) -> Row {
+    let more_holders = it.holders.len().saturating_sub(MOST_NAMES);
     let holders = it.holders.iter().take(MOST_NAMES);
     let holders = holders.map(
         |it| json!({ "name": it.holder.to_string(), "ms": ms(it.held_for), "permits": it.permits }),
@@ -205,6 +243,7 @@ pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<&Value>) -> Row {
         "waiting": it.waiting,
         "closed": it.closed,
         "holders": holders.collect::<Vec<_>>(),
+        "more_holders": more_holders,
         "waiters": waiters.collect::<Vec<_>>(),
         "wait": times(&stats.recent_wait),
         "hold": times(&stats.recent_hold),
@@ -390,6 +429,18 @@ fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
         );
     }
     Rows::of(rows)
+}
+
+/// Who waits for whom; of so many waits more than are shown tell nobody more.
+fn edges(registry: &Registry) -> Vec<WaitEdge> {
+    let mut edges = Vec::new();
+    for lock in registry.resource_locks() {
+        edges.extend(lock.wait_edges());
+        if edges.len() > 20 * MOST_EDGES {
+            break;
+        }
+    }
+    edges
 }
 
 /// Who waits for whom, with those marked that wait in a circle.

@@ -13,7 +13,7 @@ use super::cost::Cost;
 use super::handle::RateLimit;
 use super::reservation::Reservation;
 use super::shadow::InForce;
-use super::shared::Shared;
+use super::shared::{Shared, VERSION};
 use super::state::Not;
 use crate::call::context::Wait;
 use crate::call::deadline;
@@ -111,8 +111,8 @@ impl Acquire {
         let (shared, now) = (&self.shared, time::now());
         let version = shared.version();
         if shared.try_take(self.cost, now).is_ok() {
-            shared.asked(self.cost, now, true, InForce::Passed);
-            return Poll::Ready(Ok(self.reservation(version)));
+            let mark = shared.asked(self.cost, now, true, InForce::Passed);
+            return Poll::Ready(Ok(self.reservation(version | mark)));
         }
         let config = shared.config.load_full();
         let by_config = now.after(config.max_wait);
@@ -151,7 +151,7 @@ impl Acquire {
             Ok(Some(_)) => InForce::Queued,
             Err(_) => InForce::Refused,
         };
-        shared.asked(self.cost, now, true, in_force);
+        let version = version | shared.asked(self.cost, now, true, in_force);
         match queued {
             Ok(None) => {
                 shared.count_passed();
@@ -244,7 +244,7 @@ impl Drop for Acquire {
         shared.with_state(now, |state, time| {
             // It may have been served, and not have noticed.
             let was_served = !state.abandon(queued.ticket);
-            if was_served && state.version == queued.version {
+            if was_served && state.version == queued.version & VERSION {
                 state.give_back(self.cost, time);
             }
         });

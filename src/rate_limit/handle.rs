@@ -107,11 +107,11 @@ impl RateLimit {
         let version = self.shared.version();
         match self.shared.try_take(cost, now) {
             Ok(()) => {
-                self.shared.asked(cost, now, false, InForce::Passed);
+                let mark = self.shared.asked(cost, now, false, InForce::Passed);
                 Ok(Reservation {
                     shared: self.shared.mine(),
                     cost,
-                    version,
+                    version: version | mark,
                 })
             }
             Err(not) => {
@@ -180,7 +180,7 @@ impl RateLimit {
 
     /// Whether nobody else has a handle, and there is nothing to remember.
     pub(crate) fn is_disused(&self) -> bool {
-        self.has_one_handle() && self.remembers_nothing()
+        self.has_one_handle() && self.remembers_nothing() && !self.shared.is_tried()
     }
 
     /// Whether one that is made anew would do the same.

@@ -85,11 +85,11 @@ where
         let now = time::now();
         let state = match shared.try_take(cost, now) {
             Ok(()) => {
-                shared.asked(cost, now, true, InForce::Passed);
+                let mark = shared.asked(cost, now, true, InForce::Passed);
                 let taken = Taken {
                     shared: shared.mine(),
                     cost,
-                    version,
+                    version: version | mark,
                 };
                 State::calling(taken, || self.inner.call(request))
             }

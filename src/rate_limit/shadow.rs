@@ -1,6 +1,7 @@
 //! Another config, tried on the calls of a limit: pure.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::bucket::{Pace, Time};
@@ -26,6 +27,11 @@ pub struct RateLimitShadow {
     pub would_pass: u64,
 }
 
+/// From which bit on a number is the mark of a trial.
+pub(super) const MARK_SHIFT: u32 = 48;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// More than so many would not wait: they would be refused. Of each is kept when it would be served.
 const MOST_WAITING: usize = 100_000;
 
@@ -41,6 +47,8 @@ pub(super) enum InForce {
 /// those behind it come later for that.
 #[derive(Debug)]
 pub(super) struct Trial {
+    /// Whatever a call takes here it settles here, and what it took elsewhere it does not.
+    mark: u64,
     config: RateLimitConfig,
     state: State,
     /// When those who would wait are served, in order.
@@ -54,7 +62,9 @@ pub(super) struct Trial {
 impl Trial {
     /// The config has been checked.
     pub(super) fn new(config: RateLimitConfig, paces: Vec<Pace>) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 0xffff + 1;
         Self {
+            mark: number << MARK_SHIFT,
             state: State::new(paces),
             config,
             served: VecDeque::new(),
@@ -66,7 +76,13 @@ impl Trial {
     }
 
     /// A call asks, and could wait for as long as `patience`.
-    pub(super) fn asked(&mut self, cost: Cost, now: Time, patience: Duration, in_force: InForce) {
+    pub(super) fn asked(
+        &mut self,
+        cost: Cost,
+        now: Time,
+        patience: Duration,
+        in_force: InForce,
+    ) -> u64 {
         while self.served.front().is_some_and(|at| *at <= now) {
             self.served.pop_front();
         }
@@ -96,12 +112,29 @@ impl Trial {
             (InForce::Passed, Some(1..)) => self.would_wait += 1,
             (InForce::Passed, Some(0)) | (InForce::Queued, Some(_)) | (InForce::Refused, None) => {}
         }
+        if wait.is_some() { self.mark } else { 0 }
     }
 
     /// What a call has used is known now.
-    pub(super) fn settled(&mut self, more: Cost, less: Cost, now: Time) {
+    pub(super) fn settled(&mut self, mark: u64, more: Cost, less: Cost, now: Time) {
+        if mark != self.mark {
+            return;
+        }
         self.state.take(more, now);
         self.state.give_back(less, now);
+    }
+
+    /// Everything as at the beginning: the limit in force begins anew too.
+    pub(super) fn begin_anew(&mut self) {
+        // What was taken before is not given back after.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 0xffff + 1;
+        self.mark = number << MARK_SHIFT;
+        self.state.reset();
+        self.served.clear();
+    }
+
+    pub(super) fn max_pause(&self) -> Duration {
+        self.config.max_pause
     }
 
     pub(super) fn pause(&mut self, until: Time) {

@@ -46,6 +46,12 @@ pub(super) struct Shared {
     trial: ArcSwapOption<Mutex<Trial>>,
 }
 
+/// In which trial a call has taken what it asked for; 0 for none.
+pub(super) type Mark = u64;
+
+/// What of a number is the version of the rules, and not a [`Mark`].
+pub(super) const VERSION: u64 = (1 << super::shadow::MARK_SHIFT) - 1;
+
 #[derive(Default)]
 struct Counts {
     waited: AtomicU64,
@@ -177,6 +183,11 @@ impl Shared {
         before.map(|it| lock(&it).snapshot())
     }
 
+    /// Whether another config is tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_tried.load(Ordering::Relaxed)
+    }
+
     /// The config that is tried hears of something, if there is one.
     #[inline]
     fn tell_trial(&self, tell: impl FnOnce(&mut Trial)) {
@@ -187,14 +198,16 @@ impl Shared {
         }
     }
 
-    /// A call has asked for `cost`, and `may_wait` for it.
+    /// A call has asked for `cost`, and `may_wait` for it. What it takes at a config that is tried, to be kept beside the version.
     #[inline]
-    pub(super) fn asked(&self, cost: Cost, now: Tick, may_wait: bool, in_force: InForce) {
+    pub(super) fn asked(&self, cost: Cost, now: Tick, may_wait: bool, in_force: InForce) -> Mark {
+        let mut mark = 0;
         self.tell_trial(|trial| {
             let left = deadline::current().map_or(Duration::MAX, |it| it.0.since(now));
             let patience = if may_wait { left } else { Duration::ZERO };
-            trial.asked(cost, self.time(now), patience, in_force);
+            mark = trial.asked(cost, self.time(now), patience, in_force);
         });
+        mark
     }
 
     /// Gives back what a call has not used, or takes what it has used beyond what it had asked for. Nothing that was taken
@@ -202,9 +215,6 @@ impl Shared {
     pub(super) fn settle(&self, version: u64, taken: Cost, used: Cost) {
         let now = time::now();
         self.with_state(now, |state, time| {
-            if state.version != version {
-                return;
-            }
             let more = |a: Cost, b: Cost| {
                 let pairs = a.each().into_iter().zip(b.each());
                 let differences = pairs.map(|(a, b)| a.saturating_sub(b));
@@ -215,9 +225,12 @@ impl Shared {
                     .for_each(|(to, it)| *to = it);
                 Cost::from(costs)
             };
-            state.take(more(used, taken), time);
-            state.give_back(more(taken, used), time);
-            self.tell_trial(|trial| trial.settled(more(used, taken), more(taken, used), time));
+            if state.version == version & VERSION {
+                state.take(more(used, taken), time);
+                state.give_back(more(taken, used), time);
+            }
+            let (more, less) = (more(used, taken), more(taken, used));
+            self.tell_trial(|trial| trial.settled(version & !VERSION, more, less, time));
         });
     }
 
@@ -227,6 +240,7 @@ impl Shared {
 
     /// Nobody passes for so long.
     pub(super) fn pause(&self, pause: Duration) {
+        let asked_for = pause;
         let pause = pause.min(self.config.load().max_pause);
         if pause.is_zero() {
             return;
@@ -238,7 +252,10 @@ impl Shared {
             state.pause(until);
             is_longer
         });
-        self.tell_trial(|trial| trial.pause(until));
+        self.tell_trial(|trial| {
+            let pause = asked_for.min(trial.max_pause());
+            trial.pause(self.time(now.after(pause)));
+        });
         if is_longer {
             let paused = RateLimitEvent::Paused { pause };
             self.funnel.publish(&Event::RateLimit(paused));
@@ -261,6 +278,7 @@ impl Shared {
     pub(super) fn reset(&self) {
         self.version.fetch_add(1, Ordering::Relaxed);
         self.with_state(time::now(), |state, _| state.reset());
+        self.tell_trial(Trial::begin_anew);
     }
 
     pub(super) fn update(&self, new: RateLimitConfig) -> Result<ConfigChange, ConfigError> {
@@ -268,15 +286,20 @@ impl Shared {
         let old = self.config.load_full();
         old.check_names(&new)?;
         let change = old.difference(&new);
-        let paces = paces(&new);
+        let now_by = paces(&new);
+        if now_by == paces(&old) {
+            // Nothing changes for what was taken.
+            self.config.store(Arc::new(new));
+            return Ok(change);
+        }
         self.version.fetch_add(1, Ordering::Relaxed);
         self.with_state(time::now(), |state, time| {
-            if let [only] = paces[..] {
+            if let [only] = now_by[..] {
                 self.interval.store(only.interval, Ordering::Relaxed);
                 self.capacity.store(only.capacity, Ordering::Relaxed);
             }
             self.config.store(Arc::new(new));
-            state.change(paces, time);
+            state.change(now_by, time);
         });
         Ok(change)
     }

@@ -40,8 +40,12 @@
   function rows(body, items, keyOf, make, update) {
     const known = new Map([...body.children].map((row) => [row.key, row]));
     let at = body.firstElementChild;
+    const seen = new Map();
     for (const item of items) {
-      const key = keyOf(item);
+      // Two of one key are told apart by their order.
+      const twin = seen.get(keyOf(item)) || 0;
+      seen.set(keyOf(item), twin + 1);
+      const key = twin ? `${keyOf(item)}/${twin}` : keyOf(item);
       let row = known.get(key);
       known.delete(key);
       if (!row) { row = make(item); row.key = key; }
@@ -179,7 +183,7 @@
 
   // ---- the page ----------------------------------------------------------
   function problems() {
-    rows($("problem-list"), state.problems, (it) => `${it.pattern}/${it.name}/${it.severity}`, () => el("li", {}), (card, it) => {
+    rows($("problem-list"), state.problems, (it) => `${it.pattern}/${it.name}/${it.short}`, () => el("li", {}), (card, it) => {
       card.className = it.severity;
       fill(card, [it.severity, it.text, rough(it.since_ms), roughUntil(it.until_ms)], () => {
         const kind = { error: "Error", warning: "Warning", notice: "Note" }[it.severity];
@@ -224,7 +228,7 @@
       const [name, permits, holders, waiters, waits, holds, refused, rest] = row.children;
       fill(name, it.name, (text) => text);
       fill(permits, [it.in_use, it.capacity, it.closed], () => bar(Math.min(1, it.in_use / Math.max(1, it.capacity)), `${number(it.in_use)} of ${number(it.capacity)}${it.closed ? ", closed" : ""}`));
-      fill(holders, namesSign(it.holders, it.in_use), () => names(it.holders, it.holders.length));
+      fill(holders, namesSign(it.holders, it.more_holders), () => names(it.holders, it.holders.length + it.more_holders));
       fill(waiters, namesSign(it.waiters, it.waiting), () => names(it.waiters, it.waiting));
       fill(waits, [it.wait, received], () => [times(it.wait), spark(`wait/${it.name}`, it.wait.p99_ms, "p99 of waits")]);
       fill(holds, [it.hold, received], () => [times(it.hold), spark(`hold/${it.name}`, it.hold.p99_ms, "p99 of holds")]);
@@ -392,7 +396,7 @@
   let asked = null;
   function ask(pattern, name, label, action) {
     const field = { capacity: "How many permits", config: "Settings that are to be others, as JSON", arm: "For how many seconds (at most 3600)" }[action];
-    asked = { pattern, name, action };
+    asked = { pattern, name, action, before: JSON.stringify(configs.get(`${pattern}/${name}`) || {}) };
     $("ask-title").textContent = `${label}: ${name}`;
     $("ask-text").textContent = "It takes effect at once, for every caller, and is written to the log with your name.";
     $("ask-field").hidden = !field;
@@ -406,10 +410,15 @@
     if ($("ask").returnValue === "do" && asked) command(asked, $("ask-value").value);
     $("ask").returnValue = "";
   });
-  async function command({ pattern, name, action }, value) {
+  function changed(from, to) {
+    if (to === null || typeof to !== "object") return to;
+    return Object.fromEntries(Object.entries(to).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(from[key])));
+  }
+  async function command({ pattern, name, action, before }, value) {
     let done = action;
     try {
-      if (action === "config") done = { config: JSON.parse(value) };
+      // Only what differs: somebody else may have changed the rest meanwhile.
+      if (action === "config") done = { config: changed(JSON.parse(before), JSON.parse(value)) };
       else if (action === "capacity" || action === "arm") done = { [action]: Number.parseInt(value, 10) };
     } catch (error) {
       return toast(`This is no JSON: ${error.message}`);
