@@ -293,3 +293,60 @@ fn an_observer_of_a_change_sees_the_config_that_it_is_told_of_and_cannot_wait_fo
     assert_eq!(seen[1], ("config applied".to_owned(), 2, true));
     assert_eq!(registry.resource_lock("db").snapshot().capacity, 2);
 }
+
+/// Each way on which a file may become another one.
+#[cfg(unix)]
+#[test]
+fn a_change_is_seen_behind_links_to_files_and_folders_and_in_a_folder_that_was_replaced() {
+    use std::os::unix::fs::symlink;
+
+    let text = |probes: u32| format!("[circuit_breakers.api]\nmax_probes = {probes}\n");
+    let switch = |folder: &Folder, target: &str, link: &str| {
+        symlink(target, folder.0.join("new")).unwrap();
+        fs::rename(folder.0.join("new"), folder.0.join(link)).unwrap();
+    };
+    let setup = |name: &str| {
+        let folder = Folder::new(name);
+        for (version, probes) in [("v1", 1), ("v2", 2), ("mid", 9)] {
+            fs::create_dir_all(folder.0.join(version)).unwrap();
+            fs::write(folder.0.join(version).join("bulwark.toml"), text(probes)).unwrap();
+        }
+        folder
+    };
+    let watched = |path: PathBuf| {
+        let registry = Registry::new();
+        let watcher = registry.watch_config(path).unwrap();
+        let events = config_events(&registry);
+        (registry, watcher, events)
+    };
+    let probes = |registry: &Registry| registry.circuit_breaker("api").config().max_probes;
+
+    // A link to a file in another folder, and then an edit where it leads now.
+    let folder = setup("link-file");
+    symlink("v1/bulwark.toml", folder.0.join("bulwark.toml")).unwrap();
+    let (registry, _watcher, events) = watched(folder.0.join("bulwark.toml"));
+    switch(&folder, "v2/bulwark.toml", "bulwark.toml");
+    next(&events);
+    assert_eq!(probes(&registry), 2);
+    replace(&folder.0.join("v2/bulwark.toml"), &text(3));
+    next(&events);
+    assert_eq!(probes(&registry), 3);
+
+    // The folder itself is a link.
+    let folder = setup("link-folder");
+    symlink("v1", folder.0.join("current")).unwrap();
+    let (registry, _watcher, events) = watched(folder.0.join("current/bulwark.toml"));
+    switch(&folder, "v2", "current");
+    next(&events);
+    assert_eq!(probes(&registry), 2);
+
+    // A link to a link, of which the second is switched.
+    let folder = setup("link-chain");
+    fs::remove_file(folder.0.join("mid/bulwark.toml")).unwrap();
+    symlink("../v1/bulwark.toml", folder.0.join("mid/bulwark.toml")).unwrap();
+    symlink("mid/bulwark.toml", folder.0.join("bulwark.toml")).unwrap();
+    let (registry, _watcher, events) = watched(folder.0.join("bulwark.toml"));
+    switch(&folder, "../v2/bulwark.toml", "mid/bulwark.toml");
+    next(&events);
+    assert_eq!(probes(&registry), 2);
+}
