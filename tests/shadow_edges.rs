@@ -13,9 +13,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{CircuitBreaker, RateLimit, Registry, ResourceLock};
 
-fn body(
-    fails: bool,
-) -> StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, io::Error>>>> {
+fn body(fails: bool) -> impl http_body::Body<Data = Bytes, Error = io::Error> + Unpin {
     let mut v = vec![Ok(Frame::data(Bytes::from_static(b"x")))];
     if fails {
         v.push(Err(io::Error::other("reset")));

@@ -229,7 +229,7 @@ impl CircuitBreaker {
 
     /// Tries another config on the same calls: it decides as if it were in force, and nothing comes of it. What it would have
     /// done otherwise stands in the [snapshot](Self::snapshot), as `shadow`. It begins closed and with empty windows, and
-    /// replaces one that is tried already.
+    /// replaces one that is tried already. A [`reset`](Self::reset) of the breaker begins it anew.
     ///
     /// It sees the calls that are made. While the breaker refuses calls it learns nothing of the service, so it cannot close
     /// before the breaker does.

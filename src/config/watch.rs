@@ -276,7 +276,7 @@ fn folders(path: &Path) -> BTreeSet<PathBuf> {
             break;
         };
         found.insert(parent(&link));
-        let rest = path.strip_prefix(&link).unwrap_or(Path::new(""));
+        let rest = path.strip_prefix(&link).unwrap_or_else(|_| Path::new(""));
         let next = parent(&link).join(target);
         // Joining nothing would add a slash.
         path = match rest.as_os_str().is_empty() {

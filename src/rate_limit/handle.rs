@@ -128,6 +128,7 @@ impl RateLimit {
     /// Tries another config on the same calls: it decides as if it were in force, and nothing comes of it. What it would have
     /// done otherwise stands in the [snapshot](Self::snapshot), as `shadow`. It begins with full quotas, and replaces one that
     /// is tried already. It may have other quotas than the limit: the costs of calls are given to them by their order.
+    /// A [`reset`](Self::reset) of the limit begins it anew.
     ///
     /// Whoever would wait is taken to go on when its turn would have come. While a config is tried each call takes a lock.
     ///
