@@ -1,6 +1,6 @@
 //! What a server must be before a fleet relies on it. Asked on every new connection: another server may stand there.
 
-use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
 use redis::{Cmd, FromRedisValue, Value};
 
 use super::super::error::ConnectError;
@@ -43,10 +43,14 @@ pub(super) async fn check(
         server = judge(&info, connection.is_cluster(), lenience)?;
     }
     let (keys, args) = ping(names);
-    script::run(connection, &PING, &keys, &args)
-        .await
-        .map_err(|error| failure::of_check(&error))?;
-    Ok(server)
+    match script::run(connection, &PING, &keys, &args).await {
+        Ok(_) => Ok(server),
+        Err(error) => match failure::of_check(&error) {
+            // The node of this key is away. The others are not, and who asks it is told.
+            ConnectError::Store(_) | ConnectError::Replica if connection.is_cluster() => Ok(server),
+            error => Err(error),
+        },
+    }
 }
 
 /// The key and the arguments of [`PING`].
@@ -62,8 +66,16 @@ async fn infos(connection: &mut Connection) -> Result<Vec<String>, ConnectError>
         Connection::One(_) => connection.send(&info).await,
         Connection::Cluster(cluster) => {
             let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-            let answer = cluster.route_command(info, primaries).await;
-            answer.and_then(Value::extract_error)
+            let all = cluster.route_command(info.clone(), primaries).await;
+            match all.and_then(Value::extract_error) {
+                // One that is away does not speak against the others.
+                Err(error) if error.code().is_none() => {
+                    let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+                    let any = cluster.route_command(info, any).await;
+                    any.and_then(Value::extract_error)
+                }
+                answer => answer,
+            }
         }
     };
     let read = |value: Value| {

@@ -97,13 +97,13 @@ pub(super) async fn listen(
     for turn in 0.. {
         let (sender, mut pushes) = unbounded_channel();
         let opened = opener.messages(turn, sender).await;
+        state.up.store(opened.is_ok(), Relaxed);
         let told = opened.as_ref().map(|_| ()).map_err(Clone::clone);
         if let Some(first) = first.take() {
             let _ = first.send(told);
         }
         match opened {
             Ok(mut connection) => {
-                state.up.store(true, Relaxed);
                 // Not before it listens again: who asks now misses nothing.
                 if had_one {
                     state.gaps.fetch_add(1, Relaxed);

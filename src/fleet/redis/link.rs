@@ -6,6 +6,9 @@
 //!
 //! The client library keeps a connection that answers nothing (a host that lost power, a proxy that forgot it), and one
 //! to a primary that has become a replica. So five calls in a row without an answer, or one answer `READONLY`, end it.
+//!
+//! A cluster is many connections, of which one may be lost. The library mends those that were closed, and five calls in a
+//! row for keys of one kind without an answer make all of them anew: not more often than once a second, and calls wait for it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,6 +32,12 @@ use crate::util::time::{self, Tick};
 /// So many calls in a row without an answer end a connection.
 const UNANSWERED: u32 = 5;
 
+/// Calls to a cluster are counted by their key, in so many counters: answers of one node say nothing of another.
+const LANES: usize = 16;
+
+/// The connections to a cluster are not made anew more often than this.
+const CLUSTER_PAUSE: Duration = Duration::from_secs(1);
+
 /// A connection that nobody used for this long is asked whether it stands.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -37,7 +46,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 pub(super) struct Link {
     state: watch::Sender<State>,
-    unanswered: AtomicU32,
+    unanswered: [AtomicU32; LANES],
     /// Answers, of whatever kind: how the task sees that the connection is in use.
     answers: AtomicU64,
     /// Tells the task that a call was not answered.
@@ -81,7 +90,7 @@ impl Link {
         };
         Self {
             state: watch::Sender::new(State::Down(down)),
-            unanswered: AtomicU32::new(0),
+            unanswered: Default::default(),
             answers: AtomicU64::new(0),
             suspicion: Notify::new(),
             patience,
@@ -98,13 +107,15 @@ impl Link {
     }
 
     pub(super) fn unanswered(&self) -> u32 {
-        self.unanswered.load(Relaxed)
+        let lanes = self.unanswered.iter().map(|it| it.load(Relaxed));
+        lanes.max().unwrap_or(0)
     }
 
-    /// Asks the server, and never waits longer than `within`.
+    /// Asks the server that has this key, and never waits longer than `within`.
     pub(super) async fn ask<F>(
         &self,
         what: &str,
+        key: &str,
         within: Duration,
         question: impl FnOnce(Connection) -> F,
     ) -> Result<Value, StoreError>
@@ -117,24 +128,27 @@ impl Link {
             Err(_) => return Err(self.why_down()),
         };
         let cluster = up.connection.is_cluster();
+        let lane = if cluster { lane(key) } else { 0 };
         let Ok(answer) = timeout_at(deadline, question(up.connection)).await else {
-            self.was_not_answered(up.number);
+            self.was_not_answered(up.number, lane);
             return Err(StoreError::Deadline);
         };
         let Err(error) = answer else {
-            self.was_answered();
+            self.was_answered(lane);
             return answer.map_err(|error| failure::of_call(&error, what));
         };
         let failed = failure::of_call(&error, what);
         match &failed {
             // A cluster has many connections and mends them by itself; if that goes on failing, all are made anew.
             StoreError::Disconnected(_) | StoreError::Deadline if cluster => {
-                self.was_not_answered(up.number);
+                self.was_not_answered(up.number, lane);
             }
+            // Its own affair as well: it asks where the keys are now.
+            StoreError::ReadOnly if cluster => self.was_not_answered(up.number, lane),
             StoreError::Disconnected(_) => self.end(up.number, &failed, true),
             StoreError::ReadOnly => self.end(up.number, &failed, false),
             _ if error.is_unrecoverable_error() => self.end(up.number, &failed, true),
-            _ => self.was_answered(),
+            _ => self.was_answered(lane),
         }
         Err(failed)
     }
@@ -163,25 +177,23 @@ impl Link {
         }
     }
 
-    fn was_answered(&self) {
+    fn was_answered(&self, lane: usize) {
         self.answers.fetch_add(1, Relaxed);
-        if self.unanswered.load(Relaxed) != 0 {
-            self.unanswered.store(0, Relaxed);
+        if self.unanswered[lane].load(Relaxed) != 0 {
+            self.unanswered[lane].store(0, Relaxed);
         }
     }
 
-    fn was_not_answered(&self, number: u64) {
-        let stands = matches!(&*self.state.borrow(), State::Up(up) if up.number == number);
-        if !stands {
-            return;
-        }
-        if self.unanswered.fetch_add(1, Relaxed) + 1 >= UNANSWERED {
-            let why = StoreError::Unavailable(format!(
-                "{UNANSWERED} calls in a row have not been answered"
-            ));
-            self.end(number, &why, false);
-        } else {
+    fn was_not_answered(&self, number: u64, lane: usize) {
+        let (cluster, since) = match &*self.state.borrow() {
+            State::Up(up) if up.number == number => (up.connection.is_cluster(), up.since),
+            _ => return,
+        };
+        if self.unanswered[lane].fetch_add(1, Relaxed) + 1 < UNANSWERED {
             self.suspicion.notify_one();
+        } else if !cluster || time::now().since(since) >= CLUSTER_PAUSE {
+            let why = format!("{UNANSWERED} calls in a row have not been answered");
+            self.end(number, &StoreError::Unavailable(why), cluster);
         }
     }
 
@@ -206,7 +218,9 @@ impl Link {
 
     fn has_begun(&self, connection: Connection, server: Server) -> u64 {
         let mut number = 0;
-        self.unanswered.store(0, Relaxed);
+        for lane in &self.unanswered {
+            lane.store(0, Relaxed);
+        }
         self.state.send_modify(|state| {
             number = 1 + match state {
                 State::Up(up) => up.number,
@@ -298,29 +312,37 @@ async fn tend(link: &Link, number: u64, mut pushes: UnboundedReceiver<PushInfo>)
     let mut watch = link.watch();
     let ended = |state: &State| !matches!(state, State::Up(up) if up.number == number);
     let closed = StoreError::Disconnected("the server has closed it".to_owned());
-    let mut may_push = true;
+    // A cluster pushes nothing, and that one node answers says nothing of the others: there, only calls find out.
+    let mut pushing = true;
     loop {
         let seen = link.answers.load(Relaxed);
         select! {
             () = async { drop(watch.wait_for(ended).await) } => return,
-            push = pushes.recv(), if may_push => match push {
+            push = pushes.recv(), if pushing => match push {
                 Some(push) if push.kind == PushKind::Disconnection => link.end(number, &closed, true),
                 Some(_) => {}
-                // A cluster pushes nothing.
-                None => may_push = false,
+                None => pushing = false,
             },
-            () = link.suspicion.notified() => probe(link).await,
-            () = sleep(IDLE) => if link.answers.load(Relaxed) == seen {
+            () = link.suspicion.notified(), if pushing => probe(link).await,
+            () = sleep(IDLE), if pushing => if link.answers.load(Relaxed) == seen {
                 probe(link).await;
             },
         }
     }
 }
 
+/// Which counter a key is counted in.
+fn lane(key: &str) -> usize {
+    let hash = key.bytes().fold(0_u32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    hash as usize % LANES
+}
+
 /// Asks whether the server is there. What comes of it is noted as for any call, so that a process with few calls finds
 /// out as soon as one with many.
 async fn probe(link: &Link) {
-    let asked = link.ask("PING", link.patience, |mut connection| async move {
+    let asked = link.ask("PING", "", link.patience, |mut connection| async move {
         connection.send(&Cmd::new().arg("PING").to_owned()).await
     });
     let _: Result<_, StoreError> = asked.await;

@@ -102,7 +102,8 @@ impl Redis {
     ) -> Result<Value, StoreError> {
         let run =
             |mut connection| async move { script::run(&mut connection, script, keys, args).await };
-        self.link.ask(script.name, within, run).await
+        let key = keys.first().map_or("", String::as_str);
+        self.link.ask(script.name, key, within, run).await
     }
 
     /// Does what every script does, and leaves nothing.

@@ -118,8 +118,9 @@ impl Opener {
         let builder = ClusterClient::builder(seeds.iter().cloned())
             .use_protocol(ProtocolVersion::RESP3)
             .tcp_settings(tcp())
-            .connection_timeout(self.within / 2)
-            .response_timeout(self.within / 2)
+            // A node that is away takes its part, and there is time for the others.
+            .connection_timeout(self.within / 5)
+            .response_timeout(self.within / 5)
             .retries(1)
             .min_retry_wait(5)
             .max_retry_wait(20);
@@ -175,8 +176,9 @@ impl Opener {
         for client in first.iter().chain(before) {
             match timeout(share, ask(client, &sentinel.primary)).await {
                 Ok(Ok((host, port))) => return sentinel.client_of(host, port),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = ConnectError::TimedOut(share),
+                // What one of them has said is worth more than that another is away.
+                Ok(Err(error)) if matches!(last, ConnectError::Unreachable(_)) => last = error,
+                Ok(Err(_)) | Err(_) => {}
             }
         }
         Err(last)

@@ -101,6 +101,46 @@ async fn a_node_of_a_cluster_that_evicts_or_is_taken_for_a_server_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_a_cluster_that_is_frozen_takes_none_of_the_others_with_it() {
+    let Some((a, b)) = cluster().await else {
+        return;
+    };
+    let url = format!("redis-cluster://{},{}", a.address(), b.address());
+    let mut fleets = Vec::new();
+    for _ in 0..16 {
+        fleets.push(Fleet::connect(url.clone()).await.unwrap());
+    }
+    b.freeze();
+    let (mut on_a, mut on_b) = (Vec::new(), Vec::new());
+    for fleet in fleets {
+        match fleet.ping(WITHIN).await {
+            Ok(_) => on_a.push(fleet),
+            Err(_) => on_b.push(fleet),
+        }
+    }
+    assert!(!on_a.is_empty() && !on_b.is_empty());
+    let fewer = |fleets: Vec<Fleet>| fleets.into_iter().take(3).collect::<Vec<_>>();
+    let (on_a, on_b) = (fewer(on_a), fewer(on_b));
+    for _ in 0..10 {
+        for fleet in &on_b {
+            assert!(fleet.ping(WITHIN).await.is_err());
+        }
+        for fleet in &on_a {
+            fleet.ping(WITHIN).await.unwrap();
+        }
+    }
+    // Who starts now starts.
+    Fleet::connect(url).await.unwrap();
+    for fleet in &on_a {
+        assert_eq!(fleet.health().connections, 1);
+    }
+    b.thaw();
+    for fleet in &on_b {
+        until_it_works(fleet).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_was_frozen_or_killed_is_used_again() {
     let Some(mut server) = Server::start(&["--cluster-enabled", "yes"]).await else {
         return;
