@@ -28,7 +28,7 @@ impl Fleet {
         Self::builder(url).connect().await
     }
 
-    /// A builder for a connection to the server at `url`. See [the module](self) for the forms of it.
+    /// A builder for a connection to the server at `url`. See [the module](super) for the forms of it.
     pub fn builder(url: impl Into<String>) -> FleetBuilder {
         FleetBuilder {
             url: url.into(),
@@ -144,6 +144,15 @@ impl FleetBuilder {
         self,
     ) -> Result<(Fleet, impl Future<Output = Result<(), ConnectError>>), ConnectError> {
         let names = Names::new(&self.namespace, self.node.as_deref())?;
+        let Settings {
+            connect_timeout,
+            call_timeout,
+            ..
+        } = self.settings;
+        if connect_timeout.is_zero() || call_timeout.is_zero() {
+            let why = "a timeout of zero leaves no time for any answer";
+            return Err(ConnectError::Settings(why.to_owned()));
+        }
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let tasks = Tasks::on(runtime);
         let (redis, first) = Redis::start(&self.url, names.clone(), self.settings, &tasks)?;

@@ -64,8 +64,8 @@ impl Error for StoreError {}
 pub enum ConnectError {
     /// The URL is not understood, or asks for what is not built in.
     Url(String),
-    /// The namespace or the name of the node cannot be used.
-    Name(String),
+    /// The namespace, the name of the node or a timeout cannot be used.
+    Settings(String),
     /// The certificates cannot be read, or there is nothing to encrypt with.
     Tls(String),
     /// There is no tokio runtime.
@@ -92,7 +92,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(why) => write!(f, "the URL of the shared store cannot be used: {why}"),
-            Self::Name(why) => f.write_str(why),
+            Self::Settings(why) => f.write_str(why),
             Self::Tls(why) => write!(f, "no TLS to the shared store: {why}"),
             Self::NoRuntime => f.write_str(
                 "a fleet needs a tokio runtime with its timer and its IO: connect inside of one",
@@ -136,7 +136,7 @@ impl Error for ConnectError {
         match self {
             Self::Store(error) => Some(error),
             Self::Url(_)
-            | Self::Name(_)
+            | Self::Settings(_)
             | Self::Tls(_)
             | Self::NoRuntime
             | Self::Unreachable(_)

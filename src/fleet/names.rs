@@ -68,7 +68,7 @@ fn usable(what: &str, name: &str) -> Result<(), ConnectError> {
     if !name.is_empty() && name.len() <= 64 && name.chars().all(fits) {
         return Ok(());
     }
-    Err(ConnectError::Name(format!(
+    Err(ConnectError::Settings(format!(
         "the {what} {name:?} cannot be used: it takes 1 to 64 letters, digits and `.`, `_`, `-`, `:`"
     )))
 }

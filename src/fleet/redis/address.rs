@@ -21,8 +21,10 @@ const LIBRARY: &str = "tower-bulwark";
 #[derive(Clone, Default)]
 pub(in super::super) struct Certificates {
     /// Instead of the roots of the system.
+    #[cfg(feature = "redis-tls")]
     pub(in super::super) roots: Option<Vec<u8>>,
     /// Certificate and key of this client.
+    #[cfg(feature = "redis-tls")]
     pub(in super::super) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -162,7 +162,7 @@ async fn stands(connection: &mut MultiplexedConnection, patience: Duration) -> b
     let ping = Cmd::new().arg("PING").to_owned();
     let asked = connection.send_packed_command(&ping);
     // An answer that refuses is one, too.
-    matches!(timeout(patience * 5, asked).await, Ok(Ok(_)))
+    matches!(timeout(patience.saturating_mul(5), asked).await, Ok(Ok(_)))
 }
 
 fn read(push: PushInfo, own: &str) -> Option<News> {

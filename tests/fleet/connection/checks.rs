@@ -213,3 +213,30 @@ fn a_fleet_outside_of_a_runtime_is_an_error() {
     let refused = Fleet::builder("redis://localhost").connect_in_background();
     assert_eq!(refused.unwrap_err(), ConnectError::NoRuntime);
 }
+
+#[tokio::test]
+async fn a_namespace_a_node_or_a_timeout_that_makes_no_sense_is_an_error() {
+    let builder = || Fleet::builder("redis://localhost");
+    for builder in [
+        builder().namespace("a b"),
+        builder().node("{}"),
+        builder().connect_timeout(Duration::ZERO),
+        builder().call_timeout(Duration::ZERO),
+    ] {
+        let refused = builder.connect_in_background();
+        assert!(
+            matches!(refused, Err(ConnectError::Settings(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_be_given_all_the_time_there_is() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let builder = Fleet::builder(server.url()).connect_timeout(Duration::MAX);
+    let fleet = builder.call_timeout(Duration::MAX).connect().await.unwrap();
+    fleet.ping(Duration::MAX).await.unwrap();
+}
