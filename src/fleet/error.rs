@@ -16,22 +16,22 @@ pub enum StoreError {
     ReadOnly,
     /// It refuses: a password, a permission, no memory.
     Denied(String),
-    /// A key has another type, or keys are in different slots.
+    /// A key has another type, or keys are in different slots. A part of what was asked may have been done.
     Misused(String),
-    /// An answer that makes no sense.
+    /// An answer that makes no sense. What was asked may have been done.
     Data(String),
 }
 
 impl StoreError {
     /// Whether what was asked may have been done all the same, or may be done yet.
     ///
-    /// A server that was stopped goes on with the commands that it has received, also with those whose callers gave up.
-    /// Whoever asks again must be able to tell the two apart.
+    /// A server that was frozen goes on with the commands that it has received, also with those whose callers gave up, and a
+    /// script that fails is not rolled back. So what is asked again must be something that can be done twice.
     #[must_use]
     pub fn may_have_been_done(&self) -> bool {
         match self {
-            Self::Disconnected(_) | Self::Deadline | Self::Data(_) => true,
-            Self::Unavailable(_) | Self::ReadOnly | Self::Denied(_) | Self::Misused(_) => false,
+            Self::Disconnected(_) | Self::Deadline | Self::Misused(_) | Self::Data(_) => true,
+            Self::Unavailable(_) | Self::ReadOnly | Self::Denied(_) => false,
         }
     }
 }

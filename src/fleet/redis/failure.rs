@@ -83,3 +83,53 @@ fn code(error: &RedisError) -> Option<&str> {
         .find(|(_, words)| detail.contains(words))
         .map_or(Some(code), |(code, _)| Some(code))
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::ServerErrorKind;
+
+    use super::*;
+
+    fn script_says(sentence: &str) -> StoreError {
+        let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
+        of_call(&RedisError::from((kind, "", sentence.to_owned())), "take")
+    }
+
+    #[test]
+    fn what_an_old_server_says_in_the_sentence_of_a_script_is_the_same_error() {
+        let inside = |sentence: &str| {
+            script_says(&format!(
+                "Error running script (call to f_0f): @user_script:1: {sentence}"
+            ))
+        };
+        let readonly = inside("READONLY You can't write against a read only replica.");
+        assert_eq!(readonly, StoreError::ReadOnly);
+        for denied in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "The user executing the script can't run this command or subcommand",
+            "ACL failure in script: User app has no permissions",
+        ] {
+            let error = inside(denied);
+            assert!(matches!(error, StoreError::Denied(_)), "{error:?}");
+        }
+        let wrong = inside("WRONGTYPE Operation against a key holding the wrong kind of value");
+        assert!(matches!(wrong, StoreError::Misused(_)), "{wrong:?}");
+        assert!(wrong.may_have_been_done());
+    }
+
+    #[test]
+    fn any_other_error_of_a_script_is_told_with_its_name() {
+        let error = script_says("attempt to index a nil value");
+        assert!(matches!(error, StoreError::Data(_)), "{error:?}");
+        assert!(error.to_string().contains("take: "), "{error}");
+    }
+
+    #[test]
+    fn a_timeout_of_the_system_is_a_deadline_and_a_reset_is_not() {
+        let io =
+            |kind: std::io::ErrorKind| of_call(&RedisError::from(std::io::Error::from(kind)), "x");
+        assert_eq!(io(std::io::ErrorKind::TimedOut), StoreError::Deadline);
+        let reset = io(std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(reset, StoreError::Disconnected(_)), "{reset:?}");
+    }
+}

@@ -7,8 +7,9 @@
 //! The client library keeps a connection that answers nothing (a host that lost power, a proxy that forgot it), and one
 //! to a primary that has become a replica. So five calls in a row without an answer, or one answer `READONLY`, end it.
 //!
-//! A cluster is many connections, of which one may be lost. The library mends those that were closed, and five calls in a
-//! row for keys of one kind without an answer make all of them anew: not more often than once a second, and calls wait for it.
+//! A cluster is many connections, of which one may be lost. The library replaces those that were closed. After five calls in
+//! a row without an answer, for keys that are counted together, all of them are made anew: at most once a second, and calls
+//! wait for it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -139,11 +140,11 @@ impl Link {
         };
         let failed = failure::of_call(&error, what);
         match &failed {
-            // A cluster has many connections and mends them by itself; if that goes on failing, all are made anew.
+            // The library reconnects to the node by itself; if that goes on failing, all connections are made anew.
             StoreError::Disconnected(_) | StoreError::Deadline if cluster => {
                 self.was_not_answered(up.number, lane);
             }
-            // Its own affair as well: it asks where the keys are now.
+            // It asks where the keys are now by itself, too.
             StoreError::ReadOnly if cluster => self.was_not_answered(up.number, lane),
             StoreError::Disconnected(_) => self.end(up.number, &failed, true),
             StoreError::ReadOnly => self.end(up.number, &failed, false),
@@ -248,10 +249,11 @@ impl Link {
 }
 
 impl Down {
-    /// What a call is told that was not made.
+    /// What a call is told that was not sent: nothing has been done.
     fn unavailable(&self) -> StoreError {
         match &self.why {
             StoreError::Disconnected(why) => StoreError::Unavailable(why.clone()),
+            why if why.may_have_been_done() => StoreError::Unavailable(why.to_string()),
             why => why.clone(),
         }
     }

@@ -73,14 +73,14 @@ impl Redis {
             Arc::clone(&redis.link),
             Arc::clone(&opener),
             first_commands,
-        ));
+        ))?;
         let (first_messages, messages) = oneshot::channel();
         tasks.spawn(inbox::listen(
             Arc::clone(&redis.inbox),
             opener,
             Arc::clone(&redis.link),
             first_messages,
-        ));
+        ))?;
         let ended = || Err(ConnectError::NoRuntime);
         let first = async move {
             commands.await.unwrap_or_else(|_| ended())?;
