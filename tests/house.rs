@@ -24,7 +24,7 @@ const STOREYS: &[&[&str]] = &[
     &["fallback", "keyed"],
     &["registry"],
     &["observe", "stack"],
-    &["config", "dashboard"],
+    &["config", "dashboard", "fleet"],
     &["http"],
     &["grpc"],
 ];

@@ -1,0 +1,5 @@
+//! (to be made)
+
+/// Of one process.
+#[derive(Default)]
+pub(super) struct InProcess;
