@@ -18,5 +18,11 @@ mod wire;
 #[path = "../../src/fleet/lock/zset.rs"]
 mod zset;
 
+mod differential;
 mod model;
+mod mutants;
+mod script_edges;
 mod world;
+
+#[path = "lock_server.rs"]
+mod server;

@@ -190,8 +190,7 @@ impl SemCore {
             self.leases.insert(it.slot, clock.now + lease);
             if self.records.get(&it.slot).map(|it| it.0) != Some(it.token) {
                 self.token = self.token.max(it.token);
-                self.records
-                    .insert(it.slot, (it.token, it.member.clone()));
+                self.records.insert(it.slot, (it.token, it.member.clone()));
             }
             renewed.push(clock.now + lease);
         }
@@ -330,7 +329,9 @@ impl SemCore {
                 }
                 let last = u32::try_from(count).ok()?;
                 let is_unused = |slot: &u32| self.leases.score(slot).is_none();
-                return Some(last).filter(is_unused).or_else(|| (0..last).find(is_unused));
+                return Some(last)
+                    .filter(is_unused)
+                    .or_else(|| (0..last).find(is_unused));
             };
             if i64::from(slot) < max {
                 let is_draining = count > max && self.live(now) >= max;

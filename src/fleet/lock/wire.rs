@@ -4,9 +4,9 @@ use redis::Value;
 
 use super::op::{Answer, Cancelled, Handoff, Held, Listed, Member, Micros, Op, Reply};
 
-/// The keys of a lock: in a cluster all in one slot.
+/// The keys of a lock: in a cluster all in one slot, whatever the name is.
 pub(crate) fn keys(prefix: &str, name: &str) -> [String; 4] {
-    ["m", "h", "w", "x"].map(|part| format!("{prefix}lock:{{{name}}}:{part}"))
+    ["m", "h", "w", "x"].map(|part| format!("{prefix}{{lock:{name}}}:{part}"))
 }
 
 /// What a script takes. `time` is empty: the server knows it; a test says it.

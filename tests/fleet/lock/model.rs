@@ -145,7 +145,11 @@ fn check_step(core: &mut SemCore, world: &mut World, ledger: &mut Ledger, faults
         ledger.beliefs.retain(|it| it.until > real);
         assert!(i64::try_from(ledger.beliefs.len()).unwrap() <= max.max(0));
         for (i, it) in ledger.beliefs.iter().enumerate() {
-            assert!(ledger.beliefs[..i].iter().all(|other| other.slot != it.slot));
+            assert!(
+                ledger.beliefs[..i]
+                    .iter()
+                    .all(|other| other.slot != it.slot)
+            );
         }
     }
     world.hear(&op, &answer, &handoffs);

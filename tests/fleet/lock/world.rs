@@ -175,7 +175,11 @@ impl World {
         }
     }
 
-    fn with_one(&mut self, which: impl Fn(&State) -> bool, f: impl Fn(&mut Self, usize) -> Op) -> Op {
+    fn with_one(
+        &mut self,
+        which: impl Fn(&State) -> bool,
+        f: impl Fn(&mut Self, usize) -> Op,
+    ) -> Op {
         let fitting: Vec<usize> = (0..self.clients.len())
             .filter(|i| which(&self.clients[*i].1))
             .collect();
