@@ -4,3 +4,4 @@ mod breaker;
 mod connection;
 mod lock;
 mod rate_limit;
+mod support;
