@@ -87,11 +87,6 @@ impl SemCore {
         std::mem::take(&mut self.handoffs)
     }
 
-    /// Whether nothing is held and nobody waits.
-    pub(crate) fn is_idle(&self, now: Micros) -> bool {
-        self.live(now) == 0 && self.queue.len() == 0
-    }
-
     fn acquire(&mut self, op: &Op, clock: Clock) -> Reply {
         let Op::Acquire {
             member,

@@ -1,7 +1,5 @@
 //! The scripts, each with what all of them begin with.
 
-use super::op::Op;
-
 macro_rules! script {
     ($name:literal) => {
         concat!(
@@ -21,15 +19,3 @@ pub(crate) const RENEW: Source = ("lock/renew", script!("renew"));
 pub(crate) const BEAT: Source = ("lock/beat", script!("beat"));
 pub(crate) const RESIZE: Source = ("lock/resize", script!("resize"));
 pub(crate) const LIST: Source = ("lock/list", script!("list"));
-
-pub(crate) fn of(op: &Op) -> Source {
-    match op {
-        Op::Acquire { .. } => ACQUIRE,
-        Op::Release(_) => RELEASE,
-        Op::Cancel(_) => CANCEL,
-        Op::Renew(_) => RENEW,
-        Op::Beat(_) => BEAT,
-        Op::Resize { .. } => RESIZE,
-        Op::List => LIST,
-    }
-}

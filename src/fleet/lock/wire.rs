@@ -4,10 +4,8 @@ use redis::Value;
 
 use super::op::{Answer, Cancelled, Handoff, Held, Listed, Member, Micros, Op, Reply};
 
-/// The keys of a lock: in a cluster all in one slot, whatever the name is.
-pub(crate) fn keys(prefix: &str, name: &str) -> [String; 4] {
-    ["m", "h", "w", "x"].map(|part| format!("{prefix}{{lock:{name}}}:{part}"))
-}
+/// What its keys end with: meta, leases, queue, beats.
+pub(crate) const PARTS: [&str; 4] = ["m", "h", "w", "x"];
 
 /// What a script takes. `time` is empty: the server knows it; a test says it.
 pub(crate) fn args(op: &Op, time: &str, name: &str) -> Vec<Vec<u8>> {
@@ -184,9 +182,9 @@ impl Reader {
     }
 }
 
-/// A message of a hand-off: `id|slot|token|expiry|now|name`.
+/// A message of a hand-off: `lock|id|slot|token|expiry|now|name`.
 pub(crate) fn handoff(inbox: &str, message: &str) -> Option<Handoff> {
-    let mut parts = message.splitn(6, '|');
+    let mut parts = message.strip_prefix("lock|")?.splitn(6, '|');
     let id = parts.next()?.to_owned();
     let slot = parts.next()?.parse().ok()?;
     let token = parts.next()?.parse().ok()?;

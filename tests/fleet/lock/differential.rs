@@ -14,7 +14,7 @@ use super::server::Server;
 use super::wire;
 use super::world::{Faults, Step, World};
 
-const NAME: &str = "gpu|{x}";
+const NAME: &str = "gpu|x";
 const BATCH: usize = 250;
 
 /// The scripts as they are, or with a change that should be noticed.
@@ -22,6 +22,10 @@ pub(super) type Edit<'a> = &'a dyn Fn(Source) -> String;
 
 pub(super) fn unchanged((_, code): Source) -> String {
     code.to_owned()
+}
+
+pub(super) fn keys() -> [String; 4] {
+    wire::PARTS.map(|part| format!("t:lock:{{{NAME}}}:{part}"))
 }
 
 pub(super) struct Scripts {
@@ -53,12 +57,12 @@ impl Scripts {
             connection,
             messages,
             shas: shas.into(),
-            keys: wire::keys("t:", NAME),
+            keys: keys(),
         }
     }
 
     fn command(&self, op: &Op, time: &str) -> redis::Cmd {
-        let (name, _) = scripts::of(op);
+        let (name, _) = script_of(op);
         let sha = &self.shas.iter().find(|it| it.0 == name).unwrap().1;
         let mut command = redis::cmd("EVALSHA");
         command.arg(sha).arg(4).arg(&self.keys);
@@ -115,6 +119,18 @@ fn listen(mut connection: redis::Connection) -> Receiver<(String, String)> {
     });
     is_ready.recv().unwrap();
     messages
+}
+
+fn script_of(op: &Op) -> Source {
+    match op {
+        Op::Acquire { .. } => scripts::ACQUIRE,
+        Op::Release(_) => scripts::RELEASE,
+        Op::Cancel(_) => scripts::CANCEL,
+        Op::Renew(_) => scripts::RENEW,
+        Op::Beat(_) => scripts::BEAT,
+        Op::Resize { .. } => scripts::RESIZE,
+        Op::List => scripts::LIST,
+    }
 }
 
 struct Expected {

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::differential::{Scripts, unchanged};
+use super::differential::{Scripts, keys, unchanged};
 use super::op::{Answer, Cancelled, Held, Member, Op, Reply};
 use super::server::Server;
 
@@ -90,7 +90,7 @@ fn a_key_of_another_type_is_an_error_and_leaves_nothing_behind() {
     let Some((_server, mut scripts)) = start() else {
         return;
     };
-    let keys = super::wire::keys("t:", "gpu|{x}");
+    let keys = keys();
     for wrong in &keys {
         scripts.forget_everything();
         let () = query(&mut scripts, &["SET", wrong, "text"]);
@@ -106,7 +106,7 @@ fn every_key_goes_by_itself_a_day_after_the_name_was_last_used() {
     let Some((_server, mut scripts)) = start() else {
         return;
     };
-    let keys = super::wire::keys("t:", "gpu|{x}");
+    let keys = keys();
     let ttls = |scripts: &mut Scripts| {
         keys.each_ref()
             .map(|key| query::<i64>(scripts, &["TTL", key]))
@@ -145,7 +145,7 @@ fn a_grace_begins_with_the_history_of_the_server_and_admits_nobody_before_its_en
     };
     let answer = scripts.run(&strict, "").unwrap();
     assert_eq!(answer.reply, Reply::Waits { rank: 0, next: 0 });
-    let id: String = query(&mut scripts, &["HGET", "t:{lock:gpu|{x}}:m", "rid"]);
+    let id: String = query(&mut scripts, &["HGET", &keys()[0], "rid"]);
     let info: Value = query(&mut scripts, &["INFO", "replication"]);
     assert_eq!(id.len(), 40);
     assert!(format!("{info:?}").contains(&id));

@@ -127,7 +127,7 @@ local function hand_off(me)
     else
       -- A process may be gone by now: the first lease of who does not hear of it is short.
       local expiry = give(slot, member, math.min(lease, CONFIRM))
-      call('PUBLISH', inbox, format('%s|%d|%.0f|%.0f|%.0f|%s', id, tonumber(slot), token, expiry, now, ARGV[2]))
+      call('PUBLISH', inbox, format('lock|%s|%d|%.0f|%.0f|%.0f|%s', id, tonumber(slot), token, expiry, now, ARGV[2]))
     end
   end
 end
