@@ -18,11 +18,13 @@ mod wire;
 #[path = "../../src/fleet/lock/zset.rs"]
 mod zset;
 
+mod chaos;
+mod conformance;
 mod differential;
+mod faults;
 mod model;
 mod mutants;
 mod script_edges;
 mod world;
 
-#[path = "lock_server.rs"]
-mod server;
+use super::support;

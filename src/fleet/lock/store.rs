@@ -84,6 +84,7 @@ impl InProcess {
 }
 
 /// One lock of this process, for one node.
+#[derive(Clone)]
 pub(super) struct InProcessStore {
     pub(super) locks: InProcess,
     pub(super) name: Arc<str>,

@@ -10,7 +10,7 @@ use redis::Value;
 use super::core::SemCore;
 use super::op::{Answer, Handoff, Op};
 use super::scripts::{self, Source};
-use super::server::Server;
+use super::support::server::Server;
 use super::wire;
 use super::world::{Faults, Step, World};
 
@@ -19,6 +19,20 @@ const BATCH: usize = 250;
 
 /// The scripts as they are, or with a change that should be noticed.
 pub(super) type Edit<'a> = &'a dyn Fn(Source) -> String;
+
+/// A server for a test that does not await; none, loudly, where none is installed.
+pub(super) fn start() -> Option<Server> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Server::start(&[]))
+}
+
+fn connect(server: &Server) -> redis::Connection {
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_connection().unwrap()
+}
 
 pub(super) fn unchanged((_, code): Source) -> String {
     code.to_owned()
@@ -37,8 +51,8 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn load(server: &Server, edit: Edit<'_>) -> Self {
-        let mut connection = server.connect();
-        let messages = listen(server.connect());
+        let mut connection = connect(server);
+        let messages = listen(connect(server));
         let all = [
             scripts::ACQUIRE,
             scripts::RELEASE,
@@ -220,7 +234,7 @@ fn send(
 
 #[test]
 fn every_answer_of_the_scripts_is_that_of_the_core() {
-    let Some(server) = Server::start(&[]) else {
+    let Some(server) = start() else {
         return;
     };
     let mut scripts = Scripts::load(&server, &unchanged);

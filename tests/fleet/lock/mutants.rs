@@ -1,13 +1,12 @@
 //! Scripts that are broken on purpose: what checks the scripts has to notice each of them.
 
-use super::differential::{Scripts, compare};
+use super::differential::{Scripts, compare, start};
 use super::scripts::Source;
-use super::server::Server;
 use super::world::Faults;
 
 /// Puts `by` in the place of `from`, which has to be there, in the scripts that have it.
 fn breaks(from: &'static str, by: &'static str) {
-    let Some(server) = Server::start(&[]) else {
+    let Some(server) = start() else {
         return;
     };
     let edit = move |(_, code): Source| code.replace(from, by);

@@ -2,9 +2,9 @@
 
 use redis::Value;
 
-use super::differential::{Scripts, keys, unchanged};
+use super::differential::{self, Scripts, keys, unchanged};
 use super::op::{Answer, Cancelled, Held, Member, Op, Reply};
-use super::server::Server;
+use super::support::server::Server;
 
 fn acquire(id: &str) -> Op {
     Op::Acquire {
@@ -42,7 +42,7 @@ fn query<T: redis::FromRedisValue>(scripts: &mut Scripts, command: &[&str]) -> T
 }
 
 fn start() -> Option<(Server, Scripts)> {
-    let server = Server::start(&[])?;
+    let server = differential::start()?;
     let scripts = Scripts::load(&server, &unchanged);
     Some((server, scripts))
 }

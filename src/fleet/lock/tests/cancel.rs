@@ -100,6 +100,20 @@ async fn an_answer_that_is_lost_costs_no_second_slot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_done_after_its_caller_gave_up_is_undone_soon_however_long_the_lease() {
+    let world = World::default();
+    let a = world.node("a", |it| it.lease = ms(60_000));
+    a.faults.set(Mode::Late(500));
+    let refused = a.lock.acquire("late").timeout(ms(50)).await;
+    assert!(refused.is_err());
+    a.faults.set(Mode::Up);
+    sleep(ms(550)).await;
+    assert_eq!(world.count().await, (1, 0));
+    sleep(ms(700)).await;
+    assert_eq!(world.count().await, (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_happens_before_the_first_poll() {
     let world = World::default();
     let a = world.node("a", |_| {});

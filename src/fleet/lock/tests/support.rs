@@ -21,6 +21,8 @@ pub(super) enum Mode {
     Hang,
     /// It does what is asked, and does not answer.
     Swallow,
+    /// It does not answer, and does what was asked so many milliseconds later.
+    Late(u64),
     /// It answers after so many milliseconds, half of them before it is done.
     Slow(u64),
 }
@@ -53,6 +55,14 @@ impl LockStore for Faulty {
                 Mode::Hang => std::future::pending().await,
                 Mode::Swallow => {
                     let _ = self.inner.ask(op, within).await;
+                    std::future::pending().await
+                }
+                Mode::Late(ms) => {
+                    let (inner, op) = (self.inner.clone(), op.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(ms)).await;
+                        inner.ask(&op, within).await
+                    });
                     std::future::pending().await
                 }
                 Mode::Slow(ms) => {
