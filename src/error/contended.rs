@@ -26,6 +26,13 @@ pub enum ContendedReason {
     Overloaded,
     /// The lock was [closed](crate::ResourceLock::close).
     Closed,
+    /// The store that keeps the permits of a [fleet](crate::fleet) cannot be asked: nobody is admitted before it can.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    Unavailable {
+        /// What the store said, or did not say.
+        why: String,
+    },
     /// More permits were asked for at once than the resource has.
     ExceedsCapacity {
         /// How many were asked for.
@@ -250,6 +257,9 @@ impl Contended {
             ContendedReason::Deadlock(_)
             | ContendedReason::Closed
             | ContendedReason::ExceedsCapacity { .. } => return None,
+            // So often the store is asked whether it is back.
+            #[cfg(feature = "redis")]
+            ContendedReason::Unavailable { .. } => return Some(Duration::from_millis(100)),
             ContendedReason::Busy
             | ContendedReason::TimedOut
             | ContendedReason::DeadlineExceeded
@@ -304,6 +314,8 @@ impl fmt::Display for Contended {
             }
             ContendedReason::Deadlock(cycle) => return write_cycle(f, cycle, holder),
             ContendedReason::Closed => return f.write_str("it was closed"),
+            #[cfg(feature = "redis")]
+            ContendedReason::Unavailable { why } => return f.write_str(why),
             ContendedReason::ExceedsCapacity { permits } => {
                 let capacity = self.capacity;
                 return write!(

@@ -67,6 +67,10 @@ mod tasks;
 pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
+pub use lock::{
+    Fence, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder, FleetLockSnapshot,
+    FleetWaiter, LostReason,
+};
 
 use std::fmt;
 use std::sync::Arc;

@@ -51,6 +51,8 @@ impl From<Rejection> for Status {
             Rejection::Contended(contended) => match contended.reason() {
                 ContendedReason::Deadlock(_) => (Code::Aborted, Some(Pushback::Never)),
                 ContendedReason::Closed => (Code::Unavailable, None),
+                #[cfg(feature = "redis")]
+                ContendedReason::Unavailable { .. } => (Code::Unavailable, later),
                 ContendedReason::ExceedsCapacity { .. } => {
                     (Code::ResourceExhausted, Some(Pushback::Never))
                 }
@@ -89,6 +91,8 @@ fn message(rejection: &Rejection) -> &'static str {
             ContendedReason::Deadlock(_) => "the call was part of a deadlock: begin anew",
             ContendedReason::Overloaded => "there are too many calls at once",
             ContendedReason::Closed => "what is needed for this call was closed",
+            #[cfg(feature = "redis")]
+            ContendedReason::Unavailable { .. } => "what is needed for this call is not available",
             ContendedReason::ExceedsCapacity { .. } => "the call asks for more than there is",
         },
     }

@@ -1,0 +1,462 @@
+//! Waiting for a slot.
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep_until, timeout_at};
+
+use super::agent;
+use super::guard::{FleetGuard, Permit};
+use super::lease::{Fence, Grant};
+use super::op::{Member, Op, Reply};
+use super::owner::Owner;
+use super::shared::micros;
+use super::waiter::{Told, Waiter, next_id};
+use crate::call::context::Wait;
+use crate::call::{Holder, deadline};
+use crate::error::{Contended, ContendedReason};
+use crate::event::ContentionEvent;
+use crate::util::time::{self, Tick};
+
+/// The first pause after a call that failed; each is twice as long as the one before it.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits for a permit. Made by [`FleetLock::acquire`](super::FleetLock::acquire); `.await` begins it.
+#[must_use = "nothing happens unless it is awaited"]
+pub struct FleetAcquire {
+    pub(super) owner: Arc<Owner>,
+    pub(super) holder: Holder,
+    pub(super) timeout: Option<Duration>,
+    pub(super) waits: bool,
+}
+
+impl FleetAcquire {
+    /// Waits at most for `timeout`, instead of the lock's own. Zero does not wait in the queue, but it waits for the store to answer.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self.waits = !timeout.is_zero();
+        self
+    }
+
+    /// Waits without end, or until the ambient deadline.
+    pub fn no_timeout(mut self) -> Self {
+        self.timeout = None;
+        self.waits = true;
+        self
+    }
+}
+
+impl fmt::Debug for FleetAcquire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetAcquire")
+            .field("resource", self.owner.0.funnel.name())
+            .field("holder", &self.holder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IntoFuture for FleetAcquire {
+    type Output = Result<FleetGuard, Contended>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let mut attempt = std::pin::pin!(Attempt::begin(self).run());
+            // The calls around it are told that they wait.
+            let mut wait = Wait::new(0);
+            poll_fn(|cx| {
+                let waker = cx.waker().clone();
+                wait.poll(&waker, || attempt.as_mut().poll(cx))
+            })
+            .await
+        })
+    }
+}
+
+/// What the store keeps of a holder: it stands in several keys.
+fn short(holder: &Holder) -> String {
+    const MOST: usize = 200;
+    holder.to_string().chars().take(MOST).collect()
+}
+
+/// One attempt. Dropped before its end, it leaves nothing at the store.
+struct Attempt {
+    owner: Arc<Owner>,
+    holder: Holder,
+    waiter: Arc<Waiter>,
+    began: Tick,
+    until: Tick,
+    /// Whether the end is the deadline of the request.
+    is_deadline: bool,
+    waits: bool,
+    /// Whether the store may know of it.
+    was_sent: bool,
+    /// Whether a call was not answered.
+    is_doubtful: bool,
+    /// Whether it waits in the queue.
+    has_waited: bool,
+    is_reported: bool,
+    is_over: bool,
+}
+
+enum End {
+    Granted(Grant),
+    Refused(ContendedReason),
+    WithoutTheStore,
+}
+
+impl Attempt {
+    fn begin(ask: FleetAcquire) -> Self {
+        let (shared, began) = (&ask.owner.0, time::now());
+        let own = ask.timeout.map_or(Tick::NEVER, |it| began.after(it));
+        // Whoever does not wait in the queue waits for the store.
+        let own = if ask.waits {
+            own
+        } else {
+            began.after(shared.call_timeout)
+        };
+        let ambient = deadline::current().map_or(Tick::NEVER, |it| it.0);
+        let member = Member::new(
+            &next_id(),
+            shared.settings.lease_micros(),
+            &shared.inbox,
+            &shared.node,
+            &short(&ask.holder),
+        );
+        let waiter = Arc::new(Waiter::new(member));
+        shared.counts().attempts += 1;
+        agent::ensure(shared);
+        let mut waiters = shared.waiters();
+        waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
+        drop(waiters);
+        Self {
+            holder: ask.holder,
+            waiter,
+            began,
+            until: own.min(ambient),
+            is_deadline: ambient < own,
+            waits: ask.waits,
+            was_sent: false,
+            is_doubtful: false,
+            has_waited: false,
+            is_reported: false,
+            is_over: false,
+            owner: ask.owner,
+        }
+    }
+
+    async fn run(mut self) -> Result<FleetGuard, Contended> {
+        let end = loop {
+            match self.ask_the_store().await {
+                Some(end) => break end,
+                None => match self.wait().await {
+                    Some(end) => break end,
+                    None => self.waiter.lock().queued = false,
+                },
+            }
+        };
+        let shared = Arc::clone(&self.owner.0);
+        match end {
+            End::Granted(grant) => {
+                self.is_over = true;
+                // What the store knows of it is the guard's now.
+                self.was_sent = false;
+                let (member, holder) = (self.waiter.member.clone(), self.holder.clone());
+                let lease = shared.add_lease(grant, member, holder, self.is_doubtful);
+                let guard = FleetGuard(Permit::Leased {
+                    lease,
+                    owner: Arc::clone(&self.owner),
+                });
+                self.admitted();
+                Ok(guard)
+            }
+            End::WithoutTheStore => self.admit_locally().await,
+            End::Refused(reason) => {
+                self.is_over = true;
+                Err(self.refused(reason))
+            }
+        }
+    }
+
+    /// Until there is an answer. `None`: it is in the queue.
+    async fn ask_the_store(&mut self) -> Option<End> {
+        let shared = Arc::clone(&self.owner.0);
+        let mut pause = PAUSE;
+        loop {
+            if shared.is_away() {
+                return Some(self.without_the_store());
+            }
+            if let Some(grant) = self.waiter.take_grant()
+                && grant.until > time::now()
+            {
+                return Some(End::Granted(grant));
+            }
+            let left = self.until.since(time::now());
+            if left.is_zero() {
+                return Some(self.too_late());
+            }
+            let op = self.op();
+            let knew = std::mem::replace(&mut self.was_sent, true);
+            match shared.ask(&op, left).await {
+                Ok((answer, sent)) => match answer.reply {
+                    Reply::Granted {
+                        slot,
+                        token,
+                        expiry,
+                    } => {
+                        return Some(End::Granted(Grant {
+                            fence: Fence { slot, token },
+                            until: sent.after(micros(expiry - answer.now)),
+                            expiry,
+                        }));
+                    }
+                    Reply::Refused { .. } => {
+                        self.was_sent = false;
+                        return Some(self.is_full());
+                    }
+                    Reply::Waits { rank, .. } => {
+                        self.queued(rank);
+                        return None;
+                    }
+                    _ => {}
+                },
+                Err(error) => {
+                    let may_be_done = error.may_have_been_done();
+                    self.was_sent = knew || may_be_done;
+                    self.is_doubtful |= may_be_done;
+                }
+            }
+            let again = time::now().after(pause).min(self.until);
+            pause *= 2;
+            sleep_until(again.to_instant()).await;
+        }
+    }
+
+    fn op(&self) -> Op {
+        let settings = &self.owner.0.settings;
+        let grace = if settings.grace {
+            settings.lease_micros()
+        } else {
+            0
+        };
+        Op::Acquire {
+            member: self.waiter.member.clone(),
+            may_wait: if self.waits { settings.may_wait() } else { 0 },
+            max: settings.max(),
+            version: i64::from(settings.version),
+            grace,
+            retry: self.was_sent,
+        }
+    }
+
+    fn queued(&mut self, rank: i64) {
+        let shared = &self.owner.0;
+        {
+            let mut state = self.waiter.lock();
+            (state.queued, state.rank) = (true, rank);
+        }
+        self.has_waited = true;
+        let waiting = shared.waiting();
+        let mut counts = shared.counts();
+        counts.peak_waiting = counts.peak_waiting.max(waiting);
+        drop(counts);
+        shared.wake.notify_one();
+    }
+
+    /// In the queue. `None`: the store has to be asked again.
+    async fn wait(&mut self) -> Option<End> {
+        let shared = Arc::clone(&self.owner.0);
+        let report_at = self.began.after(shared.settings.contention_threshold);
+        loop {
+            let next = if self.is_reported {
+                self.until
+            } else {
+                self.until.min(report_at)
+            };
+            match timeout_at(next.to_instant(), self.waiter.told()).await {
+                Ok(Told::Granted(grant)) if grant.until > time::now() => {
+                    return Some(End::Granted(grant));
+                }
+                // The message was under way for longer than the lease is sure: the store knows better.
+                Ok(Told::Granted(_) | Told::AskAgain) => return None,
+                Ok(Told::StoreIsAway) if shared.local.is_some() => {
+                    return Some(End::WithoutTheStore);
+                }
+                // It may be back in time, and then the place in the queue is still there.
+                Ok(Told::StoreIsAway) => {}
+                Err(_) if time::now() >= self.until => return Some(self.too_late()),
+                Err(_) => self.report(),
+            }
+        }
+    }
+
+    /// It waits for long, and still does.
+    fn report(&mut self) {
+        if std::mem::replace(&mut self.is_reported, true) {
+            return;
+        }
+        let shared = &self.owner.0;
+        shared.publish(ContentionEvent::Contended {
+            holder: self.holder.clone(),
+            waited: time::now().since(self.began),
+            holders: shared.holders(),
+            queue_length: shared.queue_length(),
+        });
+    }
+
+    fn without_the_store(&self) -> End {
+        match &self.owner.0.local {
+            Some(_) => End::WithoutTheStore,
+            None => End::Refused(self.unavailable()),
+        }
+    }
+
+    fn unavailable(&self) -> ContendedReason {
+        let why = self.owner.0.health().why.clone();
+        let why = why.map_or_else(
+            || "the shared store is away".to_owned(),
+            |it| it.to_string(),
+        );
+        ContendedReason::Unavailable { why }
+    }
+
+    fn too_late(&self) -> End {
+        let failed = self.owner.0.health().why.is_some();
+        End::Refused(match (self.is_deadline, failed) {
+            (true, _) => ContendedReason::DeadlineExceeded,
+            (false, true) => self.unavailable(),
+            (false, false) => ContendedReason::TimedOut,
+        })
+    }
+
+    fn is_full(&self) -> End {
+        End::Refused(if self.waits {
+            ContendedReason::QueueFull
+        } else {
+            ContendedReason::Busy
+        })
+    }
+
+    fn admitted(&self) {
+        let shared = &self.owner.0;
+        let now = time::now();
+        let waited = if self.has_waited {
+            now.since(self.began)
+        } else {
+            Duration::ZERO
+        };
+        let mut counts = shared.counts();
+        counts.acquisitions += 1;
+        counts.contentions += u64::from(self.is_reported);
+        counts.waited(waited, now);
+        drop(counts);
+        if self.has_waited && shared.funnel.hears_details() {
+            let holder = self.holder.clone();
+            shared.publish(ContentionEvent::Acquired { holder, waited });
+        }
+    }
+
+    /// A permit of this process, within the time that is left.
+    async fn admit_locally(mut self) -> Result<FleetGuard, Contended> {
+        let Some(local) = self.owner.0.local.clone() else {
+            self.is_over = true;
+            let reason = self.unavailable();
+            return Err(self.refused(reason));
+        };
+        self.forget();
+        let acquire = local.acquire(self.holder.clone());
+        let acquire = match (self.waits, self.until) {
+            (false, _) => acquire.timeout(Duration::ZERO),
+            (true, Tick::NEVER) => acquire.no_timeout(),
+            (true, until) => acquire.timeout(until.since(time::now())),
+        };
+        let admitted = acquire.owned().await;
+        self.is_over = true;
+        match admitted {
+            Ok(guard) => {
+                self.owner.0.counts().local += 1;
+                self.admitted();
+                let owner = Arc::clone(&self.owner);
+                Ok(FleetGuard(Permit::Local { guard, owner }))
+            }
+            Err(contended) => Err(self.refused(contended.reason().clone())),
+        }
+    }
+
+    fn refused(&self, reason: ContendedReason) -> Contended {
+        let shared = &self.owner.0;
+        let now = time::now();
+        let waited = now.since(self.began);
+        let holder = self.holder.clone();
+        let mut counts = shared.counts();
+        counts.contentions += 1;
+        match &reason {
+            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
+                counts.timeouts += 1;
+                counts.waited(waited, now);
+            }
+            ContendedReason::Unavailable { .. } => counts.unavailable += 1,
+            ContendedReason::QueueFull => {
+                counts.rejected += 1;
+                counts.queue_full += 1;
+            }
+            _ => counts.rejected += 1,
+        }
+        drop(counts);
+        let event = match &reason {
+            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
+                Some(ContentionEvent::TimedOut {
+                    holder: holder.clone(),
+                    waited,
+                    holders: shared.holders(),
+                    deadline: self.is_deadline,
+                })
+            }
+            ContendedReason::QueueFull => Some(ContentionEvent::QueueFull {
+                holder: holder.clone(),
+                queue_length: shared.queue_length(),
+            }),
+            ContendedReason::Busy => Some(ContentionEvent::Busy {
+                holder: holder.clone(),
+            }),
+            // Told once, when it went away, and counted.
+            _ => None,
+        };
+        if let Some(event) = event {
+            shared.publish(event);
+        }
+        shared.contended(holder, waited, reason)
+    }
+
+    /// Neither this process nor the store keeps anything of it.
+    fn forget(&mut self) {
+        let shared = &self.owner.0;
+        shared.waiters().remove(self.waiter.member.id());
+        if std::mem::take(&mut self.was_sent) {
+            shared.cancel(&self.waiter.member, self.is_doubtful);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.forget();
+        let shared = &self.owner.0;
+        if !self.is_over {
+            let now = time::now();
+            let waited = now.since(self.began);
+            let mut counts = shared.counts();
+            counts.abandoned += 1;
+            counts.contentions += u64::from(self.is_reported);
+            counts.waited(waited, now);
+            drop(counts);
+            if shared.funnel.hears_details() {
+                let holder = self.holder.clone();
+                shared.publish(ContentionEvent::Abandoned { holder, waited });
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::error::StoreError;
+use super::acquire::FleetAcquire;
+use super::guard::FleetGuard;
+use super::op::Op;
+use super::owner::Owner;
+use super::snapshot::{self, FleetLockSnapshot};
+use crate::call::{Holder, workflow};
+use crate::error::Contended;
+
+/// A lock that processes share: exclusive, or for n holders at once in the whole fleet. A cheap clone. See
+/// [`Fleet::lock`](super::super::Fleet::lock).
+#[derive(Clone)]
+pub struct FleetLock {
+    pub(super) owner: Arc<Owner>,
+}
+
+impl FleetLock {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.owner.0.funnel.name()
+    }
+
+    /// Waits for a permit: at most for the lock's timeout, and not past the ambient [deadline](crate::deadline). First come, first
+    /// served, in the whole fleet.
+    ///
+    /// `holder` is what other processes see, at most 200 characters of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`], with the reason, the time waited, and the holders as they were last seen.
+    /// [`ContendedReason::Unavailable`](crate::ContendedReason::Unavailable) if the store cannot be asked: at once if it is known to be
+    /// away, and unless the lock has [`local`](super::FleetLockBuilder::local) permits.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens before the future is first polled. Dropping it leaves the queue and gives back what was granted
+    /// meanwhile, also if a call to the store has not been answered: the agent of the lock says so to the store. If that
+    /// process dies as well, a place in the queue ends after 4 s, and a permit with its lease.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its timer.
+    pub fn acquire(&self, holder: impl Into<Holder>) -> FleetAcquire {
+        FleetAcquire {
+            owner: Arc::clone(&self.owner),
+            holder: holder.into(),
+            timeout: self.owner.0.settings.timeout,
+            waits: true,
+        }
+    }
+
+    /// Like [`acquire`](Self::acquire), for the [workflow](crate::workflow) of the task, or else for the place in the source.
+    #[track_caller]
+    pub fn acquire_here(&self) -> FleetAcquire {
+        let holder = match workflow::current() {
+            Some(workflow) => workflow,
+            None => Holder::here(),
+        };
+        self.acquire(holder)
+    }
+
+    /// A permit if one is free and nobody waits. It waits for the store to answer, and not in the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`], as [`acquire`](Self::acquire); [`Busy`](crate::ContendedReason::Busy) if there is no free permit.
+    pub async fn try_acquire(&self, holder: impl Into<Holder>) -> Result<FleetGuard, Contended> {
+        self.acquire(holder).timeout(Duration::ZERO).await
+    }
+
+    /// Changes the number of permits for the whole fleet, from now on and whatever the processes were started with: with the next
+    /// higher version. With fewer, those who hold one too many keep it until they are done.
+    ///
+    /// It is kept for as long as the lock is used, and for a day after that.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not do it; it [may have been done](StoreError::may_have_been_done).
+    pub async fn set_max_concurrent(&self, n: NonZeroU32) -> Result<(), StoreError> {
+        let shared = &self.owner.0;
+        let op = Op::Resize {
+            max: i64::from(n.get().min(1_000_000)),
+            version: None,
+        };
+        shared.ask(&op, shared.call_timeout).await?;
+        Ok(())
+    }
+
+    /// What is known in this process. Asks nobody.
+    #[must_use]
+    pub fn snapshot(&self) -> FleetLockSnapshot {
+        snapshot::snapshot(&self.owner.0)
+    }
+
+    /// The same, with what the store says now of all processes.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn fetch(&self) -> Result<FleetLockSnapshot, StoreError> {
+        let shared = &self.owner.0;
+        let (answer, _) = shared.ask(&Op::List, shared.call_timeout).await?;
+        shared.saw(answer);
+        Ok(self.snapshot())
+    }
+}
+
+impl fmt::Debug for FleetLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &self.owner.0;
+        f.debug_struct("FleetLock")
+            .field("name", shared.funnel.name())
+            .field("capacity", &shared.capacity())
+            .field("held_here", &shared.leases().len())
+            .field("waiting_here", &shared.waiting())
+            .field("is_away", &shared.is_away())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,447 @@
+//! What the handle, the guards, the waits and the agent of one lock share in this process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::super::Fleet;
+use super::super::error::StoreError;
+use super::counts::Counts;
+use super::lease::{Fence, Grant, Lease, LostReason};
+use super::op::{Answer, Handoff, Listed, Member, Micros, Op, Reply};
+use super::settings::Settings;
+use super::store::LockStore;
+use super::waiter::Waiter;
+use crate::call::Holder;
+use crate::contention::ResourceLock;
+use crate::error::{Contended, ContendedReason, HolderInfo, LockView, Look};
+use crate::event::{ContentionEvent, Event, Funnel};
+use crate::util::time::{self, Tick};
+
+/// So many calls in a row that fail, and the store is away: nobody waits for it any more.
+const FAILURES: u32 = 3;
+
+/// Something that is to be told to the store, until then.
+#[derive(Clone)]
+pub(super) struct Due<T> {
+    pub(super) what: T,
+    /// From then on it makes no difference.
+    pub(super) until: Tick,
+    /// Not before: it failed, or it is said a second time.
+    pub(super) at: Tick,
+}
+
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) releases: Vec<Due<(u32, u64)>>,
+    pub(super) cancels: Vec<Due<Member>>,
+}
+
+/// What the store said last of all who hold and wait.
+#[derive(Default)]
+pub(super) struct View {
+    pub(super) seen: Option<(Tick, Micros, Listed)>,
+    pub(super) max: Option<i64>,
+    pub(super) version: i64,
+    /// Whether it was said that the number of permits is another than the one set here.
+    warned: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Health {
+    failures: u32,
+    pub(super) away_since: Option<Tick>,
+    pub(super) why: Option<StoreError>,
+}
+
+pub(super) struct Shared {
+    pub(super) node: Arc<str>,
+    pub(super) inbox: Arc<str>,
+    pub(super) settings: Settings,
+    pub(super) call_timeout: Duration,
+    pub(super) store: Box<dyn LockStore>,
+    /// The connection is there for as long as the agent is.
+    _fleet: Option<Fleet>,
+    pub(super) funnel: Funnel,
+    /// For the time without the store, if that was asked for.
+    pub(super) local: Option<ResourceLock>,
+    counts: Mutex<Counts>,
+    leases: Mutex<HashMap<u64, Arc<Lease>>>,
+    waiters: Mutex<HashMap<String, Arc<Waiter>>>,
+    work: Mutex<Work>,
+    view: Mutex<View>,
+    health: Mutex<Health>,
+    is_away: AtomicBool,
+    /// A moment of this process, and a time that the store had reached then or later.
+    clock: Mutex<Option<(Tick, Micros)>>,
+    pub(super) agent: Mutex<Option<JoinHandle<()>>>,
+    /// Wakes the agent.
+    pub(super) wake: Notify,
+    /// Whether the agent has to beat at once.
+    pub(super) beat_now: AtomicBool,
+    /// No handle, no guard and no wait is left.
+    pub(super) is_closed: AtomicBool,
+    pub(super) renewals: AtomicU64,
+}
+
+/// Locks a mutex whoever panicked with it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where a lock is, and with whom it is shared.
+pub(super) struct Place {
+    pub(super) name: Arc<str>,
+    pub(super) node: Arc<str>,
+    pub(super) inbox: Arc<str>,
+    pub(super) call_timeout: Duration,
+}
+
+impl Shared {
+    pub(super) fn new(
+        place: Place,
+        settings: Settings,
+        local: Option<ResourceLock>,
+        store: Box<dyn LockStore>,
+        fleet: Option<Fleet>,
+    ) -> Self {
+        Self {
+            _fleet: fleet,
+            node: place.node,
+            inbox: place.inbox,
+            call_timeout: place.call_timeout,
+            funnel: Funnel::new(place.name, settings.observers.clone()),
+            settings,
+            store,
+            local,
+            counts: Mutex::default(),
+            leases: Mutex::default(),
+            waiters: Mutex::default(),
+            work: Mutex::default(),
+            view: Mutex::default(),
+            health: Mutex::default(),
+            is_away: AtomicBool::new(false),
+            clock: Mutex::default(),
+            agent: Mutex::default(),
+            wake: Notify::new(),
+            beat_now: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            renewals: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        lock(&self.counts)
+    }
+
+    pub(super) fn leases(&self) -> MutexGuard<'_, HashMap<u64, Arc<Lease>>> {
+        lock(&self.leases)
+    }
+
+    pub(super) fn waiters(&self) -> MutexGuard<'_, HashMap<String, Arc<Waiter>>> {
+        lock(&self.waiters)
+    }
+
+    /// How many of this process are in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        let waiters = self.waiters();
+        waiters.values().filter(|it| it.is_queued()).count()
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        lock(&self.work)
+    }
+
+    pub(super) fn view(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
+    }
+
+    pub(super) fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// Asks the store, within the time of a call. The answer, and when it was asked for.
+    pub(super) async fn ask(
+        &self,
+        op: &Op,
+        within: Duration,
+    ) -> Result<(Answer, Tick), StoreError> {
+        let sent = time::now();
+        let within = within.min(self.call_timeout);
+        let asked = timeout(within, self.store.ask(op, within)).await;
+        let answer = asked.unwrap_or(Err(StoreError::Deadline));
+        match answer {
+            Ok(answer) => {
+                self.hear(&answer, sent);
+                Ok((answer, sent))
+            }
+            Err(error) => {
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn hear(&self, answer: &Answer, sent: Tick) {
+        *lock(&self.clock) = Some((sent, answer.now));
+        self.is_back();
+        if answer.max < 0 {
+            return;
+        }
+        let (before, mismatch) = {
+            let mut view = self.view();
+            let before = view.max.replace(answer.max);
+            view.version = answer.version;
+            let differs = answer.max != self.settings.max();
+            (
+                before,
+                differs && !std::mem::replace(&mut view.warned, differs),
+            )
+        };
+        if let Some(before) = before
+            && before != answer.max
+        {
+            self.publish(ContentionEvent::CapacityChanged {
+                from: as_count(before),
+                to: as_count(answer.max),
+            });
+        }
+        if mismatch {
+            tracing::warn!(
+                target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
+                "the shared lock has {} permits (version {}), not the {} of this process (version {}): \
+                 a higher `version` wins",
+                answer.max, answer.version, self.settings.max_concurrent, self.settings.version,
+            );
+        }
+    }
+
+    fn is_back(&self) {
+        let mut health = self.health();
+        health.failures = 0;
+        let Some(since) = health.away_since.take() else {
+            return;
+        };
+        health.why = None;
+        drop(health);
+        self.is_away.store(false, Ordering::Relaxed);
+        self.beat_now.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+        tracing::info!(
+            target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
+            "the store of the shared lock is back after {:.3?}", time::now().since(since),
+        );
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.counts().store_errors += 1;
+        let mut health = self.health();
+        health.failures = health.failures.saturating_add(1);
+        health.why = Some(error.clone());
+        if health.failures < FAILURES || health.away_since.is_some() {
+            return;
+        }
+        health.away_since = Some(time::now());
+        drop(health);
+        self.is_away.store(true, Ordering::Relaxed);
+        for waiter in self.waiters().values() {
+            waiter.store_is_away();
+        }
+        self.wake.notify_one();
+        let without = match &self.local {
+            Some(_) => "permits of this process are given instead",
+            None => "nobody is admitted",
+        };
+        tracing::warn!(
+            target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
+            "the store of the shared lock is away, and {without}: {error}",
+        );
+    }
+
+    /// A hand-off, told by a message that has been under way for an unknown time. A time that the store had reached when it
+    /// was last asked bounds it on one side, the time of the message itself on the other, should the clock have run ahead.
+    pub(super) fn handed(&self, handoff: &Handoff) {
+        let Some(waiter) = self.waiters().get(&handoff.id).cloned() else {
+            // It has gone, and a cancellation is under way.
+            return;
+        };
+        let mut until = time::now().after(micros(handoff.expiry - handoff.now));
+        if let Some((then, reached)) = *lock(&self.clock) {
+            until = until.min(then.after(micros(handoff.expiry - reached)));
+        }
+        waiter.grant(Grant {
+            fence: Fence {
+                slot: handoff.slot,
+                token: handoff.token,
+            },
+            until,
+            expiry: handoff.expiry,
+        });
+    }
+
+    pub(super) fn add_lease(
+        &self,
+        grant: Grant,
+        member: Member,
+        holder: Holder,
+        is_doubtful: bool,
+    ) -> Arc<Lease> {
+        let lease = Lease::new(grant, member, holder, is_doubtful, time::now());
+        let lease = Arc::new(lease);
+        let in_use = {
+            let mut leases = self.leases();
+            leases.insert(grant.fence.token, Arc::clone(&lease));
+            leases.len()
+        };
+        let mut counts = self.counts();
+        counts.peak_in_use = counts.peak_in_use.max(in_use);
+        drop(counts);
+        self.wake.notify_one();
+        lease
+    }
+
+    /// Gives a lease back, without waiting for it.
+    pub(super) fn give_back(&self, lease: &Lease) {
+        let now = time::now();
+        self.leases().remove(&lease.fence.token);
+        let held_for = now.since(lease.since);
+        self.counts().held(held_for, now);
+        let state = *lease.lock();
+        // What was lost may still be there: a release is for one token only.
+        self.work().releases.push(Due {
+            what: (lease.fence.slot, lease.fence.token),
+            until: state.until,
+            at: now,
+        });
+        if lease.is_doubtful {
+            // A call that was not answered may have got another slot, or may get it yet.
+            self.cancel(&lease.member, true);
+        }
+        self.wake.notify_one();
+        let threshold = self.settings.hold_threshold;
+        if threshold.is_some_and(|it| held_for >= it) {
+            self.publish(ContentionEvent::LongHold {
+                holder: lease.holder.clone(),
+                held_for,
+                released: true,
+            });
+        }
+    }
+
+    /// Nobody wants what this member may have or get.
+    pub(super) fn cancel(&self, member: &Member, is_doubtful: bool) {
+        let now = time::now();
+        let until = now.after(micros(member.lease()));
+        let due = |at| Due {
+            what: member.clone(),
+            until,
+            at,
+        };
+        let mut work = self.work();
+        work.cancels.push(due(now));
+        if is_doubtful {
+            // A call that was not answered may be done after this.
+            work.cancels.push(due(now.after(Duration::from_secs(1))));
+        }
+        drop(work);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn lose(&self, lease: &Lease, reason: LostReason) {
+        if lease.lose(reason) {
+            self.counts().lost += 1;
+            tracing::warn!(
+                target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
+                holder = %lease.holder, slot = lease.fence.slot, token = lease.fence.token,
+                "a lease of the shared lock is lost: {reason}",
+            );
+        }
+    }
+
+    pub(super) fn saw(&self, answer: Answer) {
+        if let Reply::Listed(listed) = answer.reply {
+            self.view().seen = Some((time::now(), answer.now, listed));
+        }
+    }
+
+    pub(super) fn publish(&self, event: ContentionEvent) {
+        self.funnel.publish(&Event::Contention(event));
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        as_count(self.view().max.unwrap_or_else(|| self.settings.max()))
+    }
+
+    /// Whoever holds a slot anywhere, as was last seen.
+    pub(super) fn holders(&self) -> Vec<HolderInfo> {
+        let now = time::now();
+        let view = self.view();
+        let Some((seen, then, listed)) = &view.seen else {
+            return Vec::new();
+        };
+        let age = now.since(*seen);
+        let mut held: Vec<_> = listed.held.iter().collect();
+        held.sort_by_key(|it| it.token);
+        held.truncate(HolderInfo::MOST_NAMED);
+        held.iter()
+            .map(|it| {
+                let held_for = since(it.token, *then) + age;
+                let member = &it.member;
+                let holder = format!("{} on {}", member.workflow(), member.node());
+                HolderInfo::new(holder.into(), held_for, true, 1)
+            })
+            .collect()
+    }
+
+    /// How many wait in the whole fleet, as was last seen.
+    pub(super) fn queue_length(&self) -> usize {
+        let view = self.view();
+        view.seen.as_ref().map_or(0, |it| as_count(it.2.waiting))
+    }
+
+    pub(super) fn contended(
+        &self,
+        holder: Holder,
+        waited: Duration,
+        reason: ContendedReason,
+    ) -> Contended {
+        let capacity = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
+        Contended::after(waited, self, holder, reason, capacity)
+    }
+}
+
+impl Look for Shared {
+    fn name(&self) -> &Arc<str> {
+        self.funnel.name()
+    }
+
+    fn look(&self) -> LockView {
+        LockView {
+            holders: self.holders(),
+            queue_length: self.queue_length(),
+            mean_hold: self.counts().mean_hold(time::now()),
+        }
+    }
+}
+
+pub(super) fn micros(n: Micros) -> Duration {
+    Duration::from_micros(u64::try_from(n).unwrap_or(0))
+}
+
+/// A token is the time of its grant, if no clock went back.
+pub(super) fn since(token: u64, now: Micros) -> Duration {
+    micros(now.saturating_sub(i64::try_from(token).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn as_count(n: i64) -> usize {
+    usize::try_from(n).unwrap_or(0)
+}

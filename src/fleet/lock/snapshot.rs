@@ -1,0 +1,146 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::lease::Fence;
+use super::op::Member;
+use super::shared::{Shared, as_count, micros, since};
+use crate::contention::ResourceStats;
+use crate::util::time;
+
+/// A shared lock at one moment, as this process sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FleetLockSnapshot {
+    /// The name.
+    pub name: Arc<str>,
+    /// Which process this is.
+    pub node: Arc<str>,
+    /// How many permits there are in the fleet, as the store said last; before that, what was set here.
+    pub capacity: usize,
+    /// The version of that number.
+    pub version: i64,
+    /// Who holds permits in the fleet, the oldest first.
+    pub holders: Vec<FleetHolder>,
+    /// Who waits in the fleet, the next first, at most 100.
+    pub waiters: Vec<FleetWaiter>,
+    /// How many wait in the fleet.
+    pub waiting: usize,
+    /// How old `holders`, `waiters` and `waiting` are; `None`: they have not been asked for yet. They are asked for once a second
+    /// while somebody of this process waits, and by [`fetch`](super::FleetLock::fetch).
+    pub age: Option<Duration>,
+    /// How many permits this process holds: leases.
+    pub held_here: usize,
+    /// How many of this process wait.
+    pub waiting_here: usize,
+    /// For how long the store has been away.
+    pub away_for: Option<Duration>,
+    /// How the last call to the store failed, if none has succeeded since the store went away.
+    pub why_away: Option<String>,
+    /// Calls to the store that failed.
+    pub store_errors: u64,
+    /// Renewals: each is one call for all leases of this process.
+    pub renewals: u64,
+    /// Leases that were lost in the hands of their holders.
+    pub lost: u64,
+    /// Refusals because the store was away.
+    pub unavailable: u64,
+    /// Permits of this process alone, given while the store was away.
+    pub local: u64,
+    /// What has been counted in this process.
+    pub stats: ResourceStats,
+}
+
+/// Somebody who holds a permit, in any process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetHolder {
+    /// Who.
+    pub holder: String,
+    /// In which process.
+    pub node: String,
+    /// With which fence.
+    pub fence: Fence,
+    /// For how long.
+    pub held_for: Duration,
+    /// When the lease ends, if it is not renewed.
+    pub expires_in: Duration,
+}
+
+/// Somebody who waits for a permit, in any process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetWaiter {
+    /// Who.
+    pub holder: String,
+    /// In which process.
+    pub node: String,
+    /// For how long.
+    pub waiting_for: Duration,
+}
+
+fn who(member: &Member) -> (String, String) {
+    (member.workflow().to_owned(), member.node().to_owned())
+}
+
+pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
+    let now = time::now();
+    let view = shared.view();
+    let (mut holders, mut waiters, mut waiting, mut age) = (Vec::new(), Vec::new(), 0, None);
+    if let Some((seen, then, listed)) = &view.seen {
+        let passed = now.since(*seen);
+        age = Some(passed);
+        waiting = as_count(listed.waiting);
+        for it in &listed.held {
+            let (holder, node) = who(&it.member);
+            holders.push(FleetHolder {
+                holder,
+                node,
+                fence: Fence {
+                    slot: it.slot,
+                    token: it.token,
+                },
+                held_for: since(it.token, *then) + passed,
+                expires_in: micros(it.expiry - then).saturating_sub(passed),
+            });
+        }
+        for (member, ticket) in &listed.queue {
+            let (holder, node) = who(member);
+            let waiting_for = micros(then - ticket) + passed;
+            waiters.push(FleetWaiter {
+                holder,
+                node,
+                waiting_for,
+            });
+        }
+    }
+    let version = view.version;
+    drop(view);
+    holders.sort_by_key(|it| it.fence.token);
+    let (away_since, why) = {
+        let health = shared.health();
+        (health.away_since, health.why.clone())
+    };
+    let (held_here, waiting_here) = (shared.leases().len(), shared.waiting());
+    let mut counts = shared.counts();
+    FleetLockSnapshot {
+        name: Arc::clone(shared.funnel.name()),
+        node: Arc::clone(&shared.node),
+        capacity: shared.capacity(),
+        version,
+        holders,
+        waiters,
+        waiting,
+        age,
+        held_here,
+        waiting_here,
+        away_for: away_since.map(|it| now.since(it)),
+        why_away: away_since.and(why).map(|it| it.to_string()),
+        store_errors: counts.store_errors,
+        renewals: shared.renewals.load(Ordering::Relaxed),
+        lost: counts.lost,
+        unavailable: counts.unavailable,
+        local: counts.local,
+        stats: counts.stats(now),
+    }
+}
