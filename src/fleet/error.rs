@@ -23,7 +23,9 @@ impl fmt::Display for StoreError {
         match self {
             Self::Unavailable(why) => write!(f, "the shared store cannot be reached: {why}"),
             Self::Deadline => f.write_str("the shared store has not answered in time"),
-            Self::ReadOnly => f.write_str("the shared store takes no writes: it is no primary any more"),
+            Self::ReadOnly => {
+                f.write_str("the shared store takes no writes: it is no primary any more")
+            }
             Self::Denied(why) => write!(f, "the shared store refuses: {why}"),
             Self::Misused(why) => write!(f, "the shared store is used for something else: {why}"),
             Self::Data(why) => write!(f, "the shared store has answered something else: {why}"),

@@ -4,11 +4,13 @@ mod breaker;
 mod error;
 mod in_process;
 mod lock;
-mod rate_limit;
+pub mod rate_limit;
 mod redis;
 
 pub use error::StoreError;
+pub use rate_limit::SharedRateLimit;
 
+use std::fmt;
 use std::sync::Arc;
 
 /// What many processes share. A cheap clone.
@@ -26,5 +28,33 @@ struct Shared {
 /// Where the shared state is.
 enum Backend {
     InProcess(in_process::InProcess),
+    #[allow(dead_code, reason = "the connection is not made yet")]
     Redis(redis::Redis),
+}
+
+impl Fleet {
+    /// A fleet of one process: nothing is shared with others, and everything else is the same. For tests, demos, and one
+    /// machine with one process.
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                node: Arc::from("in-process"),
+                backend: Backend::InProcess(in_process::InProcess::default()),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backend = match self.shared.backend {
+            Backend::InProcess(_) => "in process",
+            Backend::Redis(_) => "redis",
+        };
+        f.debug_struct("Fleet")
+            .field("node", &self.shared.node)
+            .field("backend", &backend)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,6 +1,7 @@
 //! Breakers, locks and rate limits of a fleet: against the pure cores in one process, and against real servers.
 
 mod breaker;
+mod cbrl_server;
 mod connection;
 mod lock;
 mod rate_limit;

@@ -8,7 +8,9 @@ use super::error::StoreError;
 
 /// A Lua script, run by its hash.
 pub(super) struct Script {
+    #[allow(dead_code, reason = "the connection is not made yet")]
     pub(super) name: &'static str,
+    #[allow(dead_code, reason = "the connection is not made yet")]
     pub(super) code: &'static str,
 }
 
