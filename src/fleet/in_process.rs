@@ -5,7 +5,6 @@ use super::{breaker, lock, rate_limit};
 /// The pure cores, behind the interface that a server has.
 #[derive(Default)]
 pub(super) struct InProcess {
-    #[allow(dead_code, reason = "the part is not made yet")]
     pub(super) breakers: breaker::InProcess,
     #[allow(dead_code, reason = "the part is not made yet")]
     pub(super) locks: lock::InProcess,

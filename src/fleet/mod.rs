@@ -1,12 +1,17 @@
 //! The same patterns, shared by many processes through Redis or Valkey. (feature `redis`)
 
-mod breaker;
+pub mod breaker;
+#[cfg(test)]
+#[expect(dead_code, reason = "other tests have a use for what is left")]
+#[path = "../../tests/fleet/cbrl_server.rs"]
+mod cbrl_server;
 mod error;
 mod in_process;
 mod lock;
 pub mod rate_limit;
 mod redis;
 
+pub use breaker::SharedBreaker;
 pub use error::StoreError;
 pub use rate_limit::SharedRateLimit;
 

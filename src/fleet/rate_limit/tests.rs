@@ -16,18 +16,14 @@ use super::{SharedRateLimit, SharedReservation};
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
 use crate::fleet::redis::Script;
-use crate::fleet::{Fleet, StoreError};
+use crate::fleet::{Fleet, StoreError, cbrl_server};
 use crate::rate_limit::Quota;
 use crate::util::time;
-
-#[path = "../../../tests/fleet/cbrl_server.rs"]
-#[expect(dead_code, reason = "other tests connect")]
-mod server;
 
 /// The scripts on a real server, at the virtual time. It blocks the thread: a paused clock runs ahead of whoever awaits.
 struct OnServer {
     connection: Mutex<redis::Connection>,
-    _server: server::Server,
+    _server: cbrl_server::Server,
 }
 
 impl OnServer {
@@ -132,7 +128,7 @@ impl RateStore for Counting {
 /// Both stores, or one if there is no server.
 fn stores() -> Vec<Arc<Counting>> {
     let in_process: Arc<dyn RateStore> = Fleet::in_process().shared;
-    let on_server = server::Server::start().map(|server| {
+    let on_server = cbrl_server::Server::start().map(|server| {
         let client = redis::Client::open(server.url()).unwrap();
         let store: Arc<dyn RateStore> = Arc::new(OnServer {
             connection: Mutex::new(client.get_connection().unwrap()),
