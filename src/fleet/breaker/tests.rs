@@ -429,6 +429,7 @@ async fn an_operators_command_goes_before_what_the_fleet_finds() {
         let _callers = traffic(&shares, &Arc::default(), OFTEN);
         shares[0].breaker().force_open();
         shares[1].breaker().disable();
+        shares[3].breaker().open_for(Duration::from_secs(2));
         sleep(Duration::from_millis(300)).await;
         // An operator's opening is no finding.
         assert_eq!(shares[2].breaker().state(), CircuitState::Closed);

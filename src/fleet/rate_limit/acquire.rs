@@ -12,14 +12,14 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::core::{Ask, Taken};
 use super::pool::{Leasing, Look};
+use super::request::{InLine, Request, Turn};
 use super::reservation::SharedReservation;
 use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
-use crate::event::{Event, RateLimitEvent};
 use crate::rate_limit::Cost;
-use crate::util::time::{self, Tick};
+use crate::util::time;
 
 /// A wait for one's turn at a [`SharedRateLimit`](super::SharedRateLimit).
 #[must_use = "futures do nothing unless polled"]
@@ -83,50 +83,6 @@ fn polled_too_often() -> ! {
     panic!("`SharedAcquire` polled after completion")
 }
 
-/// A call that asks.
-#[derive(Clone, Copy)]
-pub(super) struct Request {
-    cost: Cost,
-    may_wait: bool,
-    since: Tick,
-    gives_up: Tick,
-    /// The caller's own.
-    deadline: Option<Tick>,
-}
-
-impl Request {
-    fn new(shared: &Shared, cost: Cost, may_wait: bool) -> Self {
-        let since = time::now();
-        let deadline = deadline::current().map(|it| it.0);
-        let longest = if may_wait {
-            shared.max_wait
-        } else {
-            Duration::ZERO
-        };
-        let by_config = since.after(longest);
-        Self {
-            cost,
-            may_wait: may_wait && !longest.is_zero(),
-            since,
-            gives_up: deadline.map_or(by_config, |it| it.min(by_config)),
-            deadline,
-        }
-    }
-
-    fn is_by_deadline(&self) -> bool {
-        self.may_wait && self.deadline == Some(self.gives_up)
-    }
-
-    /// Why it is refused if its turn is too far away.
-    fn too_late(&self) -> RateLimitReason {
-        match (self.may_wait, self.is_by_deadline()) {
-            (false, _) => RateLimitReason::Exhausted,
-            (true, true) => RateLimitReason::DeadlineExceeded,
-            (true, false) => RateLimitReason::TooLong,
-        }
-    }
-}
-
 /// The store has not answered: this process's share decides.
 struct Away;
 
@@ -142,21 +98,6 @@ impl Shared {
         let (costs, now) = (self.costs(cost), time::now());
         let look = self.pool().take(&costs, &self.paces, now);
         (look == Look::Taken).then(|| self.passed(cost))
-    }
-
-    fn passed(self: &Arc<Self>, cost: Cost) -> SharedReservation {
-        self.counts.passed.add_one();
-        SharedReservation::new(Arc::clone(self), cost)
-    }
-
-    fn went_on(self: &Arc<Self>, request: &Request) -> SharedReservation {
-        let waited = time::now().since(request.since);
-        add(&self.counts.waited);
-        if self.funnel.hears_details() {
-            let waited = RateLimitEvent::Waited { waited };
-            self.funnel.publish(&Event::RateLimit(waited));
-        }
-        SharedReservation::new(Arc::clone(self), request.cost)
     }
 
     async fn acquire(self: &Arc<Self>, request: Request) -> Result<SharedReservation, RateLimited> {
@@ -451,70 +392,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.pool().is_asking = false;
         self.0.changed.notify_waiters();
-    }
-}
-
-/// A turn that the store has given, and that has not come yet.
-struct Turn(Option<(Arc<Shared>, Request)>);
-
-impl Turn {
-    fn came(mut self) -> SharedReservation {
-        match self.0.take() {
-            Some((shared, request)) => shared.went_on(&request),
-            None => unreachable!("a turn comes once"),
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some((shared, request)) = self.0.take() {
-            shared.went_away(&request);
-            SharedReservation::new(shared, request.cost).cancel();
-        }
-    }
-}
-
-/// A place in the line of this process.
-struct InLine<'a> {
-    shared: &'a Shared,
-    request: Request,
-    has_ended: bool,
-}
-
-impl<'a> InLine<'a> {
-    fn new(shared: &'a Shared, request: Request) -> Self {
-        shared.in_line.fetch_add(1, Ordering::Relaxed);
-        Self {
-            shared,
-            request,
-            has_ended: false,
-        }
-    }
-
-    fn ended(mut self) -> Self {
-        self.has_ended = true;
-        self
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        self.shared.in_line.fetch_sub(1, Ordering::Relaxed);
-        if !self.has_ended {
-            self.shared.went_away(&self.request);
-        }
-    }
-}
-
-impl Shared {
-    fn went_away(&self, request: &Request) {
-        add(&self.counts.abandoned);
-        if self.funnel.hears_details() {
-            let waited = time::now().since(request.since);
-            let away = RateLimitEvent::Abandoned { waited };
-            self.funnel.publish(&Event::RateLimit(away));
-        }
     }
 }
 

@@ -64,6 +64,7 @@ mod builder;
 mod core;
 mod handle;
 mod pool;
+mod request;
 mod reservation;
 mod service;
 mod shared;

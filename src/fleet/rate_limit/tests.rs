@@ -244,6 +244,44 @@ async fn no_window_of_a_busy_fleet_holds_more_than_the_quota() {
     }
 }
 
+/// The worst that leases can do: all processes have leased all they may, keep it until the bucket has filled again, and
+/// then spend everything at once.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_hoarded_and_a_full_bucket_are_no_more_than_the_burst() {
+    for store in stores() {
+        let quota = Quota::per_second(1_000).burst(400);
+        let nodes = nodes(&store, 8, |it| it.quota("calls", quota).leased()).await;
+        for node in &nodes {
+            // A batch that was used up is followed by one of twice the size.
+            for _ in 0..63 {
+                try_one(node).await.unwrap();
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        for node in &nodes {
+            try_one(node).await.unwrap();
+        }
+        let leased = |it: &SharedRateLimit| it.snapshot().leased[0];
+        let hoarded: u64 = nodes.iter().map(leased).sum();
+        assert!(hoarded > 200, "{hoarded}");
+        sleep(Duration::from_millis(90)).await;
+        let mut log = Vec::new();
+        for node in &nodes {
+            while leased(node) > 0 {
+                try_one(node).await.unwrap();
+                log.push(time::now().to_instant());
+            }
+        }
+        for node in &nodes {
+            while try_one(node).await.is_ok() {
+                log.push(time::now().to_instant());
+            }
+        }
+        assert!(log.len() > 300, "{}", log.len());
+        assert_windows(&log, quota, "hoarded");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_asks_for_batches_fifty_times_a_second_at_most_whatever_the_traffic() {
     for store in stores() {
