@@ -487,3 +487,65 @@ async fn settings_that_cannot_work_are_typed_errors() {
     let outside = std::thread::spawn(move || builder.build().unwrap_err());
     assert_eq!(outside.join().unwrap().setting(), "runtime");
 }
+
+/// As in production: no time is injected, and no key is kept longer than it says something.
+#[tokio::test]
+async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = server.connect().await;
+    let eval = |code: &'static str, key: &'static str, args: &[&str]| {
+        let mut command = redis::cmd("EVAL");
+        command.arg(code).arg(1).arg(key).arg("").arg(args);
+        command
+    };
+    // 10 in 10 s, and 6 of them.
+    let take = eval(TAKE, "level", &["0", "1", "1000000", "10", "6", "6"]);
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply, [1, 0, 6, 4]);
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply[..2], [0, 0]);
+    assert!((1_000_000..=2_000_000).contains(&reply[2]), "{reply:?}");
+
+    let mut left = redis::cmd("PTTL");
+    let ttl: u64 = left
+        .arg("level")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    // As long as it takes to be full again, and a second.
+    assert!((6_000..=7_010).contains(&ttl), "{ttl}");
+
+    let back = eval(SETTLE, "level", &["1", "1000000", "10", "5", "0"]);
+    let _: Vec<u64> = back.query_async(&mut connection).await.unwrap();
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply[0], 1);
+
+    let beat = eval(BEAT, "nodes", &["node-0", "15000000"]);
+    let nodes: u64 = beat.query_async(&mut connection).await.unwrap();
+    assert_eq!(nodes, 1);
+    let ttl: u64 = redis::cmd("PTTL")
+        .arg("nodes")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!((10_000..=15_000).contains(&ttl), "{ttl}");
+
+    // A key that is something else is an error, and stays what it is.
+    let _: () = redis::cmd("RPUSH")
+        .arg("list")
+        .arg(1)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    for (code, args) in [
+        (TAKE, &["0", "1", "1000000", "10", "6", "6"][..]),
+        (SETTLE, &["1", "1000000", "10", "5", "0"][..]),
+    ] {
+        let misused = eval(code, "list", args)
+            .query_async::<redis::Value>(&mut connection)
+            .await;
+        assert_eq!(misused.unwrap_err().code(), Some("WRONGTYPE"));
+    }
+}
