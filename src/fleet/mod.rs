@@ -1,22 +1,84 @@
 //! The same patterns, shared by many processes through Redis or Valkey. (feature `redis`)
+//!
+//! # When
+//!
+//! When what is protected is protected for all processes together: an API key with one limit, a machine that takes eight
+//! jobs whoever sends them, a dependency that one process has found to be down.
+//!
+//! # When not
+//!
+//! For one process: the patterns themselves share their state already, and need no server.
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tower_bulwark::fleet::ConnectError> {
+//! use tower_bulwark::fleet::Fleet;
+//!
+//! let fleet = Fleet::builder("redis://redis.internal:6379")
+//!     .namespace("checkout")
+//!     .connect()
+//!     .await?;
+//! assert!(fleet.health().connected);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # URLs
+//!
+//! | URL | what |
+//! |---|---|
+//! | `redis://user:password@host:6379/0` | one server; also `redis+unix:///path` |
+//! | `redis-cluster://user:password@host:6379,host:6379` | a cluster; one node that answers is enough |
+//! | `redis-sentinel://user:password@host:26379,host:26379/0?sentinelMasterId=NAME` | the primary that the sentinels call so; `sentinelUsername` and `sentinelPassword` are theirs |
+//! | `rediss://`, `rediss-cluster://`, `rediss-sentinel://` | the same with TLS (feature `redis-tls`) |
+//!
+//! `valkey` stands for `redis` in all of them. What is special in a user name or a password is percent-encoded.
+//!
+//! # The server
+//!
+//! Redis 6.2 or later, or Valkey, with `maxmemory-policy noeviction`, and a user that may run scripts and `INFO`, and use the
+//! keys and channels of the namespace: `ACL SETUSER app on >password ~checkout:* &checkout:* +@all -@dangerous +info`. All of that is
+//! checked on every new connection. Each process has two connections.
+//!
+//! # When the server is away
+//!
+//! No call waits longer than its deadline, and while there is no connection calls are refused at once, without being sent. A task
+//! connects anew, first at once and then about every 100 to 500 ms. A connection that answers five calls in a row not within their time, or that leads to a
+//! replica, is given up. What that means is a matter of each pattern; [`Fleet::health`] says how it stands.
+//!
+//! A call that was not answered [may have been done](StoreError::may_have_been_done).
+//!
+//! # Ends
+//!
+//! The tasks and connections of a fleet end when its last clone is dropped, and so do those of what was made from it.
 
 pub mod breaker;
+mod builder;
 #[cfg(test)]
 #[expect(dead_code, reason = "other tests have a use for what is left")]
 #[path = "../../tests/fleet/cbrl_server.rs"]
 mod cbrl_server;
 mod error;
+mod health;
 mod in_process;
 mod lock;
+mod names;
 pub mod rate_limit;
 mod redis;
+mod tasks;
 
 pub use breaker::SharedBreaker;
-pub use error::StoreError;
+pub use builder::FleetBuilder;
+pub use error::{ConnectError, StoreError};
+pub use health::Health;
 pub use rate_limit::SharedRateLimit;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::util::time;
 
 /// What many processes share. A cheap clone.
 #[derive(Clone)]
@@ -25,41 +87,68 @@ pub struct Fleet {
 }
 
 struct Shared {
-    /// Which process this is, for the others.
-    node: Arc<str>,
+    names: names::Names,
     backend: Backend,
+    /// Last: what they use is still there while they end. A task must not hold `Shared`, or it would never be dropped.
+    #[allow(dead_code, reason = "dropped, and for the agents of the patterns")]
+    tasks: tasks::Tasks,
 }
 
 /// Where the shared state is.
 enum Backend {
     InProcess(in_process::InProcess),
-    #[allow(dead_code, reason = "the connection is not made yet")]
     Redis(redis::Redis),
 }
 
 impl Fleet {
-    /// A fleet of one process: nothing is shared with others, and everything else is the same. For tests, demos, and one
-    /// machine with one process.
+    /// A fleet of this process alone, without a server: for tests, demos, and one machine.
+    ///
+    /// Its clones share everything. Two calls of this make two fleets that share nothing.
     #[must_use]
     pub fn in_process() -> Self {
+        let names = names::Names::new("bulwark", None).expect("the name is one that is allowed");
         Self {
             shared: Arc::new(Shared {
-                node: Arc::from("in-process"),
-                backend: Backend::InProcess(in_process::InProcess::default()),
+                names,
+                backend: Backend::InProcess(in_process::InProcess::new()),
+                tasks: tasks::Tasks::default(),
             }),
         }
+    }
+
+    /// What all keys and channels begin with.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.shared.names.namespace
+    }
+
+    /// What the others call this process. No two have the same.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.shared.names.node
+    }
+
+    /// Runs a script that does what every script of a fleet does and leaves nothing, and says how long it took.
+    ///
+    /// # Errors
+    ///
+    /// If it is not done `within` the time. While there is no connection, that is known at once.
+    pub async fn ping(&self, within: Duration) -> Result<Duration, StoreError> {
+        let began = time::now();
+        match &self.shared.backend {
+            Backend::Redis(redis) => redis.ping(within).await?,
+            Backend::InProcess(_) => {}
+        }
+        Ok(time::now().since(began))
     }
 }
 
 impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let backend = match self.shared.backend {
-            Backend::InProcess(_) => "in process",
-            Backend::Redis(_) => "redis",
-        };
         f.debug_struct("Fleet")
-            .field("node", &self.shared.node)
-            .field("backend", &backend)
-            .finish_non_exhaustive()
+            .field("namespace", &self.namespace())
+            .field("node", &self.node())
+            .field("health", &self.health())
+            .finish()
     }
 }

@@ -4,4 +4,6 @@ mod breaker;
 mod cbrl_server;
 mod connection;
 mod lock;
+mod on_server;
 mod rate_limit;
+mod support;

@@ -85,7 +85,7 @@ impl Agent {
 
     pub(super) async fn run(mut self) {
         let kick = Arc::new(Kick(Notify::new()));
-        let (waker, news) = (Waker::from(Arc::clone(&kick)), self.store.news(&self.key));
+        let (waker, mut news) = (Waker::from(Arc::clone(&kick)), self.store.listen(&self.key));
         let mut watch = Watch::default();
         // What was counted before is of no concern to the fleet.
         let seen = self.breaker.snapshot();
@@ -98,7 +98,7 @@ impl Agent {
             let pause = EVERY.mul_f64(1.0 + 0.1 * Random::System.unit());
             let kicked = async {
                 let kicked = std::pin::pin!(kick.0.notified());
-                let heard = std::pin::pin!(news.notified());
+                let heard = std::pin::pin!(news.next());
                 either::first(kicked, heard).await
             };
             if timeout(pause, kicked).await == Ok(true) {

@@ -13,6 +13,7 @@ use super::store::{BreakerStore, Key};
 use crate::circuit_breaker::CircuitBreaker;
 use crate::error::ConfigError;
 use crate::fleet::Fleet;
+use crate::fleet::names::Names;
 
 /// How a fleet shares a breaker. Plain data; checked by [`Fleet::share`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,8 +101,8 @@ impl Fleet {
         breaker: &CircuitBreaker,
         settings: SharedBreaker,
     ) -> Result<BreakerShare, ConfigError> {
-        let node = Arc::clone(&self.shared.node);
-        BreakerShare::begin(breaker, settings, self.shared.clone(), node)
+        let store: Arc<dyn BreakerStore> = self.shared.clone();
+        BreakerShare::begin(breaker, settings, store, &self.shared.names)
     }
 }
 
@@ -119,7 +120,7 @@ impl BreakerShare {
         breaker: &CircuitBreaker,
         settings: SharedBreaker,
         store: Arc<dyn BreakerStore>,
-        node: Arc<str>,
+        names: &Names,
     ) -> Result<Self, ConfigError> {
         settings.check()?;
         let runtime = Handle::try_current().map_err(|_| {
@@ -127,7 +128,7 @@ impl BreakerShare {
             ConfigError::new("runtime", "none", advice)
         })?;
         let (breaker, shared) = (breaker.clone(), Arc::<Shared>::default());
-        let key = Key::new(breaker.name(), node, settings.store_timeout);
+        let key = Key::new(names, breaker.name(), settings.store_timeout);
         let agent = Agent::new(
             breaker.clone(),
             store,

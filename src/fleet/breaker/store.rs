@@ -1,16 +1,17 @@
 //! Where a shared breaker is decided: in this process, or by a server.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::Value;
+use ::redis::Value;
 use tokio::sync::Notify;
 
 use super::core::{Breaker, Leased, News, Report, Rules};
-use crate::fleet::redis::Script;
+use crate::fleet::names::Names;
+use crate::fleet::redis::{self, Inbox, Script};
 use crate::fleet::{Backend, Shared, StoreError};
 use crate::util::time;
 
@@ -24,8 +25,8 @@ pub(super) trait BreakerStore: Send + Sync {
     /// The probe ended: well, or the breaker has opened for so many microseconds.
     fn probed<'a>(&'a self, key: &'a Key, seen: u64, failed_for: u64) -> Answer<'a, News>;
 
-    /// Is notified when there are news. They may be lost: each report brings them too.
-    fn news(&self, key: &Key) -> Arc<Notify>;
+    /// From here on.
+    fn listen(&self, key: &Key) -> Listener;
 }
 
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -34,6 +35,8 @@ pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) keys: [String; 3],
+    /// Where changes are published.
+    pub(super) channel: String,
     /// This process.
     pub(super) node: Arc<str>,
     /// How long an answer may take.
@@ -41,13 +44,44 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(name: &str, node: Arc<str>, within: Duration) -> Self {
-        // All keys of a breaker are in one slot of a cluster.
-        let key = |part: &str| format!("{{breaker:{name}}}:{part}");
+    pub(super) fn new(names: &Names, name: &str, within: Duration) -> Self {
         Self {
-            keys: [key("state"), key("failing"), key("opened")],
-            node,
+            keys: ["state", "failing", "opened"].map(|part| names.key("breaker", name, part)),
+            channel: names.common_channel(),
+            node: Arc::clone(&names.node),
             within,
+        }
+    }
+
+    /// What begins the messages about this breaker.
+    fn mark(&self) -> String {
+        format!("breaker|{}|", self.keys[0])
+    }
+}
+
+/// Hears when a breaker has changed. News may be lost: each report brings them too.
+pub(super) enum Listener {
+    InProcess(Arc<Notify>),
+    Inbox(Inbox, String),
+    #[cfg(test)]
+    Deaf,
+}
+
+impl Listener {
+    /// Returns when there may be news. Dropped before, it loses none.
+    pub(super) async fn next(&mut self) {
+        match self {
+            Self::InProcess(changed) => changed.notified().await,
+            Self::Inbox(inbox, mark) => loop {
+                match inbox.next().await {
+                    Some(redis::News::Common(text)) if text.starts_with(mark.as_bytes()) => return,
+                    Some(redis::News::Gap) => return,
+                    Some(redis::News::Common(_) | redis::News::Own(_)) => {}
+                    None => pending().await,
+                }
+            },
+            #[cfg(test)]
+            Self::Deaf => pending().await,
         }
     }
 }
@@ -99,7 +133,7 @@ impl BreakerStore for Shared {
                     (news, news)
                 })),
                 Backend::Redis(redis) => {
-                    let args = report_args(&key.node, rules, report);
+                    let args = report_args(key, rules, report);
                     let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
                     news(&reply)
                 }
@@ -115,7 +149,7 @@ impl BreakerStore for Shared {
                     (leased, leased.news)
                 })),
                 Backend::Redis(redis) => {
-                    let args = args("lease", &key.node, &[seen, length]);
+                    let args = args("lease", key, &[seen, length]);
                     let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
                     leased(&reply)
                 }
@@ -131,7 +165,7 @@ impl BreakerStore for Shared {
                     (news, news)
                 })),
                 Backend::Redis(redis) => {
-                    let args = args("probed", &key.node, &[seen, failed_for]);
+                    let args = args("probed", key, &[seen, failed_for]);
                     let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
                     news(&reply)
                 }
@@ -139,21 +173,17 @@ impl BreakerStore for Shared {
         })
     }
 
-    fn news(&self, key: &Key) -> Arc<Notify> {
+    fn listen(&self, key: &Key) -> Listener {
         match &self.backend {
-            Backend::InProcess(it) => it.breakers.news(key),
-            // The script publishes; until somebody subscribes, reports bring the news.
-            Backend::Redis(_) => Arc::default(),
+            Backend::InProcess(it) => Listener::InProcess(it.breakers.news(key)),
+            Backend::Redis(redis) => Listener::Inbox(redis.inbox(), key.mark()),
         }
     }
 }
 
-pub(super) static BREAKER: Script = Script {
-    name: "breaker",
-    code: include_str!("lua/breaker.lua"),
-};
+pub(super) static BREAKER: Script = Script::new("breaker", include_str!("lua/breaker.lua"));
 
-pub(super) fn report_args(node: &str, rules: Rules, report: Report) -> Vec<Vec<u8>> {
+pub(super) fn report_args(key: &Key, rules: Rules, report: Report) -> Vec<Vec<u8>> {
     let numbers = [
         report.seen,
         report.ok,
@@ -165,16 +195,13 @@ pub(super) fn report_args(node: &str, rules: Rules, report: Report) -> Vec<Vec<u
         rules.min_nodes,
         rules.open_for,
     ];
-    args("report", node, &numbers)
+    args("report", key, &numbers)
 }
 
-pub(super) fn args(operation: &str, node: &str, numbers: &[u64]) -> Vec<Vec<u8>> {
+pub(super) fn args(operation: &str, key: &Key, numbers: &[u64]) -> Vec<Vec<u8>> {
     // The server's own time.
-    let words = [
-        Vec::new(),
-        operation.as_bytes().to_vec(),
-        node.as_bytes().to_vec(),
-    ];
+    let words = ["", operation, &key.node, &key.channel];
+    let words = words.map(|it| it.as_bytes().to_vec());
     let numbers = numbers.iter().map(|it| it.to_string().into_bytes());
     words.into_iter().chain(numbers).collect()
 }

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::core::{Leased, News, Report, Rules};
-use super::store::{Answer, BREAKER, BreakerStore, Key, args, leased, news, report_args};
+use super::store::{Answer, BREAKER, BreakerStore, Key, Listener, args, leased, news, report_args};
 use super::{BreakerShare, SharedBreaker};
 use crate::circuit_breaker::{Cause, CircuitBreaker, CircuitState};
+use crate::fleet::names::Names;
 use crate::fleet::{Fleet, StoreError, cbrl_server};
 use crate::util::time;
 
@@ -32,22 +32,22 @@ impl OnServer {
 
 impl BreakerStore for OnServer {
     fn report<'a>(&'a self, key: &'a Key, rules: Rules, report: Report) -> Answer<'a, News> {
-        let reply = self.eval(key, report_args(&key.node, rules, report));
+        let reply = self.eval(key, report_args(key, rules, report));
         Box::pin(async move { news(&reply) })
     }
 
     fn lease<'a>(&'a self, key: &'a Key, seen: u64, length: u64) -> Answer<'a, Leased> {
-        let reply = self.eval(key, args("lease", &key.node, &[seen, length]));
+        let reply = self.eval(key, args("lease", key, &[seen, length]));
         Box::pin(async move { leased(&reply) })
     }
 
     fn probed<'a>(&'a self, key: &'a Key, seen: u64, failed_for: u64) -> Answer<'a, News> {
-        let reply = self.eval(key, args("probed", &key.node, &[seen, failed_for]));
+        let reply = self.eval(key, args("probed", key, &[seen, failed_for]));
         Box::pin(async move { news(&reply) })
     }
 
-    fn news(&self, _: &Key) -> Arc<Notify> {
-        Arc::default()
+    fn listen(&self, _: &Key) -> Listener {
+        Listener::Deaf
     }
 }
 
@@ -92,8 +92,8 @@ impl BreakerStore for Counting {
         })
     }
 
-    fn news(&self, key: &Key) -> Arc<Notify> {
-        self.inner.news(key)
+    fn listen(&self, key: &Key) -> Listener {
+        self.inner.listen(key)
     }
 }
 
@@ -136,8 +136,11 @@ fn share(store: &Arc<Counting>, node: usize, settings: SharedBreaker) -> Breaker
         .probe_timeout(PROBE_TIMEOUT)
         .build()
         .unwrap();
-    let node = format!("node-{node}").into();
-    BreakerShare::begin(&breaker, settings, store.clone(), node).unwrap()
+    BreakerShare::begin(&breaker, settings, store.clone(), &names(node)).unwrap()
+}
+
+fn names(node: usize) -> Names {
+    Names::new("test", Some(&format!("node-{node}"))).unwrap()
 }
 
 async fn fleet(store: &Arc<Counting>, n: usize, settings: SharedBreaker) -> Vec<BreakerShare> {
@@ -451,7 +454,7 @@ async fn a_store_that_forgets_opens_and_closes_nobody() {
         until_all(&shares, CircuitState::Open).await;
         let epoch = shares[0].snapshot().epoch;
         // A store that knows nothing answers a node that has seen an epoch: it is never set back.
-        let key = Key::new("other", "node-0".into(), Duration::from_secs(1));
+        let key = Key::new(&names(0), "other", Duration::from_secs(1));
         let report = Report {
             seen: epoch,
             ok: 0,

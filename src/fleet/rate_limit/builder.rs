@@ -13,13 +13,14 @@ use super::store::{Limit, RateStore};
 use crate::error::ConfigError;
 use crate::event::{Funnel, Observer};
 use crate::fleet::Fleet;
+use crate::fleet::names::Names;
 use crate::rate_limit::{Quota, RateLimit};
 
 /// Sets up a [`SharedRateLimit`]. Nothing is checked before [`build`](Self::build).
 #[must_use = "nothing is made before `build`"]
 pub struct SharedRateLimitBuilder {
     store: Arc<dyn RateStore>,
-    node: Arc<str>,
+    names: Names,
     name: Arc<str>,
     quotas: Vec<(Arc<str>, Quota)>,
     observers: Vec<Arc<dyn Observer>>,
@@ -35,17 +36,17 @@ impl Fleet {
     /// Give it the same quotas in every process. While they differ, as during a deploy, each process goes by its own, on
     /// the same count: no more passes than the largest allows.
     pub fn rate_limit(&self, name: impl Into<Arc<str>>) -> SharedRateLimitBuilder {
-        let node = Arc::clone(&self.shared.node);
+        let names = self.shared.names.clone();
         let store: Arc<dyn RateStore> = self.shared.clone();
-        SharedRateLimitBuilder::new(name.into(), store, node)
+        SharedRateLimitBuilder::new(name.into(), store, names)
     }
 }
 
 impl SharedRateLimitBuilder {
-    pub(super) fn new(name: Arc<str>, store: Arc<dyn RateStore>, node: Arc<str>) -> Self {
+    pub(super) fn new(name: Arc<str>, store: Arc<dyn RateStore>, names: Names) -> Self {
         Self {
             store,
-            node,
+            names,
             name,
             quotas: Vec::new(),
             observers: Vec::new(),
@@ -133,9 +134,9 @@ impl SharedRateLimitBuilder {
         let leases = self.leases.unwrap_or_else(|| leasing.is_worth_it(&paces));
         let leasing = leases.then_some(leasing);
         let kept_back = |pace: &Pace| leasing.map_or(*pace, |it| it.kept_back(*pace));
-        let names = self.quotas.iter().map(|(name, _)| &**name);
+        let quotas = self.quotas.iter().map(|(name, _)| &**name);
         let parts = Parts {
-            limit: Limit::new(&self.name, names, self.node, self.store_timeout),
+            limit: Limit::new(&self.names, &self.name, quotas, self.store_timeout),
             paces: paces.iter().map(kept_back).collect(),
             leasing,
             max_wait: self.max_wait,

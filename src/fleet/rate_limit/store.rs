@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::core::{self, Ask, Level, Nodes, Pace, Taken};
+use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
 use crate::fleet::{Backend, Shared, StoreError};
 use crate::util::time;
@@ -40,18 +41,17 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn new<'a>(
+        names: &Names,
         name: &str,
         quotas: impl Iterator<Item = &'a str>,
-        node: Arc<str>,
         within: Duration,
     ) -> Self {
-        // All keys of a limit are in one slot of a cluster.
         Self {
             levels: quotas
-                .map(|quota| format!("{{rate:{name}}}:level:{quota}"))
+                .map(|quota| names.key("rate", name, &format!("level:{quota}")))
                 .collect(),
-            nodes: format!("{{rate:{name}}}:nodes"),
-            node,
+            nodes: names.key("rate", name, "nodes"),
+            node: Arc::clone(&names.node),
             within,
         }
     }
@@ -162,18 +162,9 @@ impl RateStore for Shared {
     }
 }
 
-pub(super) static TAKE: Script = Script {
-    name: "rate_limit.take",
-    code: include_str!("lua/take.lua"),
-};
-pub(super) static SETTLE: Script = Script {
-    name: "rate_limit.settle",
-    code: include_str!("lua/settle.lua"),
-};
-pub(super) static BEAT: Script = Script {
-    name: "rate_limit.beat",
-    code: include_str!("lua/beat.lua"),
-};
+pub(super) static TAKE: Script = Script::new("rate_limit.take", include_str!("lua/take.lua"));
+pub(super) static SETTLE: Script = Script::new("rate_limit.settle", include_str!("lua/settle.lua"));
+pub(super) static BEAT: Script = Script::new("rate_limit.beat", include_str!("lua/beat.lua"));
 
 fn text(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()

@@ -15,6 +15,7 @@ use super::store::{
 use super::{SharedRateLimit, SharedReservation};
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
+use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
 use crate::fleet::{Fleet, StoreError, cbrl_server};
 use crate::rate_limit::Quota;
@@ -142,8 +143,8 @@ fn stores() -> Vec<Arc<Counting>> {
 
 fn builder(store: &Arc<Counting>, node: usize) -> SharedRateLimitBuilder {
     let store: Arc<dyn RateStore> = store.clone();
-    let node = format!("node-{node}").into();
-    SharedRateLimitBuilder::new("api".into(), store, node).expected_nodes(1)
+    let names = Names::new("test", Some(&format!("node-{node}"))).unwrap();
+    SharedRateLimitBuilder::new("api".into(), store, names).expected_nodes(1)
 }
 
 /// So many processes, which know of each other.

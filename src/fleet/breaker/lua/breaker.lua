@@ -1,6 +1,6 @@
 -- A breaker that many processes share. `core.rs` says what this does; a test compares both.
 -- KEYS: state (hash), processes that failed (zset), processes that opened by themselves (zset)
--- ARGV: now ('' = the server's), operation, node, seen, then
+-- ARGV: now ('' = the server's), operation, node, channel, seen, then
 --   report: ok, failed, opened, slice, minimum_calls, permille, min_nodes, open_for -> {open, epoch, remaining}
 --   lease: length                                                    -> {mine, wait, open, epoch, remaining}
 --   probed: failed_for                                               -> {open, epoch, remaining}
@@ -8,7 +8,7 @@ local S, failing, opened = KEYS[1], KEYS[2], KEYS[3]
 local call, F = redis.call, string.format
 local now = tonumber(ARGV[1])
 if not now then local t = call('TIME'); now = t[1] * 1000000 + t[2] end
-local node, seen = ARGV[3], tonumber(ARGV[4])
+local node, channel, seen = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local SLICES, STEP_BACK = 10, 1000000
 
 -- All is read before the first write: an error in the middle is not undone.
@@ -40,11 +40,11 @@ local function change(open, len)
   call('DEL', S, failing, opened)
   c[5] = nil
   write()
-  call('PUBLISH', S, F('%d|%.0f|%.0f', open and 1 or 0, epoch, len))
+  call('PUBLISH', channel, F('breaker|%s|%d|%.0f|%.0f', S, open and 1 or 0, epoch, len))
 end
 
 if ARGV[2] == 'lease' then
-  local len = tonumber(ARGV[5])
+  local len = tonumber(ARGV[6])
   local busy = 0
   if c[5] and c[5] ~= node and now < ptill then busy = ptill - now end
   write()
@@ -56,14 +56,14 @@ if ARGV[2] == 'lease' then
 end
 
 if ARGV[2] == 'probed' then
-  local len = tonumber(ARGV[5])
+  local len = tonumber(ARGV[6])
   if is_open and seen == epoch and c[5] == node then change(len > 0, len) else write() end
   return news()
 end
 
-local ok, failed, opens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local slice, minimum, permille = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local min_nodes, open_for = tonumber(ARGV[11]), tonumber(ARGV[12])
+local ok, failed, opens = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local slice, minimum, permille = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local min_nodes, open_for = tonumber(ARGV[12]), tonumber(ARGV[13])
 if is_open or seen ~= epoch then write(); return news() end
 local id = (now - math.fmod(now, slice)) / slice
 local fields = {}
