@@ -299,7 +299,7 @@ impl CircuitBreaker {
     }
 
     /// Whether that changed anything.
-    fn command(&self, command: Command) -> bool {
+    pub(super) fn command(&self, command: Command) -> bool {
         let now = time::now();
         self.shared.with_core(now, |state, config| {
             let change = state.command(config, command, now);

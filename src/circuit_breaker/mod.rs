@@ -135,6 +135,8 @@ mod admitted;
 mod builder;
 mod config;
 mod fast;
+#[cfg(feature = "redis")]
+mod fleet;
 mod future;
 mod group;
 mod handle;
@@ -154,6 +156,8 @@ pub use crate::error::{Cause, CircuitState};
 pub use crate::event::CircuitBreakerEvent;
 pub use builder::CircuitBreakerBuilder;
 pub use config::{CircuitBreakerConfig, Opening, Recovery, SlowCalls, Window, WindowCounts};
+#[cfg(feature = "redis")]
+pub(crate) use fleet::Watch;
 pub use future::CircuitBreakerFuture;
 pub(crate) use group::Group;
 pub use handle::CircuitBreaker;

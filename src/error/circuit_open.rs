@@ -86,6 +86,8 @@ pub enum Cause {
         /// Calls in that interval.
         calls: u64,
     },
+    /// The processes of a fleet found so together: see the module `fleet` (feature `redis`).
+    Fleet,
     /// The closure of `trip_when` said so.
     Custom,
     /// An operator said so.
@@ -112,6 +114,7 @@ impl fmt::Display for Cause {
             Self::ProbesSucceeded(n) => write!(f, "{n} probes succeeded"),
             Self::ProbeFailed => f.write_str("a probe failed"),
             Self::ProbeLost => f.write_str("a probe did not end in time"),
+            Self::Fleet => f.write_str("the fleet said so"),
             Self::Custom => f.write_str("the rule of its own said so"),
             Self::Operator => f.write_str("opened by an operator"),
         }

@@ -9,11 +9,8 @@ use crate::util::time::{self, Tick};
 #[derive(Default)]
 pub(super) struct InProcess {
     since: Tick,
-    #[allow(dead_code, reason = "the part is not made yet")]
     pub(super) breakers: breaker::InProcess,
-    #[allow(dead_code, reason = "the part is not made yet")]
     pub(super) locks: lock::InProcess,
-    #[allow(dead_code, reason = "the part is not made yet")]
     pub(super) rate_limits: rate_limit::InProcess,
 }
 

@@ -53,17 +53,22 @@
 //!
 //! The tasks and connections of a fleet end when its last clone is dropped, and so do those of what was made from it.
 
-mod breaker;
+pub mod breaker;
 mod builder;
 mod error;
 mod health;
 mod in_process;
 mod lock;
 mod names;
-mod rate_limit;
+#[cfg(test)]
+#[expect(dead_code, reason = "other tests have a use for what is left")]
+#[path = "../../tests/fleet/plain_server.rs"]
+mod plain_server;
+pub mod rate_limit;
 mod redis;
 mod tasks;
 
+pub use breaker::SharedBreaker;
 pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
@@ -71,6 +76,7 @@ pub use lock::{
     Fence, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder, FleetLockSnapshot,
     FleetWaiter, LostReason,
 };
+pub use rate_limit::FleetRateLimit;
 
 use std::fmt;
 use std::sync::Arc;

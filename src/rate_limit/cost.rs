@@ -20,7 +20,7 @@ impl Cost {
         self.0[quota]
     }
 
-    pub(super) fn each(self) -> [u64; MOST_QUOTAS] {
+    pub(crate) fn each(self) -> [u64; MOST_QUOTAS] {
         self.0
     }
 }

@@ -3,5 +3,7 @@
 mod breaker;
 mod connection;
 mod lock;
+mod on_server;
+mod plain_server;
 mod rate_limit;
 mod support;

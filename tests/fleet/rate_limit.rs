@@ -1,1 +1,489 @@
+//! The shared rate limit: the pure core against the Lua, step by step, and the handle through the public interface.
 
+#![expect(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
+use tower_bulwark::fleet::Fleet;
+use tower_bulwark::rate_limit::{Quota, RateLimitReason};
+use tower_bulwark::{CircuitBreaker, Error};
+
+use super::plain_server::Server;
+
+#[expect(dead_code, reason = "the very file of the crate, which has more in it")]
+#[path = "../../src/fleet/rate_limit/core.rs"]
+mod core;
+
+use core::{Ask, Level, Nodes, Pace, Taken};
+
+const TAKE: &str = include_str!("../../src/fleet/rate_limit/lua/take.lua");
+const SETTLE: &str = include_str!("../../src/fleet/rate_limit/lua/settle.lua");
+const BEAT: &str = include_str!("../../src/fleet/rate_limit/lua/beat.lua");
+
+const fn pace(amount: u64, period: u64, burst: u64) -> Pace {
+    Pace {
+        amount,
+        period,
+        burst,
+    }
+}
+
+/// Slow and fast ones, some that do not divide, and one that is as large as may be counted.
+const PACES: [Pace; 8] = [
+    pace(1, 1_000, 100),
+    pace(3, 1_000_000, 5),
+    pace(7, 13, 1_000),
+    pace(1, 1, 50),
+    pace(1, 120_000, 500),
+    pace(999_983, 1_000_003, 17),
+    pace(1, 1_000_000, 1),
+    pace(3, 2_251_799_813, 1_000_000),
+];
+
+/// One step, and how the core decides it.
+enum Step {
+    Take(u64, Vec<Ask>),
+    Settle(Vec<(Pace, u64, u64)>),
+    Beat(String),
+    Forget,
+}
+
+#[derive(Default)]
+struct Model {
+    levels: [Option<Level>; 3],
+    nodes: Nodes,
+}
+
+const TTL: u64 = 15_000_000;
+
+impl Model {
+    fn step(&mut self, now: u64, step: &Step) -> Vec<u64> {
+        match step {
+            Step::Take(max_wait, asks) => {
+                let mut levels: Vec<_> = self.levels.iter_mut().take(asks.len()).collect();
+                match core::take(&mut levels, now, *max_wait, asks) {
+                    Taken::Granted { wait, got, left } => [vec![1, wait], got, left].concat(),
+                    Taken::Refused { quota, wait } => vec![0, quota as u64, wait],
+                    Taken::Never { quota } => vec![2, quota as u64],
+                }
+            }
+            Step::Settle(changes) => {
+                for (level, (pace, back, more)) in self.levels.iter_mut().zip(changes) {
+                    core::settle(level, now, *pace, *back, *more);
+                }
+                vec![1]
+            }
+            Step::Beat(node) => vec![self.nodes.beat(now, node, TTL)],
+            Step::Forget => {
+                *self = Self::default();
+                vec![]
+            }
+        }
+    }
+}
+
+fn random_step(rng: &mut StdRng, paces: &[Pace; 3]) -> Step {
+    let quotas = rng.random_range(1..=3_usize);
+    match rng.random_range(0..100) {
+        0..70 => {
+            let ask = |pace: &Pace| {
+                let need = match rng.random_range(0..10) {
+                    0 => 0,
+                    1 => rng.random_range(0..=pace.burst + 1),
+                    _ => rng.random_range(0..=pace.burst.min(3)),
+                };
+                let want = need.max(rng.random_range(0..=pace.burst));
+                Ask {
+                    pace: *pace,
+                    need,
+                    want,
+                }
+            };
+            let asks: Vec<_> = paces[..quotas].iter().map(ask).collect();
+            let max_wait = match rng.random_range(0..4) {
+                0 => rng.random_range(0..5_000_000),
+                1 => 1 << rng.random_range(0..53),
+                _ => 0,
+            };
+            Step::Take(max_wait, asks)
+        }
+        70..90 => Step::Settle(
+            paces[..quotas]
+                .iter()
+                .map(|pace| {
+                    let back = rng.random_range(0..=pace.burst);
+                    let more = rng.random_range(0..=2 * pace.burst);
+                    match rng.random_range(0..3) {
+                        0 => (*pace, 0, more),
+                        1 => (*pace, back, 0),
+                        _ => (*pace, back.min(2), 0),
+                    }
+                })
+                .collect(),
+        ),
+        90..99 => Step::Beat(format!("node-{}", rng.random_range(0..5))),
+        _ => Step::Forget,
+    }
+}
+
+fn random_time(rng: &mut StdRng, now: u64) -> u64 {
+    match rng.random_range(0..20) {
+        0..4 => now,
+        4 => now - rng.random_range(0..1_500_000),
+        5 => now - rng.random_range(0..8_000_000),
+        6 => now + rng.random_range(0..20_000_000),
+        7 => now + rng.random_range(0..4_000_000_000),
+        _ => now + rng.random_range(0..30_000),
+    }
+}
+
+struct Scripts {
+    take: String,
+    settle: String,
+    beat: String,
+}
+
+impl Scripts {
+    fn ours() -> Self {
+        Self {
+            take: TAKE.to_owned(),
+            settle: SETTLE.to_owned(),
+            beat: BEAT.to_owned(),
+        }
+    }
+}
+
+async fn load(connection: &mut MultiplexedConnection, code: &str) -> String {
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg(code);
+    load.query_async(connection).await.unwrap()
+}
+
+/// Does the same at the core and at a server, and says where they first differ.
+async fn compare(
+    connection: &mut MultiplexedConnection,
+    scripts: &Scripts,
+    seed: u64,
+    steps: usize,
+) -> Result<(), String> {
+    let shas = [
+        load(connection, &scripts.take).await,
+        load(connection, &scripts.settle).await,
+        load(connection, &scripts.beat).await,
+    ];
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut model = Model::default();
+    let mut paces = [0; 3].map(|_| PACES[rng.random_range(0..PACES.len())]);
+    let mut now = 1_795_434_343_123_456;
+    let _: () = redis::cmd("FLUSHALL")
+        .query_async(connection)
+        .await
+        .unwrap();
+    let mut done = 0;
+    while done < steps {
+        let (mut pipe, mut expected) = (redis::pipe(), Vec::new());
+        for _ in 0..200 {
+            now = random_time(&mut rng, now);
+            if rng.random_ratio(1, 300) {
+                // A deploy: this quota is another one from here on.
+                paces[rng.random_range(0..3)] = PACES[rng.random_range(0..PACES.len())];
+            }
+            let step = random_step(&mut rng, &paces);
+            add_command(&mut pipe, &shas, now, &step);
+            let said = model.step(now, &step);
+            if !said.is_empty() {
+                expected.push((now, said));
+            }
+        }
+        let replies: Vec<redis::Value> = pipe
+            .query_async(connection)
+            .await
+            .map_err(|error| error.to_string())?;
+        for (i, (reply, (at, said))) in replies.iter().zip(&expected).enumerate() {
+            let numbers = numbers(reply);
+            if numbers != *said {
+                return Err(format!(
+                    "seed {seed}, step {}, at {at}: the core says {said:?}, the script {numbers:?}",
+                    done + i
+                ));
+            }
+        }
+        done += expected.len();
+    }
+    Ok(())
+}
+
+fn add_command(pipe: &mut redis::Pipeline, shas: &[String; 3], now: u64, step: &Step) {
+    let sha = match step {
+        Step::Take(..) => &shas[0],
+        Step::Settle(..) => &shas[1],
+        Step::Beat(..) => &shas[2],
+        Step::Forget => {
+            pipe.cmd("FLUSHALL").ignore();
+            return;
+        }
+    };
+    let command = pipe.cmd("EVALSHA").arg(sha);
+    let keys = |n: usize| (0..n).map(|i| format!("{{rate:test}}:{i}"));
+    match step {
+        Step::Take(max_wait, asks) => {
+            command.arg(asks.len());
+            keys(asks.len()).for_each(|key| {
+                command.arg(key);
+            });
+            command.arg(now).arg(*max_wait);
+            for Ask { pace, need, want } in asks {
+                for number in [pace.amount, pace.period, pace.burst, *need, *want] {
+                    command.arg(number);
+                }
+            }
+        }
+        Step::Settle(changes) => {
+            command.arg(changes.len());
+            keys(changes.len()).for_each(|key| {
+                command.arg(key);
+            });
+            command.arg(now);
+            for (pace, back, more) in changes {
+                for number in [pace.amount, pace.period, pace.burst, *back, *more] {
+                    command.arg(number);
+                }
+            }
+        }
+        Step::Beat(node) => {
+            command
+                .arg(1)
+                .arg("{rate:test}:nodes")
+                .arg(now)
+                .arg(node)
+                .arg(TTL);
+        }
+        Step::Forget => {}
+    }
+}
+
+fn numbers(reply: &redis::Value) -> Vec<u64> {
+    match reply {
+        redis::Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        redis::Value::Int(n) => vec![u64::try_from(*n).unwrap_or(u64::MAX)],
+        _ => vec![u64::MAX],
+    }
+}
+
+#[tokio::test]
+async fn the_scripts_decide_as_the_core_does() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = server.connect().await;
+    for seed in 0..12 {
+        let compared = compare(&mut connection, &Scripts::ours(), seed, 10_000).await;
+        compared.unwrap_or_else(|difference| panic!("{difference}"));
+    }
+}
+
+/// A suite that cannot fail proves nothing.
+#[tokio::test]
+async fn broken_scripts_are_found_out() {
+    type Part = fn(&mut Scripts) -> &mut String;
+    let take: Part = |it| &mut it.take;
+    let settle: Part = |it| &mut it.settle;
+    let beat: Part = |it| &mut it.beat;
+    let mutants: [(&str, Part, &str, &str); 9] = [
+        (
+            "a longer wait than allowed",
+            take,
+            "wait > max_wait or",
+            "false or",
+        ),
+        (
+            "who waits takes all",
+            take,
+            "if wait == 0 then\n",
+            "if true then\n",
+        ),
+        ("rounds down", take, "(r > 0 and 1 or 0)", "0"),
+        (
+            "loses digits",
+            take,
+            "F('%.0f|%.0f|%.0f', it.missing, it.at, it.period)",
+            "it.missing .. '|' .. it.at .. '|' .. it.period",
+        ),
+        (
+            "units of another pace",
+            take,
+            "if p ~= period then",
+            "if false then",
+        ),
+        (
+            "a clock that steps back",
+            take,
+            "if at - now > STEP_BACK then at = now end",
+            "at = now",
+        ),
+        (
+            "takes from some",
+            take,
+            "if this > wait then wait",
+            "if i == 1 then wait",
+        ),
+        (
+            "gives back more than there was",
+            settle,
+            "math.max(missing - math.min(back, burst) * period, 0)",
+            "(missing - math.min(back, burst) * period)",
+        ),
+        ("counts the dead", beat, "now - ttl", "0"),
+    ];
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut connection = server.connect().await;
+    for (name, part, ours, broken) in mutants {
+        let mut scripts = Scripts::ours();
+        let code = part(&mut scripts);
+        assert!(code.contains(ours), "{name}: the script has no `{ours}`");
+        *code = code.replacen(ours, broken, 1);
+        let mut found = false;
+        for seed in 0..12 {
+            found = found
+                || compare(&mut connection, &scripts, seed, 10_000)
+                    .await
+                    .is_err();
+        }
+        assert!(found, "{name}: nobody notices");
+    }
+}
+
+/// Every unit that was promised, and when it may be used: in no stretch of time are there more than the burst and what that
+/// time earns.
+#[test]
+fn no_window_holds_more_than_the_burst_and_what_it_earns() {
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pace = PACES[rng.random_range(0..PACES.len() - 1)];
+        let (mut stored, mut now) = (None, 1_000_000_000_000);
+        let mut passed: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..400 {
+            now += rng.random_range(0..=4 * pace.period / pace.amount);
+            let need = rng.random_range(1..=pace.burst.min(4));
+            let want = need + rng.random_range(0..3);
+            let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
+            let asks = [Ask { pace, need, want }];
+            if let Taken::Granted { wait, got, .. } =
+                core::take(&mut [&mut stored], now, max_wait, &asks)
+            {
+                passed.push((now + wait, got[0]));
+            }
+        }
+        passed.sort_unstable();
+        for (i, (from, _)) in passed.iter().enumerate() {
+            let mut units = 0;
+            for (to, n) in &passed[i..] {
+                units += n;
+                let earned = u128::from(to - from) * u128::from(pace.amount);
+                let most = u128::from(pace.burst) * u128::from(pace.period) + earned;
+                let used = u128::from(units) * u128::from(pace.period);
+                assert!(
+                    used <= most,
+                    "seed {seed}, {pace:?}: {units} in {} us",
+                    to - from
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_quota_and_when_to_come_back() {
+    let limit = Fleet::in_process()
+        .rate_limit("openai")
+        .quota("requests", Quota::per_minute(60).burst(10))
+        .quota("tokens", Quota::per_minute(600).burst(100))
+        .build()
+        .unwrap();
+    limit.try_acquire([1, 95]).await.unwrap();
+    let refused = limit.try_acquire([1, 10]).await.unwrap_err();
+    assert_eq!(refused.name(), "openai");
+    assert_eq!(refused.quota(), Some("tokens"));
+    assert_eq!(refused.reason(), RateLimitReason::Exhausted);
+    assert_eq!(refused.retry_after(), Some(Duration::from_millis(500)));
+    // Nothing of the other quota was taken for it.
+    for _ in 0..9 {
+        limit.try_acquire([1, 0]).await.unwrap();
+    }
+    assert!(limit.try_acquire([1, 0]).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_used_can_be_used_by_others_of_the_fleet() {
+    let fleet = Fleet::in_process();
+    let limit = |name: &str| {
+        let tokens = Quota::per_hour(100);
+        fleet
+            .rate_limit(name)
+            .quota("tokens", tokens)
+            .build()
+            .unwrap()
+    };
+    let (one, two) = (limit("api"), limit("api"));
+    let reserved = one.acquire(90).await.unwrap();
+    assert!(two.try_acquire(50).await.is_err());
+    reserved.settle(40);
+    tokio::task::yield_now().await;
+    // Another one, which has not been refused: it asks.
+    limit("api").try_acquire(60).await.unwrap();
+    assert!(limit("api").try_acquire(1).await.is_err());
+    limit("another").try_acquire(100).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_makes_calls_wait_and_gives_back_what_a_refusal_below_has_not_used() {
+    use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+    let limit = Fleet::in_process()
+        .rate_limit("api")
+        .quota("calls", Quota::per_second(10).burst(2))
+        .build()
+        .unwrap();
+    let breaker = CircuitBreaker::new("api");
+    let mut service = ServiceBuilder::new()
+        .layer(limit.layer())
+        .layer(breaker.layer())
+        .service(service_fn(|()| async { Ok::<_, std::io::Error>(()) }));
+    let begin = Instant::now();
+    let mut call = async || service.ready().await.unwrap().call(()).await;
+    for _ in 0..4 {
+        call().await.unwrap();
+    }
+    let took = Instant::now() - begin;
+    assert!((200..210).contains(&took.as_millis()), "{took:?}");
+    breaker.force_open();
+    for _ in 0..5 {
+        // One takes its turn, and gives it back to the next.
+        assert!(matches!(call().await, Err(Error::CircuitOpen(_))));
+        tokio::task::yield_now().await;
+    }
+    let took = Instant::now() - begin;
+    assert!((300..320).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_cannot_work_are_typed_errors() {
+    let fleet = Fleet::in_process();
+    let error = fleet.rate_limit("api").build().unwrap_err();
+    assert_eq!(error.setting(), "quotas");
+    let long = Quota::per(999_983, Duration::from_secs(86_400 * 365)).burst(1_000_000);
+    let error = fleet
+        .rate_limit("api")
+        .quota("calls", long)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.setting(), "period");
+    let builder = fleet.rate_limit("api").quota("calls", Quota::per_second(1));
+    let outside = std::thread::spawn(move || builder.build().unwrap_err());
+    assert_eq!(outside.join().unwrap().setting(), "runtime");
+}

@@ -25,6 +25,12 @@ pub(in crate::circuit_breaker) enum Command {
     },
     /// With a random number in [0, 1).
     Trip(f64),
+    /// The fleet has opened it: for so long from now, whatever it was open for.
+    #[cfg(feature = "redis")]
+    FleetOpen(Duration),
+    /// The fleet has closed it.
+    #[cfg(feature = "redis")]
+    FleetClose,
 }
 
 impl State {
@@ -40,7 +46,13 @@ impl State {
             Command::ForceOpen => Mode::ForcedOpen,
             Command::Disable => Mode::Disabled,
             Command::MetricsOnly => Mode::MetricsOnly,
-            Command::OpenFor(delay) => return self.open_for(policy, delay, now),
+            Command::OpenFor(delay) => {
+                return self.open_for(policy, delay, Cause::Operator, now);
+            }
+            #[cfg(feature = "redis")]
+            Command::FleetOpen(delay) => return self.open_for(policy, delay, Cause::Fleet, now),
+            #[cfg(feature = "redis")]
+            Command::FleetClose => return self.close_by_fleet(policy, now),
             Command::Eject {
                 delay,
                 failures,
@@ -116,6 +128,7 @@ impl State {
         &mut self,
         policy: &CircuitBreakerConfig,
         delay: Duration,
+        cause: Cause,
         now: Tick,
     ) -> Option<Change> {
         match self.mode {
@@ -131,9 +144,24 @@ impl State {
         }
         let from = self.by_phase(now);
         self.openings = self.openings.max(1);
-        self.opening = Opening::by(Cause::Operator);
+        self.opening = Opening::by(cause.clone());
         self.forget_recent(policy);
-        let change = self.open_until(now.after(delay), Cause::Operator, now);
+        let change = self.open_until(now.after(delay), cause, now);
+        Some(Change { from, ..change })
+    }
+
+    /// Closes, if a rule or the fleet has opened it. A state that an operator has set until further notice stays.
+    #[cfg(feature = "redis")]
+    fn close_by_fleet(&mut self, policy: &CircuitBreakerConfig, now: Tick) -> Option<Change> {
+        let is_closed = matches!(self.phase, Phase::Closed { .. });
+        if is_closed || matches!(self.mode, Mode::ForcedOpen | Mode::Disabled) {
+            return None;
+        }
+        let from = self.by_phase(now);
+        let ramp_since = policy.ramp.map(|_| now);
+        let change = self.enter(Phase::Closed { ramp_since }, Cause::Fleet, now);
+        self.closed = now;
+        self.forget_recent(policy);
         Some(Change { from, ..change })
     }
 }

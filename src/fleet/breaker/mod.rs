@@ -1,5 +1,68 @@
-//! (to be made)
+//! A circuit breaker that many processes share: what one process has found out the others need not find out again.
+//!
+//! # When
+//!
+//! Many processes call the same service. Each would need its own failures to open, or never has enough of them; each would
+//! probe a service that is just coming back.
+//!
+//! # When not
+//!
+//! The processes see different services under one name, such as a sidecar each.
+//!
+//! ```
+//! use tower_bulwark::CircuitBreaker;
+//! use tower_bulwark::fleet::Fleet;
+//! use tower_bulwark::fleet::breaker::SharedBreaker;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fleet = Fleet::in_process(); // one process; the same interface
+//! let breaker = CircuitBreaker::new("openai");
+//! let share = fleet.share(&breaker, SharedBreaker { min_nodes: 3, ..SharedBreaker::default() })?;
+//! // Use `breaker` as ever, and keep `share`.
+//! # drop(share);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! The local breaker decides, by its own rules, without asking anybody. A task beside it reports its counts. All breakers of
+//! the fleet open
+//!
+//! - when [`min_nodes`](SharedBreaker::min_nodes) of them have opened by themselves within the
+//!   [`window`](SharedBreaker::window), or
+//! - when the calls of all together fail at [`failure_rate`](SharedBreaker::failure_rate), and as many processes have seen
+//!   failures.
+//!
+//! They are then open because of [`Cause::Fleet`](crate::circuit_breaker::Cause::Fleet). When the time is over, the first
+//! process that is called asks for the right to probe. One has it; the breakers of the others stay open. It probes by the
+//! rules of its own breaker, and all close, or stay open, as that one does. A process that dies while it probes loses the
+//! right after its [`probe_timeout`](crate::circuit_breaker::CircuitBreakerConfig::probe_timeout).
+//!
+//! An operator's command is for the process to which it was given, and goes before what the fleet finds: a breaker that is
+//! forced open or disabled stays so.
+//!
+//! # While the store is away
+//!
+//! Each breaker goes on by itself: it opens, probes and closes as if it were alone, and rejoins when the store answers. What
+//! was counted meanwhile is not reported.
+//!
+//! # Costs
+//!
+//! Calls cost what they cost without. A process asks the store about ten times a second while there are calls, whatever their
+//! number, and not at all while there are none.
 
-/// Of one process.
-#[derive(Default)]
-pub(super) struct InProcess;
+mod agent;
+mod core;
+mod either;
+mod handle;
+mod shared;
+mod snapshot;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use handle::{BreakerShare, SharedBreaker};
+pub use snapshot::SharedBreakerSnapshot;
+pub(super) use store::InProcess;

@@ -1,5 +1,82 @@
-//! (to be made)
+//! A rate limit that many processes share: a service that allows 1,000 calls a second gets 1,000, not 1,000 from each.
+//!
+//! # When
+//!
+//! The service counts what all your processes do together. A limit of each process's own would have to be a share, and the
+//! shares of idle processes would be wasted.
+//!
+//! # When not
+//!
+//! One process: [`RateLimit`](crate::RateLimit) needs no store.
+//!
+//! ```
+//! use tower_bulwark::fleet::Fleet;
+//! use tower_bulwark::rate_limit::Quota;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fleet = Fleet::in_process(); // one process; the same interface
+//! let limit = fleet
+//!     .rate_limit("openai")
+//!     .quota("requests", Quota::per_minute(500))
+//!     .quota("tokens", Quota::per_minute(90_000))
+//!     .build()?;
+//!
+//! // One request, and as many tokens as it may take; then what it took.
+//! let reserved = limit.acquire([1, 2_000]).await?;
+//! reserved.settle([1, 350]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Two ways to decide
+//!
+//! | | [`exact`](FleetRateLimitBuilder::exact) | [`leased`](FleetRateLimitBuilder::leased) |
+//! |---|---|---|
+//! | the store is asked | by each call | by each process, for a batch, at most once at a time |
+//! | a call takes | one round trip | no round trip while there are tokens |
+//! | order | first come, first served, in the whole fleet | within a process; processes compete |
+//! | largest cost | the burst | the burst, less what is earned in one lease |
+//! | default for | less than 100 a second, or a short burst | 100 a second and more |
+//!
+//! In both, in no stretch of time by the clock of the store does more pass than the burst and what that time earns. A process
+//! that is stopped between its admission and its call may make the call later.
+//!
+//! A refusal is remembered: until the time that the store has named a process does not ask again for as much.
+//!
+//! # While the store is away
+//!
+//! A call whose question is not answered within [`store_timeout`](FleetRateLimitBuilder::store_timeout) is decided by this
+//! process's *share*: each quota divided by the number of processes that used the limit last. So are all calls after it,
+//! without asking, until the store answers a task that tries it every 100 ms. Callers never get an error of the store.
+//!
+//! All shares together are the quota. When the store goes, and when it is back, up to a burst more may pass: the store does
+//! not know what was used meanwhile. A call that costs more than the share's burst is refused while the store is away.
+//!
+//! # Not promised
+//!
+//! A store that loses its data forgets what was used: up to one burst more passes. So does a clock of the server that
+//! steps, each time.
 
-/// Of one process.
-#[derive(Default)]
-pub(super) struct InProcess;
+mod acquire;
+mod beat;
+mod builder;
+mod core;
+mod handle;
+mod pool;
+mod request;
+mod reservation;
+mod service;
+mod shared;
+mod snapshot;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use acquire::SharedAcquire;
+pub use builder::FleetRateLimitBuilder;
+pub use handle::FleetRateLimit;
+pub use reservation::SharedReservation;
+pub use service::{FleetRateLimitFuture, FleetRateLimitLayer, FleetRateLimitService};
+pub use snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
+pub(super) use store::InProcess;

@@ -70,11 +70,9 @@ impl State {
 }
 
 /// A reader of the inbox. Each sees all.
-#[allow(dead_code, reason = "for the lock and the breaker")]
 pub(in super::super) struct Inbox(broadcast::Receiver<News>);
 
 impl Inbox {
-    #[allow(dead_code, reason = "for the lock and the breaker")]
     /// What comes next; `None` once the fleet has ended.
     pub(in super::super) async fn next(&mut self) -> Option<News> {
         match self.0.recv().await {

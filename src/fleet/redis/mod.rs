@@ -24,7 +24,6 @@ use super::tasks::Tasks;
 use crate::util::time;
 pub(super) use address::Certificates;
 pub(super) use inbox::Inbox;
-#[allow(unused_imports, reason = "for the lock and the breaker")]
 pub(super) use inbox::News;
 pub(super) use script::Script;
 
@@ -114,19 +113,11 @@ impl Redis {
     }
 
     /// Messages from here on.
-    #[allow(dead_code, reason = "for the lock and the breaker")]
     pub(super) fn inbox(&self) -> Inbox {
         self.inbox.read()
     }
 
-    /// Whether a call would be made, as far as is known.
-    #[allow(dead_code, reason = "for the breaker and the rate limit")]
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self.link.state(), link::State::Up(_))
-    }
-
     /// How long a call waits if nothing else is said.
-    #[allow(dead_code, reason = "for the lock, the breaker and the rate limit")]
     pub(super) fn call_timeout(&self) -> Duration {
         self.link.patience
     }

@@ -1,0 +1,242 @@
+//! Where a shared breaker is decided: in this process, or by a server.
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::redis::Value;
+use tokio::sync::Notify;
+
+use super::core::{Breaker, Leased, News, Report, Rules};
+use crate::fleet::names::Names;
+use crate::fleet::redis::{self, Inbox, Script};
+use crate::fleet::{Backend, Shared, StoreError};
+use crate::util::time;
+
+/// What a store does in one step each.
+pub(super) trait BreakerStore: Send + Sync {
+    fn report<'a>(&'a self, key: &'a Key, rules: Rules, report: Report) -> Answer<'a, News>;
+
+    /// Asks to probe for `length` microseconds.
+    fn lease<'a>(&'a self, key: &'a Key, seen: u64, length: u64) -> Answer<'a, Leased>;
+
+    /// The probe ended: well, or the breaker has opened for so many microseconds.
+    fn probed<'a>(&'a self, key: &'a Key, seen: u64, failed_for: u64) -> Answer<'a, News>;
+
+    /// From here on.
+    fn listen(&self, key: &Key) -> Listener;
+}
+
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// What a store knows a breaker by.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) keys: [String; 3],
+    /// Where changes are published.
+    pub(super) channel: String,
+    /// This process.
+    pub(super) node: Arc<str>,
+    /// How long an answer may take.
+    pub(super) within: Duration,
+}
+
+impl Key {
+    pub(super) fn new(names: &Names, name: &str, within: Duration) -> Self {
+        Self {
+            keys: ["state", "failing", "opened"].map(|part| names.key("breaker", name, part)),
+            channel: names.common_channel(),
+            node: Arc::clone(&names.node),
+            within,
+        }
+    }
+
+    /// What begins the messages about this breaker.
+    fn mark(&self) -> String {
+        format!("breaker|{}|", self.keys[0])
+    }
+}
+
+/// Hears when a breaker has changed. News may be lost: each report brings them too.
+pub(super) enum Listener {
+    InProcess(Arc<Notify>),
+    Inbox(Inbox, String),
+    #[cfg(test)]
+    Deaf,
+}
+
+impl Listener {
+    /// Returns when there may be news. Dropped before, it loses none.
+    pub(super) async fn next(&mut self) {
+        match self {
+            Self::InProcess(changed) => changed.notified().await,
+            Self::Inbox(inbox, mark) => loop {
+                match inbox.next().await {
+                    Some(redis::News::Common(text)) if text.starts_with(mark.as_bytes()) => return,
+                    Some(redis::News::Gap) => return,
+                    Some(redis::News::Common(_) | redis::News::Own(_)) => {}
+                    None => pending().await,
+                }
+            },
+            #[cfg(test)]
+            Self::Deaf => pending().await,
+        }
+    }
+}
+
+/// The shared state of one process.
+#[derive(Default)]
+pub(in crate::fleet) struct InProcess(Mutex<HashMap<String, Entry>>);
+
+#[derive(Default)]
+struct Entry {
+    breaker: Breaker,
+    /// Of each process that listens.
+    news: HashMap<Arc<str>, Arc<Notify>>,
+}
+
+impl InProcess {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn step<T>(
+        &self,
+        key: &Key,
+        step: impl FnOnce(&mut Breaker, u64) -> (T, News),
+    ) -> T {
+        let mut table = self.table();
+        let entry = table.entry(key.keys[0].clone()).or_default();
+        let before = entry.breaker.epoch();
+        let (answer, news) = step(&mut entry.breaker, time::now().0 / 1_000);
+        if news.epoch != before {
+            entry.news.values().for_each(|it| it.notify_one());
+        }
+        answer
+    }
+
+    pub(super) fn news(&self, key: &Key) -> Arc<Notify> {
+        let mut table = self.table();
+        let entry = table.entry(key.keys[0].clone()).or_default();
+        Arc::clone(entry.news.entry(Arc::clone(&key.node)).or_default())
+    }
+}
+
+impl BreakerStore for Shared {
+    fn report<'a>(&'a self, key: &'a Key, rules: Rules, report: Report) -> Answer<'a, News> {
+        Box::pin(async move {
+            match &self.backend {
+                Backend::InProcess(it) => Ok(it.breakers.step(key, |breaker, now| {
+                    let news = breaker.report(now, &key.node, rules, report);
+                    (news, news)
+                })),
+                Backend::Redis(redis) => {
+                    let args = report_args(key, rules, report);
+                    let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
+                    news(&reply)
+                }
+            }
+        })
+    }
+
+    fn lease<'a>(&'a self, key: &'a Key, seen: u64, length: u64) -> Answer<'a, Leased> {
+        Box::pin(async move {
+            match &self.backend {
+                Backend::InProcess(it) => Ok(it.breakers.step(key, |breaker, now| {
+                    let leased = breaker.lease(now, &key.node, seen, length);
+                    (leased, leased.news)
+                })),
+                Backend::Redis(redis) => {
+                    let args = args("lease", key, &[seen, length]);
+                    let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
+                    leased(&reply)
+                }
+            }
+        })
+    }
+
+    fn probed<'a>(&'a self, key: &'a Key, seen: u64, failed_for: u64) -> Answer<'a, News> {
+        Box::pin(async move {
+            match &self.backend {
+                Backend::InProcess(it) => Ok(it.breakers.step(key, |breaker, now| {
+                    let news = breaker.probed(now, &key.node, seen, failed_for);
+                    (news, news)
+                })),
+                Backend::Redis(redis) => {
+                    let args = args("probed", key, &[seen, failed_for]);
+                    let reply = redis.eval(&BREAKER, &key.keys, &args, key.within).await?;
+                    news(&reply)
+                }
+            }
+        })
+    }
+
+    fn listen(&self, key: &Key) -> Listener {
+        match &self.backend {
+            Backend::InProcess(it) => Listener::InProcess(it.breakers.news(key)),
+            Backend::Redis(redis) => Listener::Inbox(redis.inbox(), key.mark()),
+        }
+    }
+}
+
+pub(super) static BREAKER: Script = Script::new("breaker", include_str!("lua/breaker.lua"));
+
+pub(super) fn report_args(key: &Key, rules: Rules, report: Report) -> Vec<Vec<u8>> {
+    let numbers = [
+        report.seen,
+        report.ok,
+        report.failed,
+        report.opened,
+        rules.slice,
+        rules.minimum_calls,
+        rules.permille,
+        rules.min_nodes,
+        rules.open_for,
+    ];
+    args("report", key, &numbers)
+}
+
+pub(super) fn args(operation: &str, key: &Key, numbers: &[u64]) -> Vec<Vec<u8>> {
+    // The server's own time.
+    let words = ["", operation, &key.node, &key.channel];
+    let words = words.map(|it| it.as_bytes().to_vec());
+    let numbers = numbers.iter().map(|it| it.to_string().into_bytes());
+    words.into_iter().chain(numbers).collect()
+}
+
+pub(super) fn numbers<const N: usize>(reply: &Value) -> Result<[u64; N], StoreError> {
+    let wrong = || StoreError::Data(format!("no {N} numbers: {reply:?}"));
+    let Value::Array(items) = reply else {
+        return Err(wrong());
+    };
+    let number = |it: &Value| match it {
+        Value::Int(n) => u64::try_from(*n).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    };
+    let numbers: Vec<u64> = items.iter().map(number).collect::<Result<_, _>>()?;
+    numbers.try_into().map_err(|_| wrong())
+}
+
+pub(super) fn news(reply: &Value) -> Result<News, StoreError> {
+    let [is_open, epoch, remaining] = numbers(reply)?;
+    Ok(News {
+        is_open: is_open == 1,
+        epoch,
+        remaining,
+    })
+}
+
+pub(super) fn leased(reply: &Value) -> Result<Leased, StoreError> {
+    let [is_mine, wait, is_open, epoch, remaining] = numbers(reply)?;
+    Ok(Leased {
+        is_mine: is_mine == 1,
+        wait,
+        news: News {
+            is_open: is_open == 1,
+            epoch,
+            remaining,
+        },
+    })
+}

@@ -1,0 +1,404 @@
+//! Waiting for one's turn at a shared limit.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{sleep_until, timeout_at};
+
+use super::core::{Ask, Taken};
+use super::pool::{Leasing, Look};
+use super::request::{InLine, Request, Turn};
+use super::reservation::SharedReservation;
+use super::shared::{RECHECK, Shared, add};
+use crate::call::context::Wait;
+use crate::call::deadline::{self, Deadline};
+use crate::error::{RateLimitReason, RateLimited};
+use crate::rate_limit::Cost;
+use crate::util::time;
+
+/// A wait for one's turn at a [`FleetRateLimit`](super::FleetRateLimit).
+#[must_use = "futures do nothing unless polled"]
+pub struct SharedAcquire {
+    name: Arc<str>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// There were leased tokens.
+    Ready(Option<SharedReservation>),
+    Asking(Wait, Asking),
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<SharedReservation, RateLimited>> + Send>>;
+
+impl SharedAcquire {
+    pub(super) fn new(shared: &Arc<Shared>, cost: Cost, may_wait: bool) -> Self {
+        let name = Arc::clone(shared.funnel.name());
+        let stage = match shared.take_leased(cost) {
+            Some(reserved) => Stage::Ready(Some(reserved)),
+            None => {
+                let shared = Arc::clone(shared);
+                let asking = Box::pin(async move {
+                    // The deadline is that of whoever polls.
+                    let request = Request::new(&shared, cost, may_wait);
+                    shared.acquire(request).await
+                });
+                Stage::Asking(Wait::new(0), asking)
+            }
+        };
+        Self { name, stage }
+    }
+
+    /// What it has got already.
+    pub(super) fn take_ready(&mut self) -> Option<SharedReservation> {
+        match &mut self.stage {
+            Stage::Ready(reserved) => reserved.take(),
+            Stage::Asking(..) => None,
+        }
+    }
+}
+
+impl Future for SharedAcquire {
+    type Output = Result<SharedReservation, RateLimited>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.stage {
+            Stage::Ready(reserved) => match reserved.take() {
+                Some(reserved) => Poll::Ready(Ok(reserved)),
+                None => polled_too_often(),
+            },
+            // Time at no service: the calls around are told.
+            Stage::Asking(wait, asking) => wait.poll(cx.waker(), || asking.as_mut().poll(cx)),
+        }
+    }
+}
+
+#[cold]
+fn polled_too_often() -> ! {
+    panic!("`SharedAcquire` polled after completion")
+}
+
+/// The store has not answered: this process's share decides.
+struct Away;
+
+type Answered = Result<Result<SharedReservation, RateLimited>, Away>;
+
+impl Shared {
+    /// What there is without asking, and without overtaking anybody.
+    fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<SharedReservation> {
+        self.leasing?;
+        if self.in_line.load(Ordering::Relaxed) > 0 || self.is_degraded() {
+            return None;
+        }
+        let (costs, now) = (self.costs(cost), time::now());
+        let look = self.pool().take(&costs, &self.paces, now);
+        (look == Look::Taken).then(|| self.passed(cost))
+    }
+
+    async fn acquire(self: &Arc<Self>, request: Request) -> Result<SharedReservation, RateLimited> {
+        let costs = self.costs(request.cost);
+        let too_much = costs
+            .iter()
+            .zip(&self.paces)
+            .position(|(cost, pace)| *cost > pace.burst);
+        if let Some(quota) = too_much {
+            let reason = RateLimitReason::ExceedsBurst;
+            return Err(self.refused(Some(quota), reason, None, request.since));
+        }
+        let decided = self.decide(&request, &costs);
+        let Some(deadline) = request.deadline else {
+            return decided.await;
+        };
+        // Also if it is the store that takes too long.
+        match timeout_at(deadline.to_instant(), decided).await {
+            Ok(decided) => decided,
+            Err(_) => {
+                let reason = RateLimitReason::DeadlineExceeded;
+                Err(self.refused(Some(0), reason, Some(RECHECK), request.since))
+            }
+        }
+    }
+
+    async fn decide(
+        self: &Arc<Self>,
+        request: &Request,
+        costs: &[u64],
+    ) -> Result<SharedReservation, RateLimited> {
+        if !self.is_degraded() {
+            let leasing = self.leasing.filter(|it| {
+                let largest = self.largest_batches(*it);
+                costs.iter().zip(largest).all(|(cost, most)| *cost <= most)
+            });
+            let answered = match leasing {
+                Some(leasing) if request.may_wait => self.in_line(request, costs, leasing).await,
+                Some(leasing) => self.from_pool(request, costs, leasing).await,
+                None => self.exactly(request, costs).await,
+            };
+            if let Ok(answered) = answered {
+                return answered;
+            }
+        }
+        self.locally(request).await
+    }
+
+    /// By this process's share.
+    async fn locally(
+        self: &Arc<Self>,
+        request: &Request,
+    ) -> Result<SharedReservation, RateLimited> {
+        let reserved = match request.may_wait {
+            true => {
+                let until = Deadline(request.gives_up);
+                deadline::scope(until, self.local.acquire(request.cost)).await
+            }
+            false => self.local.try_acquire(request.cost),
+        };
+        match reserved {
+            Ok(reserved) => {
+                add(&self.counts.local);
+                let waited = time::now() > request.since && request.may_wait;
+                let it = match waited {
+                    true => self.went_on(request),
+                    false => self.passed(request.cost),
+                };
+                Ok(it.of_share(reserved))
+            }
+            Err(mut refused) => {
+                add(&self.counts.refused);
+                match refused.reason {
+                    // The whole may well be enough: so say "later".
+                    RateLimitReason::ExceedsBurst => {
+                        refused.reason = request.too_late();
+                        refused.retry_after = Some(RECHECK);
+                    }
+                    RateLimitReason::DeadlineExceeded => refused.reason = request.too_late(),
+                    _ => {}
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// Asks the store for this call alone, and waits for the turn that it gives.
+    async fn exactly(self: &Arc<Self>, request: &Request, costs: &[u64]) -> Answered {
+        let now = time::now();
+        if let Some((quota, until)) = self.pool().denied(costs, &self.paces, now)
+            && until > request.gives_up
+        {
+            let wait = Some(until.since(now));
+            return Ok(Err(self.refused(
+                Some(quota),
+                request.too_late(),
+                wait,
+                request.since,
+            )));
+        }
+        let patience = request.gives_up.since(now).as_micros();
+        let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
+        let ask = |(cost, pace): (&u64, &_)| Ask {
+            pace: *pace,
+            need: *cost,
+            want: *cost,
+        };
+        let asks: Vec<_> = costs.iter().zip(&self.paces).map(ask).collect();
+        match self.ask(max_wait, &asks).await? {
+            Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
+            Taken::Granted { wait, .. } => {
+                let turn = Turn(Some((Arc::clone(self), *request)));
+                let due = time::now().after(Duration::from_micros(wait));
+                sleep_until(due.to_instant()).await;
+                Ok(Ok(turn.came()))
+            }
+            Taken::Refused { quota, wait } => {
+                let (now, wait) = (time::now(), Duration::from_micros(wait));
+                self.pool().refused(quota, costs[quota], now, wait);
+                let refused =
+                    self.refused(Some(quota), request.too_late(), Some(wait), request.since);
+                Ok(Err(refused))
+            }
+            Taken::Never { quota } => {
+                let reason = RateLimitReason::ExceedsBurst;
+                Ok(Err(self.refused(Some(quota), reason, None, request.since)))
+            }
+        }
+    }
+
+    /// Asks the store, and learns from what it says.
+    async fn ask(&self, max_wait: u64, asks: &[Ask]) -> Result<Taken, Away> {
+        add(&self.counts.asked);
+        let taken = self.store.take(&self.limit, max_wait, asks).await;
+        let taken = taken.map_err(|error| {
+            self.degrade(&error);
+            Away
+        })?;
+        match &taken {
+            Taken::Granted { left, .. } => {
+                left.iter()
+                    .enumerate()
+                    .for_each(|(i, left)| self.left(i, *left));
+            }
+            Taken::Refused { quota, .. } => self.left(*quota, 0),
+            Taken::Never { .. } => {}
+        }
+        Ok(taken)
+    }
+
+    /// Takes leased tokens; asks for more if there are not enough. Waits for the store, not for a turn.
+    async fn from_pool(
+        self: &Arc<Self>,
+        request: &Request,
+        costs: &[u64],
+        leasing: Leasing,
+    ) -> Answered {
+        // Others may be quicker than this one: then it asks for itself.
+        for _ in 0..3 {
+            if self.is_degraded() {
+                return Err(Away);
+            }
+            let now = time::now();
+            let look = self.pool().take(costs, &self.paces, now);
+            match look {
+                Look::Taken => return Ok(Ok(self.passed(request.cost))),
+                Look::Denied { quota, until } => {
+                    let wait = Some(until.since(now));
+                    let reason = request.too_late();
+                    return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
+                }
+                Look::Short => self.refill(costs, leasing).await,
+            }
+        }
+        self.exactly(request, costs).await
+    }
+
+    /// The same, first come, first served, until there is enough.
+    async fn in_line(
+        self: &Arc<Self>,
+        request: &Request,
+        costs: &[u64],
+        leasing: Leasing,
+    ) -> Answered {
+        let place = InLine::new(self, *request);
+        let gives_up = request.gives_up.to_instant();
+        let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
+            drop(place.ended());
+            let now = time::now();
+            let denied = self.pool().denied(costs, &self.paces, now);
+            let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
+            let quota = denied.map_or(0, |(quota, _)| quota);
+            return Ok(Err(self.refused(
+                Some(quota),
+                request.too_late(),
+                Some(wait),
+                request.since,
+            )));
+        };
+        let mut has_waited = false;
+        loop {
+            if self.is_degraded() {
+                drop(place.ended());
+                return Err(Away);
+            }
+            let now = time::now();
+            let look = self.pool().take(costs, &self.paces, now);
+            match look {
+                Look::Taken => {
+                    drop(place.ended());
+                    return Ok(Ok(match has_waited {
+                        true => self.went_on(request),
+                        false => self.passed(request.cost),
+                    }));
+                }
+                Look::Denied { quota, until } if until > request.gives_up => {
+                    drop(place.ended());
+                    let (wait, reason) = (Some(until.since(now)), request.too_late());
+                    return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
+                }
+                Look::Denied { until, .. } => {
+                    has_waited = true;
+                    sleep_until(until.to_instant()).await;
+                }
+                Look::Short => self.refill(costs, leasing).await,
+            }
+        }
+    }
+
+    /// Returns when the store has answered somebody of this process.
+    async fn refill(self: &Arc<Self>, costs: &[u64], leasing: Leasing) {
+        let mut changed = pin!(self.changed.notified());
+        changed.as_mut().enable();
+        {
+            let (largest, now) = (self.largest_batches(leasing), time::now());
+            let mut pool = self.pool();
+            if !pool.is_asking {
+                let asks = pool.asks(costs, &largest, now);
+                if asks.iter().all(|(need, _)| *need == 0) {
+                    return; // Somebody was quicker.
+                }
+                pool.is_asking = true;
+                let asking = InFlight(Arc::clone(self));
+                // A task of its own: if this caller goes away the answer is for the others.
+                tokio::spawn(asking.refill(asks, leasing));
+            }
+        }
+        changed.await;
+    }
+}
+
+/// The one question that a process has on its way.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    async fn refill(self, asks: Vec<(u64, u64)>, leasing: Leasing) {
+        let shared = &self.0;
+        let until = time::now().after(leasing.life);
+        let ask = |((need, want), pace): (&(u64, u64), &_)| Ask {
+            pace: *pace,
+            need: *need,
+            want: *want,
+        };
+        let questions: Vec<_> = asks.iter().zip(&shared.paces).map(ask).collect();
+        match shared.ask(0, &questions).await {
+            Ok(Taken::Granted { got, .. }) => {
+                let mut pool = shared.pool();
+                pool.granted(&got, until);
+                if let Some(quota) = got.iter().zip(&asks).position(|(got, ask)| *got < ask.1) {
+                    // That was all there is: there will be more to ask for a little later.
+                    let pause = leasing.shortest_denial();
+                    pool.refused(quota, asks[quota].0, time::now(), pause);
+                }
+            }
+            Ok(Taken::Refused { quota, wait }) => {
+                let wait = Duration::from_micros(wait).max(leasing.shortest_denial());
+                shared
+                    .pool()
+                    .refused(quota, asks[quota].0, time::now(), wait);
+            }
+            Ok(Taken::Never { quota }) => {
+                shared
+                    .pool()
+                    .refused(quota, asks[quota].0, time::now(), RECHECK);
+            }
+            Err(Away) => {}
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.pool().is_asking = false;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for SharedAcquire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedAcquire")
+            .field("limit", &self.name)
+            .finish_non_exhaustive()
+    }
+}

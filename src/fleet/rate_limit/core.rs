@@ -1,0 +1,185 @@
+//! What the store decides: pure, by the leaky bucket as a meter, in whole numbers only. Time is an argument.
+//!
+//! The Lua scripts beside this do the same; a test compares them, step by step. Every number stays below 2^53, so that it
+//! is exact in a double too. Time is counted in microseconds.
+//!
+//! A quota is a *level*: how much is missing from a full bucket. It falls by `amount` each microsecond, and a unit raises
+//! it by `period`: of 3 in 1,000,000 us nothing is lost to rounding.
+
+use std::collections::BTreeMap;
+
+/// The highest that a level gets: what has been promised to those who wait, or is owed.
+pub(crate) const HIGHEST: u64 = 1 << 52;
+/// A clock that steps back by no more than this stands still instead.
+pub(crate) const STEP_BACK: u64 = 1_000_000;
+
+/// What a quota goes by: `amount` in each `period` microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    pub(crate) amount: u64,
+    pub(crate) period: u64,
+    pub(crate) burst: u64,
+}
+
+/// What is stored of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level {
+    pub(crate) missing: u64,
+    /// As of when.
+    pub(crate) at: u64,
+    /// What a unit was worth.
+    pub(crate) period: u64,
+}
+
+/// What is asked of one quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) pace: Pace,
+    /// Less than this is of no use.
+    pub(crate) need: u64,
+    /// As much as this, if it is there at once.
+    pub(crate) want: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// So much of each, to be used after `wait` microseconds, and so much is left.
+    Granted {
+        wait: u64,
+        got: Vec<u64>,
+        left: Vec<u64>,
+    },
+    /// There will be enough of this one, and of all others, after `wait`.
+    Refused { quota: usize, wait: u64 },
+    /// This one never holds as much.
+    Never { quota: usize },
+}
+
+impl Pace {
+    fn capacity(self) -> u64 {
+        self.burst * self.period
+    }
+
+    /// Whether all that is counted with it stays exact.
+    pub(crate) fn is_exact(self) -> bool {
+        let capacity = self.burst.checked_mul(self.period);
+        self.amount > 0 && capacity.is_some_and(|it| 0 < it && it <= HIGHEST / 2)
+    }
+}
+
+impl Level {
+    /// What is missing at `now`, in units of the pace.
+    fn read(stored: Option<Self>, pace: Pace, now: u64) -> Self {
+        let Some(stored) = stored else {
+            return Self {
+                missing: 0,
+                at: now,
+                period: pace.period,
+            };
+        };
+        let mut level = stored;
+        if level.period != pace.period {
+            // Another process goes by another config: whole units, rounded up.
+            let units = level.missing.div_ceil(level.period).min(pace.burst);
+            level.missing = units * pace.period;
+            level.period = pace.period;
+        }
+        if now < level.at {
+            if level.at - now > STEP_BACK {
+                level.at = now;
+            }
+            return level;
+        }
+        let elapsed = now - level.at;
+        level.missing = match elapsed >= level.missing.div_ceil(pace.amount) {
+            true => 0,
+            false => level.missing - elapsed * pace.amount,
+        };
+        level.at = now;
+        level
+    }
+
+    /// How long it takes until `units` can be taken.
+    fn wait(self, pace: Pace, units: u64) -> u64 {
+        let over = (self.missing + units * pace.period).saturating_sub(pace.capacity());
+        match units {
+            0 => 0,
+            _ => over.div_ceil(pace.amount),
+        }
+    }
+
+    fn left(self, pace: Pace) -> u64 {
+        pace.capacity().saturating_sub(self.missing) / pace.period
+    }
+}
+
+/// Takes from all, or from none. Whoever has to wait for no longer than `max_wait` microseconds is given its turn: those
+/// that come after it wait behind it.
+pub(crate) fn take(
+    levels: &mut [&mut Option<Level>],
+    now: u64,
+    max_wait: u64,
+    asks: &[Ask],
+) -> Taken {
+    let mut read = Vec::with_capacity(asks.len());
+    let (mut wait, mut slowest) = (0, 0);
+    for (i, ask) in asks.iter().enumerate() {
+        let level = Level::read(*levels[i], ask.pace, now);
+        if ask.need > ask.pace.burst {
+            return Taken::Never { quota: i };
+        }
+        let this = level.wait(ask.pace, ask.need);
+        if this > wait {
+            (wait, slowest) = (this, i);
+        }
+        read.push(level);
+    }
+    let is_bounded =
+        |(level, ask): (&Level, &Ask)| level.missing + ask.need * ask.pace.period <= HIGHEST;
+    if wait > max_wait || !read.iter().zip(asks).all(is_bounded) {
+        return Taken::Refused {
+            quota: slowest,
+            wait,
+        };
+    }
+    let (mut got, mut left) = (Vec::new(), Vec::new());
+    for (i, (ask, level)) in asks.iter().zip(&mut read).enumerate() {
+        // Who waits gets what it needs; the rest is for those behind.
+        let units = match wait {
+            0 => ask.want.min(level.left(ask.pace)).max(ask.need),
+            _ => ask.need,
+        };
+        if units > 0 {
+            level.missing += units * ask.pace.period;
+            *levels[i] = Some(*level);
+        }
+        got.push(units);
+        left.push(level.left(ask.pace));
+    }
+    Taken::Granted { wait, got, left }
+}
+
+/// Gives back units, or takes more: what a call used was something else than what it had asked for.
+pub(crate) fn settle(stored: &mut Option<Level>, now: u64, pace: Pace, back: u64, more: u64) {
+    let mut level = Level::read(*stored, pace, now);
+    let back = back.min(pace.burst) * pace.period;
+    let more = more.min(pace.burst) * pace.period;
+    level.missing = (level.missing.saturating_sub(back) + more).min(HIGHEST);
+    *stored = Some(level);
+}
+
+/// Who uses a limit: when each was last heard of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Nodes(BTreeMap<String, u64>);
+
+impl Nodes {
+    /// `node` is there. How many are: those that were heard of within `ttl` microseconds.
+    pub(crate) fn beat(&mut self, now: u64, node: &str, ttl: u64) -> u64 {
+        // One from the future is from before the clock stepped back: who is there says so again.
+        self.0
+            .retain(|_, at| *at + ttl > now && *at <= now + STEP_BACK);
+        self.0.insert(node.to_owned(), now);
+        self.0.len() as u64
+    }
+}

@@ -1,0 +1,13 @@
+-- A process says that it uses a limit. `core.rs` says what this does; a test compares both.
+-- KEYS: the processes, by when they were last heard of
+-- ARGV: now ('' = the server's), node, ttl
+-- Replies: how many there are
+local call, F = redis.call, string.format
+local now = tonumber(ARGV[1])
+if not now then local t = call('TIME'); now = t[1] * 1000000 + t[2] end
+local ttl = tonumber(ARGV[3])
+call('ZREMRANGEBYSCORE', KEYS[1], '-inf', F('%.0f', now - ttl))
+call('ZREMRANGEBYSCORE', KEYS[1], F('(%.0f', now + 1000000), '+inf')
+call('ZADD', KEYS[1], F('%.0f', now), ARGV[2])
+if ARGV[1] == '' then call('PEXPIRE', KEYS[1], F('%.0f', math.ceil(ttl / 1000))) end
+return call('ZCARD', KEYS[1])

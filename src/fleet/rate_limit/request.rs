@@ -1,0 +1,136 @@
+//! A call that asks a shared limit, and what it gives back when it goes away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::reservation::SharedReservation;
+use super::shared::{Shared, add};
+use crate::call::deadline;
+use crate::error::RateLimitReason;
+use crate::event::{Event, RateLimitEvent};
+use crate::rate_limit::Cost;
+use crate::util::time::{self, Tick};
+
+/// A call that asks.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    pub(super) cost: Cost,
+    pub(super) may_wait: bool,
+    pub(super) since: Tick,
+    pub(super) gives_up: Tick,
+    /// The caller's own.
+    pub(super) deadline: Option<Tick>,
+}
+
+impl Request {
+    pub(super) fn new(shared: &Shared, cost: Cost, may_wait: bool) -> Self {
+        let since = time::now();
+        let deadline = deadline::current().map(|it| it.0);
+        let longest = if may_wait {
+            shared.max_wait
+        } else {
+            Duration::ZERO
+        };
+        let by_config = since.after(longest);
+        Self {
+            cost,
+            may_wait: may_wait && !longest.is_zero(),
+            since,
+            gives_up: deadline.map_or(by_config, |it| it.min(by_config)),
+            deadline,
+        }
+    }
+
+    fn is_by_deadline(&self) -> bool {
+        self.may_wait && self.deadline == Some(self.gives_up)
+    }
+
+    /// Why it is refused if its turn is too far away.
+    pub(super) fn too_late(&self) -> RateLimitReason {
+        match (self.may_wait, self.is_by_deadline()) {
+            (false, _) => RateLimitReason::Exhausted,
+            (true, true) => RateLimitReason::DeadlineExceeded,
+            (true, false) => RateLimitReason::TooLong,
+        }
+    }
+}
+
+/// A turn that the store has given, and that has not come yet.
+pub(super) struct Turn(pub(super) Option<(Arc<Shared>, Request)>);
+
+impl Turn {
+    pub(super) fn came(mut self) -> SharedReservation {
+        match self.0.take() {
+            Some((shared, request)) => shared.went_on(&request),
+            None => unreachable!("a turn comes once"),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some((shared, request)) = self.0.take() {
+            shared.went_away(&request);
+            SharedReservation::new(shared, request.cost).cancel();
+        }
+    }
+}
+
+/// A place in the line of this process.
+pub(super) struct InLine<'a> {
+    shared: &'a Shared,
+    request: Request,
+    has_ended: bool,
+}
+
+impl<'a> InLine<'a> {
+    pub(super) fn new(shared: &'a Shared, request: Request) -> Self {
+        shared.in_line.fetch_add(1, Ordering::Relaxed);
+        Self {
+            shared,
+            request,
+            has_ended: false,
+        }
+    }
+
+    pub(super) fn ended(mut self) -> Self {
+        self.has_ended = true;
+        self
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.shared.in_line.fetch_sub(1, Ordering::Relaxed);
+        if !self.has_ended {
+            self.shared.went_away(&self.request);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn passed(self: &Arc<Self>, cost: Cost) -> SharedReservation {
+        self.counts.passed.add_one();
+        SharedReservation::new(Arc::clone(self), cost)
+    }
+
+    pub(super) fn went_on(self: &Arc<Self>, request: &Request) -> SharedReservation {
+        let waited = time::now().since(request.since);
+        add(&self.counts.waited);
+        if self.funnel.hears_details() {
+            let waited = RateLimitEvent::Waited { waited };
+            self.funnel.publish(&Event::RateLimit(waited));
+        }
+        SharedReservation::new(Arc::clone(self), request.cost)
+    }
+
+    fn went_away(&self, request: &Request) {
+        add(&self.counts.abandoned);
+        if self.funnel.hears_details() {
+            let waited = time::now().since(request.since);
+            let away = RateLimitEvent::Abandoned { waited };
+            self.funnel.publish(&Event::RateLimit(away));
+        }
+    }
+}

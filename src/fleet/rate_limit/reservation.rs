@@ -1,0 +1,92 @@
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::shared::Shared;
+use crate::rate_limit::{Cost, Reservation};
+
+/// What a call has taken from a shared limit. Dropped, it stays taken: the call was made, and the service has counted it.
+pub struct SharedReservation {
+    shared: Arc<Shared>,
+    cost: Cost,
+    /// It was taken from this process's share.
+    share: Option<Reservation>,
+}
+
+impl SharedReservation {
+    pub(super) fn new(shared: Arc<Shared>, cost: Cost) -> Self {
+        Self {
+            shared,
+            cost,
+            share: None,
+        }
+    }
+
+    pub(super) fn of_share(self, share: Reservation) -> Self {
+        Self {
+            share: Some(share),
+            ..self
+        }
+    }
+
+    /// What was taken.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether it was taken from this process's share, because the store was away.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed. The store is told
+    /// in the background. If it cannot be told, what was taken stays taken: also outside a tokio runtime.
+    pub fn settle(self, used: impl Into<Cost>) {
+        let used = used.into();
+        if let Some(share) = self.share {
+            return share.settle(used);
+        }
+        let shared = self.shared;
+        let changes: Vec<_> = shared
+            .costs(self.cost)
+            .into_iter()
+            .zip(shared.costs(used))
+            .zip(&shared.paces)
+            .map(|((taken, used), pace)| {
+                (
+                    *pace,
+                    taken.saturating_sub(used),
+                    used.saturating_sub(taken),
+                )
+            })
+            .collect();
+        if changes.iter().all(|(_, back, more)| back == more) || shared.is_degraded() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = shared.store.settle(&shared.limit, &changes).await {
+                    shared.degrade(&error);
+                }
+            });
+        }
+    }
+
+    /// The call was not made: all of it is given back.
+    pub fn cancel(self) {
+        self.settle(0);
+    }
+}
+
+impl fmt::Debug for SharedReservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedReservation")
+            .field("limit", self.shared.funnel.name())
+            .field("cost", &self.cost)
+            .field("is_local", &self.is_local())
+            .finish_non_exhaustive()
+    }
+}

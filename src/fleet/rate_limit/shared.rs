@@ -1,0 +1,321 @@
+//! What the clones of a shared limit share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::core::Pace;
+use super::pool::{Leasing, Pool};
+use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
+use super::store::{Limit, RateStore};
+use crate::error::{LimitNames, RateLimitReason, RateLimited};
+use crate::event::{Event, Funnel, RateLimitEvent};
+use crate::fleet::StoreError;
+use crate::rate_limit::{Cost, Quota, RateLimit};
+use crate::util::sharded::ShardedCounter;
+use crate::util::time::{self, Tick};
+
+/// How often the store is tried again when it is away.
+pub(super) const RECHECK: Duration = Duration::from_millis(100);
+
+pub(super) struct Shared {
+    pub(super) funnel: Funnel,
+    pub(super) quotas: Box<[Named]>,
+    /// As the store goes by them.
+    pub(super) paces: Box<[Pace]>,
+    pub(super) leasing: Option<Leasing>,
+    pub(super) max_wait: Duration,
+    pub(super) store: Arc<dyn RateStore>,
+    pub(super) limit: Limit,
+    /// This process's share, while the store is away.
+    pub(super) local: RateLimit,
+    pub(super) pool: Mutex<Pool>,
+    /// The store has answered, or is away.
+    pub(super) changed: Notify,
+    /// Those who wait for leased tokens, first come, first served.
+    pub(super) line: tokio::sync::Mutex<()>,
+    pub(super) in_line: AtomicUsize,
+    pub(super) nodes: Nodes,
+    degraded: AtomicBool,
+    since: Mutex<Option<Tick>>,
+    pub(super) kick: Arc<Notify>,
+    pub(super) beats: OnceLock<AbortHandle>,
+    pub(super) counts: Counts,
+}
+
+pub(super) struct Named {
+    pub(super) name: Arc<str>,
+    pub(super) quota: Quota,
+    /// What was left in the whole fleet, by the last answer.
+    left: AtomicU64,
+}
+
+impl Named {
+    pub(super) fn new(name: Arc<str>, quota: Quota) -> Self {
+        let left = AtomicU64::new(quota.burst);
+        Self { name, quota, left }
+    }
+}
+
+pub(super) struct Counts {
+    pub(super) passed: ShardedCounter,
+    pub(super) waited: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) abandoned: AtomicU64,
+    pub(super) local: AtomicU64,
+    pub(super) asked: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            passed: ShardedCounter::new(),
+            waited: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
+            local: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+}
+
+pub(super) fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many processes use the limit: the most of the last three answers, so that a server that has forgotten does not
+/// make a process believe that it is alone.
+pub(super) struct Nodes {
+    known: AtomicU64,
+    last: Mutex<[u64; 3]>,
+}
+
+impl Nodes {
+    pub(super) fn new(expected: u64) -> Self {
+        Self {
+            known: AtomicU64::new(expected.max(1)),
+            last: Mutex::default(),
+        }
+    }
+
+    pub(super) fn known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether that changes anything.
+    fn heard(&self, nodes: u64) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.rotate_right(1);
+        last[0] = nodes;
+        let known = last.iter().copied().fold(1, u64::max);
+        self.known.swap(known, Ordering::Relaxed) != known
+    }
+}
+
+impl Shared {
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of each quota.
+    pub(super) fn costs(&self, cost: Cost) -> Vec<u64> {
+        cost.each()[..self.quotas.len()].to_vec()
+    }
+
+    pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
+        let nodes = self.nodes.known();
+        let paces = self.paces.iter();
+        paces
+            .map(|pace| leasing.largest_batch(*pace, nodes))
+            .collect()
+    }
+
+    pub(super) fn left(&self, quota: usize, left: u64) {
+        self.quotas[quota].left.store(left, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Acquire)
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Tick>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store is away: from here on this process goes by its share.
+    pub(super) fn degrade(&self, error: &StoreError) {
+        add(&self.counts.failed);
+        let mut since = self.since();
+        if since.is_some() {
+            return;
+        }
+        *since = Some(time::now());
+        let nodes = self.nodes.known();
+        for it in &self.quotas {
+            // What others have used is gone here too.
+            self.local
+                .left(&it.name, it.left.load(Ordering::Relaxed) / nodes);
+        }
+        self.degraded.store(true, Ordering::Release);
+        drop(since);
+        self.pool().forget();
+        self.kick.notify_one();
+        self.changed.notify_waiters();
+        tracing::warn!(
+            limit = %self.funnel.name(), nodes, %error,
+            "a shared rate limit goes by this process's share"
+        );
+    }
+
+    /// The store has answered: so many processes use the limit.
+    pub(super) fn heard(&self, nodes: u64) {
+        if self.nodes.heard(nodes) {
+            self.share_among(self.nodes.known());
+        }
+        let mut since = self.since();
+        let Some(began) = since.take() else {
+            return;
+        };
+        self.degraded.store(false, Ordering::Release);
+        drop(since);
+        tracing::info!(
+            limit = %self.funnel.name(), nodes, away = ?time::now().since(began),
+            "a shared rate limit goes by the store again"
+        );
+    }
+
+    fn share_among(&self, nodes: u64) {
+        let mut config = (*self.local.config()).clone();
+        for ((_, quota), it) in config.quotas.iter_mut().zip(&self.quotas) {
+            *quota = share(it.quota, nodes);
+        }
+        if let Err(error) = self.local.update(config) {
+            tracing::warn!(limit = %self.funnel.name(), nodes, %error, "the share of a process stays as it was");
+        }
+    }
+
+    pub(super) fn new(parts: Parts, funnel: Funnel, local: RateLimit) -> Self {
+        Self {
+            funnel,
+            pool: Mutex::new(Pool::new(parts.quotas.len())),
+            quotas: parts.quotas,
+            paces: parts.paces,
+            leasing: parts.leasing,
+            max_wait: parts.max_wait,
+            store: parts.store,
+            limit: parts.limit,
+            local,
+            changed: Notify::new(),
+            line: tokio::sync::Mutex::new(()),
+            in_line: AtomicUsize::new(0),
+            nodes: Nodes::new(parts.expected_nodes),
+            degraded: AtomicBool::new(false),
+            since: Mutex::new(None),
+            kick: Arc::default(),
+            beats: OnceLock::new(),
+            counts: Counts::new(),
+        }
+    }
+
+    /// Counts and tells a refusal.
+    pub(super) fn refused(
+        self: &Arc<Self>,
+        quota: Option<usize>,
+        reason: RateLimitReason,
+        retry_after: Option<Duration>,
+        since: Tick,
+    ) -> RateLimited {
+        let (counts, now) = (&self.counts, time::now());
+        add(&counts.refused);
+        self.funnel.refused(
+            now,
+            || counts.refused.load(Ordering::Relaxed),
+            || {
+                let quota = quota.map(|it| Arc::clone(&self.quotas[it].name));
+                Event::RateLimit(RateLimitEvent::Refused {
+                    quota,
+                    reason,
+                    retry_after,
+                })
+            },
+        );
+        RateLimited {
+            limit: Arc::clone(self) as Arc<dyn LimitNames>,
+            quota,
+            reason,
+            retry_after,
+            waited: now.since(since),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> FleetRateLimitSnapshot {
+        let (of, now) = (|it: &AtomicU64| it.load(Ordering::Relaxed), time::now());
+        let counts = &self.counts;
+        FleetRateLimitSnapshot {
+            name: Arc::clone(self.funnel.name()),
+            leases: self.leasing.map(|it| it.life),
+            leased: self.pool().leased(now),
+            left: self.quotas.iter().map(|it| of(&it.left)).collect(),
+            nodes: self.nodes.known(),
+            waiting: self.in_line.load(Ordering::Relaxed),
+            degraded_for: self.since().map(|it| now.since(it)),
+            totals: FleetRateLimitTotals {
+                passed: counts.passed.sum(),
+                waited: of(&counts.waited),
+                refused: of(&counts.refused),
+                abandoned: of(&counts.abandoned),
+                local: of(&counts.local),
+                asked: of(&counts.asked),
+                failed: of(&counts.failed),
+            },
+        }
+    }
+}
+
+/// What a limit is made of, once it has been checked.
+pub(super) struct Parts {
+    pub(super) quotas: Box<[Named]>,
+    pub(super) paces: Box<[Pace]>,
+    pub(super) leasing: Option<Leasing>,
+    pub(super) max_wait: Duration,
+    pub(super) store: Arc<dyn RateStore>,
+    pub(super) limit: Limit,
+    pub(super) expected_nodes: u64,
+}
+
+/// What one process of so many may use: as much in so many times the period.
+pub(super) fn share(quota: Quota, nodes: u64) -> Quota {
+    let times = u32::try_from(nodes.max(1)).unwrap_or(u32::MAX);
+    let period = quota.period.saturating_mul(times);
+    Quota::per(quota.amount, period).burst((quota.burst / nodes.max(1)).max(1))
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(beats) = self.beats.get() {
+            beats.abort();
+        }
+    }
+}
+
+impl LimitNames for Shared {
+    fn name(&self) -> &str {
+        self.funnel.name()
+    }
+
+    fn quota(&self, number: usize) -> Option<&str> {
+        self.quotas.get(number).map(|it| &*it.name)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.funnel.name().fmt(f)
+    }
+}

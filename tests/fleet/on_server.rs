@@ -1,0 +1,228 @@
+//! Rate limits and breakers of several processes on a real server, in real time; and their scripts as in production.
+#![expect(clippy::disallowed_methods, reason = "real servers run in real time")]
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_bulwark::fleet::{Fleet, SharedBreaker};
+use tower_bulwark::rate_limit::Quota;
+use tower_bulwark::{CircuitBreaker, CircuitState};
+
+use super::plain_server;
+use super::support::server::Server;
+use super::support::{now, since, until};
+
+const TAKE: &str = include_str!("../../src/fleet/rate_limit/lua/take.lua");
+const SETTLE: &str = include_str!("../../src/fleet/rate_limit/lua/settle.lua");
+const BEAT: &str = include_str!("../../src/fleet/rate_limit/lua/beat.lua");
+const BREAKER: &str = include_str!("../../src/fleet/breaker/lua/breaker.lua");
+
+/// As in production: no time is injected, and no key is kept longer than it says something.
+#[tokio::test]
+async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
+    let Some(server) = plain_server::Server::start() else {
+        return;
+    };
+    let mut connection = server.connect().await;
+    let eval = |code: &'static str, key: &'static str, args: &[&str]| {
+        let mut command = redis::cmd("EVAL");
+        command.arg(code).arg(1).arg(key).arg("").arg(args);
+        command
+    };
+    // 10 in 10 s, and 6 of them.
+    let take = eval(TAKE, "level", &["0", "1", "1000000", "10", "6", "6"]);
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply, [1, 0, 6, 4]);
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply[..2], [0, 0]);
+    assert!((1_000_000..=2_000_000).contains(&reply[2]), "{reply:?}");
+
+    let mut left = redis::cmd("PTTL");
+    let ttl: u64 = left
+        .arg("level")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    // As long as it takes to be full again, and a second.
+    assert!((6_000..=7_010).contains(&ttl), "{ttl}");
+
+    let back = eval(SETTLE, "level", &["1", "1000000", "10", "5", "0"]);
+    let _: Vec<u64> = back.query_async(&mut connection).await.unwrap();
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply[0], 1);
+
+    let beat = eval(BEAT, "nodes", &["node-0", "15000000"]);
+    let nodes: u64 = beat.query_async(&mut connection).await.unwrap();
+    assert_eq!(nodes, 1);
+    let ttl: u64 = redis::cmd("PTTL")
+        .arg("nodes")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!((10_000..=15_000).contains(&ttl), "{ttl}");
+
+    // A key that is something else is an error, and stays what it is.
+    let _: () = redis::cmd("RPUSH")
+        .arg("list")
+        .arg(1)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    for (code, args) in [
+        (TAKE, &["0", "1", "1000000", "10", "6", "6"][..]),
+        (SETTLE, &["1", "1000000", "10", "5", "0"][..]),
+    ] {
+        let misused = eval(code, "list", args)
+            .query_async::<redis::Value>(&mut connection)
+            .await;
+        assert_eq!(misused.unwrap_err().code(), Some("WRONGTYPE"));
+    }
+}
+
+/// Eight processes on a real server, as they connect.
+#[tokio::test]
+async fn eight_processes_on_a_server_pass_what_one_may_and_go_on_while_it_is_frozen() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let quota = Quota::per_second(2_000).burst(400);
+    let (mut fleets, mut limits) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let fleet = Fleet::builder(server.url()).connect().await.unwrap();
+        let limit = fleet.rate_limit("api").quota("calls", quota);
+        limits.push(limit.leased().expected_nodes(8).build().unwrap());
+        fleets.push(fleet);
+    }
+    let begin = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for limit in &limits {
+        let limit = limit.clone();
+        callers.spawn(async move {
+            let mut passed = 0_u32;
+            while Instant::now() - begin < Duration::from_secs(2) {
+                match limit.try_acquire(1).await {
+                    Ok(_) => passed += 1,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+            passed
+        });
+    }
+    let passed: u32 = callers.join_all().await.into_iter().sum();
+    let took = (Instant::now() - begin).as_secs_f64();
+    assert!(
+        f64::from(passed) <= 400.0 + 2_000.0 * took,
+        "{passed} in {took} s"
+    );
+    assert!(passed > 3_000, "{passed} in {took} s");
+
+    server.freeze();
+    let mut local = 0;
+    for _ in 0..200 {
+        let began = Instant::now();
+        local += u32::from(limits[0].try_acquire(1).await.is_ok_and(|it| it.is_local()));
+        // One timeout, and what a busy machine adds.
+        assert!(Instant::now() - began < Duration::from_millis(400));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    server.thaw();
+    assert!(local > 0);
+    until("the limit is shared again", async || {
+        limits[0].snapshot().degraded_for.is_none()
+    })
+    .await;
+}
+
+/// As in production: no time is injected.
+#[tokio::test]
+async fn the_script_goes_by_the_clock_of_the_server() {
+    let Some(server) = plain_server::Server::start() else {
+        return;
+    };
+    let mut connection = server.connect().await;
+    let eval = |args: &[&str]| {
+        let mut command = redis::cmd("EVAL");
+        command
+            .arg(BREAKER)
+            .arg(3)
+            .arg("state")
+            .arg("failing")
+            .arg("opened")
+            .arg("")
+            .arg(args);
+        command
+    };
+    // Two of two calls failed: that is enough here, for two seconds.
+    let bad = [
+        "report", "node-0", "channel", "0", "0", "2", "0", "1000000", "2", "500", "1", "2000000",
+    ];
+    let reply: Vec<u64> = eval(&bad).query_async(&mut connection).await.unwrap();
+    assert_eq!(reply, [1, 1, 2_000_000]);
+    let reply: Vec<u64> = eval(&["lease", "node-0", "channel", "1", "1000"])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(reply[..1], [0]);
+    assert!((1..2_000_000).contains(&reply[1]), "{reply:?}");
+    let ttl: u64 = redis::cmd("PTTL")
+        .arg("state")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!(ttl > 80_000_000, "{ttl}");
+}
+
+/// Eight processes on a real server, as they connect.
+#[tokio::test]
+async fn all_processes_on_a_server_open_within_a_tenth_of_a_second_of_a_trip() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let settings = SharedBreaker {
+        min_nodes: 1,
+        ..SharedBreaker::default()
+    };
+    let (mut fleets, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let fleet = Fleet::builder(server.url()).connect().await.unwrap();
+        let breaker = CircuitBreaker::new("api");
+        shares.push(fleet.share(&breaker, settings).unwrap());
+        fleets.push(fleet);
+    }
+    until("all have joined", async || {
+        shares
+            .iter()
+            .all(|it| it.snapshot().answered_before.is_some())
+    })
+    .await;
+    let mut slowest = Duration::ZERO;
+    for round in 0..10 {
+        let began = now();
+        for _ in 0..5 {
+            shares[round % 8].breaker().try_acquire().unwrap().failure();
+        }
+        until("all are open", async || {
+            shares
+                .iter()
+                .all(|it| it.breaker().state() == CircuitState::Open)
+        })
+        .await;
+        slowest = slowest.max(since(began));
+        for share in &shares {
+            share.breaker().force_close();
+        }
+        // So that the next is a change too: nobody probes within a minute.
+        server.tell("FLUSHALL").await;
+        for share in &shares {
+            share.breaker().try_acquire().unwrap().success();
+        }
+        until("the fleet is closed", async || {
+            shares.iter().all(|it| {
+                it.breaker().try_acquire().unwrap().success();
+                !it.snapshot().fleet_is_open
+            })
+        })
+        .await;
+    }
+    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+}
