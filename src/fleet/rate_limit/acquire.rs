@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::core::{Ask, Taken};
 use super::pool::{Leasing, Look};
 use super::request::{InLine, Request, Turn};
-use super::reservation::SharedReservation;
+use super::reservation::FleetReservation;
 use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
 use crate::call::deadline::{self, Deadline};
@@ -23,20 +23,20 @@ use crate::util::time;
 
 /// A wait for one's turn at a [`FleetRateLimit`](super::FleetRateLimit).
 #[must_use = "futures do nothing unless polled"]
-pub struct SharedAcquire {
+pub struct FleetRateAcquire {
     name: Arc<str>,
     stage: Stage,
 }
 
 enum Stage {
     /// There were leased tokens.
-    Ready(Option<SharedReservation>),
+    Ready(Option<FleetReservation>),
     Asking(Wait, Asking),
 }
 
-type Asking = Pin<Box<dyn Future<Output = Result<SharedReservation, RateLimited>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<FleetReservation, RateLimited>> + Send>>;
 
-impl SharedAcquire {
+impl FleetRateAcquire {
     pub(super) fn new(shared: &Arc<Shared>, cost: Cost, may_wait: bool) -> Self {
         let name = Arc::clone(shared.funnel.name());
         let stage = match shared.take_leased(cost) {
@@ -55,7 +55,7 @@ impl SharedAcquire {
     }
 
     /// What it has got already.
-    pub(super) fn take_ready(&mut self) -> Option<SharedReservation> {
+    pub(super) fn take_ready(&mut self) -> Option<FleetReservation> {
         match &mut self.stage {
             Stage::Ready(reserved) => reserved.take(),
             Stage::Asking(..) => None,
@@ -63,8 +63,8 @@ impl SharedAcquire {
     }
 }
 
-impl Future for SharedAcquire {
-    type Output = Result<SharedReservation, RateLimited>;
+impl Future for FleetRateAcquire {
+    type Output = Result<FleetReservation, RateLimited>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.stage {
@@ -80,17 +80,17 @@ impl Future for SharedAcquire {
 
 #[cold]
 fn polled_too_often() -> ! {
-    panic!("`SharedAcquire` polled after completion")
+    panic!("`FleetRateAcquire` polled after completion")
 }
 
 /// The store has not answered: this process's share decides.
 struct Away;
 
-type Answered = Result<Result<SharedReservation, RateLimited>, Away>;
+type Answered = Result<Result<FleetReservation, RateLimited>, Away>;
 
 impl Shared {
     /// What there is without asking, and without overtaking anybody.
-    fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<SharedReservation> {
+    fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<FleetReservation> {
         self.leasing?;
         if self.in_line.load(Ordering::Relaxed) > 0 || self.is_degraded() {
             return None;
@@ -100,7 +100,7 @@ impl Shared {
         (look == Look::Taken).then(|| self.passed(cost))
     }
 
-    async fn acquire(self: &Arc<Self>, request: Request) -> Result<SharedReservation, RateLimited> {
+    async fn acquire(self: &Arc<Self>, request: Request) -> Result<FleetReservation, RateLimited> {
         let costs = self.costs(request.cost);
         let too_much = costs
             .iter()
@@ -128,7 +128,7 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request,
         costs: &[u64],
-    ) -> Result<SharedReservation, RateLimited> {
+    ) -> Result<FleetReservation, RateLimited> {
         if !self.is_degraded() {
             let leasing = self.leasing.filter(|it| {
                 let largest = self.largest_batches(*it);
@@ -150,7 +150,7 @@ impl Shared {
     async fn locally(
         self: &Arc<Self>,
         request: &Request,
-    ) -> Result<SharedReservation, RateLimited> {
+    ) -> Result<FleetReservation, RateLimited> {
         let reserved = match request.may_wait {
             true => {
                 let until = Deadline(request.gives_up);
@@ -395,9 +395,9 @@ impl Drop for InFlight {
     }
 }
 
-impl fmt::Debug for SharedAcquire {
+impl fmt::Debug for FleetRateAcquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedAcquire")
+        f.debug_struct("FleetRateAcquire")
             .field("limit", &self.name)
             .finish_non_exhaustive()
     }

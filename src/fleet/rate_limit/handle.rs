@@ -2,7 +2,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::acquire::SharedAcquire;
+use super::acquire::FleetRateAcquire;
 use super::shared::Shared;
 use super::snapshot::FleetRateLimitSnapshot;
 use crate::error::{Error, IntoError};
@@ -42,8 +42,8 @@ impl FleetRateLimit {
     /// # Panics
     ///
     /// Outside a tokio runtime with its timer, if there are no leased tokens.
-    pub fn acquire(&self, cost: impl Into<Cost>) -> SharedAcquire {
-        SharedAcquire::new(&self.shared, cost.into(), true)
+    pub fn acquire(&self, cost: impl Into<Cost>) -> FleetRateAcquire {
+        FleetRateAcquire::new(&self.shared, cost.into(), true)
     }
 
     /// Takes `cost` if it is there. Waits for the answer of the store if it must be asked, and never for a turn.
@@ -55,8 +55,8 @@ impl FleetRateLimit {
     /// # Panics
     ///
     /// As [`acquire`](Self::acquire).
-    pub fn try_acquire(&self, cost: impl Into<Cost>) -> SharedAcquire {
-        SharedAcquire::new(&self.shared, cost.into(), false)
+    pub fn try_acquire(&self, cost: impl Into<Cost>) -> FleetRateAcquire {
+        FleetRateAcquire::new(&self.shared, cost.into(), false)
     }
 
     /// Runs `operation` when its turn has come. It costs one of each quota.

@@ -73,10 +73,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use acquire::SharedAcquire;
+pub use acquire::FleetRateAcquire;
 pub use builder::FleetRateLimitBuilder;
 pub use handle::FleetRateLimit;
-pub use reservation::SharedReservation;
+pub use reservation::FleetReservation;
 pub use service::{FleetRateLimitFuture, FleetRateLimitLayer, FleetRateLimitService};
 pub use snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 pub(super) use store::InProcess;

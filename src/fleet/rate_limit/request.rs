@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::reservation::SharedReservation;
+use super::reservation::FleetReservation;
 use super::shared::{Shared, add};
 use crate::call::deadline;
 use crate::error::RateLimitReason;
@@ -60,7 +60,7 @@ impl Request {
 pub(super) struct Turn(pub(super) Option<(Arc<Shared>, Request)>);
 
 impl Turn {
-    pub(super) fn came(mut self) -> SharedReservation {
+    pub(super) fn came(mut self) -> FleetReservation {
         match self.0.take() {
             Some((shared, request)) => shared.went_on(&request),
             None => unreachable!("a turn comes once"),
@@ -72,7 +72,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((shared, request)) = self.0.take() {
             shared.went_away(&request);
-            SharedReservation::new(shared, request.cost).cancel();
+            FleetReservation::new(shared, request.cost).cancel();
         }
     }
 }
@@ -110,19 +110,19 @@ impl Drop for InLine<'_> {
 }
 
 impl Shared {
-    pub(super) fn passed(self: &Arc<Self>, cost: Cost) -> SharedReservation {
+    pub(super) fn passed(self: &Arc<Self>, cost: Cost) -> FleetReservation {
         self.counts.passed.add_one();
-        SharedReservation::new(Arc::clone(self), cost)
+        FleetReservation::new(Arc::clone(self), cost)
     }
 
-    pub(super) fn went_on(self: &Arc<Self>, request: &Request) -> SharedReservation {
+    pub(super) fn went_on(self: &Arc<Self>, request: &Request) -> FleetReservation {
         let waited = time::now().since(request.since);
         add(&self.counts.waited);
         if self.funnel.hears_details() {
             let waited = RateLimitEvent::Waited { waited };
             self.funnel.publish(&Event::RateLimit(waited));
         }
-        SharedReservation::new(Arc::clone(self), request.cost)
+        FleetReservation::new(Arc::clone(self), request.cost)
     }
 
     fn went_away(&self, request: &Request) {

@@ -7,14 +7,14 @@ use super::shared::Shared;
 use crate::rate_limit::{Cost, Reservation};
 
 /// What a call has taken from a shared limit. Dropped, it stays taken: the call was made, and the service has counted it.
-pub struct SharedReservation {
+pub struct FleetReservation {
     shared: Arc<Shared>,
     cost: Cost,
     /// It was taken from this process's share.
     share: Option<Reservation>,
 }
 
-impl SharedReservation {
+impl FleetReservation {
     pub(super) fn new(shared: Arc<Shared>, cost: Cost) -> Self {
         Self {
             shared,
@@ -81,9 +81,9 @@ impl SharedReservation {
     }
 }
 
-impl fmt::Debug for SharedReservation {
+impl fmt::Debug for FleetReservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedReservation")
+        f.debug_struct("FleetReservation")
             .field("limit", self.shared.funnel.name())
             .field("cost", &self.cost)
             .field("is_local", &self.is_local())

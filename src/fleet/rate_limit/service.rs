@@ -9,9 +9,9 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::acquire::SharedAcquire;
+use super::acquire::FleetRateAcquire;
 use super::handle::FleetRateLimit;
-use super::reservation::SharedReservation;
+use super::reservation::FleetReservation;
 use crate::call::outcome::{Classify, Outcome, Verdict};
 use crate::error::{Answer, AsError, RejectWith, Rejection};
 use crate::rate_limit::{Cost, CostBy, OneEach, RequestCost};
@@ -183,18 +183,18 @@ pub struct FleetRateLimitFuture<S: Service<Req>, Req, L, A = AsError> {
 enum State<S, Req, F> {
     Waiting {
         #[pin]
-        wait: SharedAcquire,
+        wait: FleetRateAcquire,
         next: Option<(S, Req)>,
     },
     /// The clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        reserved: Option<SharedReservation>,
+        reserved: Option<FleetReservation>,
     },
     Calling {
         #[pin]
         call: F,
-        reserved: Option<SharedReservation>,
+        reserved: Option<FleetReservation>,
     },
 }
 
@@ -239,7 +239,7 @@ where
                         reserved
                             .take()
                             .into_iter()
-                            .for_each(SharedReservation::cancel);
+                            .for_each(FleetReservation::cancel);
                         return Poll::Ready(Err(this.answer.error(error)));
                     }
                     if let Some((mut service, request)) = next.take() {
@@ -255,7 +255,7 @@ where
                         reserved
                             .take()
                             .into_iter()
-                            .for_each(SharedReservation::cancel);
+                            .for_each(FleetReservation::cancel);
                     }
                     return Poll::Ready(result);
                 }

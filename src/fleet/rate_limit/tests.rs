@@ -12,7 +12,7 @@ use super::core::{Ask, Pace, Taken};
 use super::store::{
     Answer, BEAT, Limit, RateStore, SETTLE, TAKE, beat_args, number, settle_args, take_args, taken,
 };
-use super::{FleetRateLimit, SharedReservation};
+use super::{FleetRateLimit, FleetReservation};
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
 use crate::fleet::names::Names;
@@ -161,7 +161,7 @@ async fn nodes(
     nodes
 }
 
-async fn try_one(limit: &FleetRateLimit) -> Result<SharedReservation, RateLimited> {
+async fn try_one(limit: &FleetRateLimit) -> Result<FleetReservation, RateLimited> {
     limit.try_acquire(1).await
 }
 
