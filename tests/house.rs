@@ -22,9 +22,10 @@ const STOREYS: &[&[&str]] = &[
     ],
     &["hedge"],
     &["fallback", "keyed"],
+    &["fleet"],
     &["registry"],
     &["observe", "stack"],
-    &["config", "dashboard", "fleet"],
+    &["config", "dashboard"],
     &["http"],
     &["grpc"],
 ];

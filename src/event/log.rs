@@ -9,7 +9,7 @@ use super::text::{Cycle, Holders, More, OneLine, Time, redacted};
 use super::words;
 use super::{
     ChaosEvent, CircuitBreakerEvent, CircuitState, ConfigEvent, ContentionEvent, Event,
-    FallbackEvent, HedgeEvent, RateLimitEvent, RetryEvent, ThrottleEvent, TimeoutEvent,
+    FallbackEvent, FleetEvent, HedgeEvent, RateLimitEvent, RetryEvent, ThrottleEvent, TimeoutEvent,
 };
 use crate::error::AttemptEnd;
 
@@ -59,6 +59,7 @@ pub(super) fn log(name: &str, event: &Event, left_out: u64) {
         Event::Chaos(event) => chaos(&line, event),
         Event::Timeout(event) => timeout(&line, event),
         Event::Config(event) => config(&line, event),
+        Event::Fleet(event) => fleet(&line, event),
     }
 }
 
@@ -92,6 +93,12 @@ pub(super) fn kind_of(event: &Event) -> Option<usize> {
         Event::Contention(ContentionEvent::NotPolled { .. }) => 8,
         Event::Contention(ContentionEvent::CapacityChanged { .. }) => 9,
         Event::Timeout(TimeoutEvent::TimedOut { phase, .. }) => *phase as usize,
+        Event::Fleet(FleetEvent::Connected { .. }) => 0,
+        Event::Fleet(FleetEvent::Disconnected { .. }) => 1,
+        Event::Fleet(FleetEvent::MessagesMissed) => 2,
+        Event::Fleet(FleetEvent::StoreAway { .. }) => 3,
+        Event::Fleet(FleetEvent::StoreBack { .. }) => 4,
+        Event::Fleet(FleetEvent::LeaseLost { .. }) => 5,
         Event::CircuitBreaker(
             CircuitBreakerEvent::StateChanged { .. }
             | CircuitBreakerEvent::WouldChange { .. }
@@ -248,6 +255,42 @@ fn config(line: &Line<'_>, event: &ConfigEvent) {
     match event {
         ConfigEvent::Applied { entries, .. } => write_line!(info, line, event, entries),
         ConfigEvent::Refused { problems, .. } => write_line!(error, line, event, problems),
+    }
+}
+
+fn fleet(line: &Line<'_>, event: &FleetEvent) {
+    match event {
+        FleetEvent::Connected { server, after } => {
+            let (server, after) = (OneLine(server), time(*after));
+            write_line!(info, line, "connected to the shared store", %server, after);
+        }
+        FleetEvent::Disconnected { reason } => {
+            let reason = OneLine(redacted(reason));
+            write_line!(warn, line, "disconnected from the shared store", %reason);
+        }
+        FleetEvent::MessagesMissed => {
+            write_line!(
+                warn,
+                line,
+                "messages of other processes may have been missed"
+            );
+        }
+        FleetEvent::StoreAway { part, name, reason } => {
+            let (of, reason) = (OneLine(name), OneLine(redacted(reason)));
+            write_line!(warn, line, "the shared store is away", %part, %of, %reason);
+        }
+        FleetEvent::StoreBack { part, name, after } => {
+            let (of, after) = (OneLine(name), time(*after));
+            write_line!(info, line, "the shared store is back", %part, %of, after);
+        }
+        FleetEvent::LeaseLost {
+            lock,
+            holder,
+            reason,
+        } => {
+            let (of, holder, reason) = (OneLine(lock), OneLine(holder), OneLine(reason));
+            write_line!(warn, line, "a lease is lost", %of, %holder, %reason);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod config;
 mod contention;
 mod fallback;
 mod feed;
+mod fleet;
 mod funnel;
 mod hedge;
 mod log;
@@ -37,6 +38,7 @@ pub use config::ConfigEvent;
 pub use contention::ContentionEvent;
 pub use fallback::FallbackEvent;
 pub use feed::{Entry, Feed};
+pub use fleet::{FleetEvent, FleetPart};
 pub(crate) use funnel::{Funnel, guarded};
 pub use hedge::{HedgeEvent, NotHedged};
 pub use rate_limit::RateLimitEvent;
@@ -70,11 +72,13 @@ pub enum Event {
     Timeout(TimeoutEvent),
     /// A config was applied, or refused.
     Config(ConfigEvent),
+    /// Something happened to a fleet.
+    Fleet(FleetEvent),
 }
 
 impl Event {
     /// The pattern it happened in: `retry`, `circuit_breaker`, `contention`, `rate_limit`, `fallback`, `hedge`,
-    /// `throttle`, `chaos` or `timeout`; or `config`.
+    /// `throttle`, `chaos` or `timeout`; or `config`, or `fleet`.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
         match self {
@@ -88,6 +92,7 @@ impl Event {
             Self::Chaos(_) => "chaos",
             Self::Timeout(_) => "timeout",
             Self::Config(_) => "config",
+            Self::Fleet(_) => "fleet",
         }
     }
 
@@ -126,7 +131,8 @@ impl Event {
                 HedgeEvent::Started { .. } | HedgeEvent::Won { .. } | HedgeEvent::NotStarted { .. },
             )
             | Self::Timeout(TimeoutEvent::TimedOut { .. }) => true,
-            Self::Config(ConfigEvent::Applied { .. } | ConfigEvent::Refused { .. }) => false,
+            Self::Config(ConfigEvent::Applied { .. } | ConfigEvent::Refused { .. })
+            | Self::Fleet(_) => false,
             Self::RateLimit(event) => match event {
                 RateLimitEvent::Refused { .. }
                 | RateLimitEvent::Waited { .. }
@@ -158,6 +164,7 @@ impl Event {
             Self::Chaos(event) => event.kind(),
             Self::Timeout(event) => event.kind(),
             Self::Config(event) => event.kind(),
+            Self::Fleet(event) => event.kind(),
         }
     }
 }
@@ -175,6 +182,7 @@ impl fmt::Display for Event {
             Self::Chaos(event) => event.fmt(f),
             Self::Timeout(event) => event.fmt(f),
             Self::Config(event) => event.fmt(f),
+            Self::Fleet(event) => event.fmt(f),
         }
     }
 }

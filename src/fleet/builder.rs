@@ -6,9 +6,12 @@ use tokio::runtime::Handle;
 
 use super::error::ConnectError;
 use super::names::Names;
+use super::nodes::{self, Nodes};
 use super::redis::{Certificates, Redis, Settings};
+use super::reporter::Reporter;
 use super::tasks::Tasks;
 use super::{Backend, Fleet, Shared};
+use crate::event::Observer;
 
 /// How a [`Fleet`] is connected.
 pub struct FleetBuilder {
@@ -16,6 +19,7 @@ pub struct FleetBuilder {
     namespace: String,
     node: Option<String>,
     settings: Settings,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 impl Fleet {
@@ -34,6 +38,7 @@ impl Fleet {
             url: url.into(),
             namespace: "bulwark".to_owned(),
             node: None,
+            observers: Vec::new(),
             settings: Settings {
                 certificates: Certificates::default(),
                 allow_eviction: false,
@@ -61,6 +66,14 @@ impl FleetBuilder {
     #[must_use]
     pub fn node(mut self, node: impl Into<String>) -> Self {
         self.node = Some(node.into());
+        self
+    }
+
+    /// Receives what happens to the fleet in this process, from the first connection on, and everything that its locks and
+    /// rate limits report. [`Fleet::observe`] adds one later.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
         self
     }
 
@@ -155,10 +168,23 @@ impl FleetBuilder {
         }
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let tasks = Tasks::on(runtime);
-        let (redis, first) = Redis::start(&self.url, names.clone(), self.settings, &tasks)?;
+        let reporter = Arc::new(Reporter::new(Arc::clone(&names.namespace)));
+        for observer in &self.observers {
+            reporter.add(observer);
+        }
+        let (redis, first) =
+            Redis::start(&self.url, names.clone(), self.settings, &reporter, &tasks)?;
+        let nodes = Arc::<Nodes>::default();
+        tasks.spawn(nodes::report(
+            Arc::downgrade(&nodes),
+            redis.clone(),
+            names.clone(),
+        ))?;
         let shared = Shared {
             names,
             backend: Backend::Redis(redis),
+            reporter,
+            nodes,
             tasks,
         };
         let fleet = Fleet {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Why the shared store did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum StoreError {
     /// There is no connection, or the server is not ready. Nothing has been done.

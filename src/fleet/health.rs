@@ -5,6 +5,7 @@ use super::{Backend, Fleet};
 
 /// How the connection to the shared store stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Health {
     /// Whether there is a connection. While there is none, calls are told so at once.

@@ -60,12 +60,15 @@ mod health;
 mod in_process;
 mod lock;
 mod names;
+mod nodes;
 #[cfg(test)]
 #[expect(dead_code, reason = "other tests have a use for what is left")]
 #[path = "../../tests/fleet/plain_server.rs"]
 mod plain_server;
 pub mod rate_limit;
 mod redis;
+mod reporter;
+mod snapshot;
 mod tasks;
 
 pub use breaker::SharedBreaker;
@@ -76,12 +79,15 @@ pub use lock::{
     Fence, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder, FleetLockSnapshot,
     FleetWaiter, LostReason,
 };
+pub use nodes::NodesSeen;
 pub use rate_limit::FleetRateLimit;
+pub use snapshot::FleetSnapshot;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::event::Observer;
 use crate::util::time;
 
 /// What many processes share. A cheap clone.
@@ -93,6 +99,8 @@ pub struct Fleet {
 struct Shared {
     names: names::Names,
     backend: Backend,
+    reporter: Arc<reporter::Reporter>,
+    nodes: Arc<nodes::Nodes>,
     /// Last: what they use is still there while they end. A task must not hold `Shared`, or it would never be dropped.
     #[allow(dead_code, reason = "dropped, and for the agents of the patterns")]
     tasks: tasks::Tasks,
@@ -111,13 +119,23 @@ impl Fleet {
     #[must_use]
     pub fn in_process() -> Self {
         let names = names::Names::new("bulwark", None).expect("the name is one that is allowed");
+        let reporter = reporter::Reporter::new(Arc::clone(&names.namespace));
         Self {
             shared: Arc::new(Shared {
                 names,
                 backend: Backend::InProcess(in_process::InProcess::new()),
+                reporter: Arc::new(reporter),
+                nodes: Arc::default(),
                 tasks: tasks::Tasks::default(),
             }),
         }
+    }
+
+    /// Receives from now on what happens to the fleet in this process, and everything that its locks and rate limits report,
+    /// also those that were made before.
+    pub fn observe(&self, observer: impl Observer) {
+        let observer: Arc<dyn Observer> = Arc::new(observer);
+        self.shared.reporter.add(&observer);
     }
 
     /// What all keys and channels begin with.

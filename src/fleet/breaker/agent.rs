@@ -171,11 +171,11 @@ impl Agent {
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
         match answer {
             Ok(answer) => {
-                self.shared.answered(self.breaker.name(), asked);
+                self.shared.answered(asked);
                 Some(answer)
             }
             Err(error) => {
-                self.shared.failed(self.breaker.name(), &error);
+                self.shared.failed(&error);
                 None
             }
         }

@@ -14,6 +14,7 @@ use crate::circuit_breaker::CircuitBreaker;
 use crate::error::ConfigError;
 use crate::fleet::Fleet;
 use crate::fleet::names::Names;
+use crate::fleet::reporter::Reporter;
 
 /// How a fleet shares a breaker. Plain data; checked by [`Fleet::share`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,7 +103,8 @@ impl Fleet {
         settings: SharedBreaker,
     ) -> Result<BreakerShare, ConfigError> {
         let store: Arc<dyn BreakerStore> = self.shared.clone();
-        BreakerShare::begin(breaker, settings, store, &self.shared.names)
+        let (names, reporter) = (&self.shared.names, &self.shared.reporter);
+        BreakerShare::begin(breaker, settings, store, names, reporter)
     }
 }
 
@@ -121,13 +123,16 @@ impl BreakerShare {
         settings: SharedBreaker,
         store: Arc<dyn BreakerStore>,
         names: &Names,
+        reporter: &Arc<Reporter>,
     ) -> Result<Self, ConfigError> {
         settings.check()?;
         let runtime = Handle::try_current().map_err(|_| {
             let advice = "a shared breaker has a task: share it inside a tokio runtime";
             ConfigError::new("runtime", "none", advice)
         })?;
-        let (breaker, shared) = (breaker.clone(), Arc::<Shared>::default());
+        let breaker = breaker.clone();
+        let shared = Arc::new(Shared::new(breaker.clone(), Arc::clone(reporter)));
+        reporter.parts.add(&shared);
         let key = Key::new(names, breaker.name(), settings.store_timeout);
         let agent = Agent::new(
             breaker.clone(),

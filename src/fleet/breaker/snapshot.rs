@@ -1,10 +1,17 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::circuit_breaker::CircuitState;
+
 /// What a process knows of a shared breaker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SharedBreakerSnapshot {
+    /// The name of the breaker.
+    pub name: Arc<str>,
+    /// The state of the breaker of this process.
+    pub state: CircuitState,
     /// The number of the last change that this process has heard of.
     pub epoch: u64,
     /// Whether the fleet is open, by the last answer.
@@ -17,6 +24,8 @@ pub struct SharedBreakerSnapshot {
     pub lag: Duration,
     /// How often this process has asked the store.
     pub commands: u64,
+    /// How often it did not answer.
+    pub failed: u64,
     /// How often this process was the one to probe.
     pub probes: u64,
 }

@@ -12,6 +12,7 @@ use super::store::{Answer, BREAKER, BreakerStore, Key, Listener, args, leased, n
 use super::{BreakerShare, SharedBreaker};
 use crate::circuit_breaker::{Cause, CircuitBreaker, CircuitState};
 use crate::fleet::names::Names;
+use crate::fleet::reporter::Reporter;
 use crate::fleet::{Fleet, StoreError, plain_server};
 use crate::util::time;
 
@@ -136,7 +137,14 @@ fn share(store: &Arc<Counting>, node: usize, settings: SharedBreaker) -> Breaker
         .probe_timeout(PROBE_TIMEOUT)
         .build()
         .unwrap();
-    BreakerShare::begin(&breaker, settings, store.clone(), &names(node)).unwrap()
+    BreakerShare::begin(
+        &breaker,
+        settings,
+        store.clone(),
+        &names(node),
+        &Reporter::of_a_test(),
+    )
+    .unwrap()
 }
 
 fn names(node: usize) -> Names {

@@ -141,7 +141,7 @@ impl FleetLockBuilder {
     /// # Errors
     ///
     /// [`ConfigError`] for a setting that cannot work: it names the setting and says what to change.
-    pub fn build(self) -> Result<FleetLock, ConfigError> {
+    pub fn build(mut self) -> Result<FleetLock, ConfigError> {
         self.settings.check()?;
         let names = &self.fleet.shared.names;
         let inbox: Arc<str> = names.own_channel().into();
@@ -163,7 +163,10 @@ impl FleetLockBuilder {
                 (Box::new(store), redis.call_timeout())
             }
         };
+        let reporter = &self.fleet.shared.reporter;
+        self.settings.observers.push(reporter.observer());
         let place = Place {
+            reporter: Arc::clone(reporter),
             name: self.name,
             node: Arc::clone(&names.node),
             inbox,
@@ -188,9 +191,11 @@ impl FleetLock {
             }
             None => None,
         };
-        let shared = Shared::new(place, settings, local, store, fleet);
+        let reporter = Arc::clone(&place.reporter);
+        let shared = Arc::new(Shared::new(place, settings, local, store, fleet));
+        reporter.parts.add(&shared);
         Ok(Self {
-            owner: Arc::new(Owner(Arc::new(shared))),
+            owner: Arc::new(Owner(shared)),
         })
     }
 }

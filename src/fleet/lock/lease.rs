@@ -17,6 +17,7 @@ use crate::util::time::{self, Tick};
 /// A resource that wants to be sure remembers the highest token *of each slot*, and refuses what comes with a lower one.
 /// One highest token for all slots would refuse holders that are in the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Fence {
     /// Which of the permits: from 0 to `max_concurrent - 1`, unless that was cut.

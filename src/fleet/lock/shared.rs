@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::super::Fleet;
 use super::super::error::StoreError;
+use super::super::reporter::Reporter;
 use super::counts::Counts;
 use super::lease::{Fence, Grant, Lease, LostReason};
 use super::op::{Answer, Handoff, Listed, Member, Micros, Op, Reply};
@@ -20,7 +21,7 @@ use super::waiter::Waiter;
 use crate::call::Holder;
 use crate::contention::ResourceLock;
 use crate::error::{Contended, ContendedReason, HolderInfo, LockView, Look};
-use crate::event::{ContentionEvent, Event, Funnel};
+use crate::event::{ContentionEvent, Event, FleetEvent, FleetPart, Funnel};
 use crate::util::time::{self, Tick};
 
 /// So many calls in a row that fail, and the store is away: nobody waits for it any more.
@@ -60,6 +61,7 @@ pub(super) struct Health {
 }
 
 pub(super) struct Shared {
+    reporter: Arc<Reporter>,
     pub(super) node: Arc<str>,
     pub(super) inbox: Arc<str>,
     pub(super) settings: Settings,
@@ -96,6 +98,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Where a lock is, and with whom it is shared.
 pub(super) struct Place {
+    pub(super) reporter: Arc<Reporter>,
     pub(super) name: Arc<str>,
     pub(super) node: Arc<str>,
     pub(super) inbox: Arc<str>,
@@ -112,6 +115,7 @@ impl Shared {
     ) -> Self {
         Self {
             _fleet: fleet,
+            reporter: place.reporter,
             node: place.node,
             inbox: place.inbox,
             call_timeout: place.call_timeout,
@@ -236,10 +240,9 @@ impl Shared {
         self.is_away.store(false, Ordering::Relaxed);
         self.beat_now.store(true, Ordering::Relaxed);
         self.wake.notify_one();
-        tracing::info!(
-            target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
-            "the store of the shared lock is back after {:.3?}", time::now().since(since),
-        );
+        let away = time::now().since(since);
+        self.reporter
+            .is_back(FleetPart::Lock, self.funnel.name(), away);
     }
 
     fn failed(&self, error: &StoreError) {
@@ -257,14 +260,8 @@ impl Shared {
             waiter.store_is_away();
         }
         self.wake.notify_one();
-        let without = match &self.local {
-            Some(_) => "permits of this process are given instead",
-            None => "nobody is admitted",
-        };
-        tracing::warn!(
-            target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
-            "the store of the shared lock is away, and {without}: {error}",
-        );
+        self.reporter
+            .is_away(FleetPart::Lock, self.funnel.name(), error);
     }
 
     /// A hand-off, told by a message that has been under way for an unknown time. A time that the store had reached when it
@@ -359,11 +356,11 @@ impl Shared {
     pub(super) fn lose(&self, lease: &Lease, reason: LostReason) {
         if lease.lose(reason) {
             self.counts().lost += 1;
-            tracing::warn!(
-                target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
-                holder = %lease.holder, slot = lease.fence.slot, token = lease.fence.token,
-                "a lease of the shared lock is lost: {reason}",
-            );
+            self.reporter.tell(FleetEvent::LeaseLost {
+                lock: Arc::clone(self.funnel.name()),
+                holder: lease.holder.to_string(),
+                reason: reason.to_string(),
+            });
         }
     }
 

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::super::snapshot::{FleetSnapshot, Part};
 use super::lease::Fence;
 use super::op::Member;
 use super::shared::{Shared, as_count, micros, since};
@@ -10,6 +11,7 @@ use crate::util::time;
 
 /// A shared lock at one moment, as this process sees it.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FleetLockSnapshot {
     /// The name.
@@ -53,6 +55,7 @@ pub struct FleetLockSnapshot {
 
 /// Somebody who holds a permit, in any process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FleetHolder {
     /// Who.
@@ -69,6 +72,7 @@ pub struct FleetHolder {
 
 /// Somebody who waits for a permit, in any process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct FleetWaiter {
     /// Who.
@@ -142,5 +146,11 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
         unavailable: counts.unavailable,
         local: counts.local,
         stats: counts.stats(now),
+    }
+}
+
+impl Part for Shared {
+    fn show(&self, snapshot: &mut FleetSnapshot) {
+        snapshot.locks.push(self::snapshot(self));
     }
 }

@@ -14,6 +14,7 @@ use crate::error::ConfigError;
 use crate::event::{Funnel, Observer};
 use crate::fleet::Fleet;
 use crate::fleet::names::Names;
+use crate::fleet::reporter::Reporter;
 use crate::rate_limit::{Quota, RateLimit};
 
 /// Sets up a [`FleetRateLimit`]. Nothing is checked before [`build`](Self::build).
@@ -24,6 +25,7 @@ pub struct FleetRateLimitBuilder {
     name: Arc<str>,
     quotas: Vec<(Arc<str>, Quota)>,
     observers: Vec<Arc<dyn Observer>>,
+    reporter: Arc<Reporter>,
     leases: Option<bool>,
     max_wait: Duration,
     expected_nodes: u64,
@@ -38,18 +40,25 @@ impl Fleet {
     pub fn rate_limit(&self, name: impl Into<Arc<str>>) -> FleetRateLimitBuilder {
         let names = self.shared.names.clone();
         let store: Arc<dyn RateStore> = self.shared.clone();
-        FleetRateLimitBuilder::new(name.into(), store, names)
+        let reporter = Arc::clone(&self.shared.reporter);
+        FleetRateLimitBuilder::new(name.into(), store, names, reporter)
     }
 }
 
 impl FleetRateLimitBuilder {
-    pub(super) fn new(name: Arc<str>, store: Arc<dyn RateStore>, names: Names) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        store: Arc<dyn RateStore>,
+        names: Names,
+        reporter: Arc<Reporter>,
+    ) -> Self {
         Self {
+            observers: vec![reporter.observer()],
+            reporter,
             store,
             names,
             name,
             quotas: Vec::new(),
-            observers: Vec::new(),
             leases: None,
             max_wait: Duration::from_secs(30),
             expected_nodes: 10,
@@ -142,6 +151,7 @@ impl FleetRateLimitBuilder {
             max_wait: self.max_wait,
             store: self.store,
             expected_nodes: self.expected_nodes,
+            reporter: Arc::clone(&self.reporter),
             quotas: self
                 .quotas
                 .into_iter()
@@ -150,6 +160,7 @@ impl FleetRateLimitBuilder {
         };
         let funnel = Funnel::new(self.name, self.observers);
         let shared = Arc::new(Shared::new(parts, funnel, local));
+        self.reporter.parts.add(&shared);
         let beats = runtime.spawn(beat::run(Arc::downgrade(&shared), Arc::clone(&shared.kick)));
         let _ = shared.beats.set(beats.abort_handle());
         Ok(FleetRateLimit { shared })

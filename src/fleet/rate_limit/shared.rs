@@ -13,8 +13,10 @@ use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 use super::store::{Limit, RateStore};
 use crate::error::{LimitNames, RateLimitReason, RateLimited};
-use crate::event::{Event, Funnel, RateLimitEvent};
+use crate::event::{Event, FleetPart, Funnel, RateLimitEvent};
 use crate::fleet::StoreError;
+use crate::fleet::reporter::Reporter;
+use crate::fleet::snapshot::{FleetSnapshot, Part};
 use crate::rate_limit::{Cost, Quota, RateLimit};
 use crate::util::sharded::ShardedCounter;
 use crate::util::time::{self, Tick};
@@ -23,6 +25,7 @@ use crate::util::time::{self, Tick};
 pub(super) const RECHECK: Duration = Duration::from_millis(100);
 
 pub(super) struct Shared {
+    reporter: Arc<Reporter>,
     pub(super) funnel: Funnel,
     pub(super) quotas: Box<[Named]>,
     /// As the store goes by them.
@@ -167,10 +170,8 @@ impl Shared {
         self.pool().forget();
         self.kick.notify_one();
         self.changed.notify_waiters();
-        tracing::warn!(
-            limit = %self.funnel.name(), nodes, %error,
-            "a shared rate limit goes by this process's share"
-        );
+        self.reporter
+            .is_away(FleetPart::RateLimit, self.funnel.name(), error);
     }
 
     /// The store has answered: so many processes use the limit.
@@ -184,10 +185,9 @@ impl Shared {
         };
         self.degraded.store(false, Ordering::Release);
         drop(since);
-        tracing::info!(
-            limit = %self.funnel.name(), nodes, away = ?time::now().since(began),
-            "a shared rate limit goes by the store again"
-        );
+        let away = time::now().since(began);
+        self.reporter
+            .is_back(FleetPart::RateLimit, self.funnel.name(), away);
     }
 
     fn share_among(&self, nodes: u64) {
@@ -215,6 +215,7 @@ impl Shared {
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
             nodes: Nodes::new(parts.expected_nodes),
+            reporter: parts.reporter,
             degraded: AtomicBool::new(false),
             since: Mutex::new(None),
             kick: Arc::default(),
@@ -287,6 +288,13 @@ pub(super) struct Parts {
     pub(super) store: Arc<dyn RateStore>,
     pub(super) limit: Limit,
     pub(super) expected_nodes: u64,
+    pub(super) reporter: Arc<Reporter>,
+}
+
+impl Part for Shared {
+    fn show(&self, snapshot: &mut FleetSnapshot) {
+        snapshot.rate_limits.push(self.snapshot());
+    }
 }
 
 /// What one process of so many may use: as much in so many times the period.

@@ -17,6 +17,7 @@ use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
 use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
+use crate::fleet::reporter::Reporter;
 use crate::fleet::{Fleet, StoreError, plain_server};
 use crate::rate_limit::Quota;
 use crate::util::time;
@@ -144,7 +145,7 @@ fn stores() -> Vec<Arc<Counting>> {
 fn builder(store: &Arc<Counting>, node: usize) -> FleetRateLimitBuilder {
     let store: Arc<dyn RateStore> = store.clone();
     let names = Names::new("test", Some(&format!("node-{node}"))).unwrap();
-    FleetRateLimitBuilder::new("api".into(), store, names).expected_nodes(1)
+    FleetRateLimitBuilder::new("api".into(), store, names, Reporter::of_a_test()).expected_nodes(1)
 }
 
 /// So many processes, which know of each other.

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::super::error::ConnectError;
 use super::link::{Link, varied};
 use super::open::Opener;
+use crate::event::FleetEvent;
 
 /// A connection that brings nothing for this long is asked whether it stands. It costs a command each time.
 const IDLE: Duration = Duration::from_secs(5);
@@ -110,7 +111,7 @@ pub(super) async fn listen(
                 had_one = true;
                 hand_on(&state, &opener, &link, &mut connection, &mut pushes).await;
                 state.up.store(false, Relaxed);
-                tracing::warn!(target: "tower_bulwark", "messages of the shared store may have been lost");
+                link.reporter.tell(FleetEvent::MessagesMissed);
             }
             Err(error) => {
                 // What was published before the first connection is lost as well.

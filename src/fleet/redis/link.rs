@@ -24,10 +24,12 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{sleep, timeout_at};
 
 use super::super::error::{ConnectError, StoreError};
+use super::super::reporter::Reporter;
 use super::checks::Server;
 use super::connection::Connection;
 use super::failure;
 use super::open::Opener;
+use crate::event::FleetEvent;
 use crate::util::time::{self, Tick};
 
 /// So many calls in a row without an answer end a connection.
@@ -54,6 +56,7 @@ pub(super) struct Link {
     suspicion: Notify,
     /// For questions of the task itself.
     pub(super) patience: Duration,
+    pub(super) reporter: Arc<Reporter>,
 }
 
 #[derive(Clone)]
@@ -82,7 +85,7 @@ pub(super) struct Down {
 }
 
 impl Link {
-    pub(super) fn new(patience: Duration) -> Self {
+    pub(super) fn new(patience: Duration, reporter: Arc<Reporter>) -> Self {
         let down = Down {
             since: time::now(),
             why: StoreError::Unavailable("no connection has been made yet".to_owned()),
@@ -95,6 +98,7 @@ impl Link {
             answers: AtomicU64::new(0),
             suspicion: Notify::new(),
             patience,
+            reporter,
         }
     }
 
@@ -213,27 +217,35 @@ impl Link {
             _ => false,
         });
         if ended {
-            tracing::warn!(target: "tower_bulwark", %why, "the connection to the shared store has ended");
+            let reason = why.to_string();
+            self.reporter.tell(FleetEvent::Disconnected { reason });
         }
     }
 
     fn has_begun(&self, connection: Connection, server: Server) -> u64 {
-        let mut number = 0;
+        let (mut number, mut after) = (0, Duration::ZERO);
+        let version = server.version.clone();
         for lane in &self.unanswered {
             lane.store(0, Relaxed);
         }
         self.state.send_modify(|state| {
+            let since = time::now();
             number = 1 + match state {
                 State::Up(up) => up.number,
-                State::Down(down) => down.number,
+                State::Down(down) => {
+                    after = since.since(down.since);
+                    down.number
+                }
             };
             *state = State::Up(Up {
                 connection,
                 number,
                 server,
-                since: time::now(),
+                since,
             });
         });
+        let server = version;
+        self.reporter.tell(FleetEvent::Connected { server, after });
         number
     }
 
@@ -282,10 +294,7 @@ async fn make(
     loop {
         let (sender, pushes) = unbounded_channel();
         let (made, told) = match opener.commands(sender).await {
-            Ok((connection, server)) => {
-                tracing::info!(target: "tower_bulwark", server = server.version, "the shared store is connected");
-                (Some(link.has_begun(connection, server)), Ok(()))
-            }
+            Ok((connection, server)) => (Some(link.has_begun(connection, server)), Ok(())),
             Err(error) => {
                 tracing::debug!(target: "tower_bulwark", %error, "the shared store could not be connected");
                 link.could_not_begin(error.clone());

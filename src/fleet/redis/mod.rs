@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::error::{ConnectError, StoreError};
 use super::health::Health;
 use super::names::Names;
+use super::reporter::Reporter;
 use super::tasks::Tasks;
 use crate::util::time;
 pub(super) use address::Certificates;
@@ -51,6 +52,7 @@ impl Redis {
         url: &str,
         names: Names,
         settings: Settings,
+        reporter: &Arc<Reporter>,
         tasks: &Tasks,
     ) -> Result<(Self, impl Future<Output = Result<(), ConnectError>> + use<>), ConnectError> {
         let opener = Arc::new(open::Opener {
@@ -63,7 +65,7 @@ impl Redis {
             turn: AtomicUsize::new(0),
         });
         let redis = Self {
-            link: Arc::new(link::Link::new(settings.call_timeout)),
+            link: Arc::new(link::Link::new(settings.call_timeout, Arc::clone(reporter))),
             inbox: Arc::new(inbox::State::new()),
             names,
         };

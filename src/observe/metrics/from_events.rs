@@ -59,7 +59,8 @@ pub(super) fn record(name: &str, event: &Event) {
         | Event::Throttle(_)
         | Event::Chaos(_)
         | Event::Timeout(_)
-        | Event::Config(_) => {}
+        | Event::Config(_)
+        | Event::Fleet(_) => {}
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) const EVENTS: MetricInfo = MetricInfo {
         "throttle",
         "chaos",
         "config",
+        "fleet",
     ],
     labels: &[PATTERN, NAME, label("kind", KINDS)],
     source: Events,

@@ -13,6 +13,7 @@ pub(super) const PATTERNS: ByPattern = &[
     ("throttle", &["throttle"]),
     ("chaos", &["chaos"]),
     ("config", &["config"]),
+    ("fleet", &["fleet"]),
 ];
 
 pub(super) const KINDS: ByPattern = &[
@@ -51,6 +52,17 @@ pub(super) const KINDS: ByPattern = &[
     ("throttle", &["refused", "began", "ended"]),
     ("chaos", &["armed", "disarmed", "injected"]),
     ("config", &["applied", "refused"]),
+    (
+        "fleet",
+        &[
+            "connected",
+            "disconnected",
+            "messages_missed",
+            "store_away",
+            "store_back",
+            "lease_lost",
+        ],
+    ),
 ];
 
 pub(super) const OUTCOMES: ByPattern = &[

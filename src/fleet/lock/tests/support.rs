@@ -10,6 +10,7 @@ use super::super::settings::Settings;
 use super::super::shared::Place;
 use super::super::store::{Asked, Ear, InProcess, InProcessStore, LockStore};
 use crate::fleet::StoreError;
+use crate::fleet::reporter::Reporter;
 
 /// What a store does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,7 @@ impl World {
             faults: faults.clone(),
         };
         let place = Place {
+            reporter: Reporter::of_a_test(),
             name: "gpu".into(),
             node: node.into(),
             inbox: node.into(),

@@ -1,0 +1,108 @@
+//! Which processes there are. Each says so every few seconds.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::sleep;
+
+use super::error::StoreError;
+use super::names::Names;
+use super::redis::{Redis, Script};
+use crate::util::time::{self, Tick};
+
+/// The processes of a fleet, as this one has last heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct NodesSeen {
+    /// How many there are. This process is one of them.
+    pub count: u64,
+    /// Their names, by how long ago they were heard of: those that may have ended come first. At most 100.
+    pub names: Vec<Arc<str>>,
+    /// How long ago that was heard; `None`: it was not heard yet.
+    pub age: Option<Duration>,
+}
+
+/// Between two reports of a process.
+const EVERY: Duration = Duration::from_secs(5);
+/// After so long a process is forgotten.
+const TTL: Duration = Duration::from_secs(15);
+/// So many are named.
+const NAMED: u32 = 100;
+
+static NODES: Script = Script::new("nodes", include_str!("lua/nodes.lua"));
+
+/// What was last heard.
+#[derive(Default)]
+pub(super) struct Nodes(Mutex<Option<(Tick, u64, Vec<Arc<str>>)>>);
+
+impl NodesSeen {
+    /// Of a fleet that is one process.
+    pub(super) fn only(node: &Arc<str>) -> Self {
+        Self {
+            count: 1,
+            names: vec![Arc::clone(node)],
+            age: Some(Duration::ZERO),
+        }
+    }
+}
+
+impl Nodes {
+    fn lock(&self) -> MutexGuard<'_, Option<(Tick, u64, Vec<Arc<str>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn seen(&self) -> NodesSeen {
+        match &*self.lock() {
+            None => NodesSeen::default(),
+            Some((at, count, names)) => NodesSeen {
+                count: *count,
+                names: names.clone(),
+                age: Some(time::now().since(*at)),
+            },
+        }
+    }
+}
+
+/// Tells the store that this process is there, for as long as the fleet is.
+pub(super) async fn report(nodes: Weak<Nodes>, redis: Redis, names: Names) {
+    loop {
+        let told = tell(&redis, &names).await;
+        let Some(nodes) = nodes.upgrade() else { return };
+        if let Ok((count, named)) = told {
+            *nodes.lock() = Some((time::now(), count, named));
+        }
+        drop(nodes);
+        sleep(EVERY).await;
+    }
+}
+
+async fn tell(redis: &Redis, names: &Names) -> Result<(u64, Vec<Arc<str>>), StoreError> {
+    let keys = [names.key("fleet", "nodes", "seen")];
+    let args = [
+        Vec::new(),
+        names.node.as_bytes().to_vec(),
+        TTL.as_micros().to_string().into_bytes(),
+        NAMED.to_string().into_bytes(),
+    ];
+    let answer = redis
+        .eval(&NODES, &keys, &args, redis.call_timeout())
+        .await?;
+    read(&answer).ok_or_else(|| StoreError::Data(format!("no nodes: {answer:?}")))
+}
+
+fn read(answer: &Value) -> Option<(u64, Vec<Arc<str>>)> {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let [Value::Int(count), Value::Array(named)] = &parts[..] else {
+        return None;
+    };
+    let name = |it: &Value| match it {
+        Value::BulkString(bytes) => Some(Arc::from(String::from_utf8_lossy(bytes).as_ref())),
+        _ => None,
+    };
+    let names = named.iter().map(name).collect::<Option<_>>()?;
+    Some((u64::try_from(*count).ok()?, names))
+}
