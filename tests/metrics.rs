@@ -108,10 +108,11 @@ fn configs(registry: &Registry) {
 }
 
 /// The series that the list promises of the handle `api` of a pattern, with the labels that have words of their own. The
-/// config of a registry is called `config`.
+/// config of a registry is called `config`, and a fleet has the name of its namespace.
 fn promised(info: &MetricInfo, pattern: &str) -> Vec<Vec<(&'static str, &'static str)>> {
     let name = match pattern {
         "config" => "config",
+        "fleet" => "bulwark",
         _ => "api",
     };
     let mut series = vec![vec![("name", name)]];
@@ -138,11 +139,14 @@ async fn page_and_list_and_scrape_say_the_same() {
     let handles = traffic::handles(&registry);
     traffic::everything(&handles).await;
     configs(&registry);
+    let _shared = traffic::shared(&registry, &handles.breaker);
     let scrape = scrape(&metrics, &recorder.handle());
     assert_eq!(differences(&scrape), [""; 0]);
     let kinds = info("bulwark_events_total");
     let mut silent = Vec::new();
-    for pattern in kinds.patterns {
+    // What happens to a fleet takes a server: `tests/fleet/seen.rs`.
+    let patterns = kinds.patterns.iter().filter(|it| **it != "fleet");
+    for pattern in patterns {
         for labels in promised(kinds, pattern) {
             if scrape.sum(kinds.name, &labels).is_none_or(|it| it == 0.0) {
                 silent.push(labels);
@@ -158,7 +162,8 @@ async fn every_series_of_a_handle_is_there_in_the_first_scrape_after_it_was_made
     let _here = metrics::set_default_local_recorder(&recorder);
     let registry = Registry::new();
     let metrics = Metrics::of(&registry);
-    let _handles = traffic::handles(&registry);
+    let handles = traffic::handles(&registry);
+    let _shared = traffic::shared(&registry, &handles.breaker);
     let scrape = scrape(&metrics, &recorder.handle());
     assert_eq!(differences(&scrape), [""; 0]);
     for info in Metrics::list() {
@@ -272,6 +277,40 @@ async fn calls_and_refusals_of_each_pattern_are_those_of_the_traffic() {
     assert_eq!(refusals("rate_limit", "exceeds_burst"), 1.0);
     let throttled = handles.throttle.snapshot().totals.refused as f64;
     assert_eq!(refusals("throttle", "throttled"), throttled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_at_shared_locks_and_limits_are_counted_once_also_if_two_handles_have_one_name() {
+    let recorder = recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let registry = Registry::new();
+    let metrics = Metrics::of(&registry);
+    let shared = traffic::shared(&registry, &registry.circuit_breaker("api"));
+    let page = recorder.handle();
+    let calls = |part: &str, outcome| {
+        let name = format!("bulwark_fleet_{part}_calls_total");
+        let scrape = scrape(&metrics, &page);
+        scrape.sum(&name, &[("part_name", "api"), ("outcome", outcome)])
+    };
+    let gauge = |name| scrape(&metrics, &page).sum(name, &[("part_name", "api")]);
+    let guard = shared.lock.acquire("a").await.unwrap();
+    assert!(shared.lock.try_acquire("b").await.is_err());
+    assert_eq!(gauge("bulwark_fleet_lock_leases"), Some(1.0));
+    let other = registry.fleets()[0].lock("api").build().unwrap();
+    assert!(other.try_acquire("c").await.is_err());
+    assert_eq!(calls("lock", "passed"), Some(1.0));
+    assert_eq!(calls("lock", "refused"), Some(2.0));
+    assert_eq!(gauge("bulwark_fleet_lock_capacity"), Some(1.0));
+    // One of them ends. What it has counted stays, and what it holds does not.
+    drop((guard, shared.lock));
+    tokio::time::advance(traffic::SECOND).await;
+    assert_eq!(calls("lock", "refused"), Some(2.0));
+    assert_eq!(gauge("bulwark_fleet_lock_leases"), Some(0.0));
+
+    shared.limit.try_acquire(1).await.unwrap();
+    assert!(shared.limit.try_acquire(1).await.is_err());
+    assert_eq!(calls("limit", "passed"), Some(1.0));
+    assert_eq!(calls("limit", "refused"), Some(1.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,7 +135,15 @@ impl Fleet {
     /// also those that were made before.
     pub fn observe(&self, observer: impl Observer) {
         let observer: Arc<dyn Observer> = Arc::new(observer);
-        self.shared.reporter.add(&observer);
+        self.observe_with(&observer);
+    }
+
+    pub(crate) fn observe_with(&self, observer: &Arc<dyn Observer>) {
+        self.shared.reporter.add(observer);
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// What all keys and channels begin with.

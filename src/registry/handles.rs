@@ -34,6 +34,24 @@ impl<H: Clone> Handles<H> {
         self.lock().get(name).cloned()
     }
 
+    /// Puts a handle there, if there is another one or none; says whether it did.
+    #[cfg(feature = "redis")]
+    pub(super) fn replace(
+        &self,
+        name: &Arc<str>,
+        handle: &H,
+        is_same: impl Fn(&H, &H) -> bool,
+    ) -> bool {
+        let mut map = self.lock();
+        if map.get(name).is_some_and(|it| is_same(it, handle)) {
+            return false;
+        }
+        let before = map.insert(Arc::clone(name), handle.clone());
+        drop(map);
+        drop(before);
+        true
+    }
+
     pub(super) fn remove_if(&self, name: &str, is_idle: impl FnOnce(&H) -> bool) -> bool {
         let mut map = self.lock();
         let idle = map.get(name).is_some_and(is_idle);

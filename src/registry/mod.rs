@@ -13,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod build_in;
 mod error;
 pub mod explain;
+#[cfg(feature = "redis")]
+mod fleets;
 mod handles;
 
 pub use error::RegistryError;
@@ -27,6 +29,8 @@ use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
 use crate::event::{ConfigEvent, Funnel};
 use crate::event::{Event, Feed, Observer, guarded};
 use crate::fallback::{Fallback, FallbackSnapshot};
+#[cfg(feature = "redis")]
+use crate::fleet::{Fleet, FleetSnapshot};
 use crate::hedge::{Hedge, HedgeSnapshot};
 use crate::rate_limit::{RateLimit, RateLimitSnapshot};
 use crate::retry::{RetryPolicy, RetrySnapshot};
@@ -113,6 +117,8 @@ struct Shared {
     throttles: Handles<Throttle>,
     chaos: Handles<Chaos>,
     timeouts: Handles<Timeouts>,
+    #[cfg(feature = "redis")]
+    fleets: Handles<Fleet>,
     feed: Feed,
     observers: Arc<Observers>,
     #[cfg(feature = "config")]
@@ -169,6 +175,8 @@ impl Registry {
                 throttles: Handles::new(),
                 chaos: Handles::new(),
                 timeouts: Handles::new(),
+                #[cfg(feature = "redis")]
+                fleets: Handles::new(),
                 observers,
                 feed,
             }),
@@ -437,6 +445,8 @@ impl Registry {
             throttles: self.throttles().iter().map(Throttle::snapshot).collect(),
             chaos: self.chaos().iter().map(Chaos::snapshot).collect(),
             timeouts: self.timeouts().iter().map(Timeouts::snapshot).collect(),
+            #[cfg(feature = "redis")]
+            fleets: self.fleets().iter().map(Fleet::snapshot).collect(),
         }
     }
 
@@ -568,6 +578,10 @@ pub struct RegistrySnapshot {
     pub chaos: Vec<ChaosSnapshot>,
     /// The timeouts, by name.
     pub timeouts: Vec<TimeoutsSnapshot>,
+    /// The fleets, by namespace. (feature `redis`)
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fleets: Vec<FleetSnapshot>,
 }
 
 #[cfg(test)]

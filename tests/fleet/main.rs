@@ -6,4 +6,5 @@ mod lock;
 mod on_server;
 mod plain_server;
 mod rate_limit;
+mod seen;
 mod support;

@@ -11,6 +11,8 @@ use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_bulwark::contention::{Priority, ResourceLock};
 use tower_bulwark::deadline::{self, Deadline};
+use tower_bulwark::fleet::breaker::BreakerShare;
+use tower_bulwark::fleet::{Fleet, FleetLock, FleetRateLimit, SharedBreaker};
 use tower_bulwark::rate_limit::{Quota, RateLimit};
 use tower_bulwark::{
     Backoff, Chaos, CircuitBreaker, Hedge, Jitter, Registry, RetryBudget, RetryPolicy, Throttle,
@@ -41,6 +43,27 @@ pub(crate) struct Handles {
     pub(crate) throttle: Throttle,
     pub(crate) chaos: Chaos,
     pub(crate) fallback: tower_bulwark::Fallback,
+}
+
+/// A fleet and one of each of its parts, all by the name `api`.
+pub(crate) struct Shared {
+    pub(crate) lock: FleetLock,
+    pub(crate) limit: FleetRateLimit,
+    _breaker: BreakerShare,
+}
+
+pub(crate) fn shared(registry: &Registry, breaker: &CircuitBreaker) -> Shared {
+    let fleet = Fleet::in_process();
+    registry.add_fleet(&fleet);
+    Shared {
+        lock: fleet.lock("api").build().unwrap(),
+        limit: fleet
+            .rate_limit("api")
+            .quota("requests", Quota::per_second(1))
+            .build()
+            .unwrap(),
+        _breaker: fleet.share(breaker, SharedBreaker::default()).unwrap(),
+    }
 }
 
 pub(crate) fn handles(registry: &Registry) -> Handles {

@@ -167,7 +167,8 @@ impl FleetLockBuilder {
         self.settings.observers.push(reporter.observer());
         let place = Place {
             reporter: Arc::clone(reporter),
-            name: self.name,
+            // Its own: two of one name are told apart by where their names are.
+            name: Arc::from(&*self.name),
             node: Arc::clone(&names.node),
             inbox,
             call_timeout,

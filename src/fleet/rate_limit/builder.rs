@@ -158,7 +158,7 @@ impl FleetRateLimitBuilder {
                 .map(|(name, quota)| Named::new(name, quota))
                 .collect(),
         };
-        let funnel = Funnel::new(self.name, self.observers);
+        let funnel = Funnel::new(Arc::from(&*self.name), self.observers);
         let shared = Arc::new(Shared::new(parts, funnel, local));
         self.reporter.parts.add(&shared);
         let beats = runtime.spawn(beat::run(Arc::downgrade(&shared), Arc::clone(&shared.kick)));

@@ -48,6 +48,10 @@ pub(super) fn samples(registry: &Registry) -> Vec<Sample> {
             .map(|it| throttle(&it.snapshot())),
     );
     samples.extend(registry.chaos().iter().map(|it| chaos(&it.snapshot())));
+    #[cfg(feature = "redis")]
+    for fleet in registry.fleets() {
+        super::from_fleets::add(&fleet.snapshot(), &mut samples);
+    }
     samples
 }
 

@@ -4,8 +4,8 @@ use super::info::MetricKind::{Counter, Gauge, Histogram};
 use super::info::MetricSource::{Both, Events, Handle};
 use super::info::{LabelInfo, MetricInfo};
 use super::values::{
-    CAUSES, DECISIONS, FAULTS, HEDGES, KINDS, OUTCOMES, PATTERNS, REASONS, STATES, STOPS,
-    TIMEOUT_PHASES,
+    CAUSES, DECISIONS, FAULTS, FLEET_LIMITS, FLEET_LOCKS, HEDGES, KINDS, OUTCOMES, PARTS, PATTERNS,
+    REASONS, STATES, STOPS, TIMEOUT_PHASES,
 };
 
 /// For times between a lock in memory and the answer of a large model.
@@ -390,6 +390,132 @@ pub(super) const SHADOW: MetricInfo = MetricInfo {
     ..BASE
 };
 
+const PART_NAME: LabelInfo = LabelInfo {
+    name: "part_name",
+    values: &[],
+};
+const PART: LabelInfo = label("part", PARTS);
+
+pub(super) const FLEET_CONNECTED: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_connected",
+    kind: Gauge,
+    unit: "0 or 1",
+    patterns: &["fleet"],
+    help: "1 while there is a connection to the shared store",
+    ..BASE
+};
+pub(super) const FLEET_NODES: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_nodes",
+    kind: Gauge,
+    unit: "processes",
+    patterns: &["fleet"],
+    help: "processes of the namespace, as this one has last heard; 0 before that",
+    ..BASE
+};
+pub(super) const FLEET_CONNECTIONS: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_connections_total",
+    unit: "connections",
+    patterns: &["fleet"],
+    help: "connections for commands that were made",
+    ..BASE
+};
+pub(super) const FLEET_MISSED: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_messages_missed_total",
+    unit: "times",
+    patterns: &["fleet"],
+    help: "how often messages of other processes may have been missed",
+    ..BASE
+};
+pub(super) const FLEET_AWAY: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_store_away",
+    kind: Gauge,
+    unit: "0 or 1",
+    patterns: &["fleet"],
+    labels: &[NAME, PART, PART_NAME],
+    help: "1 while the shared store does not answer what is asked for this part of the fleet",
+    ..BASE
+};
+pub(super) const FLEET_ERRORS: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_store_errors_total",
+    patterns: &["fleet"],
+    labels: &[NAME, PART, PART_NAME],
+    help: "calls to the shared store that failed",
+    ..BASE
+};
+pub(super) const FLEET_CIRCUIT_OPEN: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_circuit_open",
+    kind: Gauge,
+    unit: "0 or 1",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "1 while a breaker is open for the whole fleet, by the last answer of the store",
+    ..BASE
+};
+pub(super) const FLEET_CIRCUIT_LAG: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_circuit_lag_seconds",
+    kind: Gauge,
+    unit: "seconds",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "how long the last answer of the store to the agent of a breaker took",
+    ..BASE
+};
+pub(super) const FLEET_LOCK_CALLS: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_lock_calls_total",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME, label("outcome", FLEET_LOCKS)],
+    help: "calls of this process that asked for a permit of a shared lock; `local`: without the store",
+    ..BASE
+};
+pub(super) const FLEET_LOCK_CAPACITY: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_lock_capacity",
+    kind: Gauge,
+    unit: "permits",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "permits of a shared lock in the whole fleet",
+    ..BASE
+};
+pub(super) const FLEET_LOCK_LEASES: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_lock_leases",
+    kind: Gauge,
+    unit: "permits",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "permits of a shared lock that this process holds",
+    ..BASE
+};
+pub(super) const FLEET_LOCK_WAITING: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_lock_waiting",
+    kind: Gauge,
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "calls of this process that wait for a shared lock",
+    ..BASE
+};
+pub(super) const FLEET_LOCK_LOST: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_lock_leases_lost_total",
+    unit: "permits",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "leases that were lost in the hands of their holders",
+    ..BASE
+};
+pub(super) const FLEET_LIMIT_CALLS: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_limit_calls_total",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME, label("outcome", FLEET_LIMITS)],
+    help: "calls of this process at a shared rate limit",
+    ..BASE
+};
+pub(super) const FLEET_LIMIT_LOCAL: MetricInfo = MetricInfo {
+    name: "bulwark_fleet_limit_local_total",
+    patterns: &["fleet"],
+    labels: &[NAME, PART_NAME],
+    help: "of those that passed: by the share of this process, while the store was away",
+    ..BASE
+};
+
 pub(super) const LIST: &[MetricInfo] = &[
     CALLS,
     REFUSALS,
@@ -429,4 +555,19 @@ pub(super) const LIST: &[MetricInfo] = &[
     THROTTLE_RATIO,
     CHAOS_ARMED,
     CHAOS_INJECTED,
+    FLEET_CONNECTED,
+    FLEET_NODES,
+    FLEET_CONNECTIONS,
+    FLEET_MISSED,
+    FLEET_AWAY,
+    FLEET_ERRORS,
+    FLEET_CIRCUIT_OPEN,
+    FLEET_CIRCUIT_LAG,
+    FLEET_LOCK_CALLS,
+    FLEET_LOCK_CAPACITY,
+    FLEET_LOCK_LEASES,
+    FLEET_LOCK_WAITING,
+    FLEET_LOCK_LOST,
+    FLEET_LIMIT_CALLS,
+    FLEET_LIMIT_LOCAL,
 ];

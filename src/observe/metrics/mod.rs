@@ -1,6 +1,8 @@
 //! Event and handle -> `metrics`.
 
 mod from_events;
+#[cfg(feature = "redis")]
+mod from_fleets;
 mod from_handles;
 mod info;
 mod list;

@@ -22,12 +22,16 @@ pub struct RegistryMetrics {
 #[derive(Default)]
 struct Recorded {
     round: u64,
-    handles: HashMap<(&'static str, Arc<str>), OfHandle>,
+    handles: HashMap<(&'static str, Arc<str>, Option<Address>), OfHandle>,
 }
+
+/// Where the name of a part of a fleet is. As long as it is kept, there is no other.
+type Address = usize;
 
 /// What has been recorded of a handle so far.
 struct OfHandle {
     name: Arc<str>,
+    _part: Option<Arc<str>>,
     /// When it was last seen.
     round: u64,
     counts: HashMap<Key, u64>,
@@ -68,16 +72,18 @@ impl RegistryMetrics {
 impl Recorded {
     fn record(&mut self, sample: Sample) {
         let round = self.round;
+        let part = sample.part.as_ref();
+        let address = part.map(|name| Arc::as_ptr(name).cast::<u8>() as Address);
         let of_handle = self
             .handles
-            .entry((sample.pattern, Arc::clone(&sample.name)))
-            .or_insert_with(|| OfHandle::new(&sample.name));
+            .entry((sample.pattern, Arc::clone(&sample.name), address))
+            .or_insert_with(|| OfHandle::new(&sample));
         if of_handle.begins_anew(&sample) {
             // What only the old one had, a quota say, is zero from here on.
             let gauges = std::mem::take(&mut of_handle.gauges);
             *of_handle = OfHandle {
                 gauges,
-                ..OfHandle::new(&sample.name)
+                ..OfHandle::new(&sample)
             };
         }
         of_handle.round = round;
@@ -98,9 +104,10 @@ impl Recorded {
 }
 
 impl OfHandle {
-    fn new(name: &Arc<str>) -> Self {
+    fn new(sample: &Sample) -> Self {
         Self {
-            name: Arc::clone(name),
+            name: Arc::clone(&sample.name),
+            _part: sample.part.clone(),
             round: 0,
             counts: HashMap::new(),
             cells: HashMap::new(),

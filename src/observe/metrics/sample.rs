@@ -12,6 +12,8 @@ pub(super) struct Sample {
     pub(super) pattern: &'static str,
     /// Of the handle itself: as long as it is kept, no other handle's name is at its address.
     pub(super) name: Arc<str>,
+    /// Of a part of a fleet: its own name, by whose address it is known. One name may stand for several.
+    pub(super) part: Option<Arc<str>>,
     pub(super) counts: Vec<Count>,
     pub(super) gauges: Vec<(Key, f64)>,
     pub(super) histograms: Vec<(Key, Cells)>,
@@ -33,6 +35,7 @@ impl Sample {
         Self {
             pattern,
             name: Arc::clone(name),
+            part: None,
             counts: Vec::new(),
             gauges: Vec::new(),
             histograms: Vec::new(),

@@ -178,3 +178,11 @@ pub(super) const HEDGES: ByPattern = &[(
 
 pub(super) const FAULTS: ByPattern =
     &[("chaos", &["latency", "error", "hang", "panic", "cut_body"])];
+
+pub(super) const PARTS: ByPattern = &[("fleet", &["circuit_breaker", "lock", "rate_limit"])];
+
+pub(super) const FLEET_LOCKS: ByPattern =
+    &[("fleet", &["passed", "local", "refused", "abandoned"])];
+
+pub(super) const FLEET_LIMITS: ByPattern =
+    &[("fleet", &["passed", "waited", "refused", "abandoned"])];
