@@ -68,8 +68,9 @@ pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
 pub use lock::{
-    Fence, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder, FleetLockSnapshot,
-    FleetWaiter, LostReason,
+    Fence, FenceWith, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder,
+    FleetLockFuture, FleetLockLayer, FleetLockService, FleetLockSnapshot, FleetWaiter, LostReason,
+    NoFence, PutFence,
 };
 
 use std::fmt;
