@@ -44,8 +44,8 @@ impl<Req> RequestHolder<Req> for AmbientHolder {
 /// Takes the holder from the request. See `holder` on the layer.
 #[derive(Clone, Copy)]
 pub struct HolderWith<F, H> {
-    pub(super) holder: F,
-    pub(super) rest: H,
+    pub(crate) holder: F,
+    pub(crate) rest: H,
 }
 
 impl<Req, F, T, H> RequestHolder<Req> for HolderWith<F, H>
@@ -74,8 +74,8 @@ where
 /// Takes the deadline from the request. See `deadline_from` on the layer.
 #[derive(Clone, Copy)]
 pub struct WaitsUntil<F, H> {
-    pub(super) deadline: F,
-    pub(super) rest: H,
+    pub(crate) deadline: F,
+    pub(crate) rest: H,
 }
 
 impl<Req, F, H> RequestHolder<Req> for WaitsUntil<F, H>

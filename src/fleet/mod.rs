@@ -76,8 +76,9 @@ pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
 pub use lock::{
-    Fence, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder, FleetLockSnapshot,
-    FleetWaiter, LostReason,
+    Fence, FenceWith, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder,
+    FleetLockFuture, FleetLockLayer, FleetLockService, FleetLockSnapshot, FleetWaiter, LostReason,
+    NoFence, PutFence,
 };
 pub use nodes::NodesSeen;
 pub use rate_limit::FleetRateLimit;

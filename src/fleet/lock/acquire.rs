@@ -15,8 +15,9 @@ use super::op::{Member, Op, Reply};
 use super::owner::Owner;
 use super::shared::micros;
 use super::waiter::{Told, Waiter, next_id};
+use crate::call::Holder;
 use crate::call::context::Wait;
-use crate::call::{Holder, deadline};
+use crate::call::deadline::{self, Deadline};
 use crate::error::{Contended, ContendedReason};
 use crate::event::ContentionEvent;
 use crate::util::time::{self, Tick};
@@ -31,6 +32,8 @@ pub struct FleetAcquire {
     pub(super) holder: Holder,
     pub(super) timeout: Option<Duration>,
     pub(super) waits: bool,
+    /// Besides the ambient one.
+    pub(super) deadline: Option<Deadline>,
 }
 
 impl FleetAcquire {
@@ -94,7 +97,7 @@ struct Attempt {
     waits: bool,
     /// Whether the store may know of it.
     was_sent: bool,
-    /// Whether a call was not answered.
+    /// Whether a call is under way, or was not answered.
     is_doubtful: bool,
     /// Whether it waits in the queue.
     has_waited: bool,
@@ -118,7 +121,8 @@ impl Attempt {
         } else {
             began.after(shared.call_timeout)
         };
-        let ambient = deadline::current().map_or(Tick::NEVER, |it| it.0);
+        let ambient = deadline::earlier(deadline::current(), ask.deadline);
+        let ambient = ambient.map_or(Tick::NEVER, |it| it.0);
         let member = Member::new(
             &next_id(),
             shared.settings.lease_micros(),
@@ -200,7 +204,10 @@ impl Attempt {
             }
             let op = self.op();
             let knew = std::mem::replace(&mut self.was_sent, true);
-            match shared.ask(&op, left).await {
+            let doubted = std::mem::replace(&mut self.is_doubtful, true);
+            let asked = shared.ask(&op, left).await;
+            self.is_doubtful = doubted;
+            match asked {
                 Ok((answer, sent)) => match answer.reply {
                     Reply::Granted {
                         slot,

@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// A lapsed lease is looked for at its end, but not more often than this.
 const SOONEST: Duration = Duration::from_millis(20);
 
+/// So many are named in one call: the server does nothing else meanwhile.
+const AT_ONCE: usize = 500;
+
 /// Starts the agent, unless it runs. It ends by itself.
 pub(super) fn ensure(shared: &Arc<Shared>) {
     let mut agent = lock(&shared.agent);
@@ -236,22 +239,37 @@ fn again<T>(what: Vec<Due<T>>) -> impl Iterator<Item = Due<T>> {
 }
 
 async fn release(shared: Arc<Shared>, releases: Vec<Due<(u32, u64)>>) -> Done {
-    let op = Op::Release(releases.iter().map(|it| it.what).collect());
-    if shared.ask(&op, shared.call_timeout).await.is_err() {
-        shared.work().releases.extend(again(releases));
+    let mut failed = Vec::new();
+    for part in releases.chunks(AT_ONCE) {
+        let op = Op::Release(part.iter().map(|it| it.what).collect());
+        if shared.ask(&op, shared.call_timeout).await.is_err() {
+            failed.extend_from_slice(part);
+        }
     }
+    shared.work().releases.extend(again(failed));
     Done::Other
 }
 
 async fn cancel(shared: Arc<Shared>, cancels: Vec<Due<Member>>) -> Done {
-    let op = Op::Cancel(cancels.iter().map(|it| it.what.clone()).collect());
-    if shared.ask(&op, shared.call_timeout).await.is_err() {
-        shared.work().cancels.extend(again(cancels));
+    let mut failed = Vec::new();
+    for part in cancels.chunks(AT_ONCE) {
+        let op = Op::Cancel(part.iter().map(|it| it.what.clone()).collect());
+        if shared.ask(&op, shared.call_timeout).await.is_err() {
+            failed.extend_from_slice(part);
+        }
     }
+    shared.work().cancels.extend(again(failed));
     Done::Other
 }
 
 async fn renew(shared: Arc<Shared>, leases: Vec<Arc<Lease>>) -> Done {
+    for part in leases.chunks(AT_ONCE) {
+        renew_part(&shared, part).await;
+    }
+    Done::Renewal
+}
+
+async fn renew_part(shared: &Shared, leases: &[Arc<Lease>]) {
     let held = leases.iter().map(|it| Held {
         slot: it.fence.slot,
         token: it.fence.token,
@@ -271,41 +289,54 @@ async fn renew(shared: Arc<Shared>, leases: Vec<Arc<Lease>>) -> Done {
                 _ => lease.renewed(sent.after(micros(expiry - answer.now)), *expiry, now),
             }
         }
-    } else {
-        for lease in &leases {
-            let mut state = lease.lock();
-            state.renew_at = state.renew_at.max(now.after(AGAIN));
-        }
+        return;
     }
-    Done::Renewal
+    for lease in leases {
+        let mut state = lease.lock();
+        state.renew_at = state.renew_at.max(now.after(AGAIN));
+    }
 }
 
+/// Also where nobody waits: it asks whether the store is back.
 async fn beat(shared: Arc<Shared>, waiting: Vec<Arc<Waiter>>) -> Done {
+    let mut next = Tick::NEVER;
+    let mut left = waiting.as_slice();
+    loop {
+        let (part, rest) = left.split_at(left.len().min(AT_ONCE));
+        next = next.min(beat_part(&shared, part).await);
+        left = rest;
+        if left.is_empty() {
+            return Done::Beat { next };
+        }
+    }
+}
+
+/// When the next one is of use.
+async fn beat_part(shared: &Shared, waiting: &[Arc<Waiter>]) -> Tick {
     let op = Op::Beat(waiting.iter().map(|it| it.member.clone()).collect());
     let asked = shared.ask(&op, shared.call_timeout).await;
     let now = time::now();
     let Ok((answer, _)) = asked else {
-        let next = now.after(AGAIN);
-        return Done::Beat { next };
+        return now.after(AGAIN);
     };
-    let mut at = now.after(BEAT);
-    if let Reply::Beaten { next, ranks, .. } = answer.reply {
-        let mut is_near = false;
-        for (waiter, rank) in waiting.iter().zip(ranks) {
-            if rank < 0 {
-                waiter.ask_again();
-                continue;
-            }
-            waiter.lock().rank = rank;
-            is_near |= rank < answer.max;
+    let Reply::Beaten { next, ranks, .. } = answer.reply else {
+        return now.after(BEAT);
+    };
+    let mut is_near = false;
+    for (waiter, rank) in waiting.iter().zip(ranks) {
+        if rank < 0 {
+            waiter.ask_again();
+            continue;
         }
-        // Whoever is next looks at the moment at which the first lease can have lapsed.
-        if is_near && next > 0 {
-            let lapses = micros(next - answer.now).max(SOONEST);
-            at = at.min(now.after(lapses));
-        }
+        waiter.lock().rank = rank;
+        is_near |= rank < answer.max;
     }
-    Done::Beat { next: at }
+    // Whoever is next looks at the moment at which the first lease can have lapsed.
+    if is_near && next > 0 {
+        let lapses = micros(next - answer.now).max(SOONEST);
+        return now.after(lapses.min(BEAT));
+    }
+    now.after(BEAT)
 }
 
 async fn list(shared: Arc<Shared>) -> Done {

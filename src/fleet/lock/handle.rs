@@ -12,8 +12,39 @@ use super::snapshot::{self, FleetLockSnapshot};
 use crate::call::{Holder, workflow};
 use crate::error::Contended;
 
-/// A lock that processes share: exclusive, or for n holders at once in the whole fleet. A cheap clone. See
+/// A lock that processes share: exclusive, or for n holders at once in the whole fleet. A cheap clone. Made by
 /// [`Fleet::lock`](super::super::Fleet::lock).
+///
+/// # What is promised
+///
+/// - At most [`max_concurrent`](super::FleetLockBuilder::max_concurrent) leases at any time, by the clock of the server.
+/// - First come, first served among all who wait, in all processes. A permit that is given back goes to the next without a
+///   round of questions: two commands to the server for each permit, however many want it.
+/// - A permit of a process that died comes back after its [`lease`](super::FleetLockBuilder::lease). One that was handed to a process
+///   that had died comes back after 2 s, and a dead waiter loses its place after 4 s.
+/// - A message that is lost delays a wait by a second at most.
+/// - The [`Fence`](super::Fence) of a lease is above that of every lease before it.
+///
+/// # What is not
+///
+/// - That nobody works with a permit that has ended. A process that is stopped, or whose server is lost, may go on for a
+///   moment: watch [`lost`](FleetGuard::lost), and where it matters let the resource check the fence.
+/// - The limit across a failover to a replica that does not know of the last leases, unless
+///   [`grace`](super::FleetLockBuilder::grace) is on; and the limit while the clock of the server jumps ahead: leases end early then, until
+///   they are renewed.
+/// - Deadlocks between processes are not looked for. The search of the local locks stays within a process, and does not look
+///   at shared ones: a [`timeout`](super::FleetLockBuilder::timeout) ends such a wait.
+///
+/// # When the store is away
+///
+/// Nobody is admitted: a call is refused with [`ContendedReason::Unavailable`](crate::ContendedReason::Unavailable), at once after three
+/// failures in a row. Those who wait keep waiting until their time is over. Those who hold a permit keep it until its lease
+/// ends, and are told then. With [`local`](super::FleetLockBuilder::local) a number of permits of this process stand in.
+///
+/// # Cost
+///
+/// One task for each process and lock. It renews all leases of the process with one command at a third of the lease, and sends
+/// two commands a second while somebody of the process waits. Without callers it sends nothing.
 #[derive(Clone)]
 pub struct FleetLock {
     pub(super) owner: Arc<Owner>,
@@ -52,6 +83,7 @@ impl FleetLock {
             holder: holder.into(),
             timeout: self.owner.0.settings.timeout,
             waits: true,
+            deadline: None,
         }
     }
 

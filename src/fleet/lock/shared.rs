@@ -232,10 +232,10 @@ impl Shared {
     fn is_back(&self) {
         let mut health = self.health();
         health.failures = 0;
+        health.why = None;
         let Some(since) = health.away_since.take() else {
             return;
         };
-        health.why = None;
         drop(health);
         self.is_away.store(false, Ordering::Relaxed);
         self.beat_now.store(true, Ordering::Relaxed);

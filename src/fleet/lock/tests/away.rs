@@ -50,6 +50,18 @@ async fn a_call_ends_with_its_own_time_also_if_the_store_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_has_passed_is_not_the_reason_of_a_wait_that_is_too_long() {
+    let world = World::default();
+    let a = world.node("a", |_| {});
+    let _guard = a.lock.acquire("holder").await.unwrap();
+    a.faults.set(Mode::Down);
+    assert!(a.lock.fetch().await.is_err());
+    a.faults.set(Mode::Up);
+    let refused = a.lock.acquire("late").timeout(ms(300)).await.unwrap_err();
+    assert_eq!(*refused.reason(), ContendedReason::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_when_the_store_goes_away_keeps_its_place_if_it_comes_back_in_time() {
     let world = World::default();
     let (a, b) = (world.node("a", |_| {}), world.node("b", |_| {}));

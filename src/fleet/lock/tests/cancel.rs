@@ -1,7 +1,7 @@
 use std::future::IntoFuture;
 use std::task::{Context, Waker};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::support::{Mode, World, ms, settle};
 
@@ -110,6 +110,39 @@ async fn a_call_that_is_done_after_its_caller_gave_up_is_undone_soon_however_lon
     sleep(ms(550)).await;
     assert_eq!(world.count().await, (1, 0));
     sleep(ms(700)).await;
+    assert_eq!(world.count().await, (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_dropped_within_a_call_that_is_done_later_is_undone_as_well() {
+    let world = World::default();
+    let a = world.node("a", |it| it.lease = ms(60_000));
+    a.faults.set(Mode::Late(500));
+    let asked = timeout(ms(20), a.lock.acquire("late").into_future()).await;
+    assert!(asked.is_err());
+    a.faults.set(Mode::Up);
+    sleep(ms(550)).await;
+    assert_eq!(world.count().await, (1, 0));
+    sleep(ms(700)).await;
+    assert_eq!(world.count().await, (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_done_after_its_guard_was_dropped_is_undone_as_well() {
+    let world = World::default();
+    let a = world.node("a", |it| it.lease = ms(60_000));
+    a.faults.set(Mode::Late(300));
+    let lock = a.lock.clone();
+    let asks = tokio::spawn(async move { lock.acquire("twice").await });
+    sleep(ms(50)).await;
+    a.faults.set(Mode::Up);
+    let guard = asks.await.unwrap().unwrap();
+    drop(guard);
+    settle().await;
+    assert_eq!(world.count().await, (0, 0));
+    sleep(ms(250)).await;
+    assert_eq!(world.count().await, (1, 0));
+    sleep(ms(1_000)).await;
     assert_eq!(world.count().await, (0, 0));
 }
 

@@ -1,6 +1,7 @@
 use tokio::time::{Instant, sleep};
 
 use super::super::lease::LostReason;
+use super::super::op::Handoff;
 use super::support::{Mode, World, ms, settle};
 use crate::error::ContendedReason;
 
@@ -142,6 +143,43 @@ async fn who_waits_and_has_died_loses_its_place_after_four_seconds() {
     assert_eq!(*refused.reason(), ContendedReason::TimedOut);
     settle().await;
     assert_eq!(world.count().await, (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_counts_from_when_it_was_asked_for_not_from_the_answer() {
+    let world = World::default();
+    let a = world.node("a", |_| {});
+    a.faults.set(Mode::Slow(80));
+    let guard = a.lock.acquire("holder").await.unwrap();
+    assert_eq!(guard.valid_for(), Some(ms(10_000 - 80)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_a_message_brings_does_not_count_from_when_the_message_came() {
+    let world = World::default();
+    let (a, b) = (world.node("a", |_| {}), world.deaf_node("b", |_| {}));
+    let guard = a.lock.acquire("holder").await.unwrap();
+    let lock = b.lock.clone();
+    let waits = tokio::spawn(async move { lock.acquire("waiter").await });
+    sleep(ms(300)).await;
+    drop(guard);
+    sleep(ms(500)).await;
+    let fence = a.lock.fetch().await.unwrap().holders[0].fence;
+    let granted_at = i64::try_from(fence.token).unwrap();
+    let shared = &b.lock.owner.0;
+    let id = shared.waiters().keys().next().unwrap().clone();
+    shared.handed(&Handoff {
+        inbox: String::new(),
+        id,
+        slot: fence.slot,
+        token: fence.token,
+        expiry: granted_at + 2_000_000,
+        now: granted_at,
+    });
+    let got = waits.await.unwrap().unwrap();
+    // Two seconds, without the half of one that the message took.
+    assert!(got.valid_for() <= Some(ms(1_500)), "{:?}", got.valid_for());
+    assert!(got.valid_for() > Some(ms(1_000)), "{:?}", got.valid_for());
 }
 
 #[tokio::test(start_paused = true)]

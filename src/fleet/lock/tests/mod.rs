@@ -8,6 +8,7 @@
 mod away;
 mod cancel;
 mod chaos;
+mod layer;
 mod leases;
 mod stores;
 mod support;
