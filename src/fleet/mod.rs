@@ -35,6 +35,21 @@
 //!
 //! `valkey` stands for `redis` in all of them. What is special in a user name or a password is percent-encoded.
 //!
+//! # What is shared
+//!
+//! | | by | while the store is away |
+//! |---|---|---|
+//! | [breaker] | [`Fleet::share`] | each decides by itself |
+//! | [lock] | [`Fleet::lock`] | nobody is admitted, unless `local(n)` says so |
+//! | [rate_limit] | [`Fleet::rate_limit`] | each process goes by its share |
+//!
+//! [`Fleet::in_process`] is the same without a server, for one process: for tests and demos.
+//!
+//! # What is seen
+//!
+//! [`Fleet::snapshot`] shows the processes, the connection and everything that is shared. [`FleetEvent`](crate::event::FleetEvent)s tell what
+//! happens. [`Registry::add_fleet`](crate::Registry::add_fleet) brings both to the feed, the metrics and the dashboard.
+//!
 //! # The server
 //!
 //! Redis 6.2 or later, or Valkey, with `maxmemory-policy noeviction`, and a user that may run scripts and `INFO`, and use the
@@ -51,14 +66,15 @@
 //!
 //! # Ends
 //!
-//! The tasks and connections of a fleet end when its last clone is dropped, and so do those of what was made from it.
+//! The tasks and connections of a fleet end when its last clone is dropped, and with it the last breaker, lock and rate limit
+//! that was made from it: each keeps the fleet.
 
 pub mod breaker;
 mod builder;
 mod error;
 mod health;
 mod in_process;
-mod lock;
+pub mod lock;
 mod names;
 mod nodes;
 #[cfg(test)]
@@ -75,11 +91,7 @@ pub use breaker::SharedBreaker;
 pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
-pub use lock::{
-    Fence, FenceWith, FleetAcquire, FleetGuard, FleetHolder, FleetLock, FleetLockBuilder,
-    FleetLockFuture, FleetLockLayer, FleetLockService, FleetLockSnapshot, FleetWaiter, LostReason,
-    NoFence, PutFence,
-};
+pub use lock::{Fence, FleetLock};
 pub use nodes::NodesSeen;
 pub use rate_limit::FleetRateLimit;
 pub use snapshot::FleetSnapshot;

@@ -35,7 +35,13 @@ static NODES: Script = Script::new("nodes", include_str!("lua/nodes.lua"));
 
 /// What was last heard.
 #[derive(Default)]
-pub(super) struct Nodes(Mutex<Option<(Tick, u64, Vec<Arc<str>>)>>);
+pub(super) struct Nodes(Mutex<Option<Heard>>);
+
+struct Heard {
+    at: Tick,
+    count: u64,
+    names: Vec<Arc<str>>,
+}
 
 impl NodesSeen {
     /// Of a fleet that is one process.
@@ -49,17 +55,17 @@ impl NodesSeen {
 }
 
 impl Nodes {
-    fn lock(&self) -> MutexGuard<'_, Option<(Tick, u64, Vec<Arc<str>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Heard>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn seen(&self) -> NodesSeen {
         match &*self.lock() {
             None => NodesSeen::default(),
-            Some((at, count, names)) => NodesSeen {
-                count: *count,
-                names: names.clone(),
-                age: Some(time::now().since(*at)),
+            Some(heard) => NodesSeen {
+                count: heard.count,
+                names: heard.names.clone(),
+                age: Some(time::now().since(heard.at)),
             },
         }
     }
@@ -70,15 +76,15 @@ pub(super) async fn report(nodes: Weak<Nodes>, redis: Redis, names: Names) {
     loop {
         let told = tell(&redis, &names).await;
         let Some(nodes) = nodes.upgrade() else { return };
-        if let Ok((count, named)) = told {
-            *nodes.lock() = Some((time::now(), count, named));
+        if let Ok(heard) = told {
+            *nodes.lock() = Some(heard);
         }
         drop(nodes);
         sleep(EVERY).await;
     }
 }
 
-async fn tell(redis: &Redis, names: &Names) -> Result<(u64, Vec<Arc<str>>), StoreError> {
+async fn tell(redis: &Redis, names: &Names) -> Result<Heard, StoreError> {
     let keys = [names.key("fleet", "nodes", "seen")];
     let args = [
         Vec::new(),
@@ -92,7 +98,7 @@ async fn tell(redis: &Redis, names: &Names) -> Result<(u64, Vec<Arc<str>>), Stor
     read(&answer).ok_or_else(|| StoreError::Data(format!("no nodes: {answer:?}")))
 }
 
-fn read(answer: &Value) -> Option<(u64, Vec<Arc<str>>)> {
+fn read(answer: &Value) -> Option<Heard> {
     let Value::Array(parts) = answer else {
         return None;
     };
@@ -104,5 +110,9 @@ fn read(answer: &Value) -> Option<(u64, Vec<Arc<str>>)> {
         _ => None,
     };
     let names = named.iter().map(name).collect::<Option<_>>()?;
-    Some((u64::try_from(*count).ok()?, names))
+    Some(Heard {
+        at: time::now(),
+        count: u64::try_from(*count).ok()?,
+        names,
+    })
 }

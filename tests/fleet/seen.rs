@@ -114,10 +114,9 @@ async fn every_kind_of_event_is_told_when_a_server_goes_for_longer_than_a_lease_
         let _ = limit.try_acquire(1).await;
         breaker.try_acquire().unwrap().success();
         let seen = fleet.snapshot();
-        let away = seen.locks[0].away_for.is_some()
+        seen.locks[0].away_for.is_some()
             && seen.circuit_breakers[0].away_for.is_some()
-            && seen.rate_limits[0].degraded_for.is_some();
-        away
+            && seen.rate_limits[0].degraded_for.is_some()
     })
     .await;
     assert!(!fleet.snapshot().health.connected);

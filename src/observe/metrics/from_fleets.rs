@@ -21,7 +21,7 @@ pub(super) fn add(fleet: &FleetSnapshot, samples: &mut Vec<Sample>) {
     breakers(fleet, gauges, samples);
     locks(fleet, gauges, samples);
     rate_limits(fleet, gauges, samples);
-    for (_, (info, values, value)) in std::mem::take(&mut gauges.0) {
+    for ((_, values), (info, value)) in std::mem::take(&mut gauges.0) {
         let values: Vec<_> = values.iter().map(|it| &**it).collect();
         sample.gauge(info, &values, value);
     }
@@ -105,13 +105,16 @@ fn rate_limits(fleet: &FleetSnapshot, gauges: &mut Gauges, samples: &mut Vec<Sam
 
 /// Gauges by what they are of.
 #[derive(Default)]
-struct Gauges(BTreeMap<(&'static str, Vec<String>), (&'static MetricInfo, Vec<String>, f64)>);
+struct Gauges(BTreeMap<Of, (&'static MetricInfo, f64)>);
+
+/// The name of a metric, and the values of its labels.
+type Of = (&'static str, Vec<String>);
 
 impl Gauges {
     fn entry(&mut self, info: &'static MetricInfo, values: &[&str]) -> &mut f64 {
         let values: Vec<_> = values.iter().map(|it| (*it).to_owned()).collect();
-        let of = (info.name, values.clone());
-        let (_, _, value) = self.0.entry(of).or_insert((info, values, 0.0));
+        let of = (info.name, values);
+        let (_, value) = self.0.entry(of).or_insert((info, 0.0));
         value
     }
 

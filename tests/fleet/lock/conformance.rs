@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_bulwark::ContendedReason;
-use tower_bulwark::fleet::{Fleet, FleetLock, FleetLockBuilder};
+use tower_bulwark::fleet::lock::FleetLockBuilder;
+use tower_bulwark::fleet::{Fleet, FleetLock};
 
 use super::support::server::Server;
 use super::support::{now, since, until};

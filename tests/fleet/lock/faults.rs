@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_bulwark::ContendedReason;
-use tower_bulwark::fleet::{Fleet, LostReason};
+use tower_bulwark::fleet::Fleet;
+use tower_bulwark::fleet::lock::LostReason;
 
 use super::support::proxy::Proxy;
 use super::support::server::Server;
