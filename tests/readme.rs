@@ -75,6 +75,24 @@ async fn reqwest_client() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+#[cfg(feature = "redis")]
+#[allow(dead_code)]
+#[rustfmt::skip]
+async fn a_fleet() -> Result<(), Box<dyn std::error::Error>> {
+    use std::time::Duration;
+
+    use tower_bulwark::{CircuitBreaker, fleet::{Fleet, SharedBreaker}, rate_limit::Quota};
+
+    let fleet = Fleet::connect("redis://redis.internal:6379").await?;
+    let breaker = CircuitBreaker::new("openai");
+    let share = fleet.share(&breaker, SharedBreaker::default())?; // as long as it is kept; calls cost what they did
+    let gpu = fleet.lock("gpu").max_concurrent(8).lease(Duration::from_secs(10)).build()?;
+    let limit = fleet.rate_limit("openai").quota("requests", Quota::per_minute(500)).build()?;
+
+    drop((share, gpu, limit));
+    Ok(())
+}
+
 #[cfg(feature = "hyper")]
 #[test]
 #[rustfmt::skip]

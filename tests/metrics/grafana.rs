@@ -188,6 +188,22 @@ pub(crate) const ALERTS: &[Alert] = &[
         description: "The snapshot of the lock names the holder.",
     },
     Alert {
+        name: "BulwarkFleetStoreAway",
+        expr: "max by (name, part, part_name) (bulwark_fleet_store_away) == 1",
+        wait: "1m",
+        severity: "page",
+        summary: "The shared store of the {{ $labels.part }} `{{ $labels.part_name }}` has been away for a minute",
+        description: "Breakers decide alone, rate limits go by their share, and locks admit nobody. Why is in the log: `the shared store is away`.",
+    },
+    Alert {
+        name: "BulwarkFleetLeasesLost",
+        expr: "sum by (name, part_name) (increase(bulwark_fleet_lock_leases_lost_total[5m])) > 0",
+        wait: "0m",
+        severity: "page",
+        summary: "Holders of the shared lock `{{ $labels.part_name }}` have lost their leases",
+        description: "Somebody else may have their permits. What they write is refused only by a resource that checks the fence.",
+    },
+    Alert {
         name: "BulwarkRefusals",
         expr: r#"sum by (pattern, name) (rate(bulwark_calls_total{outcome="refused"}[5m])) / sum by (pattern, name) (rate(bulwark_calls_total[5m])) > 0.1"#,
         wait: "10m",
