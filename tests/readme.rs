@@ -152,15 +152,16 @@ fn axum_server() {
 #[cfg(feature = "dashboard")]
 #[test]
 #[rustfmt::skip]
-fn a_page() {
+fn a_page() -> Result<(), tower_bulwark::ConfigError> {
     use axum::Router;
 
     use tower_bulwark::{Registry, dashboard::Dashboard};
 
-    let dashboard = Dashboard::builder(Registry::global()).title("checkout").build();
-    let app: Router = Router::new().nest("/ops", dashboard.router());
+    let dashboard = Dashboard::builder(Registry::global()).title("checkout").build()?;
+    let app: Router = Router::new().nest_service("/ops", dashboard.router());
 
     drop(app);
+    Ok(())
 }
 
 #[cfg(feature = "metrics")]

@@ -1,138 +1,171 @@
-//! The dashboard, over the scripted server of the main job: it throttles, hangs, breaks connections and dies, again and again.
+//! The dashboard, over an LLM API that throttles, hangs, breaks connections and dies, again and again.
 //!
 //! ```sh
-//! cargo run --features config,dashboard --example dashboard
+//! cargo run --example dashboard --features dashboard
+//! cargo run --example dashboard --features dashboard -- --serve --listen 127.0.0.1:7070
 //! ```
 //!
-//! Open the address that it prints. On a terminal it goes on until it is stopped; elsewhere it runs for a few seconds, looks
-//! at its own page as a browser would, says what that shows, and ends. `--serve` goes on there too.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "a program has no outside, and this one uses a part of what it shares with the main job"
-)]
+//! It starts the scripted servers of `llm_pipeline`, sends prompts through a [`Stack`](tower_bulwark::Stack) for each of the two,
+//! and prints an address to open in a browser. On a terminal, or with `--serve`, it goes on until it is interrupted. Otherwise
+//! it reads its own page as a browser would until it has seen an open circuit, a long holder with waiters, a deadlock, a rate
+//! limit that refuses, and retries, and prints what the page says of them: some seconds. The exit code is 1 if it does not.
+#![allow(unreachable_pub, reason = "a program has no outside")]
 
 #[path = "../llm_pipeline/client.rs"]
+#[allow(dead_code, reason = "only what talks to the fake API is used")]
 mod client;
-mod jobs;
-#[path = "../llm_pipeline/live.rs"]
-mod live;
-#[path = "../llm_pipeline/report.rs"]
-mod report;
-#[path = "../llm_pipeline/stack.rs"]
-mod stack;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../llm_pipeline/traffic.rs"]
 mod traffic;
 
-use std::io::IsTerminal;
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::get;
 use clap::Parser;
+use http::request::Parts;
 use tokio::net::TcpListener;
-use tower_bulwark::circuit_breaker::Recovery;
-use tower_bulwark::dashboard::{Dashboard, Operator};
-use tower_bulwark::keyed::Keyed;
-use tower_bulwark::{BoxError, CircuitBreaker};
+use tower_bulwark::dashboard::{Command, Dashboard, Operator};
+use tower_bulwark::{BoxError, Registry};
 
-use client::Endpoint;
-use stack::Handles;
-use support::fake_llm::FakeLlm;
-use support::scenario::Scenario;
-use traffic::Traffic;
+use traffic::Day;
 
-/// Shows the dashboard over a service that fails.
+/// Opens the dashboard over an API whose faults are scripted.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Where it listens; port 0 is any that is free
-    #[arg(long, default_value = "127.0.0.1:0")]
-    address: String,
-    /// Goes on until it is stopped, also without a terminal
+    /// Goes on until it is interrupted, also without a terminal
     #[arg(long)]
     serve: bool,
+    /// The address of the page
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Makes the faults of the fake API repeatable
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+/// On a machine that is busy, too, everything is seen within this.
+const LONGEST: Duration = Duration::from_secs(40);
+
+/// Prints a text and ends the line. A reader that has gone away is not an error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let args = Args::parse();
-    let serve = args.serve || std::io::stdin().is_terminal();
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llm_pipeline/bulwark.toml");
-    let handles = Handles::by_file(&config, 7)?;
-    let registry = handles.registry.clone();
-    // Long enough to be read.
-    let breaker = registry.circuit_breaker("llm-api");
-    let mut rules = (*breaker.config()).clone();
-    let (first, longest) = (Duration::from_secs(4), Duration::from_secs(20));
-    rules.recovery = Recovery::exponential(first, 2.0, longest);
-    breaker.update(rules)?;
-
-    let tenants = Keyed::new("tenants", 10_000, |tenant: &String| {
-        CircuitBreaker::new(tenant.as_str())
-    })?;
-    let dashboard = Dashboard::builder(&registry)
-        .title("LLM pipeline")
-        .keyed("tenants", &tenants)
-        // It listens on this machine alone. A real program asks who it is.
-        .commands(|_, _| Ok(Operator::new("somebody on this machine")))
-        .build();
-    let listener = TcpListener::bind(&args.address).await?;
-    let address = format!("http://{}/", listener.local_addr()?);
-    live::say(&format!("the dashboard is at {address}"));
-    tokio::spawn(axum::serve(listener, dashboard.router()).into_future());
-
-    jobs::start(&registry, &tenants)?;
-    let traffic = tokio::spawn(bad_days(handles));
-    match serve {
-        true => traffic.await?,
-        false => {
-            look(&address).await?;
-            traffic.abort();
-            Ok(())
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-/// Day after day, each with a server of its own.
-async fn bad_days(handles: Handles) -> Result<(), BoxError> {
-    const PROMPTS: u64 = 600;
-    let second = FakeLlm::start(Scenario::healthy(7).latency_ms(120..=240)).await?;
-    let second = Arc::new(Endpoint::fake(second.base_url())?);
-    loop {
-        let day = Scenario::bad_day(7, PROMPTS).outage(PROMPTS * 60 / 100, Duration::from_secs(30));
-        let server = FakeLlm::start(day).await?;
-        let endpoint = Endpoint::fake(server.base_url())?;
-        let traffic = Arc::new(Traffic::new(endpoint, PROMPTS));
-        let service = stack::layered(&handles, &traffic.endpoint, Some(&second));
-        traffic::send_all(&traffic, service, 12).await?;
-        server.shutdown().await;
-    }
+/// Whether everything was seen that is to be seen.
+async fn run(args: &Args) -> Result<bool, BoxError> {
+    let registry = Registry::new();
+    let day = Day::new(&registry, args.seed)?;
+    let dashboard = Dashboard::builder(&registry)
+        .title("llm_pipeline")
+        .keyed("per shard", day.shards())
+        // This listens on loopback, and shows what cannot be harmed. A service decides by who has logged in.
+        .commands(|_: &Parts, _: &Command| Ok(Operator::new("somebody on this machine")))
+        .build()?;
+    let app = Router::new()
+        .route("/", get(|| async { Redirect::temporary("/ops/") }))
+        .nest_service("/ops", dashboard.router());
+    let listener = TcpListener::bind(&args.listen).await?;
+    let address = format!("http://{}/ops/", listener.local_addr()?);
+    say(&format!("open {address}"));
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let seen = if args.serve || std::io::stdin().is_terminal() {
+        say("the script is played again and again; Ctrl-C ends it");
+        tokio::select! {
+            played = day.play_for_ever() => played?,
+            ended = tokio::signal::ctrl_c() => ended?,
+        }
+        true
+    } else {
+        let reader = read_like_a_browser(&address);
+        tokio::select! {
+            played = day.play_for_ever() => { played?; false }
+            seen = tokio::time::timeout(LONGEST, reader) => match seen {
+                Ok(seen) => { seen?; true }
+                Err(_) => return Err("not everything was seen".into()),
+            }
+        }
+    };
+    dashboard.close();
+    server.abort();
+    Ok(seen)
 }
 
-/// What a browser would get, until there is a problem to be seen.
-async fn look(address: &str) -> Result<(), BoxError> {
-    let http = support::http_client()?;
-    for asset in ["", "style.css", "app.js"] {
-        let body = http.get(format!("{address}{asset}")).send().await?;
-        let bytes = body.error_for_status()?.bytes().await?.len();
-        live::say(&format!("GET /{asset}: {bytes} bytes"));
+/// What the page should show while the script is played, and how a state tells.
+const WANTED: [(&str, &str, &str); 5] = [
+    ("circuit_breaker", "open", "a circuit that is open"),
+    (
+        "resource_lock",
+        "contended",
+        "a lock with a long holder and waiters",
+    ),
+    ("resource_lock", "deadlock", "a deadlock"),
+    ("rate_limit", "refused", "a rate limit that refuses"),
+    ("retry", "", "retries"),
+];
+
+/// Fetches the page and what belongs to it, then looks at the state until everything has been seen.
+async fn read_like_a_browser(address: &str) -> Result<(), BoxError> {
+    let client = support::http_client()?;
+    for file in ["", "style.css", "app.js"] {
+        let response = client.get(format!("{address}{file}")).send().await?;
+        let (status, text) = (response.status(), response.text().await?);
+        say(&format!("GET {file:<10} {status}, {} bytes", text.len()));
     }
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    for _ in 0..30 {
-        ticks.tick().await;
-        let state = http.get(format!("{address}api/snapshot")).send().await?;
-        let state: serde_json::Value = state.error_for_status()?.json().await?;
-        live::say(state["headline"].as_str().unwrap_or_default());
-        let problems = state["problems"].as_array();
-        let circuit = problems
-            .into_iter()
-            .flatten()
-            .any(|it| it["pattern"] == "circuit_breaker" && it["severity"] == "error");
-        if circuit {
+    let mut unseen: BTreeSet<usize> = (0..WANTED.len()).collect();
+    let mut headline = String::new();
+    loop {
+        let response = client.get(format!("{address}api/snapshot")).send().await?;
+        let document: serde_json::Value = serde_json::from_slice(&response.bytes().await?)?;
+        let state = &document["state"];
+        if state["headline"] != headline.as_str() {
+            headline = state["headline"].as_str().unwrap_or_default().to_owned();
+            say(&format!("  {headline}"));
+        }
+        unseen.retain(|wanted| match sentence(state, WANTED[*wanted]) {
+            Some(sentence) => {
+                say(&format!("> {}: {sentence}", WANTED[*wanted].2));
+                false
+            }
+            None => true,
+        });
+        if unseen.is_empty() {
             return Ok(());
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err("in half a minute no circuit has opened".into())
+}
+
+/// What the page says of a handle that is in this state.
+fn sentence(state: &serde_json::Value, (table, word, _): (&str, &str, &str)) -> Option<String> {
+    let tables = state["tables"].as_array()?;
+    let rows = tables.iter().find(|it| it["id"] == table)?["rows"].as_array()?;
+    let fits = |row: &&serde_json::Value| match word {
+        // The share of retries, of late.
+        "" => row["cells"][1].as_f64().is_some_and(|share| share > 0.0),
+        word => row["state"] == word,
+    };
+    let row = rows.iter().find(fits)?;
+    Some(format!(
+        "{} {}",
+        row["name"].as_str()?,
+        row["text"].as_str()?
+    ))
 }

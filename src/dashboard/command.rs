@@ -1,238 +1,286 @@
-//! What an operator may command, and who says whether.
+//! What an operator may say, and what came of it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
-use http::request::Parts;
+use http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::registry::Registry;
+use super::pattern::Pattern;
+use super::settings::differences;
+use super::words::clipped;
+use crate::error::{ConfigChange, ConfigError};
 
-/// Something that an operator wants done to a handle of the registry.
+/// A command to one handle: `{"pattern": "circuit_breaker", "name": "openai", "command": "force_open"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Command {
-    /// What it is: `circuit_breaker`, `resource_lock`, `rate_limit`, `retry`, `timeouts`, `hedge`, `throttle` or `chaos`.
-    pub pattern: String,
-    /// Its name.
+    /// The kind of the handle.
+    pub pattern: Pattern,
+    /// Its name; in a group its key.
     pub name: String,
-    /// What is to be done.
+    /// The group of keys that it is in, if it is in one: the name that
+    /// [`DashboardBuilder::keyed`](super::DashboardBuilder::keyed) was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What to do with it.
+    #[serde(flatten)]
     pub action: Action,
 }
 
-/// What is to be done to a handle.
+/// What to do with a handle. In JSON the field `command` has its name in snake case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "command", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Action {
-    /// [`CircuitBreaker::force_open`](crate::CircuitBreaker::force_open).
+    /// Circuit breakers: refuse all calls until it is closed or reset.
     ForceOpen,
-    /// [`CircuitBreaker::force_close`](crate::CircuitBreaker::force_close).
+    /// Circuit breakers: close now, and work on from there.
     ForceClose,
-    /// [`CircuitBreaker::disable`](crate::CircuitBreaker::disable).
+    /// Circuit breakers: let all calls through and count nothing.
     Disable,
-    /// [`CircuitBreaker::metrics_only`](crate::CircuitBreaker::metrics_only).
+    /// Circuit breakers: let all calls through, and count.
     MetricsOnly,
-    /// `reset` of a circuit breaker, a rate limit or a throttle; `reset_stats` of a resource lock.
+    /// Circuit breakers forget everything and are closed, rate limits and throttles forget what was used, locks their
+    /// statistics.
     Reset,
-    /// [`ResourceLock::set_max_concurrent`](crate::ResourceLock::set_max_concurrent).
-    Capacity(usize),
-    /// Other settings, as data: those that are not named stay. See [`Config`](Self::Config).
-    Config(Value),
-    /// [`Chaos::arm_for`](crate::Chaos::arm_for), for so many seconds, at most an hour.
-    Arm(u64),
-    /// [`Chaos::disarm`](crate::Chaos::disarm).
+    /// Locks: how many permits there are.
+    #[non_exhaustive]
+    Capacity {
+        /// So many.
+        permits: usize,
+    },
+    /// Whatever has a config: these settings are others from now on, and all others stay as they are. They are written as
+    /// in a file: a time is `"250ms"`, `"30s"` or `"1m30s"`, and what is off is `"none"`.
+    #[non_exhaustive]
+    Config {
+        /// The settings, by the names that the config has.
+        config: Map<String, Value>,
+    },
+    /// Drills: there are faults from now on, for so long.
+    #[non_exhaustive]
+    Arm {
+        /// From 1 to 3600: nobody has to remember to end it.
+        seconds: u64,
+    },
+    /// Drills: there are none.
     Disarm,
 }
 
-/// Who has said that a command may be carried out: it is written to the log with the command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operator(String);
-
-impl Operator {
-    /// By name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
-    }
-
-    /// The name.
+impl Action {
+    /// Its name, as it stands in JSON.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A command that may not be carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denied(String);
-
-impl Denied {
-    /// With a reason, which the operator is shown.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into())
-    }
-}
-
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Denied {}
-
-/// Says for each command who gives it, or that it is denied.
-pub(super) type Authorize = Arc<dyn Fn(&Parts, &Command) -> Result<Operator, Denied> + Send + Sync>;
-
-/// Why a command was not carried out.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// There is no handle of that kind and name.
-    Unknown,
-    /// That cannot be done to a handle of this kind.
-    NotForThis,
-    /// A value that cannot work.
-    Wrong(String),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::Unknown => f.write_str("there is nothing of that kind and name"),
-            Self::NotForThis => f.write_str("that cannot be done to it"),
-            Self::Wrong(why) => f.write_str(why),
-        }
-    }
-}
-
-impl Command {
-    /// Carries it out; says what has changed.
-    pub(super) fn carry_out(&self, registry: &Registry) -> Result<String, Refused> {
-        let name = &*self.name;
-        match &*self.pattern {
-            "circuit_breaker" => {
-                let handle = registry.get_circuit_breaker(name).ok_or(Refused::Unknown)?;
-                let from = handle.state();
-                match &self.action {
-                    Action::ForceOpen => handle.force_open(),
-                    Action::ForceClose => handle.force_close(),
-                    Action::Disable => handle.disable(),
-                    Action::MetricsOnly => handle.metrics_only(),
-                    Action::Reset => handle.reset(),
-                    Action::Config(new) => {
-                        return change(&*handle.config(), new, |it| handle.update(it));
-                    }
-                    Action::Capacity(_) | Action::Arm(_) | Action::Disarm => {
-                        return Err(Refused::NotForThis);
-                    }
-                }
-                Ok(format!("{from} -> {}", handle.state()))
-            }
-            "resource_lock" => {
-                let handle = registry.get_resource_lock(name).ok_or(Refused::Unknown)?;
-                match &self.action {
-                    Action::Capacity(n) => {
-                        let from = handle.snapshot().capacity;
-                        let done = handle.set_max_concurrent(*n);
-                        done.map_err(|error| Refused::Wrong(error.to_string()))?;
-                        Ok(format!("{from} -> {} permits", handle.snapshot().capacity))
-                    }
-                    Action::Reset => {
-                        handle.reset_stats();
-                        Ok("its statistics begin again".to_owned())
-                    }
-                    Action::Config(new) => change(&*handle.config(), new, |it| handle.update(it)),
-                    _ => Err(Refused::NotForThis),
-                }
-            }
-            "rate_limit" => {
-                let handle = registry.get_rate_limit(name).ok_or(Refused::Unknown)?;
-                match &self.action {
-                    Action::Reset => {
-                        handle.reset();
-                        Ok("all quotas are full".to_owned())
-                    }
-                    Action::Config(new) => change(&*handle.config(), new, |it| handle.update(it)),
-                    _ => Err(Refused::NotForThis),
-                }
-            }
-            "throttle" => {
-                let handle = registry.get_throttle(name).ok_or(Refused::Unknown)?;
-                match &self.action {
-                    Action::Reset => {
-                        handle.reset();
-                        Ok("what was counted is forgotten".to_owned())
-                    }
-                    Action::Config(new) => change(&*handle.config(), new, |it| handle.update(it)),
-                    _ => Err(Refused::NotForThis),
-                }
-            }
-            "chaos" => {
-                let handle = registry.get_chaos(name).ok_or(Refused::Unknown)?;
-                match &self.action {
-                    Action::Arm(seconds @ 1..=3_600) => {
-                        handle.arm_for(Duration::from_secs(*seconds));
-                        Ok(format!("armed for {seconds} s"))
-                    }
-                    Action::Arm(_) => Err(Refused::Wrong("give 1 to 3600 seconds".to_owned())),
-                    Action::Disarm => {
-                        handle.disarm();
-                        Ok("disarmed".to_owned())
-                    }
-                    Action::Config(new) => change(&*handle.config(), new, |it| handle.update(it)),
-                    _ => Err(Refused::NotForThis),
-                }
-            }
-            "retry" | "timeouts" | "hedge" => self.only_config(registry),
-            _ => Err(Refused::Unknown),
+            Self::ForceOpen => "force_open",
+            Self::ForceClose => "force_close",
+            Self::Disable => "disable",
+            Self::MetricsOnly => "metrics_only",
+            Self::Reset => "reset",
+            Self::Capacity { .. } => "capacity",
+            Self::Config { .. } => "config",
+            Self::Arm { .. } => "arm",
+            Self::Disarm => "disarm",
         }
     }
 
-    fn only_config(&self, registry: &Registry) -> Result<String, Refused> {
-        let Action::Config(new) = &self.action else {
-            return Err(Refused::NotForThis);
+    /// The names of all commands that handles of a pattern take.
+    pub(super) fn names_for(pattern: Pattern) -> &'static [&'static str] {
+        match pattern {
+            Pattern::CircuitBreaker => &[
+                "force_open",
+                "force_close",
+                "disable",
+                "metrics_only",
+                "reset",
+                "config",
+            ],
+            Pattern::ResourceLock => &["capacity", "reset", "config"],
+            Pattern::RateLimit | Pattern::Throttle => &["reset", "config"],
+            Pattern::Retry | Pattern::Hedge | Pattern::Timeouts => &["config"],
+            Pattern::Chaos => &["arm", "disarm", "config"],
+            Pattern::Fallback => &[],
+        }
+    }
+
+    pub(super) fn does_not_fit(&self, pattern: Pattern) -> CommandError {
+        let has = match Self::names_for(pattern) {
+            [] => "none".to_owned(),
+            names => names.join(", "),
         };
-        let name = &*self.name;
-        match &*self.pattern {
-            "retry" => {
-                let handle = registry.get_retry(name).ok_or(Refused::Unknown)?;
-                change(&*handle.config(), new, |it| handle.update(it))
+        let message = format!(
+            "a {pattern} has no command `{}`; it has: {has}",
+            self.name()
+        );
+        CommandError::new(ErrorCode::NotApplicable, message)
+    }
+
+    /// Updates a config by some of its settings.
+    pub(super) fn update<C: Serialize + DeserializeOwned>(
+        &self,
+        now: &C,
+        settings: &Map<String, Value>,
+        update: impl FnOnce(C) -> Result<ConfigChange, ConfigError>,
+    ) -> Result<Done, CommandError> {
+        let config = merged(now, settings).map_err(|error| {
+            // The error does not say where it is.
+            let alone =
+                |(name, value): (&String, &Value)| Map::from_iter([(name.clone(), value.clone())]);
+            let wrong = settings.iter().find(|it| merged(now, &alone(*it)).is_err());
+            match wrong {
+                Some((name, _)) => CommandError::nonsense(format!("`{}`: {error}", clipped(name))),
+                None => CommandError::nonsense(error),
             }
-            "timeouts" => {
-                let handle = registry.get_timeouts(name).ok_or(Refused::Unknown)?;
-                change(&*handle.config(), new, |it| handle.update(it))
-            }
-            _ => {
-                let handle = registry.get_hedge(name).ok_or(Refused::Unknown)?;
-                change(&*handle.config(), new, |it| handle.update(it))
-            }
+        })?;
+        let words = differences(now, &config);
+        update(config).map_err(CommandError::nonsense)?;
+        Ok(Done::changed(&words))
+    }
+}
+
+/// A config with some settings of another value.
+pub(super) fn merged<C: Serialize + DeserializeOwned>(
+    now: &C,
+    settings: &Map<String, Value>,
+) -> Result<C, serde_json::Error> {
+    let mut all = serde_json::to_value(now)?;
+    if let Value::Object(all) = &mut all {
+        all.extend(settings.clone());
+        // A budget that code has given is no data: it stays if nothing else is said.
+        if all.get("budget").is_some_and(|it| it == "shared") {
+            all.remove("budget");
+        }
+    }
+    serde_json::from_value(all)
+}
+
+/// What a command has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Done {
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+impl Done {
+    pub(super) fn between(from: impl fmt::Display, to: impl fmt::Display) -> Self {
+        Self {
+            from: clipped(&from.to_string()),
+            to: clipped(&to.to_string()),
+        }
+    }
+
+    /// By these settings.
+    fn changed(settings: &[[String; 2]]) -> Self {
+        let side = |of: usize| {
+            let words: Vec<&str> = settings.iter().map(|it| &*it[of]).collect();
+            words.join(", ")
+        };
+        match settings.is_empty() {
+            true => Self::between("as it was", "as it was"),
+            false => Self::between(side(0), side(1)),
         }
     }
 }
 
-/// Puts settings over those there are.
-fn change<C: Serialize + serde::de::DeserializeOwned>(
-    now: &C,
-    new: &Value,
-    update: impl FnOnce(C) -> Result<crate::error::ConfigChange, crate::error::ConfigError>,
-) -> Result<String, Refused> {
-    let wrong = |error: &dyn fmt::Display| Refused::Wrong(error.to_string());
-    let mut whole = serde_json::to_value(now).map_err(|error| wrong(&error))?;
-    let (Value::Object(whole), Value::Object(new)) = (&mut whole, new) else {
-        return Err(Refused::Wrong(
-            "a config is an object of settings".to_owned(),
-        ));
-    };
-    whole.extend(new.clone());
-    // A budget that code has given is no data: it stays if nothing else is said.
-    if whole.get("budget").is_some_and(|it| it == "shared") {
-        whole.remove("budget");
+/// Why there was no command, or why it has changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CommandError {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ErrorCode {
+    /// The request may come from another site.
+    NotSameOrigin,
+    /// The hook says no.
+    Denied,
+    /// No command can be read from it.
+    Unreadable,
+    /// There is no such handle, or no such group.
+    UnknownName,
+    /// Such a handle has no such command.
+    NotApplicable,
+    /// It would not work with this value.
+    Nonsense,
+    /// Somebody else is in the way.
+    Busy,
+}
+
+impl CommandError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message }
     }
-    let config =
-        C::deserialize(Value::Object(std::mem::take(whole))).map_err(|error| wrong(&error))?;
-    let change = update(config).map_err(|error| wrong(&error))?;
-    Ok(change.to_string())
+
+    pub(super) fn nonsense(error: impl fmt::Display) -> Self {
+        Self::new(ErrorCode::Nonsense, error.to_string())
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self.code {
+            ErrorCode::NotSameOrigin | ErrorCode::Denied => StatusCode::FORBIDDEN,
+            ErrorCode::Unreadable => StatusCode::BAD_REQUEST,
+            ErrorCode::UnknownName => StatusCode::NOT_FOUND,
+            ErrorCode::NotApplicable | ErrorCode::Nonsense => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::contention::ContentionConfig;
+
+    fn read(json: &str) -> Result<Command, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_command_is_read_with_its_value() {
+        let capacity =
+            r#"{"pattern":"resource_lock","name":"gpu","command":"capacity","permits":3}"#;
+        let command = read(capacity).unwrap();
+        assert_eq!(command.action, Action::Capacity { permits: 3 });
+        assert_eq!(
+            (command.pattern, &*command.name, command.group),
+            (Pattern::ResourceLock, "gpu", None)
+        );
+        // It is data for tools, too.
+        let command = read(capacity).unwrap();
+        assert_eq!(serde_json::to_string(&command).unwrap(), capacity);
+        for wrong in [
+            r#"{"pattern":"resource_lock","name":"gpu","command":"capacity"}"#,
+            r#"{"pattern":"resource_lock","name":"gpu","command":"capacity","permits":-1}"#,
+            r#"{"pattern":"resource_lock","name":"gpu","command":"explode"}"#,
+            r#"{"pattern":"teapot","name":"gpu","command":"reset"}"#,
+            r#"{"name":"gpu","command":"reset"}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings_that_are_not_named_stay_and_a_time_is_words() {
+        let now = ContentionConfig {
+            max_concurrent: 7,
+            ..ContentionConfig::default()
+        };
+        let settings = |json| serde_json::from_value::<Map<String, Value>>(json).unwrap();
+        let new = merged(&now, &settings(json!({"timeout": "1s500ms"}))).unwrap();
+        assert_eq!(new.timeout, Some(Duration::from_millis(1_500)));
+        assert_eq!(new.max_concurrent, 7);
+        let none = merged(&now, &settings(json!({"timeout": "none"}))).unwrap();
+        assert_eq!(none.timeout, None);
+        let wrong = merged(&now, &settings(json!({"max_concurent": 2}))).unwrap_err();
+        assert!(wrong.to_string().contains("max_concurent"), "{wrong}");
+        assert!(merged(&now, &settings(json!({"timeout": "soon"}))).is_err());
+    }
 }

@@ -1,493 +1,279 @@
-//! Registry -> what the page shows: what is wrong in sentences, then a row for each handle, the worst first.
+//! From a registry to what the page shows: the worst first, in sentences.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::problem::{self, Problem, Refused};
-use super::words::{count, ms, span};
-use crate::circuit_breaker::{CircuitBreakerConfig, CircuitBreakerSnapshot, CircuitState};
-use crate::contention::{ResourceLock, ResourceSnapshot, WaitEdge};
-use crate::event::Entry;
-use crate::rate_limit::RateLimitSnapshot;
+use super::command::Action;
+use super::graph::{Graph, graph};
+use super::groups::Named;
+use super::history::History;
+use super::log::Said;
+use super::pattern::Pattern;
+use super::settings::Setting;
+use super::shown::{Shown, in_deadlock, lock_row};
+use super::table::{Level, Next, Row, Table};
+use super::words::{clipped, counted, humane};
+use crate::contention::{ResourceLock, ResourceSnapshot};
 use crate::registry::Registry;
-use crate::retry::RetryPolicy;
-use crate::util::histogram::DurationSummary;
 use crate::util::time::Tick;
 
-/// So many rows of a kind are shown, and of holders and waiters of each lock.
-pub(super) const MOST_ROWS: usize = 50;
-const MOST_NAMES: usize = 20;
-const MOST_EDGES: usize = 200;
-const MOST_EVENTS: usize = 60;
+/// So many problems are told; there is a number for the rest.
+const PROBLEMS: usize = 20;
 
-/// A row, and how bad it is.
-type Row = (f64, Value);
-
-/// Rows of one kind, the worst first.
-#[derive(Debug, Default, Serialize)]
-struct Rows {
-    rows: Vec<Value>,
-    /// How many more there are.
-    more: usize,
+/// Everything that changes on the page, but the events.
+#[derive(Debug, Serialize)]
+pub(super) struct View<'a> {
+    /// Another one after a restart.
+    pub(super) epoch: &'a str,
+    /// The number of this state.
+    pub(super) sequence: u64,
+    /// The number of the last sample of the curves.
+    pub(super) sample: u64,
+    /// Milliseconds since 1970.
+    pub(super) at: u64,
+    pub(super) title: &'a str,
+    pub(super) up_seconds: f64,
+    /// How soon the next state comes, about.
+    pub(super) next_seconds: f64,
+    /// Whether commands are taken at all.
+    pub(super) commands: bool,
+    /// Changes when a setting does.
+    pub(super) settings_version: String,
+    pub(super) headline: String,
+    pub(super) level: Level,
+    pub(super) problems: Vec<Problem>,
+    pub(super) more_problems: u64,
+    pub(super) tables: Vec<Table>,
+    pub(super) graph: Graph,
+    pub(super) said: Vec<Said>,
+    /// Events that fell out of the registry's feed so far.
+    pub(super) dropped_events: u64,
 }
 
-impl Rows {
-    fn of(mut rows: Vec<Row>) -> Self {
-        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let more = rows.len().saturating_sub(MOST_ROWS);
-        rows.truncate(MOST_ROWS);
-        Self {
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
-            more,
-        }
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    pub(super) level: Level,
+    pub(super) pattern: Pattern,
+    /// The table and the row it is about.
+    pub(super) table: String,
+    /// The group of keys that it is in, if it is in one.
+    pub(super) group: Option<String>,
+    pub(super) name: String,
+    pub(super) state: String,
+    /// What is the matter, by name.
+    pub(super) sentence: String,
+    pub(super) since_seconds: Option<f64>,
+    /// What comes next by itself.
+    pub(super) next: Option<Next>,
 }
 
-/// What there was at the last look.
-#[derive(Default)]
+/// What a row goes by.
+#[derive(Debug, Hash, Serialize)]
+pub(super) struct RowSettings {
+    pub(super) table: String,
+    pub(super) row: String,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// What there is to see.
 pub(super) struct Seen {
-    at: Option<Tick>,
-    refused: HashMap<(&'static str, Arc<str>), u64>,
+    pub(super) tables: Vec<Table>,
+    pub(super) graph: Graph,
+    /// Looked at with each sample.
+    pub(super) settings: Option<Vec<RowSettings>>,
 }
 
-impl Seen {
-    /// What has been refused since the last look, if this is not the first.
-    fn since_then(
-        &mut self,
-        pattern: &'static str,
-        name: &Arc<str>,
-        all: u64,
-        now: Tick,
-    ) -> Refused {
-        let before = self.refused.insert((pattern, Arc::clone(name)), all);
-        Refused {
-            calls: before.map_or(0, |before| all.saturating_sub(before)),
-            since: self.at.map_or(Duration::ZERO, |at| now.since(at)),
+/// Looks at all of a registry and of the groups.
+pub(super) struct Look<'a> {
+    history: &'a mut History,
+    /// How long after the last sample, if it is time for one.
+    sampling: Option<Duration>,
+    now: Tick,
+    most: usize,
+    seen: Seen,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn begin(history: &'a mut History, now: Tick, most: usize) -> Self {
+        let sampling = history.begin(now);
+        Self {
+            history,
+            sampling,
+            now,
+            most,
+            seen: Seen {
+                tables: Vec::new(),
+                graph: Graph::default(),
+                settings: sampling.map(|_| Vec::new()),
+            },
         }
     }
-}
 
-/// All that the page shows of a registry, and of groups by key.
-pub(super) fn view(registry: &Registry, groups: &[Value], seen: &mut Seen, now: Tick) -> Value {
-    let mut problems: Vec<_> = groups.iter().filter_map(problem::of_group).collect();
-    let breakers = registry.circuit_breakers();
-    let breakers = breakers.iter().map(|it| {
-        let (snapshot, config) = (it.snapshot(), it.config());
-        problems.extend(problem::of_breaker(&snapshot));
-        breaker_row(&snapshot, Some(&config))
-    });
-    let breakers = Rows::of(breakers.collect());
-    let locks = registry.resource_locks();
-    let locks = Rows::of(
-        locks
-            .iter()
-            .map(|it| lock(it, &mut problems, seen, now))
-            .collect(),
-    );
-    let limits = registry.rate_limits();
-    let limits = limits.iter().map(|it| {
-        let snapshot = it.snapshot();
-        let all = snapshot.totals.refused;
-        let refused = seen.since_then("rate_limit", &snapshot.name, all, now);
-        problems.extend(problem::of_limit(&snapshot, &refused));
-        limit_row(&snapshot, Some(&config(&*it.config())))
-    });
-    let limits = Rows::of(limits.collect());
-    let retries = registry.retries();
-    let retries = Rows::of(retries.iter().map(|it| retry(it, &mut problems)).collect());
-    let others = others(registry, &mut problems);
-    let graph = graph(&edges(registry));
-    seen.at = Some(now);
-    problems.sort_by(|a, b| {
-        let by = a.severity.cmp(&b.severity);
-        by.then_with(|| (a.pattern, &a.name).cmp(&(b.pattern, &b.name)))
-    });
-    let headline = problem::headline(&problems);
-    problems.truncate(MOST_ROWS);
-    json!({
-        "headline": headline,
-        "problems": problems,
-        "circuit_breakers": breakers,
-        "resource_locks": locks,
-        "rate_limits": limits,
-        "retries": retries,
-        "others": others,
-        "graph": graph,
-        "events": events(registry),
-    })
-}
-
-fn config<C: Serialize>(config: &C) -> Value {
-    serde_json::to_value(config).unwrap_or(Value::Null)
-}
-
-fn times(it: &DurationSummary) -> Value {
-    json!({ "count": it.count, "p50_ms": ms(it.p50), "p99_ms": ms(it.p99), "max_ms": ms(it.max) })
-}
-
-/// How near the circuit is to opening, by each rule: what there is, what it takes, and the share of that.
-fn distances(it: &CircuitBreakerSnapshot, config: &CircuitBreakerConfig) -> Vec<Value> {
-    let distance =
-        |text: String, share: f64| json!({ "text": text, "share": share.clamp(0.0, 1.0) });
-    let mut all = Vec::new();
-    if let Some(most) = config.consecutive_failures {
-        let text = format!("{} of {most} failures in a row", it.failure_count);
-        all.push(distance(
-            text,
-            f64::from(it.failure_count) / f64::from(most.max(1)),
-        ));
-    }
-    let enough = u64::from(config.minimum_calls);
-    let mut rate = |of: &str, now: Option<f64>, part: u64, most: f64| {
-        all.push(match now {
-            Some(now) => {
-                let text = format!(
-                    "{:.0} % of the last {} calls {of}; trips at {:.0} %",
-                    now * 100.0,
-                    it.window_calls,
-                    most * 100.0
-                );
-                distance(text, now / most)
+    pub(super) fn at(mut self, registry: &Registry, groups: &[Arc<Named>]) -> Seen {
+        for pattern in Pattern::ALL {
+            match pattern {
+                Pattern::CircuitBreaker => self.table(&registry.circuit_breakers()),
+                Pattern::ResourceLock => self.locks(&registry.resource_locks()),
+                Pattern::RateLimit => self.table(&registry.rate_limits()),
+                Pattern::Retry => self.table(&registry.retries()),
+                Pattern::Hedge => self.table(&registry.hedges()),
+                Pattern::Fallback => self.table(&registry.fallbacks()),
+                Pattern::Throttle => self.table(&registry.throttles()),
+                Pattern::Timeouts => self.table(&registry.timeouts()),
+                Pattern::Chaos => self.table(&registry.chaos()),
             }
-            None => {
-                let text = format!(
-                    "{part} of {} calls {of}; looked at from {enough} calls on",
-                    it.window_calls
-                );
-                distance(text, 0.0)
-            }
-        });
-    };
-    if let Some(most) = config.failure_rate {
-        rate("failed", it.failure_rate, it.window_failures, most);
+        }
+        for (id, group) in groups.iter().enumerate() {
+            let (table, settings) = group.table(id);
+            self.add(table, |place| settings.get(place).cloned());
+        }
+        self.seen
     }
-    if let Some(slow) = &config.slow_calls {
-        rate("slow", it.slow_call_rate, it.window_slow, slow.rate);
+
+    fn table<T: Shown>(&mut self, handles: &[T]) {
+        self.rows(handles, handles.iter().map(T::row).collect());
     }
-    if let Some(most) = config.failure_count {
-        let text = format!("{} of {most} failures in the window", it.window_failures);
-        all.push(distance(
-            text,
-            it.window_failures as f64 / f64::from(most.max(1)),
-        ));
-    }
-    all
-}
 
-pub(super) fn breaker_row(it: &CircuitBreakerSnapshot, of: Option<&CircuitBreakerConfig>) -> Row {
-    let trouble = match it.state {
-        CircuitState::Open | CircuitState::ForcedOpen => 2_000.0,
-        CircuitState::HalfOpen => 1_000.0,
-        CircuitState::Closed | CircuitState::Disabled | CircuitState::MetricsOnly => 0.0,
-    };
-    let distances = of.map(|config| distances(it, config)).unwrap_or_default();
-    let nearest = distances.iter().filter_map(|it| it["share"].as_f64());
-    let trouble = trouble + nearest.fold(0.0, f64::max);
-    let totals = &it.totals;
-    let row = json!({
-        "name": it.name,
-        "state": it.state,
-        "would_be": it.would_be,
-        "since_ms": ms(it.since_state_change),
-        "until_ms": it.remaining_open.map(ms),
-        "cause": it.cause.as_ref().map(ToString::to_string),
-        "last_failure": it.last_failure,
-        "distances": distances,
-        "probes": it.probes,
-        "max_probes": of.map(|config| config.max_probes),
-        "succeeded": it.success_count,
-        "needed": it.success_threshold,
-        "totals": totals,
-        "shadow": it.shadow.as_ref().map(|shadow| format!(
-            "another config that is tried would be {}: of {} it would have refused {}, of which {} succeeded, and let {} through that were refused",
-            shadow.state,
-            count(shadow.calls, "call", "calls"),
-            count(shadow.would_refuse, "call", "calls"),
-            shadow.would_refuse_succeeded,
-            shadow.would_pass,
-        )),
-        "config": of.map(config),
-    });
-    (trouble, row)
-}
-
-fn lock(lock: &ResourceLock, problems: &mut Vec<Problem>, seen: &mut Seen, now: Tick) -> Row {
-    let (snapshot, config) = (lock.snapshot(), lock.config());
-    let stats = &snapshot.stats;
-    let all = stats.timeouts + stats.rejected + stats.deadlocks + stats.shed + stats.closed;
-    let refused = seen.since_then("resource_lock", &snapshot.name, all, now);
-    problems.extend(problem::of_lock(&snapshot, &config, &refused));
-    lock_row(&snapshot, Some(&self::config(&*config)))
-}
-
-pub(super) fn lock_row(it: &ResourceSnapshot, config: Option<&Value>) -> Row {
-    let more_holders = it.holders.len().saturating_sub(MOST_NAMES);
-    let holders = it.holders.iter().take(MOST_NAMES);
-    let holders = holders.map(
-        |it| json!({ "name": it.holder.to_string(), "ms": ms(it.held_for), "permits": it.permits }),
-    );
-    let waiters = it.waiters.iter().take(MOST_NAMES);
-    let waiters =
-        waiters.map(|it| json!({ "name": it.holder.to_string(), "ms": ms(it.waiting_for) }));
-    let stats = &it.stats;
-    let full = it.in_use as f64 / it.capacity.max(1) as f64;
-    let trouble = it.waiting as f64 * 10.0 + full + if it.closed { 1e9 } else { 0.0 };
-    let row = json!({
-        "name": it.name,
-        "in_use": it.in_use,
-        "capacity": it.capacity,
-        "waiting": it.waiting,
-        "closed": it.closed,
-        "holders": holders.collect::<Vec<_>>(),
-        "more_holders": more_holders,
-        "waiters": waiters.collect::<Vec<_>>(),
-        "wait": times(&stats.recent_wait),
-        "hold": times(&stats.recent_hold),
-        "refused": {
-            "timed_out": stats.timeouts,
-            "at_once": stats.rejected,
-            "deadlock": stats.deadlocks,
-            "shed": stats.shed,
-            "closed": stats.closed,
-        },
-        "contention_rate": stats.contention_rate,
-        "shadow": it.shadow.as_ref().map(|shadow| format!(
-            "another config that is tried ({}): of {} {} would have waited, {} would have been refused; the longest wait {}",
-            count(shadow.config.max_concurrent as u64, "permit", "permits"),
-            count(shadow.calls, "call", "calls"),
-            shadow.would_wait,
-            shadow.would_refuse,
-            span(shadow.longest_wait),
-        )),
-        "config": config,
-    });
-    (trouble, row)
-}
-
-pub(super) fn limit_row(it: &RateLimitSnapshot, config: Option<&Value>) -> Row {
-    let used = it.quotas.iter().map(|quota| {
-        let left = quota.available as f64 / quota.burst.max(1) as f64;
-        1.0 - left.min(1.0)
-    });
-    let trouble = used.fold(0.0, f64::max) + it.waiting as f64 * 10.0;
-    let row = json!({
-        "name": it.name,
-        "quotas": it.quotas,
-        "waiting": it.waiting,
-        "paused_ms": it.paused_for.map(ms),
-        "totals": it.totals,
-        "wait": times(&it.wait),
-        "shadow": it.shadow.as_ref().map(|shadow| format!(
-            "another config that is tried: of {} it would have refused {}, made {} wait, and let {} through that were refused",
-            count(shadow.calls, "call", "calls"),
-            shadow.would_refuse,
-            shadow.would_wait,
-            shadow.would_pass,
-        )),
-        "config": config,
-    });
-    (trouble, row)
-}
-
-fn retry(policy: &RetryPolicy, problems: &mut Vec<Problem>) -> Row {
-    let it = policy.snapshot();
-    problems.extend(problem::of_retry(&it));
-    let ratio = it.retries as f64 / it.calls.max(1) as f64;
-    let row = json!({
-        "name": it.name,
-        "calls": it.calls,
-        "attempts": it.attempts,
-        "retries": it.retries,
-        "ratio": ratio,
-        "recovered": it.recovered,
-        "gave_up": it.gave_up,
-        "failed": it.calls.saturating_sub(it.successes),
-        "budget": it.budget_available,
-        "config": config(&*policy.config()),
-    });
-    (ratio + it.gave_up as f64, row)
-}
-
-/// Timeouts, hedges, throttles, fallbacks and drills: each with what it says in a line.
-fn others(registry: &Registry, problems: &mut Vec<Problem>) -> Rows {
-    let mut rows = Vec::new();
-    let mut row = |pattern: &str,
-                   name: &str,
-                   trouble: f64,
-                   text: String,
-                   extra: Value,
-                   config: Value| {
-        let row = json!({ "pattern": pattern, "name": name, "text": text, "extra": extra, "config": config });
-        rows.push((trouble, row));
-    };
-    for handle in registry.timeouts() {
-        let it = handle.snapshot();
-        let late = &it.timed_out;
-        let phases = [
-            ("ready", late.ready),
-            ("head", late.head),
-            ("first frame", late.first_frame),
-            ("idle", late.idle),
-            ("total", late.total),
-            ("deadline", late.deadline),
-        ];
-        let of_phase = phases.iter().filter(|(_, n)| *n > 0);
-        let of_phase: Vec<_> = of_phase
-            .map(|(phase, n)| format!("{n} in {phase}"))
+    fn locks(&mut self, locks: &[ResourceLock]) {
+        let seen: Vec<ResourceSnapshot> = locks.iter().map(ResourceLock::snapshot).collect();
+        let graph = graph(&seen);
+        let rows = seen.iter().zip(locks);
+        let mut rows: Vec<_> = rows
+            .map(|(seen, lock)| lock_row(seen, &lock.config()))
             .collect();
-        let all: u64 = phases.iter().map(|(_, n)| n).sum();
-        let mut text = format!("{}, {all} timed out", count(it.calls, "call", "calls"));
-        if !of_phase.is_empty() {
-            text += &format!(" ({})", of_phase.join(", "));
-        }
-        row(
-            "timeouts",
-            &it.name,
-            all as f64,
-            text,
-            times(&it.recent_calls),
-            config(&*handle.config()),
-        );
-    }
-    for handle in registry.hedges() {
-        let it = handle.snapshot();
-        let mut text = format!(
-            "{}, {} hedged, {} of the hedges answered first",
-            count(it.calls, "call", "calls"),
-            it.hedged,
-            it.won,
-        );
-        if let Some(delay) = it.delay {
-            text += &format!("; a call is hedged after {}", span(delay));
-        }
-        row(
-            "hedge",
-            &it.name,
-            0.0,
-            text,
-            times(&it.recent_latency),
-            config(&*handle.config()),
-        );
-    }
-    for handle in registry.throttles() {
-        let it = handle.snapshot();
-        problems.extend(problem::of_throttle(&it));
-        let text = format!(
-            "{} accepted, {} not, {} refused here; {:.0} % are refused now",
-            it.totals.accepted,
-            it.totals.not_accepted,
-            it.totals.refused,
-            it.probability * 100.0,
-        );
-        row(
-            "throttle",
-            &it.name,
-            it.probability * 100.0,
-            text,
-            Value::Null,
-            config(&*handle.config()),
-        );
-    }
-    for handle in registry.fallbacks() {
-        let it = handle.snapshot();
-        let text = format!(
-            "{} handed on, {} of them answered by none",
-            count(it.fell_back, "call", "calls"),
-            it.all_failed,
-        );
-        row(
-            "fallback",
-            &it.name,
-            it.all_failed as f64,
-            text,
-            Value::Null,
-            Value::Null,
-        );
-    }
-    for handle in registry.chaos() {
-        let it = handle.snapshot();
-        problems.extend(problem::of_chaos(&it));
-        let injected = &it.injected;
-        let all =
-            injected.latency + injected.error + injected.hang + injected.panic + injected.cut_body;
-        let armed = if it.armed { "armed" } else { "not armed" };
-        let text = format!(
-            "{armed}; {}, {all} met a fault",
-            count(it.calls, "call", "calls")
-        );
-        row(
-            "chaos",
-            &it.name,
-            all as f64,
-            text,
-            json!({ "armed": it.armed }),
-            config(&*handle.config()),
-        );
-    }
-    Rows::of(rows)
-}
-
-/// Who waits for whom; of so many waits more than are shown tell nobody more.
-fn edges(registry: &Registry) -> Vec<WaitEdge> {
-    let mut edges = Vec::new();
-    for lock in registry.resource_locks() {
-        edges.extend(lock.wait_edges());
-        if edges.len() > 20 * MOST_EDGES {
-            break;
-        }
-    }
-    edges
-}
-
-/// Who waits for whom, with those marked that wait in a circle.
-fn graph(edges: &[WaitEdge]) -> Value {
-    let mut next: HashMap<String, BTreeSet<String>> = HashMap::new();
-    for edge in edges {
-        let holders = next.entry(edge.waiter.to_string()).or_default();
-        holders.insert(edge.holder.to_string());
-    }
-    let reaches = |from: &str, to: &str| {
-        let mut seen = BTreeSet::from([from]);
-        let mut left = vec![from];
-        while let Some(at) = left.pop() {
-            for it in next.get(at).into_iter().flatten() {
-                if it == to {
-                    return true;
-                }
-                if seen.insert(it) {
-                    left.push(it);
-                }
+        for deadlock in &graph.deadlocks {
+            for lock in &deadlock.locks {
+                in_deadlock(&mut rows[*lock], &deadlock.text);
             }
         }
-        false
-    };
-    let shown = edges.iter().take(MOST_EDGES).map(|edge| {
-        let (waiter, holder) = (edge.waiter.to_string(), edge.holder.to_string());
-        let deadlock = reaches(&holder, &waiter);
-        json!({ "waiter": waiter, "resource": edge.resource, "holder": holder, "deadlock": deadlock })
+        self.seen.graph = graph;
+        self.rows(locks, rows);
+    }
+
+    fn rows<T: Shown>(&mut self, handles: &[T], mut rows: Vec<Row>) {
+        if handles.is_empty() {
+            return;
+        }
+        for (place, row) in rows.iter_mut().enumerate() {
+            row.place = place;
+        }
+        let table = Table {
+            id: T::PATTERN.id().into(),
+            pattern: T::PATTERN,
+            group: None,
+            title: T::PATTERN.title().into(),
+            note: None,
+            columns: T::COLUMNS,
+            total: rows.len() as u64,
+            rows,
+            problems: 0,
+            commands: Action::names_for(T::PATTERN),
+        };
+        self.add(table, |place| handles.get(place).map(T::settings));
+    }
+
+    fn add(&mut self, mut table: Table, settings: impl Fn(usize) -> Option<Vec<Setting>>) {
+        let sampling = self.sampling;
+        self.history
+            .mark_losses(&mut table, sampling.is_some(), self.now);
+        table.cut_to(self.most);
+        self.history.mark_rates(&mut table, sampling);
+        if let Some(all) = &mut self.seen.settings {
+            let rows = table.rows.iter().filter_map(|row| {
+                Some(RowSettings {
+                    table: table.id.clone(),
+                    row: row.name.clone(),
+                    settings: settings(row.place)?,
+                })
+            });
+            all.extend(rows.filter(|it| !it.settings.is_empty()));
+        }
+        self.seen.tables.push(table);
+    }
+}
+
+/// What is wrong, the worst first, and how much more there is than is told.
+pub(super) fn problems(seen: &Seen) -> (Vec<Problem>, u64) {
+    let deadlocks = seen.graph.deadlocks.iter().map(|it| Problem {
+        level: Level::Bad,
+        pattern: Pattern::ResourceLock,
+        table: Pattern::ResourceLock.id().into(),
+        group: None,
+        name: it.between.clone(),
+        state: "deadlock".into(),
+        sentence: format!(
+            "{}; for {}, and until one of them gives up or is cancelled.",
+            it.text,
+            humane(it.since)
+        ),
+        since_seconds: Some(it.since.as_secs_f64()),
+        next: Some(Next::new("one of them gives up or is cancelled", None)),
     });
-    let shown: Vec<_> = shown.collect();
-    json!({ "edges": shown, "more": edges.len().saturating_sub(MOST_EDGES) })
+    let mut all: Vec<_> = deadlocks.collect();
+    let mut known = 0;
+    for table in &seen.tables {
+        let rows = table.rows.iter().filter(|it| it.level >= Level::Warn);
+        // A deadlock is told once, and not for each of its locks.
+        let rows = rows.filter(|it| {
+            known += 1;
+            it.state != "deadlock"
+        });
+        all.extend(rows.map(|row| Problem {
+            level: row.level,
+            pattern: table.pattern,
+            table: table.id.clone(),
+            group: table.group.clone(),
+            name: row.name.clone(),
+            state: row.state.clone(),
+            sentence: format!("{} {}.", row.name, row.text),
+            since_seconds: row.since_seconds,
+            next: row.next.clone(),
+        }));
+    }
+    all.sort_by_key(|it| std::cmp::Reverse(it.level));
+    let untold = all.len().saturating_sub(PROBLEMS) as u64;
+    all.truncate(PROBLEMS);
+    let troubled: u64 = seen.tables.iter().map(|it| it.problems).sum();
+    (all, untold + troubled.saturating_sub(known))
 }
 
-/// What explains an outage, the newest first.
-fn events(registry: &Registry) -> Value {
-    let important = registry.feed().important();
-    let newest = important.iter().rev().take(MOST_EVENTS).map(event);
-    Value::Array(newest.collect())
-}
-
-fn event(entry: &Entry) -> Value {
-    json!({
-        "position": entry.position,
-        "age_ms": ms(entry.age),
-        "name": entry.name,
-        "pattern": entry.event.pattern(),
-        "kind": entry.event.kind(),
-        "text": entry.event.to_string(),
-    })
+/// All of it in one sentence.
+pub(super) fn headline(problems: &[Problem], more: u64, tables: &[Table]) -> String {
+    if problems.is_empty() {
+        let handles: u64 = tables
+            .iter()
+            .filter(|it| it.group.is_none())
+            .map(|it| it.total)
+            .sum();
+        let keys: u64 = tables
+            .iter()
+            .filter(|it| it.group.is_some())
+            .map(|it| it.total)
+            .sum();
+        let mut all = counted(handles, "handle", "handles");
+        if keys > 0 {
+            all += &format!(" and {}", counted(keys, "key", "keys"));
+        }
+        return match handles + keys {
+            0 => "Nothing is registered yet.".into(),
+            _ => format!("All is well: {all}, none of them in trouble."),
+        };
+    }
+    const NAMED: usize = 3;
+    let count = problems.len() as u64 + more;
+    let named = problems.iter().take(NAMED).map(|it| match &*it.state {
+        "deadlock" => "a deadlock".to_owned(),
+        state => match &it.group {
+            Some(group) => format!("{} ({}, {state})", it.name, clipped(group)),
+            None => format!("{} ({state})", it.name),
+        },
+    });
+    let mut text =
+        counted(count, "problem", "problems") + ": " + &named.collect::<Vec<_>>().join(", ");
+    if count > NAMED as u64 {
+        text += &format!(" and {} more", count - NAMED as u64);
+    }
+    text + "."
 }

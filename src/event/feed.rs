@@ -100,6 +100,24 @@ impl Feed {
         rings.important.iter().map(|kept| kept.entry(now)).collect()
     }
 
+    /// The events that are kept and came after this position, oldest first; 0 is before the first. What a reader asks for
+    /// who knows the others already: only the new ones are copied.
+    #[must_use]
+    pub fn since(&self, position: u64) -> Vec<Entry> {
+        let now = time::now();
+        let rings = self.rings();
+        let new = |ring: &VecDeque<Kept>| {
+            let known = ring.partition_point(|kept| kept.position <= position);
+            let new = ring.range(known..).map(|kept| kept.entry(now));
+            new.collect::<Vec<_>>()
+        };
+        let mut entries = new(&rings.important);
+        entries.extend(new(&rings.frequent));
+        drop(rings);
+        entries.sort_by_key(|entry| entry.position);
+        entries
+    }
+
     /// How many events fell out so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -219,6 +237,10 @@ mod tests {
         assert_eq!((important[0].position, important[0].number), (1, 7));
         let positions: Vec<_> = feed.recent().iter().map(|it| it.position).collect();
         assert_eq!(positions, [1, 998, 999, 1_000, 1_001]);
+        let new: Vec<_> = feed.since(999).iter().map(|it| it.position).collect();
+        assert_eq!(new, [1_000, 1_001]);
+        assert_eq!(feed.since(0).len(), 5);
+        assert!(feed.since(1_001).is_empty());
         assert_eq!(feed.dropped(), 996);
     }
 }

@@ -3,9 +3,11 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use super::idle::Instance;
+use super::worst::Worst;
 use crate::circuit_breaker::{CircuitBreaker, Group};
 use crate::error::{ConfigError, TooManyKeys};
 use crate::util::bounded_map::{BoundedMap, Full};
@@ -117,15 +119,28 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
         self.shared.map.forget_idle(Self::may_go)
     }
 
-    /// What `look` sees of each key, one after the other: a handle that is held is not forgotten, so no more than one is.
+    /// Shows `look` each key and its handle, one after the other: a handle that is held is not forgotten, so no more than
+    /// one is. Each shard is locked for as long as it takes to copy its keys, and none while `look` looks. Stops when `look`
+    /// says so.
+    pub(crate) fn look_through(&self, mut look: impl FnMut(&K, &T) -> ControlFlow<()>) {
+        let map = &self.shared.map;
+        for key in (0..map.shards()).flat_map(|shard| map.keys_in(shard)) {
+            if let Some(handle) = map.get(&key)
+                && look(&key, &handle).is_break()
+            {
+                return;
+            }
+        }
+    }
+
+    /// What `look` sees of each key.
     pub(super) fn each<S>(&self, look: impl Fn(&K, &T) -> S) -> Vec<(K, S)> {
-        let keys = self.shared.map.keys().into_iter();
-        keys.filter_map(|key| {
-            let handle = self.shared.map.get(&key)?;
-            let seen = look(&key, &handle);
-            Some((key, seen))
-        })
-        .collect()
+        let mut all = Vec::new();
+        self.look_through(|key, handle| {
+            all.push((key.clone(), look(key, handle)));
+            ControlFlow::Continue(())
+        });
+        all
     }
 
     /// How many keys there are.
@@ -141,27 +156,18 @@ impl<K: Hash + Eq + Clone, T: Instance> Keyed<K, T> {
     }
 
     /// What there is to see of each key, the worst first, at most `most` of them. Takes time that grows with the number of
-    /// keys, and memory for the keys and for a few more than `most` of what is seen of them.
+    /// keys, and memory that grows with `most`. Nobody who asks for a key waits for longer than it takes to copy the keys of
+    /// a shard: up to a thousand, or a 64th of a larger map.
     #[must_use]
     pub fn snapshot(&self, most: usize) -> Vec<(K, T::Snapshot)> {
-        let mut worst = Vec::new();
-        // No more than twice as many as are asked for are kept at once, however many keys there are.
-        let cut = |worst: &mut Vec<(f64, K, T::Snapshot)>| {
-            worst.sort_by(|a, b| b.0.total_cmp(&a.0));
-            worst.truncate(most);
-        };
-        for key in self.shared.map.keys() {
-            let Some(snapshot) = self.shared.map.get(&key).map(|it| it.snapshot()) else {
-                continue;
-            };
-            worst.push((T::trouble(&snapshot), key, snapshot));
-            if worst.len() > most.saturating_mul(2).saturating_add(64) {
-                cut(&mut worst);
-            }
-        }
-        cut(&mut worst);
-        let pairs = worst.into_iter().map(|(_, key, snapshot)| (key, snapshot));
-        pairs.collect()
+        let mut worst = Worst::new(most);
+        self.look_through(|key, handle| {
+            let snapshot = handle.snapshot();
+            let trouble = T::trouble(&snapshot);
+            worst.offer(trouble, || (key.clone(), snapshot));
+            ControlFlow::Continue(())
+        });
+        worst.into_sorted()
     }
 }
 

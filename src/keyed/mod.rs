@@ -56,6 +56,7 @@ mod outlier;
 mod outliers;
 mod service;
 mod shared;
+mod worst;
 
 pub use crate::error::TooManyKeys;
 pub use idle::{Idle, Instance, Stateless};
@@ -64,3 +65,5 @@ pub use map::Keyed;
 pub use outlier::{FailureShareRule, OutlierConfig, SuccessRateRule};
 pub use outliers::Outliers;
 pub use service::{PerKeyFuture, PerKeyService};
+#[cfg(feature = "dashboard")]
+pub(crate) use worst::Worst;

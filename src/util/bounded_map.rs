@@ -147,16 +147,20 @@ impl<K: Hash + Eq, V: Clone> BoundedMap<K, V> {
             .sum()
     }
 
-    /// All keys, at slightly different moments.
-    pub(crate) fn keys(&self) -> Vec<K>
+    /// How many shards there are: one, or as many as make sure that none of them is locked for long.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The keys of one shard, at one moment.
+    pub(crate) fn keys_in(&self, shard: usize) -> Vec<K>
     where
         K: Clone,
     {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.extend(lock(shard).iter().map(|(key, _)| key.clone()));
-        }
-        all
+        lock(&self.shards[shard])
+            .iter()
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 }
 

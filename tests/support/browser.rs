@@ -1,222 +1,313 @@
-//! A real browser without a window, driven by the DevTools protocol.
+//! Chromium over its DevTools protocol: as much of it as a test of a page needs.
 
+use std::collections::VecDeque;
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-const LONG: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The browser of this machine, if there is one: `CHROMIUM`, or what is in the path.
+/// The browser's program, if there is one.
 pub(crate) fn find() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
+    if let Some(path) = env::var_os("CHROMIUM") {
         return Some(path.into());
     }
-    let names = [
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "google-chrome-stable",
-    ];
-    let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-    let all = names
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let paths = env::var_os("PATH")?;
+    let mut all = names
         .iter()
-        .flat_map(|name| folders.iter().map(move |it| it.join(name)));
-    all.into_iter().find(|path| path.is_file())
+        .flat_map(|name| env::split_paths(&paths).map(move |it| it.join(name)));
+    all.find(|it| it.is_file())
 }
 
+/// A browser without a window, and with a profile of its own. Killed when dropped.
+#[derive(Debug)]
 pub(crate) struct Browser {
-    process: Child,
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    session: String,
-    next: u64,
+    child: Child,
     profile: PathBuf,
-    /// What the page has complained of: exceptions, errors in the log, breaches of its policy.
-    pub(crate) complaints: Vec<String>,
+    socket: Mutex<Socket>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next: u64,
+    /// What the browser has told meanwhile.
+    told: VecDeque<Value>,
+}
+
+/// A page of a browser.
+#[derive(Debug)]
+pub(crate) struct Page<'a> {
+    browser: &'a Browser,
+    session: String,
 }
 
 impl Browser {
     pub(crate) async fn start(program: &Path) -> Self {
-        let profile = std::env::temp_dir().join(format!("bulwark-browser-{}", std::process::id()));
+        let unique = format!("bulwark-browser-{}-{:p}", std::process::id(), &program);
+        let profile = env::temp_dir().join(unique);
         let mut command = Command::new(program);
         command
             .args([
                 "--headless=new",
+                "--remote-debugging-port=0",
+                "--no-first-run",
+            ])
+            .args([
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
-                "--no-first-run",
-                "--no-default-browser-check",
-                "--disable-extensions",
+                "--hide-scrollbars",
+            ])
+            .args([
                 "--disable-background-networking",
                 "--disable-component-update",
-                "--hide-scrollbars",
-                "--lang=en",
+                "--disable-sync",
             ])
-            // A container seldom lets a browser make its own; it opens pages of this test alone.
-            .arg("--no-sandbox")
-            .arg("--remote-debugging-port=0")
+            .args(["--no-proxy-server", "--lang=en-US"])
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg("about:blank")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut process = command.spawn().unwrap();
-        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = async {
-            while let Some(line) = said.next_line().await.unwrap() {
-                if let Some((_, address)) = line.split_once("DevTools listening on ") {
-                    return address.trim().to_owned();
+        // Root may not have one, and a container seldom; what is opened is our own page.
+        command.arg("--no-sandbox");
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let address = timeout(PATIENCE, async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(address) = line.strip_prefix("DevTools listening on ") {
+                    return Some(address.to_owned());
                 }
+                said.push(line);
             }
-            panic!("the browser has ended");
+            None
+        });
+        let Ok(Some(address)) = address.await else {
+            panic!("the browser does not start:\n{}", said.join("\n"));
         };
-        let address = tokio::time::timeout(LONG, address)
-            .await
-            .expect("the browser did not start");
-        // What it says from here on is read, so that it never waits for a reader.
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
-        let (socket, _) = connect_async(address).await.unwrap();
-        let mut browser = Self {
-            process,
-            socket,
-            session: String::new(),
-            next: 0,
+        // Whatever else it says must not fill the pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (stream, _) = connect_async(address).await.unwrap();
+        Self {
+            child,
             profile,
-            complaints: Vec::new(),
-        };
-        let target = browser
-            .call("Target.createTarget", json!({ "url": "about:blank" }))
-            .await;
-        let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let session = browser.call("Target.attachToTarget", attach).await;
-        browser.session = session["sessionId"].as_str().unwrap().to_owned();
-        for domain in ["Page", "Runtime", "Log"] {
-            browser.call(&format!("{domain}.enable"), json!({})).await;
-        }
-        browser
-    }
-
-    /// One method of the protocol, and what it answers.
-    pub(crate) async fn call(&mut self, method: &str, params: Value) -> Value {
-        self.next += 1;
-        let id = self.next;
-        let mut message = json!({ "id": id, "method": method, "params": params });
-        if !self.session.is_empty() {
-            message["sessionId"] = json!(self.session);
-        }
-        let text = message.to_string();
-        self.socket.send(Message::text(text)).await.unwrap();
-        loop {
-            let next = tokio::time::timeout(LONG, self.socket.next()).await;
-            let message = next.unwrap_or_else(|_| panic!("{method} was not answered"));
-            let Ok(Message::Text(text)) = message.unwrap() else {
-                continue;
-            };
-            let message: Value = serde_json::from_str(&text).unwrap();
-            if message["id"] == id {
-                assert!(message["error"].is_null(), "{method}: {}", message["error"]);
-                return message["result"].clone();
-            }
-            self.listen(&message);
+            socket: Mutex::new(Socket {
+                stream,
+                next: 0,
+                told: VecDeque::new(),
+            }),
         }
     }
 
-    fn listen(&mut self, event: &Value) {
-        match event["method"].as_str() {
-            Some("Runtime.exceptionThrown") => {
-                self.complaints
-                    .push(event["params"]["exceptionDetails"].to_string());
-            }
-            Some("Log.entryAdded") if event["params"]["entry"]["level"] == "error" => {
-                self.complaints.push(event["params"]["entry"].to_string());
-            }
-            _ => {}
+    async fn ask(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let mut socket = self.socket.lock().await;
+        let id = socket.next;
+        socket.next += 1;
+        let mut request = json!({"id": id, "method": method, "params": params});
+        if let Some(session) = session {
+            request["sessionId"] = session.into();
         }
-    }
-
-    pub(crate) async fn open(&mut self, address: &str) {
-        self.call("Page.navigate", json!({ "url": address })).await;
-    }
-
-    /// The value of an expression on the page.
-    pub(crate) async fn value(&mut self, expression: &str) -> Value {
-        let params =
-            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let result = self.call("Runtime.evaluate", params).await;
-        assert!(
-            result["exceptionDetails"].is_null(),
-            "{expression}: {result}"
-        );
-        result["result"]["value"].clone()
-    }
-
-    /// Waits until an expression is true.
-    pub(crate) async fn until(&mut self, expression: &str) {
-        let seen = tokio::time::timeout(LONG, async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        socket
+            .stream
+            .send(Message::text(request.to_string()))
+            .await
+            .unwrap();
+        let answer = timeout(PATIENCE, async {
             loop {
-                ticks.tick().await;
-                // While a page is replaced there is none.
-                let params = json!({ "expression": expression, "returnByValue": true });
-                let result = self.call("Runtime.evaluate", params).await;
-                if result["result"]["value"] == true {
-                    return;
+                let message = socket
+                    .stream
+                    .next()
+                    .await
+                    .expect("the browser is gone")
+                    .unwrap();
+                let Ok(text) = message.into_text() else {
+                    continue;
+                };
+                let Ok(value) = serde_json::from_str::<Value>(&text) else {
+                    continue;
+                };
+                match value["id"] == id {
+                    true => return value,
+                    false => socket.told.push_back(value),
                 }
             }
         });
-        if seen.await.is_err() {
-            let page = self.value("document.body.innerText").await;
+        let answer = answer
+            .await
+            .unwrap_or_else(|_| panic!("no answer to {method}"));
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].clone()
+    }
+
+    pub(crate) async fn page(&self) -> Page<'_> {
+        let target = self
+            .ask(None, "Target.createTarget", json!({"url": "about:blank"}))
+            .await;
+        let attach = json!({"targetId": target["targetId"], "flatten": true});
+        let attached = self.ask(None, "Target.attachToTarget", attach).await;
+        let session = attached["sessionId"].as_str().unwrap().to_owned();
+        let page = Page {
+            browser: self,
+            session,
+        };
+        for domain in [
+            "Page.enable",
+            "Runtime.enable",
+            "Log.enable",
+            "Network.enable",
+        ] {
+            page.ask(domain, json!({})).await;
+        }
+        page
+    }
+
+    pub(crate) async fn close(mut self) {
+        self.ask(None, "Browser.close", json!({})).await;
+        let _ = timeout(PATIENCE, self.child.wait()).await;
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+    }
+}
+
+impl Page<'_> {
+    async fn ask(&self, method: &str, params: Value) -> Value {
+        self.browser.ask(Some(&self.session), method, params).await
+    }
+
+    pub(crate) async fn open(&self, url: &str) {
+        let opened = self.ask("Page.navigate", json!({"url": url})).await;
+        assert!(opened["errorText"].is_null(), "{url}: {opened}");
+    }
+
+    /// The value of an expression.
+    pub(crate) async fn eval(&self, expression: &str) -> Value {
+        let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let answer = self.ask("Runtime.evaluate", params).await;
+        let exception = &answer["exceptionDetails"];
+        assert!(exception.is_null(), "{expression}: {exception:#}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) async fn until(&self, what: &str, expression: &str) {
+        let waiting = async {
+            // A page that is not there yet is no page in which it is true.
+            let guarded =
+                format!("(() => {{ try {{ return {expression}; }} catch {{ return false; }} }})()");
+            while self.eval(&guarded).await != true {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if timeout(PATIENCE, waiting).await.is_err() {
+            let text = self.eval("document.body.innerText").await;
             panic!(
-                "not seen: {expression}\nthe page:\n{}",
-                page.as_str().unwrap_or_default()
+                "not within {PATIENCE:?}: {what}\n{expression}\n\nthe page:\n{}\n\nerrors: {:#?}",
+                text.as_str().unwrap_or_default(),
+                self.errors().await
             );
         }
     }
 
-    pub(crate) async fn text(&mut self) -> String {
-        let text = self.value("document.body.innerText").await;
-        text.as_str().unwrap_or_default().to_owned()
+    /// Presses a key and lets it go.
+    pub(crate) async fn press(&self, key: &str) {
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            "Escape" => 27,
+            _ => panic!("which key is {key}?"),
+        };
+        let mut params =
+            json!({"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code});
+        if key == "Enter" {
+            params["text"] = "\r".into();
+        }
+        self.ask("Input.dispatchKeyEvent", params.clone()).await;
+        params["type"] = "keyUp".into();
+        self.ask("Input.dispatchKeyEvent", params).await;
     }
 
-    /// A picture of the page, as PNG.
-    pub(crate) async fn screenshot(&mut self, wide: u32, high: u32, dark: bool) -> Vec<u8> {
-        use base64::Engine;
-
-        let scheme = if dark { "dark" } else { "light" };
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.call(
-            "Emulation.setEmulatedMedia",
-            json!({ "features": features }),
-        )
-        .await;
-        let metrics =
-            json!({ "width": wide, "height": high, "deviceScaleFactor": 1, "mobile": false });
-        self.call("Emulation.setDeviceMetricsOverride", metrics)
+    /// `light` or `dark`.
+    pub(crate) async fn prefer(&self, scheme: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.ask("Emulation.setEmulatedMedia", json!({"features": features}))
             .await;
-        let shot = self
-            .call("Page.captureScreenshot", json!({ "format": "png" }))
-            .await;
-        let data = shot["data"].as_str().unwrap();
-        base64::engine::general_purpose::STANDARD
-            .decode(data)
-            .unwrap()
     }
 
-    pub(crate) async fn close(mut self) {
-        self.session.clear();
-        let _ = self
-            .socket
-            .send(Message::text(r#"{"id":0,"method":"Browser.close"}"#))
-            .await;
-        let _ = tokio::time::timeout(LONG, self.process.wait()).await;
-        let _ = std::fs::remove_dir_all(&self.profile);
+    pub(crate) async fn resize(&self, width: u32) {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.ask("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    /// A picture of the whole page.
+    pub(crate) async fn picture_of_all(&self, width: u32) -> Vec<u8> {
+        self.resize(width).await;
+        let height = self.eval("document.documentElement.scrollHeight").await;
+        self.picture(width, height.as_u64().unwrap(), 1.0).await
+    }
+
+    /// A picture of so much of the page, from its top.
+    pub(crate) async fn picture(&self, width: u32, height: u64, scale: f64) -> Vec<u8> {
+        self.resize(width).await;
+        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": scale});
+        let params = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let picture = self.ask("Page.captureScreenshot", params).await;
+        STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// What went wrong in the page: exceptions, words on the console, violations of its policy, requests that failed.
+    async fn errors(&self) -> Vec<Value> {
+        // An answer brings everything that was told before it.
+        self.eval("1").await;
+        let socket = self.browser.socket.lock().await;
+        let told = socket.told.iter();
+        let errors = told.filter(|it| match it["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Runtime.consoleAPICalled") => true,
+            Some("Log.entryAdded") => it["params"]["entry"]["level"] != "verbose",
+            _ => false,
+        });
+        errors.cloned().collect()
+    }
+
+    pub(crate) async fn forget_errors(&self) {
+        self.eval("1").await;
+        self.browser.socket.lock().await.told.clear();
+    }
+
+    /// Forgets what the browser itself says of answers and connections that failed.
+    pub(crate) async fn forget_network_errors(&self) {
+        self.eval("1").await;
+        let mut socket = self.browser.socket.lock().await;
+        socket
+            .told
+            .retain(|it| it["params"]["entry"]["source"] != "network");
+    }
+
+    pub(crate) async fn assert_no_errors(&self) {
+        let errors = self.errors().await;
+        assert!(errors.is_empty(), "{errors:#?}");
     }
 }

@@ -1,491 +1,680 @@
+// The page of tower-bulwark's dashboard. No framework and no build step: it draws what the server says.
+// Names and messages come from anybody, so everything goes into the page as text, never as markup.
 "use strict";
-// Everything that comes from the program is put in as text, never as HTML.
 (() => {
-  const here = document.body.dataset.here;
-  const KEPT = 120; // states of each sparkline: two minutes at one a second
-  const $ = (id) => document.getElementById(id);
+  const base = new URL(".", document.currentScript.src);
   const SVG = "http://www.w3.org/2000/svg";
+  const SAMPLES = 120;
+  const EVENTS = 200;
 
-  let state = null; // what the program said last
-  let received = 0; // when, by this page's clock
-  let lostSince = null;
-  let history = new Map();
-  let before = null; // the state before, for rates
+  const byId = (id) => document.getElementById(id);
 
-  // ---- elements ----------------------------------------------------------
-  function el(tag, attributes, ...children) {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes || {})) {
-      if (value === null || value === undefined || value === false) continue;
-      if (key === "on") for (const [event, run] of Object.entries(value)) node.addEventListener(event, run);
-      else node.setAttribute(key, value === true ? "" : String(value));
+  // What is known, all of it from the server.
+  const known = {
+    epoch: null,
+    state: null,
+    sample: -1,
+    settingsVersion: null,
+    told: new Set(),
+    lines: new Map(),
+    configs: new Map(),
+    curves: new Map(),
+    events: new Map(),
+    lastEvent: 0,
+    missed: 0,
+    heard: 0,
+    lostSince: null,
+  };
+
+  // ---- Small helpers ----
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    return fill(element, attributes, children);
+  }
+
+  function draw(tag, attributes = {}, ...children) {
+    return fill(document.createElementNS(SVG, tag), attributes, children);
+  }
+
+  function fill(element, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
-    node.append(...children.flat().filter((it) => it !== null && it !== undefined && it !== "").map((it) => (it instanceof Node ? it : String(it))));
-    return node;
+    element.append(...children);
+    return element;
   }
-  function svg(tag, attributes, text) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-    if (text !== undefined) node.textContent = text;
-    return node;
+
+  // Leaves alone what is the same: a selection, a focus and a screen reader's place stay where they are.
+  function say(element, text) {
+    if (element.textContent !== text) element.textContent = text;
   }
-  // Fills a cell again only if what it shows is another: focus, selection and open details stay.
-  function fill(cell, shown, build) {
-    const sign = JSON.stringify(shown);
-    if (cell.sign === sign) return;
-    cell.sign = sign;
-    cell.replaceChildren(...[build(shown)].flat().filter((it) => it !== null && it !== undefined && it !== ""));
-  }
-  // One row for each item, in order, and the rows of before are used again.
-  function rows(body, items, keyOf, make, update) {
-    const known = new Map([...body.children].map((row) => [row.key, row]));
-    let at = body.firstElementChild;
-    const seen = new Map();
-    for (const item of items) {
-      // Two of one key are told apart by their order.
-      const twin = seen.get(keyOf(item)) || 0;
-      seen.set(keyOf(item), twin + 1);
-      const key = twin ? `${keyOf(item)}/${twin}` : keyOf(item);
-      let row = known.get(key);
-      known.delete(key);
-      if (!row) { row = make(item); row.key = key; }
-      update(row, item);
-      if (row === at) at = at.nextElementSibling;
-      else body.insertBefore(row, at);
+
+  function mark(element, name, value) {
+    if (value === null || value === false) {
+      element.removeAttribute(name);
+    } else if (element.getAttribute(name) !== String(value)) {
+      element.setAttribute(name, value);
     }
-    for (const row of known.values()) row.remove();
-  }
-  function tableRow(columns) {
-    return () => el("tr", {}, el("th", { scope: "row" }), ...Array.from({ length: columns - 1 }, () => el("td")));
   }
 
-  // ---- words -------------------------------------------------------------
-  const number = (n) => Number(n).toLocaleString("en");
-  const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
-  const plural = (n, one, many) => `${number(n)} ${n === 1 ? one : many}`;
-  function span(ms) {
-    if (ms < 10) return `${ms.toFixed(1)} ms`;
-    if (ms < 999.5) return `${Math.round(ms)} ms`;
-    if (ms < 10000) return `${(ms / 1000).toFixed(1)} s`;
-    const s = Math.floor(ms / 1000);
-    if (s < 60) return `${s} s`;
-    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
-    return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
-  }
-  // A time that goes on between two states.
-  function clock(kind, ms) {
-    const node = el("span", {});
-    node.clock = { kind, ms, at: received };
-    tell(node);
-    return node;
-  }
-  function tell(node) {
-    const { kind, ms, at } = node.clock;
-    const passed = lostSince ? 0 : performance.now() - at;
-    const wall = () => new Date(Date.now() - (ms + passed)).toLocaleTimeString();
-    const text = { since: (t) => `for ${span(t)}`, from: (t) => `since ${wall()} (${span(t)})`, ago: (t) => `${span(t)} ago`, until: (t) => (t > 0 ? `in ${span(t)}` : "at any moment") };
-    const value = text[kind](kind === "until" ? Math.max(0, ms - passed) : ms + passed);
-    if (node.textContent !== value) node.textContent = value;
-  }
-  // Where a clock stands is told beside it: what it began with is no news.
-  const rough = (ms) => (ms === null || ms === undefined ? null : Math.round((received - ms) / 2000));
-  const roughUntil = (ms) => (ms === null || ms === undefined ? null : Math.round((received + ms) / 2000));
-
-  // ---- history -----------------------------------------------------------
-  function keep(key, value) {
-    let values = history.get(key);
-    if (!values) history.set(key, (values = []));
-    values.push(value);
-    if (values.length > KEPT) values.shift();
-    return values;
-  }
-  function spark(key, value, label, unit = span) {
-    const values = keep(key, value);
-    const most = Math.max(...values, 1e-9);
-    label = `${label}, up to ${unit(Math.max(...values))}`;
-    const points = values.map((v, i) => `${(KEPT - values.length + i) * (100 / (KEPT - 1))},${(19 - 18 * (v / most)).toFixed(2)}`);
-    const node = svg("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": `${label}, the last two minutes` });
-    node.append(svg("polyline", { points: points.join(" ") }));
-    return el("div", { class: "faint" }, node, label);
-  }
-  // How many a second since the state before.
-  function rate(section, name, count) {
-    const key = `count/${section}/${name}`;
-    const last = before && before.get(key);
-    const now = performance.now();
-    counts.set(key, { count, now });
-    if (!last || now <= last.now) return 0;
-    return Math.max(0, ((count - last.count) * 1000) / (now - last.now));
-  }
-  let counts = new Map();
-
-  // ---- parts -------------------------------------------------------------
-  // How much of something is used, or left.
-  function meter(share, text, left = false) {
-    const node = el("meter", { min: 0, max: 1, low: left ? 0.2 : 0.5, high: left ? 0.5 : 0.8, optimum: left ? 1 : 0, value: share, "aria-hidden": "true" });
-    return el("div", {}, node, text);
-  }
-  // That all is in use is no trouble by itself.
-  function bar(share, text) {
-    return el("div", {}, el("meter", { min: 0, max: 1, value: share, "aria-hidden": "true" }), text);
-  }
-  // What there has been some of.
-  function list(counts) {
-    const some = counts.filter(([, n]) => n > 0);
-    return some.length ? some.map(([what, n]) => `${number(n)} ${what}`).join(", ") : el("span", { class: "faint" }, "none");
-  }
-  function times(it) {
-    if (!it || !it.count) return el("span", { class: "faint" }, "none");
-    return el("span", {}, `p50 ${span(it.p50_ms)}, p99 ${span(it.p99_ms)} of ${number(it.count)}`);
-  }
-  const configs = new Map(); // effective config by pattern and name, for the dialog
-  function more(cell, pattern, item, buttons) {
-    configs.set(`${pattern}/${item.name}`, item.config);
-    fill(cell, [pattern, item.name, item.config, item.shadow, state.commands], () => {
-      const parts = [];
-      if (item.shadow) parts.push(el("p", {}, item.shadow));
-      if (item.config) parts.push(el("details", {}, el("summary", {}, "Settings"), el("pre", {}, JSON.stringify(item.config, null, 1))));
-      if (state.commands) {
-        const all = [...buttons, ...(item.config ? [["Change settings", "config"]] : [])];
-        const run = all.map(([label, action]) => el("button", { type: "button", "aria-label": `${label}: ${item.name}`, on: { click: () => ask(pattern, item.name, label, action) } }, label));
-        if (run.length) parts.push(el("details", {}, el("summary", {}, "Commands"), run));
-      }
-      return parts;
-    });
-  }
-  function section(id, data, columns, update) {
-    const place = $(id);
-    place.hidden = !data || data.rows.length === 0;
-    if (place.hidden) return;
-    rows(place.querySelector("tbody"), data.rows, (it) => `${it.pattern || ""}/${it.name}`, tableRow(columns), update);
-    place.querySelector(".more").textContent = data.more > 0 ? `and ${number(data.more)} more that are better off` : "";
-  }
-  function names(list, total) {
-    if (list.length === 0) return el("span", { class: "faint" }, "nobody");
-    const shown = list.slice(0, 5).map((it) => el("li", {}, it.name, " ", el("span", { class: "faint" }, clock("since", it.ms), it.permits > 1 ? `, ${it.permits} permits` : "")));
-    const rest = total - Math.min(5, list.length);
-    if (rest > 0) shown.push(el("li", { class: "faint" }, `and ${number(rest)} more`));
-    return el("ul", { class: "plain" }, shown);
-  }
-  const namesSign = (list, total) => [list.slice(0, 5).map((it) => [it.name, rough(it.ms), it.permits]), total];
-
-  function showRow(pattern, name) {
-    const place = { circuit_breaker: "circuit-breakers", resource_lock: "resource-locks", rate_limit: "rate-limits", retry: "retries" }[pattern] || "others";
-    const row = [...$(place).querySelectorAll("tbody tr")].find((it) => it.firstElementChild.textContent === name);
-    if (!row) return;
-    row.scrollIntoView({ block: "center" });
-    row.classList.add("found");
-    setTimeout(() => row.classList.remove("found"), 2500);
-    const focus = row.querySelector("summary, button");
-    if (focus) focus.focus({ preventScroll: true });
-  }
-
-  // ---- the page ----------------------------------------------------------
-  function problems() {
-    rows($("problem-list"), state.problems, (it) => `${it.pattern}/${it.name}/${it.short}`, () => el("li", {}), (card, it) => {
-      card.className = it.severity;
-      fill(card, [it.severity, it.text, rough(it.since_ms), roughUntil(it.until_ms)], () => {
-        const kind = { error: "Error", warning: "Warning", notice: "Note" }[it.severity];
-        const when = [];
-        if (it.since_ms !== null) when.push(clock("from", it.since_ms));
-        if (it.until_ms !== null) when.push(when.length ? "; " : "", `${it.then} `, clock("until", it.until_ms));
-        const go = el("button", { type: "button", class: "go", "aria-label": `Show ${it.name} below`, on: { click: () => showRow(it.pattern, it.name) } }, "Show");
-        return [el("span", { class: "kind" }, kind), it.text, when.length ? el("span", { class: "times" }, when) : null, go];
-      });
-    });
-    $("problems").hidden = state.problems.length === 0;
-    const worst = state.problems.some((it) => it.severity === "error") ? "error" : state.problems.some((it) => it.severity === "warning") ? "warning" : "well";
-    const headline = $("headline");
-    headline.className = worst;
-    // Said again only if it is another: a screen reader reads each change.
-    if (headline.textContent !== state.headline) headline.textContent = state.headline;
-  }
-  function breakers() {
-    section("circuit-breakers", state.circuit_breakers, 7, (row, it) => {
-      const [name, status, trip, probes, calls, totals, rest] = row.children;
-      fill(name, it.name, (text) => text);
-      fill(status, [it.state, it.would_be, it.cause, it.last_failure, rough(it.since_ms), roughUntil(it.until_ms)], () => [
-        el("span", { class: `state ${it.state}` }, it.state.replace("_", "-")),
-        it.would_be ? ` would be ${it.would_be.replace("_", "-")}` : null,
-        el("div", { class: "faint" }, clock("from", it.since_ms), it.until_ms !== null ? "; the next probe " : "", it.until_ms !== null ? clock("until", it.until_ms) : ""),
-        it.cause ? el("div", {}, it.cause) : null,
-        it.last_failure ? el("div", { class: "faint" }, `last failure: ${it.last_failure}`) : null,
-      ]);
-      fill(trip, it.distances, (list) => list.map((d) => meter(d.share, d.text)));
-      fill(probes, [it.state, it.probes, it.max_probes, it.succeeded, it.needed], () => (it.state === "half_open" ? `${it.probes} of ${it.max_probes} on their way, ${it.succeeded} of ${it.needed} have succeeded` : el("span", { class: "faint" }, "only while half-open")));
-      const t = it.totals;
-      const made = t.successes + t.failures + t.overloads + t.ignored + t.cancelled;
-      const perSecond = rate("made", it.name, made);
-      const refused = rate("refused", it.name, t.rejected);
-      fill(calls, [perSecond, refused, received], () => [`${perSecond.toFixed(1)} let through, ${refused.toFixed(1)} refused`, spark(`failed/${it.name}`, rate("failed", it.name, t.failures), "failures", (n) => `${n.toFixed(1)} per second`)]);
-      fill(totals, t, () => list([["succeeded", t.successes], ["failed", t.failures], ["refused by the service (overload)", t.overloads], ["cancelled", t.cancelled], ["slow", t.slow], ["refused", t.rejected]]));
-      more(rest, "circuit_breaker", it, [["Force open", "force_open"], ["Close", "force_close"], ["Disable", "disable"], ["Only watch", "metrics_only"], ["Reset", "reset"]]);
-    });
-  }
-  function locks() {
-    section("resource-locks", state.resource_locks, 8, (row, it) => {
-      const [name, permits, holders, waiters, waits, holds, refused, rest] = row.children;
-      fill(name, it.name, (text) => text);
-      fill(permits, [it.in_use, it.capacity, it.closed], () => bar(Math.min(1, it.in_use / Math.max(1, it.capacity)), `${number(it.in_use)} of ${number(it.capacity)}${it.closed ? ", closed" : ""}`));
-      fill(holders, namesSign(it.holders, it.more_holders), () => names(it.holders, it.holders.length + it.more_holders));
-      fill(waiters, namesSign(it.waiters, it.waiting), () => names(it.waiters, it.waiting));
-      fill(waits, [it.wait, received], () => [times(it.wait), spark(`wait/${it.name}`, it.wait.p99_ms, "p99 of waits")]);
-      fill(holds, [it.hold, received], () => [times(it.hold), spark(`hold/${it.name}`, it.hold.p99_ms, "p99 of holds")]);
-      fill(refused, it.refused, (r) => {
-        return list([["timed out", r.timed_out], ["at once", r.at_once], ["deadlocks", r.deadlock], ["shed", r.shed], ["closed", r.closed]]);
-      });
-      more(rest, "resource_lock", it, [["Set capacity", "capacity"], ["Reset statistics", "reset"]]);
-    });
-  }
-  function limits() {
-    section("rate-limits", state.rate_limits, 6, (row, it) => {
-      const [name, quotas, waiting, waits, calls, rest] = row.children;
-      fill(name, it.name, (text) => text);
-      fill(quotas, [it.quotas, it.paused_ms], () => [
-        ...it.quotas.map((q) => meter(Math.min(1, q.available / Math.max(1, q.burst)), `${q.name}: ${number(q.available)} of ${number(q.burst)} left${q.owed ? `, ${number(q.owed)} owed` : ""}`, true)),
-        it.paused_ms !== null ? el("div", {}, "paused; it goes on ", clock("until", it.paused_ms)) : null,
-      ]);
-      fill(waiting, [it.waiting, received], () => [number(it.waiting), spark(`waiting/${it.name}`, it.waiting, "calls that wait", number)]);
-      fill(waits, it.wait, times);
-      const t = it.totals;
-      fill(calls, t, () => list([["at once", t.passed], ["after a wait", t.waited], ["refused", t.refused], ["gone before their turn", t.abandoned]]));
-      more(rest, "rate_limit", it, [["Reset", "reset"]]);
-    });
-  }
-  function retries() {
-    section("retries", state.retries, 5, (row, it) => {
-      const [name, ratio, budget, calls, rest] = row.children;
-      fill(name, it.name, (text) => text);
-      fill(ratio, [it.ratio, received], () => [percent(it.ratio), spark(`retry/${it.name}`, rate("retries", it.name, it.retries), "retries", (n) => `${n.toFixed(1)} per second`)]);
-      fill(budget, it.budget, (n) => (n === null ? el("span", { class: "faint" }, "no budget, or one that does not say") : plural(n, "retry", "retries")));
-      fill(calls, [it.calls, it.recovered, it.gave_up], () => `${plural(it.calls, "call", "calls")}, ${number(it.recovered)} saved by a retry, ${number(it.gave_up)} given up`);
-      more(rest, "retry", it, []);
-    });
-  }
-  function others() {
-    section("others", state.others, 5, (row, it) => {
-      const [name, kind, text, calls, rest] = row.children;
-      fill(name, it.name, (t) => t);
-      fill(kind, it.pattern, (t) => t);
-      fill(text, it.text, (t) => t);
-      const seen = it.extra && it.extra.count !== undefined ? it.extra : null;
-      fill(calls, [seen, seen ? received : 0], () => (seen ? [times(seen), spark(`calls/${it.pattern}/${it.name}`, seen.p99_ms, "p99 of calls")] : el("span", { class: "faint" }, "not measured")));
-      const buttons = { chaos: [["Arm", "arm"], ["Disarm", "disarm"]], throttle: [["Reset", "reset"]] }[it.pattern] || [];
-      more(rest, it.pattern, it, buttons);
-    });
-  }
-  function groups() {
-    $("groups").hidden = state.groups.length === 0;
-    rows($("group-list"), state.groups, (it) => it.name, () => el("div", {}, el("h3", {}), el("ul", {})), (place, group) => {
-      const [title, list] = place.children;
-      title.textContent = `${group.name}: ${plural(group.keys, "key", "keys")}${group.keys > group.rows.length ? `, the ${group.rows.length} worst` : ""}`;
-      fill(list, group.rows.map((it) => [it.key, brief(group.pattern, it.row)]), (shown) => shown.map(([key, text]) => el("li", {}, el("b", {}, key), ` ${text}`)));
-    });
-  }
-  function brief(pattern, row) {
-    if (pattern === "circuit_breaker") return `${row.state.replace("_", "-")}${row.cause ? `: ${row.cause}` : ""}${row.last_failure ? ` (last failure: ${row.last_failure})` : ""}, ${number(row.totals.rejected)} refused`;
-    if (pattern === "resource_lock") return `${row.in_use} of ${row.capacity} permits in use, ${plural(row.waiting, "waiter", "waiters")}`;
-    return row.quotas.map((q) => `${q.name}: ${number(q.available)} of ${number(q.burst)} left`).join(", ");
-  }
-  function events() {
-    $("events").hidden = state.events.length === 0;
-    rows($("events").querySelector("tbody"), state.events, (it) => String(it.position), tableRow(3), (row, it) => {
-      const [when, name, what] = row.children;
-      fill(when, it.position, () => clock("ago", it.age_ms));
-      fill(name, it.name, (t) => t);
-      fill(what, it.text, (t) => t);
-    });
-  }
-
-  function operators() {
-    $("operators").hidden = state.operators.length === 0;
-    rows($("operators").querySelector("ul"), state.operators, (it) => String(it.number), () => el("li", {}), (item, it) => {
-      fill(item, it.number, () => [clock("ago", it.age_ms), ` ${it.operator}: ${it.text}`]);
-    });
-  }
-
-  // ---- the graph ---------------------------------------------------------
-  // Waiters, what they wait for, and who holds that: a resource with many permits is one knot, not each with each.
-  function knots(edges) {
-    const found = new Map();
-    for (const it of edges) {
-      if (!found.has(it.resource)) found.set(it.resource, { resource: it.resource, waiters: new Map(), holders: new Map() });
-      const knot = found.get(it.resource);
-      knot.waiters.set(it.waiter, knot.waiters.get(it.waiter) || it.deadlock);
-      knot.holders.set(it.holder, knot.holders.get(it.holder) || it.deadlock);
-    }
-    return [...found.values()];
-  }
-  function some(names, most) {
-    const shown = names.slice(0, most).join(", ");
-    return names.length > most ? `${shown} and ${number(names.length - most)} more` : shown;
-  }
-  function graph() {
-    const { edges, more: rest } = state.graph;
-    $("graph").hidden = edges.length === 0;
-    const shown = knots(edges).map((it) => ({ resource: it.resource, waiters: [...it.waiters], holders: [...it.holders] }));
-    fill($("graph-list"), [shown, rest], () => [
-      ...shown.map((it) => {
-        const deadlock = it.waiters.some(([, marked]) => marked);
-        const waiters = it.waiters.map(([name]) => name);
-        return el("li", { class: deadlock ? "deadlock" : null }, `${some(waiters, 8)} ${waiters.length === 1 ? "waits" : "wait"} for ${it.resource}, held by ${some(it.holders.map(([name]) => name), 8)}${deadlock ? ": in a circle, a deadlock" : ""}`);
-      }),
-      rest > 0 ? el("li", {}, `and ${number(rest)} more waits`) : null,
-    ]);
-    fill($("graph-picture"), shown.slice(0, 12), picture);
-  }
-  function picture(shown) {
-    // Somebody, or something; a circle is cut where it is met again.
+  // Makes the children of `parent` those of `items`, and keeps the ones that are there already.
+  function keep(parent, items, keyOf, create, update) {
+    parent.kept ??= new Map();
     const next = new Map();
-    const lines = [];
-    const line = (from, to, deadlock) => {
-      for (const it of [from, to]) if (!next.has(it)) next.set(it, []);
-      next.get(from).push(to);
-      lines.push({ from, to, deadlock });
-    };
-    for (const { resource, waiters, holders } of shown) {
-      const knot = `r/${resource}`;
-      const most = 10;
-      for (const [name, deadlock] of waiters.slice(0, most)) line(`p/${name}`, knot, deadlock);
-      if (waiters.length > most) line(`m/${number(waiters.length - most)} more`, knot, false);
-      for (const [name, deadlock] of holders.slice(0, most)) line(knot, `p/${name}`, deadlock);
-      if (holders.length > most) line(knot, `m/${number(holders.length - most)} more, of ${resource}`, false);
+    let before = parent.firstElementChild;
+    const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+    for (const item of items) {
+      const key = keyOf(item);
+      if (next.has(key)) continue;
+      const child = parent.kept.get(key) ?? create(item);
+      next.set(key, child);
+      parent.kept.delete(key);
+      update(child, item);
+      if (child === before) {
+        before = before.nextElementSibling;
+      } else {
+        parent.insertBefore(child, before);
+      }
     }
-    const depth = new Map();
-    const measure = (it, path) => {
-      if (depth.has(it)) return depth.get(it);
-      if (path.has(it)) return 0;
-      path.add(it);
-      const deepest = Math.max(0, ...next.get(it).map((to) => 1 + measure(to, path)));
-      path.delete(it);
-      depth.set(it, Math.min(deepest, 12));
-      return depth.get(it);
-    };
-    for (const it of next.keys()) measure(it, new Set());
-    const deepest = Math.max(...depth.values(), 1);
-    const [wide, high, gapX, gapY] = [165, 28, 55, 14];
-    const columns = Array.from({ length: deepest + 1 }, () => []);
-    for (const [it, d] of depth) columns[deepest - d].push(it);
-    const tallest = Math.max(...columns.map((it) => it.length));
-    const place = new Map();
-    columns.forEach((list, x) => list.forEach((it, y) => place.set(it, { x: 10 + x * (wide + gapX), y: 14 + (y + (tallest - list.length) / 2) * (high + gapY) })));
-    const height = 20 + tallest * (high + gapY);
-    const width = 20 + columns.length * wide + deepest * gapX;
-    const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Who waits for what, and who holds it: the same as the list below" });
-    for (const { from, to, deadlock } of lines) {
-      const [a, b] = [place.get(from), place.get(to)];
-      const kind = deadlock ? " deadlock" : "";
-      const [x1, y1, y2] = [a.x + wide, a.y + high / 2, b.y + high / 2];
-      const back = b.x <= a.x;
-      const x2 = back ? b.x + wide : b.x;
-      const bend = back ? 60 : (x2 - x1) / 2;
-      node.append(svg("path", { class: `edge${kind}`, d: `M${x1},${y1} C${x1 + bend},${y1} ${back ? x2 + bend : x2 - bend},${y2} ${back ? x2 + 6 : x2 - 6},${y2}` }));
-      node.append(svg("path", { class: `tip${kind}`, d: back ? `M${x2},${y2} l8,-4 l0,8 z` : `M${x2},${y2} l-8,-4 l0,8 z` }));
-    }
-    for (const [it, { x, y }] of place) {
-      const name = it.slice(2);
-      const thing = it.startsWith("r/");
-      node.append(svg("rect", { class: thing ? "box thing" : "box", x, y, width: wide, height: high, rx: thing ? 14 : 4 }));
-      node.append(svg("text", { x: x + wide / 2, y: y + 18, "text-anchor": "middle" }, name.length > 23 ? `${name.slice(0, 22)}…` : name));
-    }
-    return node;
+    for (const child of parent.kept.values()) child.remove();
+    parent.kept = next;
+    // What is moved loses the focus.
+    if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
 
-  // ---- commands ----------------------------------------------------------
-  let asked = null;
-  function ask(pattern, name, label, action) {
-    const field = { capacity: "How many permits", config: "Settings that are to be others, as JSON", arm: "For how many seconds (at most 3600)" }[action];
-    asked = { pattern, name, action, before: JSON.stringify(configs.get(`${pattern}/${name}`) || {}) };
-    $("ask-title").textContent = `${label}: ${name}`;
-    $("ask-text").textContent = "It takes effect at once, for every caller, and is written to the log with your name.";
-    $("ask-field").hidden = !field;
-    $("ask-label").textContent = field || "";
-    const config = configs.get(`${pattern}/${name}`);
-    $("ask-value").value = action === "config" ? JSON.stringify(config, null, 1) : action === "capacity" && config ? config.max_concurrent : action === "arm" ? "60" : "";
-    $("ask-value").rows = action === "config" ? 12 : 1;
-    $("ask").showModal();
+  // In the order of the server; in the order that is there while somebody points at it, or has the focus in it: a button
+  // that moves away is not the one that is pressed.
+  function steady(parent, items, keyOf) {
+    if (!parent.kept || !parent.matches(":hover, :focus-within")) return items;
+    const places = new Map([...parent.kept.keys()].map((key, at) => [key, at]));
+    const place = (item) => places.get(keyOf(item)) ?? Infinity;
+    return [...items].sort((a, b) => (place(a) === place(b) ? 0 : place(a) - place(b)));
   }
-  $("ask").addEventListener("close", () => {
-    if ($("ask").returnValue === "do" && asked) command(asked, $("ask-value").value);
-    $("ask").returnValue = "";
-  });
+
+  function number(value) {
+    if (Math.abs(value) >= 100 || Number.isInteger(value)) return Math.round(value).toLocaleString("en-US");
+    return value.toFixed(1);
+  }
+
+  function time(seconds) {
+    if (seconds === 0) return "0 ms";
+    if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
+    if (seconds < 0.01) return `${(seconds * 1e3).toFixed(1)} ms`;
+    if (seconds < 1) return `${Math.round(seconds * 1e3)} ms`;
+    if (seconds < 10) return `${seconds.toFixed(1)} s`;
+    if (seconds < 60) return `${Math.floor(seconds)} s`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+    return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+  }
+
+  const FORMATS = {
+    count: number,
+    seconds: time,
+    share: (value) => `${Math.round(value * 100)} %`,
+    ratio: (value) => `${Math.round(value * 100)} %`,
+    per_second: (value) => `${number(value)}/s`,
+    text: (value) => value,
+  };
+
+  const clock = (millis) => new Date(millis).toLocaleTimeString("en-GB");
+
+  const curveKey = (table, row) => `${table}\n${row}`;
+
+  // ---- Problems ----
+
+  function newCard(problem) {
+    const card = make(
+      "li",
+      { class: "card" },
+      make("p", { class: "who" }, make("span", { class: "badge" }), pointer(problem), " ", make("small")),
+      make("p", { class: "what" }),
+    );
+    const table = tableOf(problem.table);
+    if (known.state.commands && problem.state !== "deadlock" && table && table.commands.length > 0) {
+      card.append(commandButton(table, problem.name));
+    }
+    return card;
+  }
+
+  // Leads from a problem to where it is shown: a row, or for a deadlock the graph.
+  function pointer(problem) {
+    const button = make("button", { type: "button", class: "name", title: "Show it below" });
+    button.addEventListener("click", () => {
+      const there = problem.state === "deadlock" ? byId("graph") : known.lines.get(curveKey(problem.table, problem.name));
+      if (!there?.isConnected) return;
+      there.scrollIntoView({ block: "center" });
+      there.focus({ preventScroll: true });
+    });
+    return button;
+  }
+
+  function showCard(card, problem) {
+    mark(card, "data-level", problem.level);
+    const badge = card.querySelector(".badge");
+    mark(badge, "data-level", problem.level);
+    say(badge, problem.state.toUpperCase());
+    const name = card.querySelector(".name");
+    say(name, problem.name);
+    mark(name, "aria-label", `${problem.name}: show it below`);
+    const table = tableOf(problem.table);
+    say(card.querySelector("small"), table ? table.group ?? problem.pattern.replaceAll("_", " ") : "");
+    say(card.querySelector(".what"), problem.sentence);
+  }
+
+  const tableOf = (id) => known.state.tables.find((table) => table.id === id);
+
+  function showProblems(state) {
+    known.lines.clear();
+    known.told = new Set(state.problems.map((it) => curveKey(it.table, it.name)));
+    const list = byId("problem-list");
+    const key = (it) => `${curveKey(it.table, it.name)}\n${it.state === "deadlock"} ${state.commands}`;
+    keep(list, steady(list, state.problems, key), key, newCard, showCard);
+    const more = byId("more-problems");
+    more.hidden = state.more_problems === 0;
+    say(more, `and ${number(state.more_problems)} more`);
+  }
+
+  // ---- Tables ----
+
+  function newTable(table) {
+    const head = make("tr", {}, make("th", { scope: "col" }, "Name"), make("th", { scope: "col" }, "State"));
+    for (const column of table.columns) {
+      head.append(make("th", { scope: "col", title: column.help }, column.title));
+    }
+    const commands = known.state.commands && table.commands.length > 0;
+    if (commands) head.append(make("th", { scope: "col" }, "Operator"));
+    const title = `title-${table.id}`;
+    return make(
+      "section",
+      { "aria-labelledby": title },
+      make("h2", { id: title }, make("span"), " ", make("small")),
+      make(
+        "div",
+        { class: "scroll", role: "region", tabindex: "0", "aria-labelledby": title },
+        make(
+          "table",
+          {},
+          make("caption", { class: "visually-hidden" }, `${table.title}, the worst first`),
+          make("thead", {}, head),
+          make("tbody"),
+        ),
+      ),
+      make("ul", { class: "plain trials" }),
+      make(
+        "details",
+        { class: "help" },
+        make("summary", {}, "What the columns mean"),
+        make("dl", {}, ...table.columns.flatMap((it) => [make("dt", {}, it.title), make("dd", {}, it.help)])),
+      ),
+    );
+  }
+
+  function showTable(section, table) {
+    say(section.querySelector("h2 span"), table.title);
+    const hidden = table.total - table.rows.length;
+    const notes = [table.note ?? number(table.total)];
+    if (hidden > 0) notes.push(`the worst ${number(table.rows.length)} are shown, and there are ${number(hidden)} more`);
+    say(section.querySelector("h2 small"), notes.join("; "));
+    const tried = table.rows.filter((row) => row.trial !== null);
+    keep(section.querySelector(".trials"), tried, (row) => row.name, () => make("li"), (item, row) => say(item, `Trial on ${row.name}: ${row.trial}.`));
+    const body = section.querySelector("tbody");
+    const key = (row) => row.name;
+    keep(body, steady(body, table.rows, key), key, (row) => newRow(table, row), (line, row) => showRow(line, table, row));
+  }
+
+  function newRow(table, row) {
+    const line = make(
+      "tr",
+      { tabindex: "-1" },
+      make("th", { scope: "row" }, make("span"), make("p")),
+      make("td", {}, make("span", { class: "badge" })),
+    );
+    for (const column of table.columns) line.append(newCell(column));
+    if (known.state.commands && table.commands.length > 0) {
+      line.append(make("td", {}, commandButton(table, row.name)));
+    }
+    return line;
+  }
+
+  function newCell(column) {
+    if (column.unit === "bars") return make("td", { class: "words" }, make("div"));
+    const cell = make("td", { class: column.unit === "text" ? "words" : null }, make("span"));
+    if (column.spark) {
+      cell.append(draw("svg", { class: "spark", viewBox: `0 0 ${SAMPLES} 22`, preserveAspectRatio: "none", "aria-hidden": "true" }, draw("path")));
+    }
+    return cell;
+  }
+
+  function showRow(line, table, row) {
+    const [head, state, ...cells] = line.children;
+    say(head.firstElementChild, row.name);
+    // A problem is told on top of the page already.
+    const told = row.state === "deadlock" || known.told.has(curveKey(table.id, row.name));
+    say(head.lastElementChild, told ? "" : row.text);
+    known.lines.set(curveKey(table.id, row.name), line);
+    mark(state.firstElementChild, "data-level", row.level);
+    say(state.firstElementChild, row.state);
+    const curves = known.curves.get(curveKey(table.id, row.name));
+    table.columns.forEach((column, at) => {
+      const value = row.cells[at];
+      if (column.unit === "bars") {
+        keep(cells[at].firstElementChild, value ?? [], (bar) => bar.label.replace(/[\d,.]+/g, "#"), newBar, showBar);
+        return;
+      }
+      say(cells[at].firstElementChild, value === null ? "–" : FORMATS[column.unit](value));
+      if (column.spark) showCurve(cells[at].lastElementChild.firstElementChild, curves?.[at]);
+    });
+  }
+
+  function newBar() {
+    return make(
+      "div",
+      {},
+      make("span"),
+      draw("svg", { class: "bar", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" }, draw("rect", { height: "4" })),
+    );
+  }
+
+  function showBar(element, bar) {
+    say(element.firstElementChild, bar.label);
+    const share = bar.of > 0 ? bar.value / bar.of : 0;
+    const bad = bar.full_is_bad ? share : 1 - share;
+    mark(element.lastElementChild, "data-level", bad >= 1 ? "bad" : bad >= 0.5 ? "warn" : "ok");
+    mark(element.lastElementChild.firstElementChild, "width", Math.round(share * 100));
+  }
+
+  // The newest point is at the right. A gap is a time of which nothing is known.
+  function showCurve(path, points) {
+    if (!points || path.shown === known.sample) return;
+    path.shown = known.sample;
+    const most = Math.max(...points.filter((it) => it !== null), 0) || 1;
+    let line = "";
+    let pen = "M";
+    points.forEach((value, at) => {
+      if (value === null) {
+        pen = "M";
+        return;
+      }
+      const x = SAMPLES - points.length + at + 1;
+      line += `${pen}${x} ${(21 - (20 * value) / most).toFixed(1)}`;
+      pen = "L";
+    });
+    mark(path, "d", line);
+  }
+
+  function remember(state) {
+    if (state.sample === known.sample) return;
+    const follows = state.sample === known.sample + 1;
+    known.sample = state.sample;
+    const kept = new Map();
+    for (const table of state.tables) {
+      for (const row of table.rows) {
+        const key = curveKey(table.id, row.name);
+        const curves = known.curves.get(key) ?? table.columns.map((it) => (it.spark ? [] : null));
+        curves.forEach((points, at) => {
+          if (!points) return;
+          if (!follows && points.length > 0) points.push(null);
+          points.push(row.cells[at]);
+          points.splice(0, points.length - SAMPLES);
+        });
+        kept.set(key, curves);
+      }
+    }
+    known.curves = kept;
+  }
+
+  // ---- The graph ----
+
+  // Which column a node is in: one more than whoever leads to it. What leads back is drawn as a way back.
+  function columnsOf(nodes, edges) {
+    const column = nodes.map(() => 0);
+    const out = nodes.map(() => []);
+    edges.forEach((edge) => out[edge.from].push(edge.to));
+    const state = nodes.map(() => 0);
+    const order = [];
+    const visit = (at) => {
+      state[at] = 1;
+      for (const next of out[at]) if (state[next] === 0) visit(next);
+      state[at] = 2;
+      order.unshift(at);
+    };
+    const entered = new Set(edges.map((edge) => edge.to));
+    nodes.forEach((_, at) => state[at] === 0 && !entered.has(at) && visit(at));
+    nodes.forEach((_, at) => state[at] === 0 && visit(at));
+    const place = new Map(order.map((at, i) => [at, i]));
+    for (const at of order) {
+      for (const next of out[at]) {
+        if (place.get(next) > place.get(at)) column[next] = Math.max(column[next], column[at] + 1);
+      }
+    }
+    return column;
+  }
+
+  function short(text) {
+    const letters = [...text];
+    return letters.length > 20 ? `${letters.slice(0, 19).join("")}…` : text;
+  }
+
+  function picture(graph) {
+    const [WIDTH, HEIGHT, ACROSS, DOWN, EDGE] = [156, 28, 244, 42, 12];
+    const columns = columnsOf(graph.nodes, graph.edges);
+    const rows = [];
+    const places = graph.nodes.map((_, at) => {
+      const row = (rows[columns[at]] = (rows[columns[at]] ?? 0) + 1);
+      return { x: EDGE + columns[at] * ACROSS, y: EDGE + (row - 1) * DOWN };
+    });
+    // Short columns stand in the middle of the tall ones.
+    const tallest = Math.max(...rows.map((it) => it ?? 0));
+    places.forEach((place, at) => (place.y += ((tallest - rows[columns[at]]) * DOWN) / 2));
+    const backs = graph.edges.filter((it) => columns[it.to] <= columns[it.from]).length;
+    const width = 2 * EDGE + (rows.length - 1) * ACROSS + WIDTH + (backs > 0 ? 40 : 0);
+    const bottom = EDGE + tallest * DOWN;
+    const height = bottom + backs * 26 + EDGE;
+    const told = graph.deadlocks.length > 0 ? "Wait-for graph with a deadlock, told in the list below" : "Wait-for graph, told in the list below";
+    const svg = draw("svg", { class: "graph", role: "img", "aria-label": told, width, height, viewBox: `0 0 ${width} ${height}` });
+    svg.append(
+      draw("defs", {}, draw("marker", { id: "arrow", viewBox: "0 0 8 8", refX: "8", refY: "4", markerWidth: "9", markerHeight: "9", markerUnits: "userSpaceOnUse", orient: "auto" }, draw("path", { d: "M0 0L8 4L0 8z" }))),
+    );
+    let back = 0;
+    for (const edge of graph.edges) {
+      const [from, to] = [places[edge.from], places[edge.to]];
+      const [x1, y1, x2, y2] = [from.x + WIDTH, from.y + HEIGHT / 2, to.x, to.y + HEIGHT / 2];
+      let [d, x, y] = ["", (x1 + x2) / 2, (y1 + y2) / 2 - 4];
+      if (columns[edge.to] > columns[edge.from]) {
+        d = `M${x1} ${y1}C${x1 + 45} ${y1} ${x2 - 45} ${y2} ${x2} ${y2}`;
+        x = edge.waits ? x1 + 34 : x2 - 40;
+        y = (edge.waits ? y1 : y2) - 5;
+      } else {
+        back += 1;
+        y = bottom + back * 26 - 14;
+        d = `M${x1} ${y1}C${x1 + 40} ${y1} ${x1 + 30} ${y} ${x1 - 20} ${y}L${x2 + 20} ${y}C${x2 - 30} ${y} ${x2 - 40} ${y2} ${x2} ${y2}`;
+        y -= 4;
+      }
+      const words = edge.stuck && columns[edge.to] <= columns[edge.from] ? `deadlock: ${edge.label}` : edge.label;
+      svg.append(
+        draw("path", { d, class: edge.waits ? "waits" : "held", "data-stuck": edge.stuck || null, "marker-end": "url(#arrow)" }),
+        draw("text", { x, y, class: "label", "text-anchor": "middle", "data-stuck": edge.stuck || null }, words),
+      );
+    }
+    graph.nodes.forEach((node, at) => {
+      const { x, y } = places[at];
+      svg.append(
+        draw(
+          "g",
+          { "data-kind": node.kind, "data-stuck": node.stuck || null },
+          draw("title", {}, node.label),
+          draw("rect", { x, y, width: WIDTH, height: HEIGHT, rx: node.kind === "lock" ? 0 : 12 }),
+          draw("text", { x: x + WIDTH / 2, y: y + HEIGHT / 2 + 4.5, "text-anchor": "middle" }, short(node.label)),
+        ),
+      );
+    });
+    return svg;
+  }
+
+  function showGraph(graph) {
+    const section = byId("graph");
+    section.hidden = graph.nodes.length === 0;
+    const lines = graph.deadlocks.map((it) => ({ stuck: true, text: `Deadlock: ${it.text}. None of them can go on.` }));
+    lines.push(...graph.sentences.map((text) => ({ stuck: false, text })));
+    if (graph.more > 0) lines.push({ stuck: false, text: `and ${graph.more} more locks that somebody waits for` });
+    keep(byId("graph-list"), lines.map((it, at) => ({ ...it, at })), (it) => it.at, () => make("li"), (item, line) => {
+      say(item, line.text);
+      mark(item, "data-stuck", line.stuck || null);
+    });
+    const drawn = JSON.stringify([graph.nodes, graph.edges]);
+    if (section.drawn === drawn || section.hidden) return;
+    section.drawn = drawn;
+    byId("graph-picture").replaceChildren(picture(graph));
+  }
+
+  // ---- Events ----
+
+  function takeEvents({ entries }) {
+    const fresh = entries.filter((it) => it.position > known.lastEvent);
+    if (fresh.length === 0) return;
+    const last = fresh.at(-1).position;
+    if (known.lastEvent > 0) known.missed += last - known.lastEvent - fresh.length;
+    known.lastEvent = last;
+    fresh.forEach((it) => known.events.set(it.position, it));
+    for (const important of [true, false]) {
+      const kind = [...known.events.values()].filter((it) => it.important === important);
+      kind.slice(0, Math.max(0, kind.length - EVENTS)).forEach((it) => known.events.delete(it.position));
+    }
+    showEvents();
+  }
+
+  function showEvents() {
+    const all = [...known.events.values()].reverse();
+    const said = (known.state?.said ?? []).map((it) => ({
+      position: `said ${it.at} ${it.name} ${it.command}`,
+      at: it.at,
+      name: it.group ? `${it.group}: ${it.name}` : it.name,
+      text: `${it.who} gave the command ${it.command.replaceAll("_", " ")}: ${it.from} -> ${it.to}`,
+      command: true,
+    }));
+    const transitions = [...all.filter((it) => it.important), ...said].sort((a, b) => b.at - a.at);
+    const list = (body, lines) => keep(body, lines, (it) => it.position, newEvent, () => {});
+    list(byId("transitions"), transitions);
+    list(byId("calls"), all.filter((it) => !it.important));
+    byId("no-transitions").hidden = transitions.length > 0;
+    const missed = byId("missed");
+    missed.hidden = known.missed === 0;
+    say(missed, `${number(known.missed)} events went by too fast to be shown.`);
+  }
+
+  function newEvent(event) {
+    const where = event.pattern ? `${event.name} (${event.pattern.replaceAll("_", " ")})` : event.name;
+    return make("tr", { "data-command": event.command }, make("td", {}, clock(event.at)), make("td", {}, where), make("td", {}, event.text));
+  }
+
+  // ---- Settings ----
+
+  function showSettings(all) {
+    known.configs = new Map(all.map((it) => [curveKey(it.table, it.row), Object.fromEntries(it.settings.map((line) => [line.setting, JSON.parse(line.json)]))]));
+    const titles = new Map(known.state.tables.map((it) => [it.id, it.title]));
+    const list = all.map((it) => ({ ...it, title: titles.get(it.table) ?? it.table }));
+    keep(byId("settings"), list, (it) => curveKey(it.table, it.row), () => make("details", {}, make("summary"), make("table", {}, make("caption", { class: "visually-hidden" }), make("tbody"))), (details, it) => {
+      const changed = it.settings.filter((line) => line.default !== null).length;
+      say(details.querySelector("summary"), `${it.row} (${it.title.toLowerCase()}): ${changed} of ${it.settings.length} differ from the default`);
+      say(details.querySelector("caption"), `Settings of ${it.row}`);
+      keep(details.querySelector("tbody"), it.settings, (line) => line.setting, () => make("tr", {}, make("th", { scope: "row" }), make("td"), make("td", { class: "quiet" })), (row, line) => {
+        say(row.children[0], line.setting);
+        say(row.children[1], line.value);
+        say(row.children[2], line.default === null ? "" : `default: ${line.default}`);
+        mark(row, "data-changed", line.default !== null ? "" : null);
+      });
+    });
+  }
+
+  // ---- Commands ----
+
+  const EFFECTS = {
+    force_open: "Refuses every call until somebody closes or resets it.",
+    force_close: "Closes it now. It opens again by its own rules.",
+    disable: "Lets every call through and counts nothing, until somebody closes or resets it.",
+    metrics_only: "Lets every call through and reports what it would have done, until somebody closes or resets it.",
+    reset: "Forgets what was counted. A circuit closes; quotas are full again.",
+    capacity: "Changes how many permits there are, now. Who holds one keeps it.",
+    config: "These settings are in force. What you change is changed now, and the rest stays as it is. A time is \"250ms\" or \"1m30s\", and what is off is \"none\".",
+    arm: "Calls meet faults on purpose, for so long.",
+    disarm: "No more faults.",
+  };
+  // What a command asks for beside its name: a field, its label, and what stands in it first.
+  const NUMBERS = {
+    capacity: { field: "permits", label: "Permits", first: "", most: null },
+    arm: { field: "seconds", label: "Seconds, at most 3600", first: "60", most: 3600 },
+  };
+  const dialog = { target: null, before: {} };
+
+  function commandButton(table, name) {
+    const button = make("button", { type: "button", class: "command", "aria-label": `Command to ${name}` }, "Command…");
+    button.addEventListener("click", () => openDialog(table, name));
+    return button;
+  }
+
+  function openDialog(table, name) {
+    dialog.target = { pattern: table.pattern, name, group: table.group };
+    dialog.before = known.configs.get(curveKey(table.id, name)) ?? {};
+    say(byId("dialog-title"), `Command to ${name}`);
+    byId("dialog-command").replaceChildren(...table.commands.map((it) => make("option", { value: it }, it.replaceAll("_", " "))));
+    byId("dialog-config").value = JSON.stringify(dialog.before, null, 2);
+    say(byId("dialog-answer"), "");
+    chooseCommand();
+    byId("dialog").showModal();
+  }
+
+  function chooseCommand() {
+    const command = byId("dialog-command").value;
+    say(byId("dialog-help"), EFFECTS[command] ?? "");
+    const number = NUMBERS[command];
+    byId("dialog-number-line").hidden = !number;
+    if (number) {
+      say(byId("dialog-number-label"), number.label);
+      byId("dialog-number").value = number.first;
+      mark(byId("dialog-number"), "max", number.most);
+    }
+    byId("dialog-config-line").hidden = command !== "config";
+  }
+
+  // Only what differs: somebody else may have changed the rest meanwhile.
   function changed(from, to) {
-    if (to === null || typeof to !== "object") return to;
+    if (to === null || typeof to !== "object" || Array.isArray(to)) return to;
     return Object.fromEntries(Object.entries(to).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(from[key])));
   }
-  async function command({ pattern, name, action, before }, value) {
-    let done = action;
-    try {
-      // Only what differs: somebody else may have changed the rest meanwhile.
-      if (action === "config") done = { config: changed(JSON.parse(before), JSON.parse(value)) };
-      else if (action === "capacity" || action === "arm") done = { [action]: Number.parseInt(value, 10) };
-    } catch (error) {
-      return toast(`This is no JSON: ${error.message}`);
+
+  async function sendCommand() {
+    const command = { ...dialog.target, command: byId("dialog-command").value };
+    const number = NUMBERS[command.command];
+    if (number) command[number.field] = Number(byId("dialog-number").value);
+    if (command.command === "config") {
+      try {
+        command.config = changed(dialog.before, JSON.parse(byId("dialog-config").value));
+      } catch (error) {
+        return `This is not JSON: ${error.message}`;
+      }
     }
     try {
-      const answer = await fetch(`${here}/api/command`, {
+      const response = await fetch(new URL("api/command", base), {
         method: "POST",
         headers: { "content-type": "application/json", "x-bulwark-command": "1" },
-        body: JSON.stringify({ pattern, name, action: done }),
+        body: JSON.stringify(command),
+        signal: AbortSignal.timeout(30000),
       });
-      const said = await answer.json();
-      toast(said.done ? `${name}: ${said.done}` : `${name}: ${said.error}`);
-    } catch {
-      toast(`${name}: the command did not arrive`);
+      const answer = await response.json();
+      return response.ok ? null : answer.error.message;
+    } catch (error) {
+      return `The command did not arrive, or its answer did not: ${error.message}`;
     }
-  }
-  let toastEnds = 0;
-  function toast(text) {
-    $("toast").textContent = text;
-    toastEnds = performance.now() + 8000;
   }
 
-  // ---- states as they come -----------------------------------------------
-  function show(next) {
-    if (state && state.instance !== next.instance) {
-      history = new Map();
-      before = null;
-      toast("The program has been started again.");
+  byId("dialog-command").addEventListener("change", chooseCommand);
+  byId("dialog-cancel").addEventListener("click", () => byId("dialog").close());
+  byId("dialog-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const send = byId("dialog-send");
+    send.disabled = true;
+    const wrong = await sendCommand();
+    send.disabled = false;
+    say(byId("dialog-answer"), wrong ?? "");
+    if (wrong === null) byId("dialog").close();
+  });
+
+  // ---- The connection ----
+
+  function forget() {
+    known.curves.clear();
+    known.events.clear();
+    known.lastEvent = 0;
+    known.missed = 0;
+    known.sample = -1;
+    known.settingsVersion = null;
+  }
+
+  function takeState(state) {
+    if (known.epoch !== null && known.epoch !== state.epoch) {
+      forget();
+      const notice = byId("notice");
+      notice.hidden = false;
+      say(notice, `The server has restarted: counts and curves begin anew. Noticed at ${clock(Date.now())}.`);
     }
-    state = next;
-    received = performance.now();
-    counts = new Map();
-    configs.clear();
-    document.title = state.title;
-    $("title").textContent = state.title;
-    for (const part of [problems, breakers, locks, graph, limits, retries, others, groups, events, operators]) part();
-    before = counts;
-    connected();
+    known.epoch = state.epoch;
+    known.state = state;
+    known.heard = Date.now();
+    known.lostSince = null;
+    remember(state);
+    say(byId("title"), state.title);
+    document.title = `${state.problems.length > 0 ? `(${state.problems.length + state.more_problems}) ` : ""}${state.title}`;
+    const headline = byId("headline");
+    say(headline, state.headline);
+    mark(headline, "data-level", state.level);
+    showProblems(state);
+    showGraph(state.graph);
+    keep(byId("tables"), state.tables, (it) => `${it.id} ${state.commands} ${it.columns.length}`, newTable, showTable);
+    showEvents();
+    const minutes = `Curves are the last ${SAMPLES / 60} minutes, sampled once a second while somebody reads this page.`;
+    say(byId("footer"), `${minutes} Watched for ${time(state.up_seconds)}.`);
+    if (state.settings_version !== known.settingsVersion) {
+      const wanted = state.settings_version;
+      const first = known.settingsVersion === null;
+      known.settingsVersion = wanted;
+      if (!first) load().then((it) => showSettings(it.settings)).catch(() => (known.settingsVersion = ""));
+    }
+    showConnection();
   }
-  function connected() {
-    lostSince = null;
-    document.body.classList.remove("lost");
-    $("connection").classList.remove("lost");
-    $("connection").textContent = `live, up ${state ? span(state.uptime_ms) : ""}`;
+
+  function showConnection() {
+    const state = known.lostSince !== null ? "lost" : known.heard > 0 ? "live" : "connecting";
+    mark(byId("connection"), "data-state", state);
+    document.body.classList.toggle("stale", state === "lost");
+    const since = known.lostSince === null ? 0 : Math.round((Date.now() - known.lostSince) / 1000);
+    const last = known.heard > 0 ? `Last state of ${clock(known.heard)}.` : "No state yet.";
+    const words = { lost: `Disconnected since ${since} s. ${last} Trying again.`, live: `Live, ${clock(known.heard)}`, connecting: "Connecting" };
+    say(byId("connection-text"), words[state]);
   }
-  function lost() {
-    if (lostSince === null) lostSince = performance.now();
-    document.body.classList.add("lost");
-    $("connection").classList.add("lost");
-    $("connection").textContent = `no connection for ${span(performance.now() - lostSince)}: this is what was seen last`;
+
+  async function load() {
+    // A connection that is dead without a word must not be waited for.
+    const response = await fetch(new URL("api/snapshot", base), { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!response.ok) throw new Error(`the server answers ${response.status}`);
+    return response.json();
   }
+
   let source = null;
-  function listen() {
-    source = new EventSource(`${here}/api/events`);
-    source.onmessage = (message) => show(JSON.parse(message.data));
-    source.onerror = () => {
-      lost();
-      // An answer that is an error, such as too many readers, ends it for good.
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
-    };
+  let retry = null;
+
+  function lose() {
+    source?.close();
+    source = null;
+    known.lostSince ??= Date.now();
+    showConnection();
+    clearTimeout(retry);
+    retry = setTimeout(connect, 1000);
   }
+
+  async function connect() {
+    try {
+      const all = await load();
+      takeState(all.state);
+      known.curves = new Map(all.history.map((it) => [curveKey(it.table, it.row), it.points]));
+      takeEvents(all.events);
+      showSettings(all.settings);
+    } catch {
+      return lose();
+    }
+    source = new EventSource(new URL("api/events", base));
+    source.addEventListener("state", (event) => takeState(JSON.parse(event.data)));
+    source.addEventListener("events", (event) => takeEvents(JSON.parse(event.data)));
+    source.addEventListener("error", lose);
+  }
+
+  // A connection can be dead without a word: then states stop coming.
   setInterval(() => {
-    if (lostSince !== null) lost();
-    // A connection that is open and says nothing is none.
-    else if (state && performance.now() - received > Math.max(10000, 5 * state.every_ms)) { source.close(); lost(); listen(); }
-    for (const node of document.querySelectorAll("span")) if (node.clock) tell(node);
-    if (performance.now() > toastEnds) $("toast").textContent = "";
+    const silence = (Date.now() - known.heard) / 1000;
+    if (source !== null && silence > 10 + 3 * (known.state?.next_seconds ?? 0)) lose();
+    showConnection();
   }, 1000);
-  listen();
+
+  connect();
 })();
