@@ -68,6 +68,26 @@ pub enum Action {
     Disarm,
 }
 
+impl Command {
+    /// Reads what the page has sent. A field that a command does not have is an error: it was meant to do something.
+    pub(super) fn read(json: &[u8]) -> Result<Self, String> {
+        let given: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let command = Self::deserialize(Value::Object(given.clone()));
+        let command = command.map_err(|error| error.to_string())?;
+        let known = serde_json::to_value(&command).unwrap_or_default();
+        let is_known = |name: &str| name == "group" || known.get(name).is_some();
+        match given.keys().find(|name| !is_known(name)) {
+            None => Ok(command),
+            Some(name) => Err(format!(
+                "`{}` has no `{}`",
+                command.action.name(),
+                clipped(name)
+            )),
+        }
+    }
+}
+
 impl Action {
     /// Its name, as it stands in JSON.
     #[must_use]
@@ -100,7 +120,11 @@ impl Action {
             Pattern::RateLimit | Pattern::Throttle => &["reset", "config"],
             Pattern::Retry | Pattern::Hedge | Pattern::Timeouts => &["config"],
             Pattern::Chaos => &["arm", "disarm", "config"],
-            Pattern::Fallback => &[],
+            Pattern::Fallback
+            | Pattern::Fleet
+            | Pattern::FleetCircuitBreaker
+            | Pattern::FleetLock
+            | Pattern::FleetRateLimit => &[],
         }
     }
 

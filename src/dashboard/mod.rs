@@ -44,6 +44,7 @@
 //! - The settings that are in force now, as a file has them, and which of them differ from the defaults.
 //! - What a config that is tried ([`CircuitBreaker::shadow`](crate::CircuitBreaker::shadow), and that of locks and rate limits)
 //!   would have done otherwise.
+//! - Of a fleet its connection and processes, who holds shared locks and in which process, and what goes on without the store.
 //! - Groups of keyed handles ([`DashboardBuilder::keyed`]): the worst of a million.
 //!
 //! How long calls take is known to what measures it: a lock knows its holds, timeouts with a

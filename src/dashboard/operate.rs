@@ -116,6 +116,10 @@ fn give(hub: &Hub, command: &Command) -> Result<Done, CommandError> {
         Pattern::Throttle => to(registry.get_throttle(name), command),
         Pattern::Timeouts => to(registry.get_timeouts(name), command),
         Pattern::Chaos => to(registry.get_chaos(name), command),
+        Pattern::Fleet
+        | Pattern::FleetCircuitBreaker
+        | Pattern::FleetLock
+        | Pattern::FleetRateLimit => Err(command.action.does_not_fit(command.pattern)),
     }
 }
 

@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which kind of handle: `circuit_breaker`, `resource_lock`, `rate_limit`, `retry`, `hedge`, `fallback`, `throttle`,
-/// `timeouts` or `chaos`.
+/// `timeouts` or `chaos`; or `fleet`, `fleet_circuit_breaker`, `fleet_lock` or `fleet_rate_limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -26,13 +26,25 @@ pub enum Pattern {
     Timeouts,
     /// A [`Chaos`](crate::Chaos) drill.
     Chaos,
+    /// A fleet of processes. (feature `redis`)
+    Fleet,
+    /// A circuit breaker that a fleet shares.
+    FleetCircuitBreaker,
+    /// A lock that a fleet shares.
+    FleetLock,
+    /// A rate limit that a fleet shares.
+    FleetRateLimit,
 }
 
 impl Pattern {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::CircuitBreaker,
         Self::ResourceLock,
         Self::RateLimit,
+        Self::Fleet,
+        Self::FleetCircuitBreaker,
+        Self::FleetLock,
+        Self::FleetRateLimit,
         Self::Retry,
         Self::Throttle,
         Self::Timeouts,
@@ -53,6 +65,10 @@ impl Pattern {
             Self::Throttle => "throttle",
             Self::Timeouts => "timeouts",
             Self::Chaos => "chaos",
+            Self::Fleet => "fleet",
+            Self::FleetCircuitBreaker => "fleet_circuit_breaker",
+            Self::FleetLock => "fleet_lock",
+            Self::FleetRateLimit => "fleet_rate_limit",
         }
     }
 
@@ -67,6 +83,10 @@ impl Pattern {
             Self::Throttle => "Throttles",
             Self::Timeouts => "Timeouts",
             Self::Chaos => "Drills",
+            Self::Fleet => "Fleets",
+            Self::FleetCircuitBreaker => "Shared circuit breakers",
+            Self::FleetLock => "Shared locks",
+            Self::FleetRateLimit => "Shared rate limits",
         }
     }
 }
@@ -83,6 +103,10 @@ impl fmt::Display for Pattern {
             Self::Throttle => "throttle",
             Self::Timeouts => "timeouts",
             Self::Chaos => "drill",
+            Self::Fleet => "fleet",
+            Self::FleetCircuitBreaker => "shared circuit breaker",
+            Self::FleetLock => "shared lock",
+            Self::FleetRateLimit => "shared rate limit",
         })
     }
 }

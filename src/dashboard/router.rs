@@ -180,8 +180,8 @@ async fn take_command(hub: &Arc<Hub>, request: Request) -> Result<String, Comman
     let body = to_bytes(body, LONGEST_COMMAND).await;
     let body =
         body.map_err(|_| unreadable("the command is longer than 64 KiB, or broke off".into()))?;
-    let command: Command = serde_json::from_slice(&body)
-        .map_err(|error| unreadable(format!("this is not a command: {error}")))?;
+    let command =
+        Command::read(&body).map_err(|why| unreadable(format!("this is not a command: {why}")))?;
     let done = operate::operate(hub, &parts, command).await?;
     Ok(json!({"done": done}).to_string())
 }

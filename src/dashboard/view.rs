@@ -12,10 +12,14 @@ use super::history::History;
 use super::log::Said;
 use super::pattern::Pattern;
 use super::settings::Setting;
+#[cfg(feature = "redis")]
+use super::shown::fleet;
 use super::shown::{Shown, in_deadlock, lock_row};
-use super::table::{Level, Next, Row, Table};
+use super::table::{Column, Level, Next, Row, Table};
 use super::words::{clipped, counted, humane};
 use crate::contention::{ResourceLock, ResourceSnapshot};
+#[cfg(feature = "redis")]
+use crate::fleet::Fleet;
 use crate::registry::Registry;
 use crate::util::time::Tick;
 
@@ -123,6 +127,9 @@ impl<'a> Look<'a> {
                 Pattern::Throttle => self.table(&registry.throttles()),
                 Pattern::Timeouts => self.table(&registry.timeouts()),
                 Pattern::Chaos => self.table(&registry.chaos()),
+                Pattern::Fleet => self.fleets(registry),
+                // With their fleets.
+                Pattern::FleetCircuitBreaker | Pattern::FleetLock | Pattern::FleetRateLimit => {}
             }
         }
         for (id, group) in groups.iter().enumerate() {
@@ -134,6 +141,29 @@ impl<'a> Look<'a> {
 
     fn table<T: Shown>(&mut self, handles: &[T]) {
         self.rows(handles, handles.iter().map(T::row).collect());
+    }
+
+    #[cfg(feature = "redis")]
+    fn fleets(&mut self, registry: &Registry) {
+        let fleets: Vec<_> = registry.fleets().iter().map(Fleet::snapshot).collect();
+        let [connections, breakers, locks, limits] = fleet::rows(&fleets);
+        self.plain(Pattern::Fleet, fleet::FLEET, connections);
+        self.plain(Pattern::FleetCircuitBreaker, fleet::BREAKERS, breakers);
+        self.plain(Pattern::FleetLock, fleet::LOCKS, locks);
+        self.plain(Pattern::FleetRateLimit, fleet::LIMITS, limits);
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn fleets(&mut self, _: &Registry) {}
+
+    /// Rows without settings.
+    #[cfg(feature = "redis")]
+    fn plain(&mut self, pattern: Pattern, columns: &'static [Column], rows: Vec<Row>) {
+        if rows.is_empty() {
+            return;
+        }
+        let table = table(pattern, columns, rows);
+        self.add(table, |_| None);
     }
 
     fn locks(&mut self, locks: &[ResourceLock]) {
@@ -159,18 +189,7 @@ impl<'a> Look<'a> {
         for (place, row) in rows.iter_mut().enumerate() {
             row.place = place;
         }
-        let table = Table {
-            id: T::PATTERN.id().into(),
-            pattern: T::PATTERN,
-            group: None,
-            title: T::PATTERN.title().into(),
-            note: None,
-            columns: T::COLUMNS,
-            total: rows.len() as u64,
-            rows,
-            problems: 0,
-            commands: Action::names_for(T::PATTERN),
-        };
+        let table = table(T::PATTERN, T::COLUMNS, rows);
         self.add(table, |place| handles.get(place).map(T::settings));
     }
 
@@ -191,6 +210,21 @@ impl<'a> Look<'a> {
             all.extend(rows.filter(|it| !it.settings.is_empty()));
         }
         self.seen.tables.push(table);
+    }
+}
+
+fn table(pattern: Pattern, columns: &'static [Column], rows: Vec<Row>) -> Table {
+    Table {
+        id: pattern.id().into(),
+        pattern,
+        group: None,
+        title: pattern.title().into(),
+        note: None,
+        columns,
+        total: rows.len() as u64,
+        rows,
+        problems: 0,
+        commands: Action::names_for(pattern),
     }
 }
 

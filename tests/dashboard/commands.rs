@@ -287,6 +287,12 @@ async fn a_command_that_cannot_work_is_a_typed_error_and_changes_nothing() {
             "unreadable",
             "explode",
         ),
+        (
+            lock_command(json!({"command": "reset", "permits": 4})),
+            400,
+            "unreadable",
+            "`reset` has no `permits`",
+        ),
         (json!([1, 2]), 400, "unreadable", "this is not a command"),
     ] {
         let (answered, answer) = send(&router, json.clone()).await;

@@ -2,6 +2,8 @@
 #![cfg(feature = "dashboard")]
 
 mod commands;
+#[cfg(feature = "redis")]
+mod fleet;
 mod many;
 mod readers;
 mod routes;

@@ -6,6 +6,8 @@
 
 mod circuit_breaker;
 mod contention;
+#[cfg(feature = "redis")]
+pub(super) mod fleet;
 mod other;
 mod rate_limit;
 mod retry;

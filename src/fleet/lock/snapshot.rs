@@ -49,6 +49,9 @@ pub struct FleetLockSnapshot {
     pub unavailable: u64,
     /// Permits of this process alone, given while the store was away.
     pub local: u64,
+    /// How many permits this process gives by itself while the store is away, if it was
+    /// [told to](super::FleetLockBuilder::local).
+    pub local_permits: Option<usize>,
     /// What has been counted in this process.
     pub stats: ResourceStats,
 }
@@ -145,6 +148,7 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
         lost: counts.lost,
         unavailable: counts.unavailable,
         local: counts.local,
+        local_permits: shared.settings.local,
         stats: counts.stats(now),
     }
 }
