@@ -146,6 +146,11 @@ fn answer(rejection: &Rejection) -> (StatusCode, &'static str) {
             StatusCode::GATEWAY_TIMEOUT,
             "the deadline of the request came before its turn",
         ),
+        #[cfg(feature = "redis")]
+        ContendedReason::Unavailable { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "what is needed for this request is not available",
+        ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
             "what is needed for this request is busy",

@@ -173,3 +173,45 @@ async fn processes_know_of_one_another() {
     let has = |node: &str| names.iter().any(|it| **it == *node);
     assert!(has(a.node()) && has(b.node()), "{names:?}");
 }
+
+/// What HTTP clients are told is not that it is busy.
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn a_refusal_for_want_of_the_store_is_a_503_that_says_so_and_opens_no_breaker_above() {
+    use http_body_util::{BodyExt, Full};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let free = super::support::server::free_port();
+    let fleet = Fleet::builder(format!("redis://127.0.0.1:{free}"));
+    let fleet = fleet.connect_in_background().unwrap();
+    let gpu = fleet.lock("gpu").timeout(ms(200)).build().unwrap();
+    let breaker = CircuitBreaker::new("above");
+    let inner = service_fn(|_: http::Request<Full<bytes::Bytes>>| async {
+        Ok::<_, std::io::Error>(http::Response::new(Full::new(bytes::Bytes::new())))
+    });
+    let locked = gpu.layer().layer(inner);
+    let service = breaker.http_layer().layer(locked);
+    for _ in 0..20 {
+        let request = http::Request::new(Full::default());
+        let refused = service.clone().oneshot(request).await.unwrap_err();
+        assert!(refused.is_rejection(), "{refused}");
+    }
+    assert_eq!(breaker.snapshot().totals.failures, 0);
+
+    let inner = service_fn(|_: http::Request<Full<bytes::Bytes>>| async {
+        Ok::<_, std::io::Error>(http::Response::new(Full::new(bytes::Bytes::new())))
+    });
+    let answering = gpu.layer().reject_with(tower_bulwark::http::problem);
+    let response = answering
+        .layer(inner)
+        .oneshot(http::Request::new(Full::default()))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 503);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8_lossy(&body);
+    assert!(
+        body.contains("what is needed for this request is not available"),
+        "{body}"
+    );
+}
