@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use tower_bulwark::BoxError;
 use tower_bulwark::fleet::Fleet;
 
-use acts::{Finding, Stage};
+use acts::{Found, Stage};
 use crew::Crew;
 use screen::{Screen, View};
 use server::Server;
@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
 async fn show() -> Result<bool, BoxError> {
     let (story, (upstream, address)) = (Story::default(), Upstream::start().await?);
     // Kept to the end: the server ends with it.
-    let (_server, fleet, crew) = match server::find() {
+    let (_server, fleet, crew) = match server::find()? {
         Some(program) => {
             let (server, fleet) = Server::start(&program).await?;
             let crew = Crew::processes(&server.url, &address, &story)?;
@@ -100,31 +100,36 @@ async fn show() -> Result<bool, BoxError> {
         screen: screen.clone(),
     };
     let shown = tokio::spawn(view.show(screen.clone()));
-    let findings = play(&mut stage).await;
+    let found = play(&mut stage).await;
     shown.abort();
     screen.leave();
-    let findings = findings?;
     screen::say("\nwhat came of it:");
-    for Finding { text, came_true } in &findings {
-        let word = if *came_true { "ok " } else { "NOT" };
-        screen::say(&format!("  {word}  {text}"));
+    let mut all = true;
+    for (what, found) in found {
+        let (text, came_true) = found.unwrap_or_else(|error| (error.to_string(), false));
+        let word = if came_true { "ok" } else { "NOT" };
+        screen::say(&format!("  {word:<3}  {what:<7}  {text}"));
+        all &= came_true;
     }
-    Ok(findings.iter().all(|it| it.came_true))
+    Ok(all)
 }
 
-async fn play(stage: &mut Stage) -> Result<Vec<Finding>, BoxError> {
-    stage.all_work().await?;
-    let mut findings = vec![
-        stage.rate().await,
-        stage.dies().await?,
-        stage.comes_back().await?,
-    ];
-    match stage.dies_with_a_permit().await? {
-        Some(finding) => findings.push(finding),
+async fn play(stage: &mut Stage) -> Vec<(&'static str, Result<Found, BoxError>)> {
+    if let Err(error) = stage.all_work().await {
+        return vec![("start", Err(error))];
+    }
+    let mut found = vec![("rate", Ok(stage.rate().await))];
+    let breakers = [("trip", stage.trip().await), ("probe", stage.probe().await)];
+    match stage.kill().await.transpose() {
+        Some(killed) => {
+            found.extend(breakers);
+            found.push(("kill -9", killed));
+        }
+        // Of one process all of that would be true, and say nothing.
         None => stage.screen.tell(
-            "NOT SHOWN: what becomes of a permit whose process dies, as there is only one process",
+            "NOT SHOWN, as there is only one process: breakers that open together, who probes, the permit of a process that died",
         ),
     }
-    findings.push(stage.lock());
-    Ok(findings)
+    found.push(("lock", Ok(stage.lock())));
+    found
 }

@@ -136,16 +136,17 @@ impl View {
         let mut line = states.collect::<Vec<_>>().join(", ");
         if let Some(lock) = self.story.lock() {
             let held = lock.holders.iter().map(|it| &*it.holder);
-            line += "  |  gpu ";
-            line += &held.collect::<Vec<_>>().join(" ");
-            line += &format!(", {} wait", lock.waiting);
+            let held = held.collect::<Vec<_>>().join(" ");
+            line += &format!("  |  gpu [{held}], {} wait", lock.waiting);
         }
         line + "  |  upstream " + &self.rate()
     }
 
     fn rate(&self) -> String {
         let now = clock::micros();
-        let calls = self.upstream.calls(now.saturating_sub(1_000_000), now);
+        let calls = self
+            .upstream
+            .calls(now.saturating_sub(1_000_000), now, None);
         let state = if self.upstream.is_dead() {
             "dead"
         } else {

@@ -23,16 +23,19 @@ const KEEPER: &str =
     r#""$@" >/dev/null 2>&1 & server=$!; read -r _; kill -9 $server 2>/dev/null; wait"#;
 
 /// `REDIS_SERVER_BIN`, or else what is in the path.
-pub fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("REDIS_SERVER_BIN") {
-        return Some(named.into());
+pub fn find() -> Result<Option<PathBuf>, BoxError> {
+    if let Some(named) = std::env::var_os("REDIS_SERVER_BIN").map(PathBuf::from) {
+        return match named.is_file() {
+            true => Ok(Some(named)),
+            false => Err(format!("REDIS_SERVER_BIN names no file: {}", named.display()).into()),
+        };
     }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).find_map(|folder| {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::split_paths(&path).find_map(|folder| {
         let names = ["valkey-server", "redis-server"];
         let mut programs = names.into_iter().map(|name| folder.join(name));
         programs.find(|program| program.is_file())
-    })
+    }))
 }
 
 impl Server {

@@ -83,13 +83,13 @@ impl Story {
         })
     }
 
-    /// The breaker of a worker: its state, and why it came to it.
+    /// How a worker is: the state of its breaker, and why it came to it.
     pub fn breaker(&self, worker: &str) -> (String, String) {
         let state = self.state();
-        let last = state.told.iter().rev().find_map(|told| match &told.what {
-            What::Breaker { state, why } if told.worker == worker => {
-                Some((state.clone(), why.clone()))
-            }
+        let mut last = state.told.iter().rev().filter(|it| it.worker == worker);
+        let last = last.find_map(|told| match &told.what {
+            What::Breaker { state, why } => Some((state.clone(), why.clone())),
+            What::Killed => Some(("gone".to_owned(), "killed".to_owned())),
             _ => None,
         });
         last.unwrap_or_else(|| ("closed".to_owned(), String::new()))

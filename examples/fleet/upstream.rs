@@ -4,8 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,8 +20,8 @@ pub struct Upstream(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     is_dead: bool,
-    /// When each call came, in microseconds: also those that found it dead.
-    calls: Vec<u64>,
+    /// When each call came, in microseconds, and from whom: also those that found it dead.
+    calls: Vec<(u64, String)>,
 }
 
 impl Upstream {
@@ -36,8 +37,8 @@ impl Upstream {
     async fn serve(self, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
             let upstream = self.clone();
-            let answer = service_fn(move |_| {
-                let answer = upstream.answer();
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let answer = upstream.answer(request.uri().path());
                 async move { answer }
             });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
@@ -49,9 +50,10 @@ impl Upstream {
     }
 
     /// Dead, it closes the connection without an answer.
-    fn answer(&self) -> io::Result<Response<Full<Bytes>>> {
+    fn answer(&self, path: &str) -> io::Result<Response<Full<Bytes>>> {
         let mut state = self.state();
-        state.calls.push(clock::micros());
+        let from = path.trim_start_matches('/').to_owned();
+        state.calls.push((clock::micros(), from));
         match state.is_dead {
             true => Err(io::Error::other("dead")),
             false => Ok(Response::new(Full::from("well"))),
@@ -73,10 +75,12 @@ impl Upstream {
         self.state().is_dead
     }
 
-    /// How many calls came from then until then.
-    pub fn calls(&self, from: u64, until: u64) -> usize {
+    /// How many calls came from then until then, and from that worker if one is named.
+    pub fn calls(&self, from: u64, until: u64, worker: Option<&str>) -> usize {
         let state = self.state();
-        let within = |at: &&u64| (from..until).contains(*at);
-        state.calls.iter().rev().filter(within).count()
+        let counts = |(at, caller): &&(u64, String)| {
+            (from..until).contains(at) && worker.is_none_or(|it| it == caller)
+        };
+        state.calls.iter().filter(counts).count()
     }
 }

@@ -1,7 +1,6 @@
 //! What each process of the fleet does: calls to an upstream behind a shared breaker and a shared rate limit, and jobs behind a
 //! shared lock. This is the part to copy.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -96,9 +95,11 @@ pub async fn work(
     let _share = fleet.share(&breaker, settings)?;
     let (limit, gpu) = (limit(fleet)?, gpu(fleet)?);
 
-    let (http, url) = (support::http_client()?, Arc::<str>::from(&*worker.upstream));
+    let http = support::http_client()?;
+    // The upstream is told who calls, to count it.
+    let url = format!("{}{}", worker.upstream, worker.name);
     let get = service_fn(move |()| {
-        let request = http.get(&*url);
+        let request = http.get(&url);
         async move { request.send().await?.error_for_status() }
     });
     // The breaker first: a call that it refuses takes no turn at the rate limit.
