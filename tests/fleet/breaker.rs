@@ -215,8 +215,13 @@ async fn broken_scripts_are_found_out() {
     let mutants = [
         (
             "an epoch goes back",
-            "if seen > epoch then epoch = seen end",
+            "if seen > epoch then epoch = is_open and seen + 1 or seen end",
             "",
+        ),
+        (
+            "an opening that some do not hear of",
+            "is_open and seen + 1 or seen",
+            "seen",
         ),
         (
             "old counts count",

@@ -147,10 +147,7 @@ impl Shared {
     }
 
     /// By this process's share.
-    async fn locally(
-        self: &Arc<Self>,
-        request: &Request,
-    ) -> Result<FleetReservation, RateLimited> {
+    async fn locally(self: &Arc<Self>, request: &Request) -> Result<FleetReservation, RateLimited> {
         let reserved = match request.may_wait {
             true => {
                 let until = Deadline(request.gives_up);
