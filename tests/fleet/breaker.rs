@@ -297,7 +297,7 @@ async fn a_breaker_is_shared_through_the_public_interface() {
     for _ in 0..4 {
         breaker.try_acquire().unwrap().failure();
     }
-    tokio::time::sleep(Duration::from_millis(120)).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(breaker.state(), CircuitState::Open);
     let refused = breaker.try_acquire().unwrap_err();
     assert!(

@@ -34,7 +34,9 @@ impl Fleet {
     /// A rate limit that all processes of the fleet share by its name; see [`FleetRateLimitBuilder`].
     ///
     /// Give it the same quotas in every process. While they differ, as during a deploy, each process goes by its own, on
-    /// the same count: no more passes than the largest allows.
+    /// the same count: no more passes at once than the largest allows. Who waits for a turn by a smaller one passes besides.
+    /// After a change to a smaller quota its processes may be refused until what was counted by the larger one is earned: for as long as
+    /// that took to be full.
     pub fn rate_limit(&self, name: impl Into<Arc<str>>) -> FleetRateLimitBuilder {
         let names = self.shared.names.clone();
         let store: Arc<dyn RateStore> = self.shared.clone();
