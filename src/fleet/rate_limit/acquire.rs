@@ -1,7 +1,7 @@
 //! Waiting for one's turn at a shared limit.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
-use crate::rate_limit::Cost;
+use crate::rate_limit::{Cost, Reservation};
 use crate::util::time;
 
 /// A wait for one's turn at a [`FleetRateLimit`](super::FleetRateLimit).
@@ -78,6 +78,18 @@ impl Future for FleetRateAcquire {
     }
 }
 
+/// What the one gives, unless the other is ready before.
+async fn first<T>(
+    mut one: Pin<&mut impl Future<Output = T>>,
+    mut other: Pin<&mut impl Future>,
+) -> Option<T> {
+    poll_fn(|cx| match one.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => other.as_mut().poll(cx).map(|_| None),
+    })
+    .await
+}
+
 #[cold]
 fn polled_too_often() -> ! {
     panic!("`FleetRateAcquire` polled after completion")
@@ -129,35 +141,59 @@ impl Shared {
         request: &Request,
         costs: &[u64],
     ) -> Result<FleetReservation, RateLimited> {
-        if !self.is_degraded() {
-            let leasing = self.leasing.filter(|it| {
-                let largest = self.largest_batches(*it);
-                costs.iter().zip(largest).all(|(cost, most)| *cost <= most)
-            });
-            let answered = match leasing {
-                Some(leasing) if request.may_wait => self.in_line(request, costs, leasing).await,
-                Some(leasing) => self.from_pool(request, costs, leasing).await,
-                None => self.exactly(request, costs).await,
-            };
-            if let Ok(answered) = answered {
-                return answered;
+        loop {
+            if !self.is_degraded() {
+                let leasing = self.leasing.filter(|it| {
+                    let largest = self.largest_batches(*it);
+                    costs.iter().zip(largest).all(|(cost, most)| *cost <= most)
+                });
+                let answered = match leasing {
+                    Some(leasing) if request.may_wait => {
+                        self.in_line(request, costs, leasing).await
+                    }
+                    Some(leasing) => self.from_pool(request, costs, leasing).await,
+                    None => self.exactly(request, costs).await,
+                };
+                if let Ok(answered) = answered {
+                    return answered;
+                }
+            }
+            if let Some(decided) = self.locally(request).await {
+                return decided;
             }
         }
-        self.locally(request).await
     }
 
-    /// By this process's share.
-    async fn locally(self: &Arc<Self>, request: &Request) -> Result<FleetReservation, RateLimited> {
+    /// By this process's share. `None`: the store came back while this waited.
+    async fn locally(
+        self: &Arc<Self>,
+        request: &Request,
+    ) -> Option<Result<FleetReservation, RateLimited>> {
         let reserved = match request.may_wait {
             true => {
+                let mut back = pin!(self.back.notified());
+                back.as_mut().enable();
+                if !self.is_degraded() {
+                    return None;
+                }
                 let until = Deadline(request.gives_up);
-                deadline::scope(until, self.local.acquire(request.cost)).await
+                let turn = pin!(deadline::scope(until, self.local.acquire(request.cost)));
+                first(turn, back).await?
             }
             false => self.local.try_acquire(request.cost),
         };
+        Some(self.by_share(request, reserved))
+    }
+
+    fn by_share(
+        self: &Arc<Self>,
+        request: &Request,
+        reserved: Result<Reservation, RateLimited>,
+    ) -> Result<FleetReservation, RateLimited> {
         match reserved {
             Ok(reserved) => {
                 add(&self.counts.local);
+                self.add_untold(request.cost.each());
                 let waited = time::now() > request.since && request.may_wait;
                 let it = match waited {
                     true => self.went_on(request),
@@ -206,7 +242,7 @@ impl Shared {
         match self.ask(max_wait, &asks).await? {
             Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
             Taken::Granted { wait, .. } => {
-                let turn = Turn(Some((Arc::clone(self), *request)));
+                let turn = Turn::new(self, request);
                 let due = time::now().after(Duration::from_micros(wait));
                 sleep_until(due.to_instant()).await;
                 Ok(Ok(turn.came()))
@@ -258,7 +294,18 @@ impl Shared {
                 return Err(Away);
             }
             let now = time::now();
-            let look = self.pool().take(costs, &self.paces, now);
+            let look = {
+                let mut pool = self.pool();
+                match self.short.load(Ordering::Relaxed) {
+                    0 => pool.take(costs, &self.paces, now),
+                    // There will be some for the one who waits, and not for one that comes later.
+                    _ => {
+                        let soon = (0, now.after(leasing.shortest_denial()));
+                        let (quota, until) = pool.denial(now).unwrap_or(soon);
+                        Look::Denied { quota, until }
+                    }
+                }
+            };
             match look {
                 Look::Taken => return Ok(Ok(self.passed(request.cost))),
                 Look::Denied { quota, until } => {
@@ -279,7 +326,7 @@ impl Shared {
         costs: &[u64],
         leasing: Leasing,
     ) -> Answered {
-        let place = InLine::new(self, *request);
+        let mut place = InLine::new(self, *request);
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
             drop(place.ended());
@@ -294,7 +341,6 @@ impl Shared {
                 request.since,
             )));
         };
-        let mut has_waited = false;
         loop {
             if self.is_degraded() {
                 drop(place.ended());
@@ -304,6 +350,7 @@ impl Shared {
             let look = self.pool().take(costs, &self.paces, now);
             match look {
                 Look::Taken => {
+                    let has_waited = place.is_short;
                     drop(place.ended());
                     return Ok(Ok(match has_waited {
                         true => self.went_on(request),
@@ -316,7 +363,7 @@ impl Shared {
                     return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
                 }
                 Look::Denied { until, .. } => {
-                    has_waited = true;
+                    place.is_short();
                     sleep_until(until.to_instant()).await;
                 }
                 Look::Short => self.refill(costs, leasing).await,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::core::Pace;
 use crate::util::time::Tick;
 
+/// A limit has at most so many quotas.
+pub(super) const MOST_QUOTAS: usize = 4;
 /// The longest that leased tokens live.
 const LONGEST_LEASE: Duration = Duration::from_millis(100);
 /// A shorter lease saves nothing.
@@ -145,6 +147,12 @@ impl Pool {
             denial.quota,
             denial.until.after(Duration::from_micros(longer)),
         ))
+    }
+
+    /// Until when the store would refuse those who wait.
+    pub(super) fn denial(&self, now: Tick) -> Option<(usize, Tick)> {
+        let denial = self.denial.filter(|it| now < it.until)?;
+        Some((denial.quota, denial.until))
     }
 
     /// What to ask the store for: `(need, want)` of each quota.

@@ -47,6 +47,7 @@ impl FleetReservation {
     pub fn settle(self, used: impl Into<Cost>) {
         let used = used.into();
         if let Some(share) = self.share {
+            self.shared.settled_share(self.cost, used);
             return share.settle(used);
         }
         let shared = self.shared;
