@@ -24,41 +24,48 @@ use crate::util::time;
 /// A wait for one's turn at a [`FleetRateLimit`](super::FleetRateLimit).
 #[must_use = "futures do nothing unless polled"]
 pub struct FleetRateAcquire {
-    name: Arc<str>,
     stage: Stage,
 }
 
 enum Stage {
     /// There were leased tokens.
     Ready(Option<FleetReservation>),
-    Asking(Wait, Asking),
+    Asking {
+        name: Arc<str>,
+        wait: Wait,
+        asking: Asking,
+    },
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<FleetReservation, RateLimited>> + Send>>;
 
 impl FleetRateAcquire {
     pub(super) fn new(shared: &Arc<Shared>, cost: Cost, may_wait: bool) -> Self {
-        let name = Arc::clone(shared.funnel.name());
         let stage = match shared.take_leased(cost) {
             Some(reserved) => Stage::Ready(Some(reserved)),
             None => {
                 let shared = Arc::clone(shared);
+                let name = Arc::clone(shared.funnel.name());
                 let asking = Box::pin(async move {
                     // The deadline is that of whoever polls.
                     let request = Request::new(&shared, cost, may_wait);
                     shared.acquire(request).await
                 });
-                Stage::Asking(Wait::new(0), asking)
+                Stage::Asking {
+                    name,
+                    wait: Wait::new(0),
+                    asking,
+                }
             }
         };
-        Self { name, stage }
+        Self { stage }
     }
 
     /// What it has got already.
     pub(super) fn take_ready(&mut self) -> Option<FleetReservation> {
         match &mut self.stage {
             Stage::Ready(reserved) => reserved.take(),
-            Stage::Asking(..) => None,
+            Stage::Asking { .. } => None,
         }
     }
 }
@@ -73,7 +80,9 @@ impl Future for FleetRateAcquire {
                 None => polled_too_often(),
             },
             // Time at no service: the calls around are told.
-            Stage::Asking(wait, asking) => wait.poll(cx.waker(), || asking.as_mut().poll(cx)),
+            Stage::Asking { wait, asking, .. } => {
+                wait.poll(cx.waker(), || asking.as_mut().poll(cx))
+            }
         }
     }
 }
@@ -102,18 +111,24 @@ type Answered = Result<Result<FleetReservation, RateLimited>, Away>;
 
 impl Shared {
     /// What there is without asking, and without overtaking anybody.
+    #[inline]
     fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<FleetReservation> {
         self.leasing?;
         if self.in_line.load(Ordering::Relaxed) > 0 || self.is_degraded() {
             return None;
         }
-        let (costs, now) = (self.costs(cost), time::now());
-        let look = self.pool().take(&costs, &self.paces, now);
-        (look == Look::Taken).then(|| self.passed(cost))
+        let now = time::now();
+        if self.words.take_from_one(cost.each()[0], now) {
+            return Some(self.passed(cost));
+        }
+        // Several quotas are taken from together: with a lock, which is held for no longer than that.
+        let is_one = self.quotas.len() == 1;
+        let taken = !is_one && self.pool().words().take(&cost.each(), now);
+        taken.then(|| self.passed(cost))
     }
 
     async fn acquire(self: &Arc<Self>, request: Request) -> Result<FleetReservation, RateLimited> {
-        let costs = self.costs(request.cost);
+        let costs = &request.cost.each()[..self.quotas.len()];
         let too_much = costs
             .iter()
             .zip(&self.paces)
@@ -122,7 +137,7 @@ impl Shared {
             let reason = RateLimitReason::ExceedsBurst;
             return Err(self.refused(Some(quota), reason, None, request.since));
         }
-        let decided = self.decide(&request, &costs);
+        let decided = self.decide(&request, costs);
         let Some(deadline) = request.deadline else {
             return decided.await;
         };
@@ -341,6 +356,7 @@ impl Shared {
                 request.since,
             )));
         };
+        let mut asked = 0;
         loop {
             if self.is_degraded() {
                 drop(place.ended());
@@ -364,9 +380,18 @@ impl Shared {
                 }
                 Look::Denied { until, .. } => {
                     place.is_short();
+                    asked = 0;
                     sleep_until(until.to_instant()).await;
                 }
-                Look::Short => self.refill(costs, leasing).await,
+                Look::Short if asked < 3 => {
+                    asked += 1;
+                    self.refill(costs, leasing).await;
+                }
+                // What has come was over each time: the store takes as long as a lease.
+                Look::Short => {
+                    drop(place.ended());
+                    return self.exactly(request, costs).await;
+                }
             }
         }
     }
@@ -441,8 +466,12 @@ impl Drop for InFlight {
 
 impl fmt::Debug for FleetRateAcquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match &self.stage {
+            Stage::Ready(reserved) => reserved.as_ref().map(FleetReservation::limit),
+            Stage::Asking { name, .. } => Some(&**name),
+        };
         f.debug_struct("FleetRateAcquire")
-            .field("limit", &self.name)
+            .field("limit", &name)
             .finish_non_exhaustive()
     }
 }

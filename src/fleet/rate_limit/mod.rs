@@ -79,6 +79,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use acquire::FleetRateAcquire;
 pub use builder::FleetRateLimitBuilder;

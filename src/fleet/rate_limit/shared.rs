@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::core::Pace;
-use super::pool::MOST_QUOTAS;
 use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 use super::store::{Limit, RateStore};
+use super::words::{MOST_QUOTAS, Words};
 use crate::error::{LimitNames, RateLimitReason, RateLimited};
 use crate::event::{Event, Funnel, RateLimitEvent};
 use crate::fleet::StoreError;
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) limit: Limit,
     /// This process's share, while the store is away.
     pub(super) local: RateLimit,
+    /// The leased tokens, for those who take them without the lock of the pool.
+    pub(super) words: Arc<Words>,
     pub(super) pool: Mutex<Pool>,
     /// The store has answered, or is away.
     pub(super) changed: Notify,
@@ -153,11 +155,6 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of each quota.
-    pub(super) fn costs(&self, cost: Cost) -> Vec<u64> {
-        cost.each()[..self.quotas.len()].to_vec()
-    }
-
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
         let nodes = self.nodes.known();
         let paces = self.paces.iter();
@@ -265,9 +262,11 @@ impl Shared {
     }
 
     pub(super) fn new(parts: Parts, funnel: Funnel, local: RateLimit) -> Self {
+        let words = Arc::new(Words::new(parts.quotas.len(), time::now()));
         Self {
             funnel,
-            pool: Mutex::new(Pool::new(parts.quotas.len())),
+            pool: Mutex::new(Pool::new(parts.quotas.len(), Arc::clone(&words))),
+            words,
             quotas: parts.quotas,
             paces: parts.paces,
             leasing: parts.leasing,

@@ -257,3 +257,35 @@ async fn a_share_of_a_small_burst_is_one_call() {
         assert!(passed <= 8, "{passed}");
     }
 }
+
+/// Tokens that are over when they come serve nobody: then each call asks for itself.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_longer_than_a_lease_serves_all_the_same() {
+    let inner: Arc<dyn RateStore> = Fleet::in_process().shared;
+    let mut store = Counting::around(inner);
+    Arc::get_mut(&mut store).unwrap().trip = Duration::from_millis(150);
+    let limit = builder(&store, 0).quota("calls", Quota::per_second(500));
+    let limit = limit.store_timeout(Duration::from_secs(1)).leased();
+    let limit = limit.build().unwrap();
+    let begin = time::now().to_instant();
+    limit.acquire(1).await.unwrap();
+    try_one(&limit).await.unwrap();
+    assert!(
+        elapsed(begin) < Duration::from_secs(2),
+        "{:?}",
+        elapsed(begin)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_leased_is_a_typed_error() {
+    let store = Counting::around(Fleet::in_process().shared);
+    for quota in [
+        Quota::per_second(10).burst(1),
+        Quota::per_second(1_000).burst(20),
+    ] {
+        let limit = builder(&store, 0).quota("calls", quota);
+        assert_eq!(limit.leased().build().unwrap_err().setting(), "burst");
+        builder(&store, 0).quota("calls", quota).build().unwrap();
+    }
+}
