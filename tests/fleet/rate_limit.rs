@@ -398,6 +398,46 @@ fn no_window_holds_more_than_the_burst_and_what_it_earns() {
     }
 }
 
+/// As during a deploy: each process goes by its own quota, on the same count.
+#[test]
+fn no_window_holds_more_than_the_largest_of_different_quotas_allows() {
+    // So many a second, and the burst.
+    let quotas = [(1_000, 100), (100, 10), (5, 3), (500, 400), (40, 40)];
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut some = || quotas[rng.random_range(0..quotas.len())];
+        let mixed = [some(), some()];
+        let rate = mixed.iter().map(|it| it.0).max().unwrap();
+        let burst = mixed.iter().map(|it| it.1).max().unwrap();
+        let (mut stored, mut now) = (None, 1_000_000_000_000);
+        let mut passed: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..600 {
+            now += rng.random_range(0..=20_000);
+            let (amount, burst) = mixed[rng.random_range(0..2)];
+            let pace = pace(1, 1_000_000 / amount, burst);
+            let want = rng.random_range(1..=burst);
+            let need = 1;
+            let asks = [Ask { pace, need, want }];
+            let taken = core::take(&mut [&mut stored], now, 0, &asks);
+            if let Taken::Granted { got, .. } = taken {
+                passed.push((now, got[0]));
+            }
+        }
+        for (i, (from, _)) in passed.iter().enumerate() {
+            let mut units = 0;
+            for (to, n) in &passed[i..] {
+                units += n;
+                let most = burst * 1_000_000 + (to - from) * rate;
+                let length = to - from;
+                assert!(
+                    units * 1_000_000 <= most,
+                    "seed {seed}, {mixed:?}: {units} in {length} us"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_names_the_quota_and_when_to_come_back() {
     let limit = Fleet::in_process()

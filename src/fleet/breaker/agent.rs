@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::core::{News, Report, Rules};
 use super::either;
@@ -21,9 +21,12 @@ use crate::fleet::StoreError;
 use crate::util::random::Random;
 use crate::util::time::{self, Tick};
 
-const EVERY: Duration = Duration::from_millis(100);
+/// How often counts are told. Eight times a second leave two commands of ten for what is to be told at once.
+const EVERY: Duration = Duration::from_millis(125);
 /// An open circuit is kept from probing by itself for so long after the time of the fleet: until the agent has asked.
 const HOLD: Duration = Duration::from_millis(300);
+/// The right to probe, until a probe has begun.
+const BEGIN: Duration = Duration::from_secs(1);
 
 struct Kick(Notify);
 
@@ -41,20 +44,47 @@ pub(super) struct Agent {
     pub(super) shared: Arc<Shared>,
     /// The fleet as it was last heard of.
     fleet: Fleet,
-    is_probing: bool,
+    probing: Option<Probing>,
+    /// Somebody has changed something: one question says what.
+    must_ask: bool,
+    /// It is time to tell what was counted.
+    is_due: bool,
+    pace: Pace,
     /// What has been told.
     told: CircuitBreakerTotals,
     rejected: u64,
     was_open: bool,
-    /// When the lease of the probe is to be made longer.
-    renew: Tick,
 }
 
 #[derive(Clone, Copy)]
 struct Fleet {
     epoch: u64,
-    /// If it is open: when it is to be probed.
+    /// By the last answer.
+    is_open: bool,
+    /// If it is open, and this process goes by that: when it is to be probed.
     due: Option<Tick>,
+}
+
+/// The right to probe.
+#[derive(Clone, Copy)]
+struct Probing {
+    has_begun: bool,
+    /// Somebody calls.
+    is_called: bool,
+    /// When it is made longer, if somebody calls.
+    renew: Tick,
+    ends: Tick,
+}
+
+impl Probing {
+    fn new(now: Tick, length: Duration, has_begun: bool) -> Self {
+        Self {
+            has_begun,
+            is_called: false,
+            renew: now.after(length / 2),
+            ends: now.after(length),
+        }
+    }
 }
 
 impl Agent {
@@ -73,13 +103,16 @@ impl Agent {
             shared,
             fleet: Fleet {
                 epoch: 0,
+                is_open: false,
                 due: None,
             },
-            is_probing: false,
+            probing: None,
+            must_ask: true,
+            is_due: true,
+            pace: Pace::default(),
             told: CircuitBreakerTotals::default(),
             rejected: 0,
             was_open: false,
-            renew: Tick(0),
         }
     }
 
@@ -90,47 +123,79 @@ impl Agent {
         // What was counted before is of no concern to the fleet.
         let seen = self.breaker.snapshot();
         (self.told, self.rejected) = (seen.totals, seen.totals.rejected);
-        self.report(Counted::default()).await;
+        let mut due = Tick(0);
         loop {
             self.breaker.watch(&mut watch, &waker);
+            let now = time::now();
+            self.is_due = now >= due;
+            if self.is_due {
+                // Not all at the same moment.
+                due = now.after(EVERY.mul_f64(1.0 + 0.1 * Random::System.unit()));
+            }
             self.step().await;
-            // Not all at the same moment, and ten times a second at most.
-            let pause = EVERY.mul_f64(1.0 + 0.1 * Random::System.unit());
+            let pause = due.since(time::now());
             let kicked = async {
                 let kicked = std::pin::pin!(kick.0.notified());
-                let heard = std::pin::pin!(news.next());
+                let heard = std::pin::pin!(news.next(self.fleet.epoch));
                 either::first(kicked, heard).await
             };
-            if timeout(pause, kicked).await == Ok(true) {
-                // Somebody has changed something: one question says what.
-                self.report(Counted::default()).await;
+            self.must_ask = timeout(pause, kicked).await == Ok(true);
+            if let Some(next) = self.pace.next(time::now()) {
+                sleep_until(next.to_instant()).await;
             }
         }
     }
 
+    /// Sends one command at most.
     async fn step(&mut self) {
         let look = self.breaker.snapshot();
+        let is_open = look.state == CircuitState::Open;
+        let opened = is_open && !self.was_open && opened_by_itself(&look);
+        self.was_open = is_open;
+        // Counts can wait for their time.
+        if !(self.is_due || self.must_ask || opened || self.probing.is_some()) {
+            return;
+        }
+        let mut counted = self.count(&look.totals);
+        if opened {
+            let remaining = look.remaining_open.unwrap_or_default();
+            counted.opened = micros(remaining).max(1);
+        }
         let is_ours = matches!(
             look.state,
             CircuitState::Closed | CircuitState::Open | CircuitState::HalfOpen
         );
-        let counted = self.count(&look.totals);
-        let is_open = look.state == CircuitState::Open;
-        let opened = is_open && !self.was_open && opened_by_itself(&look);
-        self.was_open = is_open;
-        match self.fleet.due {
-            // An operator has the word.
-            _ if !is_ours => {}
-            Some(_) if self.is_probing => self.probe(&look).await,
-            Some(due) if time::now() >= due => self.ask_to_probe(&look, counted).await,
-            Some(_) if counted.is_traffic() => self.report(counted).await,
-            Some(_) => {}
-            None if opened || counted.is_traffic() => {
-                let remaining = look.remaining_open.unwrap_or_default();
-                let opened = if opened { micros(remaining).max(1) } else { 0 };
-                self.report(Counted { opened, ..counted }).await;
+        if !is_ours {
+            // An operator has the word: what this process has begun is for another to end.
+            self.probing = None;
+            if self.must_ask {
+                self.report(Counted::default()).await;
             }
-            None => {}
+            return;
+        }
+        match (self.fleet.due, self.probing) {
+            (Some(_), Some(probing)) => self.probe(&look, counted, probing).await,
+            (Some(due), None) if time::now() >= due => self.ask_to_probe(&look, counted).await,
+            (Some(due), None) => {
+                self.hold(&look, due);
+                if counted.is_traffic() || self.must_ask {
+                    self.report(counted).await;
+                }
+            }
+            (None, _) if opened || counted.is_traffic() || self.must_ask => {
+                self.report(counted).await;
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// The fleet stays open until then: a clock of the server that stepped back has made that longer, or this breaker has
+    /// opened by itself meanwhile.
+    fn hold(&self, look: &CircuitBreakerSnapshot, due: Tick) {
+        let left = look.remaining_open.unwrap_or_default();
+        let until_due = due.since(time::now());
+        if look.state != CircuitState::Closed && left < until_due {
+            self.breaker.open_by_fleet(until_due + HOLD);
         }
     }
 
@@ -167,7 +232,8 @@ impl Agent {
     }
 
     /// Whether the store has answered.
-    fn heard<T>(&self, answer: Result<T, StoreError>, asked: Tick) -> Option<T> {
+    fn heard<T>(&mut self, answer: Result<T, StoreError>, asked: Tick) -> Option<T> {
+        self.pace.sent(asked);
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
         match answer {
             Ok(answer) => {
@@ -183,19 +249,24 @@ impl Agent {
 
     fn apply(&mut self, news: News) {
         let remaining = Duration::from_micros(news.remaining);
-        let is_new = news.epoch > self.fleet.epoch;
+        let before = self.fleet;
+        // A store that has lost its data may count the same epoch once more.
+        let is_new = news.epoch > before.epoch || (news.is_open && !before.is_open);
         self.fleet = Fleet {
-            epoch: news.epoch.max(self.fleet.epoch),
+            epoch: news.epoch.max(before.epoch),
+            is_open: news.is_open,
             due: news.is_open.then(|| time::now().after(remaining)),
         };
         self.shared.heard(self.fleet.epoch, news.is_open);
         if !is_new {
             return;
         }
-        self.is_probing = false;
+        self.probing = None;
         match news.is_open {
             true => self.breaker.open_by_fleet(remaining + HOLD),
-            false => self.breaker.close_by_fleet(),
+            false if before.is_open => self.breaker.close_by_fleet(),
+            // It has opened and closed unheard: what this breaker has found by itself is told anew.
+            false => return self.was_open = false,
         }
         // What it has opened by just now is no finding of its own.
         self.was_open = news.is_open;
@@ -203,43 +274,64 @@ impl Agent {
 
     /// The fleet is to be probed, by one of all processes.
     async fn ask_to_probe(&mut self, look: &CircuitBreakerSnapshot, counted: Counted) {
-        if look.state == CircuitState::Closed {
-            // An operator has closed it here; the others may go on.
-            return self.report(counted).await;
-        }
         let left = look.remaining_open.unwrap_or_default();
-        if !counted.is_traffic() {
+        let is_closed = look.state == CircuitState::Closed;
+        // Closed here, by an operator or while the store was away: calls that succeed are as good as a probe.
+        let may_tell = !is_closed || counted.ok > 0;
+        // An operator may have opened it for longer, or a rule of its own.
+        if !may_tell || left > 2 * HOLD {
+            if counted.is_traffic() || self.must_ask {
+                self.report(counted).await;
+            }
+            return;
+        }
+        if !counted.is_traffic() && !self.must_ask {
             if left < HOLD / 2 {
                 self.breaker.open_by_fleet(HOLD);
             }
             return;
         }
+        if !counted.is_traffic() {
+            self.breaker.open_by_fleet(HOLD);
+            return self.report(counted).await;
+        }
         let asked = time::now();
-        let length = self.lease_length();
+        let length = if is_closed {
+            self.lease_length()
+        } else {
+            BEGIN
+        };
         let leased = self
             .store
             .lease(&self.key, self.fleet.epoch, micros(length))
             .await;
         let Some(leased) = self.heard(leased, asked) else {
-            // Alone: this process probes for itself.
-            self.breaker.open_by_fleet(Duration::ZERO);
+            // Alone: this process probes for itself, by its own rules, until the store answers.
+            self.fleet.due = None;
+            if !is_closed {
+                self.breaker.open_by_fleet(Duration::ZERO);
+            }
             return;
         };
         self.apply(leased.news);
         match (leased.is_mine, self.fleet.due) {
             (true, _) => {
                 self.shared.probes.fetch_add(1, Ordering::Relaxed);
-                self.is_probing = true;
-                self.renew = time::now().after(length / 2);
-                self.breaker.open_by_fleet(Duration::ZERO);
+                self.probing = Some(Probing::new(asked, length, false));
+                if !is_closed {
+                    self.breaker.open_by_fleet(Duration::ZERO);
+                }
             }
             (false, Some(_)) => {
                 let wait = Duration::from_micros(leased.wait).max(EVERY);
                 self.fleet.due = Some(time::now().after(wait));
-                self.breaker.open_by_fleet(wait + HOLD);
+                if !is_closed {
+                    self.breaker.open_by_fleet(wait + HOLD);
+                }
             }
             // The store has forgotten that it is open.
-            (false, None) => self.breaker.open_by_fleet(Duration::ZERO),
+            (false, None) if !is_closed => self.breaker.open_by_fleet(Duration::ZERO),
+            (false, None) => {}
         }
     }
 
@@ -249,34 +341,90 @@ impl Agent {
     }
 
     /// This process probes for all.
-    async fn probe(&mut self, look: &CircuitBreakerSnapshot) {
-        let (asked, epoch) = (time::now(), self.fleet.epoch);
-        let failed_for = match look.state {
-            CircuitState::Closed => 0,
-            CircuitState::Open if look.remaining_open.is_some() => {
-                micros(look.remaining_open.unwrap_or_default()).max(1)
+    async fn probe(
+        &mut self,
+        look: &CircuitBreakerSnapshot,
+        counted: Counted,
+        mut probing: Probing,
+    ) {
+        probing.is_called |= counted.is_traffic();
+        self.probing = Some(probing);
+        match look.state {
+            CircuitState::Closed if counted.ok > 0 => self.probed(0).await,
+            CircuitState::Open if opened_by_itself(look) && look.remaining_open.is_some() => {
+                let remaining = look.remaining_open.unwrap_or_default();
+                self.probed(micros(remaining).max(1)).await;
             }
-            // Not begun, or on its way.
-            _ => {
-                if asked >= self.renew {
-                    let length = self.lease_length();
-                    self.renew = asked.after(length / 2);
-                    let leased = self.store.lease(&self.key, epoch, micros(length)).await;
-                    if let Some(leased) = self.heard(leased, asked) {
-                        self.is_probing = leased.is_mine;
-                        self.apply(leased.news);
-                    }
-                }
-                return;
-            }
-        };
-        self.is_probing = false;
-        let news = self.store.probed(&self.key, epoch, failed_for).await;
-        match self.heard(news, asked) {
-            Some(news) => self.apply(news),
-            // Alone: what it has found is what it goes by.
-            None => self.fleet.due = None,
+            // An operator has opened it: another may probe.
+            CircuitState::Open if look.remaining_open.is_some() => self.probing = None,
+            _ => self.go_on_probing(look, probing).await,
         }
+    }
+
+    /// Not begun, or on its way.
+    async fn go_on_probing(&mut self, look: &CircuitBreakerSnapshot, probing: Probing) {
+        let (asked, epoch) = (time::now(), self.fleet.epoch);
+        let is_closed = look.state == CircuitState::Closed;
+        let begins = !probing.has_begun && look.probes + look.success_count as usize > 0;
+        let goes_on = probing.has_begun && probing.is_called && asked >= probing.renew;
+        if begins || goes_on || self.must_ask {
+            let length = match begins || probing.has_begun {
+                true => self.lease_length(),
+                false => BEGIN,
+            };
+            let leased = self.store.lease(&self.key, epoch, micros(length)).await;
+            if let Some(leased) = self.heard(leased, asked) {
+                let is_mine = leased.is_mine;
+                let has_begun = begins || probing.has_begun;
+                self.probing = is_mine.then(|| Probing::new(asked, length, has_begun));
+                self.apply(leased.news);
+            }
+        } else if asked >= probing.ends {
+            // Nobody calls here any more: it is for those who are called.
+            self.probing = None;
+            if !is_closed {
+                self.breaker.open_by_fleet(HOLD);
+            }
+        }
+    }
+
+    /// The probe has ended: well, or the breaker has opened for so many microseconds.
+    async fn probed(&mut self, failed_for: u64) {
+        let (asked, epoch) = (time::now(), self.fleet.epoch);
+        self.probing = None;
+        let news = self.store.probed(&self.key, epoch, failed_for).await;
+        let Some(news) = self.heard(news, asked) else {
+            // Alone: what it has found is what it goes by.
+            self.fleet.due = None;
+            return;
+        };
+        self.apply(news);
+        if news.is_open && news.epoch == epoch {
+            // Too late: it is for another to probe, and this one stays open with the rest.
+            let remaining = Duration::from_micros(news.remaining);
+            self.breaker.open_by_fleet(remaining + HOLD);
+            self.was_open = true;
+        }
+    }
+}
+
+/// Ten commands in any second, and no more.
+#[derive(Default)]
+struct Pace {
+    sent: [Tick; 10],
+    oldest: usize,
+}
+
+impl Pace {
+    fn sent(&mut self, now: Tick) {
+        self.sent[self.oldest] = now;
+        self.oldest = (self.oldest + 1) % self.sent.len();
+    }
+
+    /// When the next may be sent, if not at once.
+    fn next(&self, now: Tick) -> Option<Tick> {
+        let next = self.sent[self.oldest].after(Duration::from_secs(1));
+        (next > now).then_some(next)
     }
 }
 

@@ -94,6 +94,13 @@ impl Breaker {
         }
     }
 
+    /// The store has forgotten: an epoch never goes back. That it is open is news also for those who know a later one.
+    fn remember(&mut self, seen: u64) {
+        if seen > self.epoch {
+            self.epoch = seen + u64::from(self.is_open);
+        }
+    }
+
     fn news(&self, now: u64) -> News {
         News {
             is_open: self.is_open,
@@ -108,8 +115,7 @@ impl Breaker {
     /// A process reports. What it counted in another epoch says nothing about this one.
     pub(crate) fn report(&mut self, now: u64, node: &str, rules: Rules, report: Report) -> News {
         self.read(now);
-        // The store has forgotten: an epoch never goes back.
-        self.epoch = self.epoch.max(report.seen);
+        self.remember(report.seen);
         if !self.is_open && report.seen == self.epoch {
             self.count(now, node, rules, report);
             if let Some(length) = self.opens(now, rules, report) {
@@ -177,7 +183,7 @@ impl Breaker {
     /// A process wants to probe, for `length`, or goes on.
     pub(crate) fn lease(&mut self, now: u64, node: &str, seen: u64, length: u64) -> Leased {
         self.read(now);
-        self.epoch = self.epoch.max(seen);
+        self.remember(seen);
         let other = self
             .probe
             .as_ref()
@@ -202,7 +208,7 @@ impl Breaker {
     /// How the probe of a process ended: well, or it opened for `length`.
     pub(crate) fn probed(&mut self, now: u64, node: &str, seen: u64, failed_for: u64) -> News {
         self.read(now);
-        self.epoch = self.epoch.max(seen);
+        self.remember(seen);
         let is_its = self.probe.as_ref().is_some_and(|it| it.node == node);
         if self.is_open && seen == self.epoch && is_its {
             match failed_for {

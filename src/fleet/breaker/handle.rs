@@ -89,10 +89,11 @@ impl Fleet {
     /// Shares a breaker with all breakers of that name in the fleet, as long as the handle that this returns is kept.
     ///
     /// The breaker goes on to decide by itself, and its calls cost what they did. Beside it a task tells the store what was
-    /// counted, every 100 to 110 ms if there were calls, and at once when the breaker opens or a probe ends; and opens and
+    /// counted, every 125 to 138 ms if there were calls, and at once when the breaker opens or a probe ends; and opens and
     /// closes the breaker as the fleet finds. See the [module](super).
     ///
-    /// Share a breaker once in each process.
+    /// Share a breaker once in a fleet: shared twice, its calls count twice. Shared in two fleets it opens with either, and
+    /// carries nothing from one to the other.
     ///
     /// # Errors
     ///

@@ -37,21 +37,29 @@
 //!
 //! They are then open because of [`Cause::Fleet`](crate::circuit_breaker::Cause::Fleet). When the time is over, the first
 //! process that is called asks for the right to probe. One has it; the breakers of the others stay open. It probes by the
-//! rules of its own breaker, and all close, or stay open, as that one does. A process that dies while it probes loses the
-//! right after its [`probe_timeout`](crate::circuit_breaker::CircuitBreakerConfig::probe_timeout).
+//! rules of its own breaker, and all close, or stay open, as that one does. A process that dies while it probes, is stopped, or
+//! is called no more, loses the right: after a second if no probe has begun, else about
+//! [`probe_timeout`](crate::circuit_breaker::CircuitBreakerConfig::probe_timeout) after it was last called. What it finds later
+//! changes nothing.
 //!
 //! An operator's command is for the process to which it was given, and goes before what the fleet finds: a breaker that is
-//! forced open or disabled stays so.
+//! forced open or disabled stays so, and what is done to the one that probes is no result of the probe. A breaker that an
+//! operator closes while the fleet is open lets its calls through; if they succeed when the time is over, the fleet closes.
 //!
 //! # While the store is away
 //!
 //! Each breaker goes on by itself: it opens, probes and closes as if it were alone, and rejoins when the store answers. What
-//! was counted meanwhile is not reported.
+//! was counted meanwhile is not reported. What a breaker has found by itself stays, also if the fleet has opened and closed
+//! meanwhile, and is told when the store answers.
+//!
+//! A store that comes back empty does not know that the fleet was open. Each breaker then stays open until its time is over,
+//! and probes for itself. Numbers of changes never go back: what is found from then on is shared as before.
 //!
 //! # Costs
 //!
-//! Calls cost what they cost without. A process asks the store about ten times a second while there are calls, whatever their
-//! number, and not at all while there are none.
+//! Calls cost what they cost without. A process asks the store about eight times a second while there are calls, whatever their
+//! number, and at once when its breaker opens or the fleet changes; in no second more than ten times. While there are no calls it
+//! asks only when the fleet changes.
 
 mod agent;
 mod core;

@@ -68,13 +68,13 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Returns when there may be news. Dropped before, it loses none.
-    pub(super) async fn next(&mut self) {
+    /// Returns when there may be news of later epochs than `known`. Dropped before, it loses none.
+    pub(super) async fn next(&mut self, known: u64) {
         match self {
             Self::InProcess(changed) => changed.notified().await,
             Self::Inbox(inbox, mark) => loop {
                 match inbox.next().await {
-                    Some(redis::News::Common(text)) if text.starts_with(mark.as_bytes()) => return,
+                    Some(redis::News::Common(text)) if is_news(&text, mark, known) => return,
                     Some(redis::News::Gap) => return,
                     Some(redis::News::Common(_) | redis::News::Own(_)) => {}
                     None => pending().await,
@@ -84,6 +84,18 @@ impl Listener {
             Self::Deaf => pending().await,
         }
     }
+}
+
+/// Whether a message tells of a later epoch: `breaker|key|open|epoch|length`. One that is not understood may.
+fn is_news(text: &[u8], mark: &str, known: u64) -> bool {
+    let Some(rest) = text.strip_prefix(mark.as_bytes()) else {
+        return false;
+    };
+    let mut fields = rest.split(|it| *it == b'|');
+    let epoch = fields.nth(1).and_then(|it| std::str::from_utf8(it).ok());
+    epoch
+        .and_then(|it| it.parse().ok())
+        .is_none_or(|epoch: u64| epoch > known)
 }
 
 /// The shared state of one process.
@@ -112,7 +124,9 @@ impl InProcess {
         let before = entry.breaker.epoch();
         let (answer, news) = step(&mut entry.breaker, time::now().0 / 1_000);
         if news.epoch != before {
-            entry.news.values().for_each(|it| it.notify_one());
+            // Who has changed it is answered.
+            let others = entry.news.iter().filter(|(node, _)| **node != key.node);
+            others.for_each(|(_, it)| it.notify_one());
         }
         answer
     }

@@ -1,7 +1,7 @@
 //! Waiting for one's turn at a shared limit.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,47 +18,54 @@ use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
 use crate::call::deadline::{self, Deadline};
 use crate::error::{RateLimitReason, RateLimited};
-use crate::rate_limit::Cost;
+use crate::rate_limit::{Cost, Reservation};
 use crate::util::time;
 
 /// A wait for one's turn at a [`FleetRateLimit`](super::FleetRateLimit).
 #[must_use = "futures do nothing unless polled"]
 pub struct FleetRateAcquire {
-    name: Arc<str>,
     stage: Stage,
 }
 
 enum Stage {
     /// There were leased tokens.
     Ready(Option<FleetReservation>),
-    Asking(Wait, Asking),
+    Asking {
+        name: Arc<str>,
+        wait: Wait,
+        asking: Asking,
+    },
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<FleetReservation, RateLimited>> + Send>>;
 
 impl FleetRateAcquire {
     pub(super) fn new(shared: &Arc<Shared>, cost: Cost, may_wait: bool) -> Self {
-        let name = Arc::clone(shared.funnel.name());
         let stage = match shared.take_leased(cost) {
             Some(reserved) => Stage::Ready(Some(reserved)),
             None => {
                 let shared = Arc::clone(shared);
+                let name = Arc::clone(shared.funnel.name());
                 let asking = Box::pin(async move {
                     // The deadline is that of whoever polls.
                     let request = Request::new(&shared, cost, may_wait);
                     shared.acquire(request).await
                 });
-                Stage::Asking(Wait::new(0), asking)
+                Stage::Asking {
+                    name,
+                    wait: Wait::new(0),
+                    asking,
+                }
             }
         };
-        Self { name, stage }
+        Self { stage }
     }
 
     /// What it has got already.
     pub(super) fn take_ready(&mut self) -> Option<FleetReservation> {
         match &mut self.stage {
             Stage::Ready(reserved) => reserved.take(),
-            Stage::Asking(..) => None,
+            Stage::Asking { .. } => None,
         }
     }
 }
@@ -73,9 +80,23 @@ impl Future for FleetRateAcquire {
                 None => polled_too_often(),
             },
             // Time at no service: the calls around are told.
-            Stage::Asking(wait, asking) => wait.poll(cx.waker(), || asking.as_mut().poll(cx)),
+            Stage::Asking { wait, asking, .. } => {
+                wait.poll(cx.waker(), || asking.as_mut().poll(cx))
+            }
         }
     }
+}
+
+/// What the one gives, unless the other is ready before.
+async fn first<T>(
+    mut one: Pin<&mut impl Future<Output = T>>,
+    mut other: Pin<&mut impl Future>,
+) -> Option<T> {
+    poll_fn(|cx| match one.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => other.as_mut().poll(cx).map(|_| None),
+    })
+    .await
 }
 
 #[cold]
@@ -90,18 +111,24 @@ type Answered = Result<Result<FleetReservation, RateLimited>, Away>;
 
 impl Shared {
     /// What there is without asking, and without overtaking anybody.
+    #[inline]
     fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<FleetReservation> {
         self.leasing?;
         if self.in_line.load(Ordering::Relaxed) > 0 || self.is_degraded() {
             return None;
         }
-        let (costs, now) = (self.costs(cost), time::now());
-        let look = self.pool().take(&costs, &self.paces, now);
-        (look == Look::Taken).then(|| self.passed(cost))
+        let now = time::now();
+        if self.words.take_from_one(cost.each()[0], now) {
+            return Some(self.passed(cost));
+        }
+        // Several quotas are taken from together: with a lock, which is held for no longer than that.
+        let is_one = self.quotas.len() == 1;
+        let taken = !is_one && self.pool().words().take(&cost.each(), now);
+        taken.then(|| self.passed(cost))
     }
 
     async fn acquire(self: &Arc<Self>, request: Request) -> Result<FleetReservation, RateLimited> {
-        let costs = self.costs(request.cost);
+        let costs = &request.cost.each()[..self.quotas.len()];
         let too_much = costs
             .iter()
             .zip(&self.paces)
@@ -110,7 +137,7 @@ impl Shared {
             let reason = RateLimitReason::ExceedsBurst;
             return Err(self.refused(Some(quota), reason, None, request.since));
         }
-        let decided = self.decide(&request, &costs);
+        let decided = self.decide(&request, costs);
         let Some(deadline) = request.deadline else {
             return decided.await;
         };
@@ -129,35 +156,59 @@ impl Shared {
         request: &Request,
         costs: &[u64],
     ) -> Result<FleetReservation, RateLimited> {
-        if !self.is_degraded() {
-            let leasing = self.leasing.filter(|it| {
-                let largest = self.largest_batches(*it);
-                costs.iter().zip(largest).all(|(cost, most)| *cost <= most)
-            });
-            let answered = match leasing {
-                Some(leasing) if request.may_wait => self.in_line(request, costs, leasing).await,
-                Some(leasing) => self.from_pool(request, costs, leasing).await,
-                None => self.exactly(request, costs).await,
-            };
-            if let Ok(answered) = answered {
-                return answered;
+        loop {
+            if !self.is_degraded() {
+                let leasing = self.leasing.filter(|it| {
+                    let largest = self.largest_batches(*it);
+                    costs.iter().zip(largest).all(|(cost, most)| *cost <= most)
+                });
+                let answered = match leasing {
+                    Some(leasing) if request.may_wait => {
+                        self.in_line(request, costs, leasing).await
+                    }
+                    Some(leasing) => self.from_pool(request, costs, leasing).await,
+                    None => self.exactly(request, costs).await,
+                };
+                if let Ok(answered) = answered {
+                    return answered;
+                }
+            }
+            if let Some(decided) = self.locally(request).await {
+                return decided;
             }
         }
-        self.locally(request).await
     }
 
-    /// By this process's share.
-    async fn locally(self: &Arc<Self>, request: &Request) -> Result<FleetReservation, RateLimited> {
+    /// By this process's share. `None`: the store came back while this waited.
+    async fn locally(
+        self: &Arc<Self>,
+        request: &Request,
+    ) -> Option<Result<FleetReservation, RateLimited>> {
         let reserved = match request.may_wait {
             true => {
+                let mut back = pin!(self.back.notified());
+                back.as_mut().enable();
+                if !self.is_degraded() {
+                    return None;
+                }
                 let until = Deadline(request.gives_up);
-                deadline::scope(until, self.local.acquire(request.cost)).await
+                let turn = pin!(deadline::scope(until, self.local.acquire(request.cost)));
+                first(turn, back).await?
             }
             false => self.local.try_acquire(request.cost),
         };
+        Some(self.by_share(request, reserved))
+    }
+
+    fn by_share(
+        self: &Arc<Self>,
+        request: &Request,
+        reserved: Result<Reservation, RateLimited>,
+    ) -> Result<FleetReservation, RateLimited> {
         match reserved {
             Ok(reserved) => {
                 add(&self.counts.local);
+                self.add_untold(request.cost.each());
                 let waited = time::now() > request.since && request.may_wait;
                 let it = match waited {
                     true => self.went_on(request),
@@ -206,7 +257,7 @@ impl Shared {
         match self.ask(max_wait, &asks).await? {
             Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
             Taken::Granted { wait, .. } => {
-                let turn = Turn(Some((Arc::clone(self), *request)));
+                let turn = Turn::new(self, request);
                 let due = time::now().after(Duration::from_micros(wait));
                 sleep_until(due.to_instant()).await;
                 Ok(Ok(turn.came()))
@@ -258,7 +309,18 @@ impl Shared {
                 return Err(Away);
             }
             let now = time::now();
-            let look = self.pool().take(costs, &self.paces, now);
+            let look = {
+                let mut pool = self.pool();
+                match self.short.load(Ordering::Relaxed) {
+                    0 => pool.take(costs, &self.paces, now),
+                    // There will be some for the one who waits, and not for one that comes later.
+                    _ => {
+                        let soon = (0, now.after(leasing.shortest_denial()));
+                        let (quota, until) = pool.denial(now).unwrap_or(soon);
+                        Look::Denied { quota, until }
+                    }
+                }
+            };
             match look {
                 Look::Taken => return Ok(Ok(self.passed(request.cost))),
                 Look::Denied { quota, until } => {
@@ -279,7 +341,7 @@ impl Shared {
         costs: &[u64],
         leasing: Leasing,
     ) -> Answered {
-        let place = InLine::new(self, *request);
+        let mut place = InLine::new(self, *request);
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
             drop(place.ended());
@@ -294,7 +356,7 @@ impl Shared {
                 request.since,
             )));
         };
-        let mut has_waited = false;
+        let mut asked = 0;
         loop {
             if self.is_degraded() {
                 drop(place.ended());
@@ -304,6 +366,7 @@ impl Shared {
             let look = self.pool().take(costs, &self.paces, now);
             match look {
                 Look::Taken => {
+                    let has_waited = place.is_short;
                     drop(place.ended());
                     return Ok(Ok(match has_waited {
                         true => self.went_on(request),
@@ -316,10 +379,19 @@ impl Shared {
                     return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
                 }
                 Look::Denied { until, .. } => {
-                    has_waited = true;
+                    place.is_short();
+                    asked = 0;
                     sleep_until(until.to_instant()).await;
                 }
-                Look::Short => self.refill(costs, leasing).await,
+                Look::Short if asked < 3 => {
+                    asked += 1;
+                    self.refill(costs, leasing).await;
+                }
+                // What has come was over each time: the store takes as long as a lease.
+                Look::Short => {
+                    drop(place.ended());
+                    return self.exactly(request, costs).await;
+                }
             }
         }
     }
@@ -394,8 +466,12 @@ impl Drop for InFlight {
 
 impl fmt::Debug for FleetRateAcquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match &self.stage {
+            Stage::Ready(reserved) => reserved.as_ref().map(FleetReservation::limit),
+            Stage::Asking { name, .. } => Some(&**name),
+        };
         f.debug_struct("FleetRateAcquire")
-            .field("limit", &self.name)
+            .field("limit", &name)
             .finish_non_exhaustive()
     }
 }

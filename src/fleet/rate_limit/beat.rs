@@ -17,7 +17,7 @@ pub(super) async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
             return;
         };
         match shared.store.beat(&shared.limit).await {
-            Ok(nodes) => shared.heard(nodes),
+            Ok(nodes) => tell(&shared, nodes).await,
             Err(error) => shared.degrade(&error),
         }
         // Not all at the same moment.
@@ -31,4 +31,23 @@ pub(super) async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
             sleep(RECHECK).await;
         }
     }
+}
+
+/// The store is there. If it was away, it hears first what has passed meanwhile.
+async fn tell(shared: &Shared, nodes: u64) {
+    let untold = match shared.is_degraded() {
+        true => shared.take_untold(),
+        false => Default::default(),
+    };
+    if untold.iter().any(|it| *it > 0) {
+        let changes = shared.paces.iter().zip(untold);
+        let changes: Vec<_> = changes.map(|(pace, more)| (*pace, 0, more)).collect();
+        if let Err(error) = shared.store.settle(&shared.limit, &changes).await {
+            if !error.may_have_been_done() {
+                shared.add_untold(untold);
+            }
+            return shared.degrade(&error);
+        }
+    }
+    shared.heard(nodes);
 }

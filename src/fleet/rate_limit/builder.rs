@@ -36,7 +36,9 @@ impl Fleet {
     /// A rate limit that all processes of the fleet share by its name; see [`FleetRateLimitBuilder`].
     ///
     /// Give it the same quotas in every process. While they differ, as during a deploy, each process goes by its own, on
-    /// the same count: no more passes than the largest allows.
+    /// the same count: no more passes at once than the largest allows. Who waits for a turn by a smaller one passes besides.
+    /// After a change to a smaller quota its processes may be refused until what was counted by the larger one is earned: for as long as
+    /// that took to be full.
     pub fn rate_limit(&self, name: impl Into<Arc<str>>) -> FleetRateLimitBuilder {
         let names = self.shared.names.clone();
         let store: Arc<dyn RateStore> = self.shared.clone();
@@ -85,7 +87,10 @@ impl FleetRateLimitBuilder {
     /// A batch is at most what the whole quota earns in half a lease, and at most the share of one process of the burst.
     /// A lease is 100 ms, or a quarter of the time in which the burst is earned if that is shorter. What is not spent by
     /// then is lost. What is earned in one lease is kept back of the burst, so that in no stretch of time does more pass
-    /// than the burst and what that time earns.
+    /// than the burst and what that time earns. A burst of one cannot be leased, nor one
+    /// that is earned in less than 80 ms.
+    ///
+    /// If some processes are `exact` and others lease, what is kept back may pass besides: at most a quarter of the burst.
     pub fn leased(mut self) -> Self {
         self.leases = Some(true);
         self
@@ -141,6 +146,11 @@ impl FleetRateLimitBuilder {
         let paces = paces.collect::<Result<Vec<_>, _>>()?;
         let leasing = Leasing::of(&paces);
         let leases = self.leases.unwrap_or_else(|| leasing.is_worth_it(&paces));
+        if leases && !leasing.can_work(&paces) {
+            let advice = "a lease would be over before it has come: use `exact`, or give a burst that lasts 80 ms and is above 1";
+            let least = paces.iter().map(|it| it.burst).min();
+            return Err(ConfigError::new("burst", least.unwrap_or_default(), advice));
+        }
         let leasing = leases.then_some(leasing);
         let kept_back = |pace: &Pace| leasing.map_or(*pace, |it| it.kept_back(*pace));
         let quotas = self.quotas.iter().map(|(name, _)| &**name);

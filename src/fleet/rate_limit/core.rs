@@ -80,8 +80,9 @@ impl Level {
         };
         let mut level = stored;
         if level.period != pace.period {
-            // Another process goes by another config: whole units, rounded up.
-            let units = level.missing.div_ceil(level.period).min(pace.burst);
+            // Another process goes by another config: whole units, rounded up, and as many as it has counted.
+            let units = level.missing.div_ceil(level.period);
+            let units = units.min(HIGHEST / pace.period);
             level.missing = units * pace.period;
             level.period = pace.period;
         }

@@ -35,7 +35,7 @@
 //! |---|---|---|
 //! | the store is asked | by each call | by each process, for a batch, at most once at a time |
 //! | a call takes | one round trip | no round trip while there are tokens |
-//! | order | first come, first served, in the whole fleet | within a process; processes compete |
+//! | order | first come, first served, in the whole fleet | within a process, and nobody overtakes those who wait; processes compete |
 //! | largest cost | the burst | the burst, less what is earned in one lease |
 //! | default for | less than 100 a second, or a short burst | 100 a second and more |
 //!
@@ -50,13 +50,20 @@
 //! process's *share*: each quota divided by the number of processes that used the limit last. So are all calls after it,
 //! without asking, until the store answers a task that tries it every 100 ms. Callers never get an error of the store.
 //!
-//! All shares together are the quota. When the store goes, and when it is back, up to a burst more may pass: the store does
-//! not know what was used meanwhile. A call that costs more than the share's burst is refused while the store is away.
+//! All shares together are the quota, and those who have been given a turn keep it as a part of them. A share has a burst of one
+//! call at least: of a burst that is smaller than the number of processes each process has one. A call that costs more than
+//! the share's burst is refused while the store is away. When the store is back, each process tells it what has passed
+//! meanwhile and is not earned yet, and those who wait for a share ask the store instead.
+//!
+//! So a store that goes and comes back, however often, lets one burst more pass at most: two bursts, and what the time earns.
+//! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
+//! process believe that it is alone. More processes than that, as just after a scale-up, are more shares.
 //!
 //! # Not promised
 //!
-//! A store that loses its data forgets what was used: up to one burst more passes. So does a clock of the server that
-//! steps, each time.
+//! A store that loses its data forgets what was used: up to one burst more passes, each time. So does a clock of the server that
+//! steps. What a call gives back late ([`settle`](FleetReservation::settle)) can be used at once, also if it has been earned
+//! meanwhile.
 
 mod acquire;
 mod beat;
@@ -72,6 +79,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use acquire::FleetRateAcquire;
 pub use builder::FleetRateLimitBuilder;

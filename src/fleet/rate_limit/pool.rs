@@ -1,13 +1,15 @@
 //! The tokens that a process has leased, and what it knows of the store's last refusal: pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Pace;
+use super::words::{MOST_TOKENS, Words};
 use crate::util::time::Tick;
 
 /// The longest that leased tokens live.
 const LONGEST_LEASE: Duration = Duration::from_millis(100);
-/// A shorter lease saves nothing.
+/// A shorter lease saves nothing, and is over before it has come.
 const SHORTEST_LEASE: Duration = Duration::from_millis(20);
 const SHORTEST_DENIAL: Duration = Duration::from_millis(10);
 /// Below this rate a batch is hardly ever more than one.
@@ -32,10 +34,15 @@ impl Leasing {
         Self { life }
     }
 
-    /// Whether to lease is of use: enough passes, and a lease is no mere moment.
+    /// Whether a lease is no mere moment, and something is left of each burst beside what is kept back.
+    pub(super) fn can_work(self, paces: &[Pace]) -> bool {
+        self.life >= SHORTEST_LEASE && paces.iter().all(|it| it.burst > 1)
+    }
+
+    /// Whether to lease is of use: enough passes.
     pub(super) fn is_worth_it(self, paces: &[Pace]) -> bool {
         let is_fast = |it: &Pace| it.amount * 1_000_000 / it.period >= LOWEST_RATE;
-        self.life >= SHORTEST_LEASE && paces.iter().all(is_fast)
+        self.can_work(paces) && paces.iter().all(is_fast)
     }
 
     /// After a refusal the store is not asked for another batch at least this long: what is earned meanwhile makes the
@@ -59,16 +66,14 @@ impl Leasing {
     /// The largest batch: what is earned in half a life, and no more than this process's share of the burst.
     pub(super) fn largest_batch(self, pace: Pace, nodes: u64) -> u64 {
         let share = pace.burst / nodes.max(1);
-        self.earned(pace, 2).min(share).max(1)
+        self.earned(pace, 2).min(share).clamp(1, MOST_TOKENS)
     }
 }
 
-/// What is leased of one quota.
+/// What was leased last of one quota. What is left of it is in the [`Words`].
 #[derive(Clone, Copy, Debug)]
 struct Lease {
-    tokens: u64,
     granted: u64,
-    until: Tick,
     /// How many to ask for next.
     want: u64,
 }
@@ -98,35 +103,34 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct Pool {
     leases: Vec<Lease>,
+    words: Arc<Words>,
     denial: Option<Denial>,
     /// Somebody asks the store right now.
     pub(super) is_asking: bool,
 }
 
 impl Pool {
-    pub(super) fn new(quotas: usize) -> Self {
+    pub(super) fn new(quotas: usize, words: Arc<Words>) -> Self {
         let nothing = Lease {
-            tokens: 0,
             granted: 0,
-            until: Tick(0),
             want: 1,
         };
         Self {
             leases: vec![nothing; quotas],
+            words,
             denial: None,
             is_asking: false,
         }
     }
 
+    /// For whoever has the lock.
+    pub(super) fn words(&self) -> &Words {
+        &self.words
+    }
+
     /// Takes from the leased tokens, from all quotas or from none.
     pub(super) fn take(&mut self, cost: &[u64], paces: &[Pace], now: Tick) -> Look {
-        let has = |(lease, cost): (&Lease, &u64)| {
-            *cost == 0 || (lease.tokens >= *cost && now < lease.until)
-        };
-        if self.leases.iter().zip(cost).all(has) {
-            for (lease, cost) in self.leases.iter_mut().zip(cost) {
-                lease.tokens = lease.tokens.saturating_sub(*cost);
-            }
+        if self.words.take(cost, now) {
             return Look::Taken;
         }
         match self.denied(cost, paces, now) {
@@ -147,19 +151,26 @@ impl Pool {
         ))
     }
 
+    /// Until when the store would refuse those who wait.
+    pub(super) fn denial(&self, now: Tick) -> Option<(usize, Tick)> {
+        let denial = self.denial.filter(|it| now < it.until)?;
+        Some((denial.quota, denial.until))
+    }
+
     /// What to ask the store for: `(need, want)` of each quota.
     pub(super) fn asks(&mut self, cost: &[u64], largest: &[u64], now: Tick) -> Vec<(u64, u64)> {
         let mut asks = Vec::with_capacity(cost.len());
-        for ((lease, cost), largest) in self.leases.iter_mut().zip(cost).zip(largest) {
-            let is_live = now < lease.until;
-            if *cost == 0 || (is_live && lease.tokens >= *cost) {
+        let leases = self.leases.iter_mut().zip(cost).zip(largest);
+        for (quota, ((lease, cost), largest)) in leases.enumerate() {
+            let (left, is_live) = self.words.left(quota, now);
+            if *cost == 0 || (is_live && left >= *cost) {
                 asks.push((0, 0));
                 continue;
             }
-            lease.want = match is_live || lease.tokens == 0 {
+            lease.want = match is_live || left == 0 {
                 true => lease.granted.saturating_mul(2),
                 // So many were used of the last batch: the others have died.
-                false => lease.granted - lease.tokens,
+                false => lease.granted.saturating_sub(left),
             };
             lease.want = lease.want.clamp(1, *largest);
             asks.push((*cost, lease.want.max(*cost)));
@@ -170,11 +181,12 @@ impl Pool {
     /// What the store has given: to be used within `life` of when it was asked.
     pub(super) fn granted(&mut self, got: &[u64], until: Tick) {
         self.denial = None;
-        for (lease, got) in self.leases.iter_mut().zip(got).filter(|(_, got)| **got > 0) {
-            // What was left was less than one call needed. Its time is not made longer.
-            lease.tokens = *got;
-            lease.granted = *got;
-            lease.until = until;
+        for (quota, (lease, got)) in self.leases.iter_mut().zip(got).enumerate() {
+            if *got > 0 {
+                // What was left was less than one call needed. Its time is not made longer.
+                self.words.set(quota, *got, until);
+                lease.granted = *got;
+            }
         }
     }
 
@@ -190,12 +202,13 @@ impl Pool {
 
     /// Forgets all that the store has said.
     pub(super) fn forget(&mut self) {
-        *self = Self::new(self.leases.len());
+        self.words.clear();
+        *self = Self::new(self.leases.len(), Arc::clone(&self.words));
     }
 
     /// What is leased at the moment.
     pub(super) fn leased(&self, now: Tick) -> Vec<u64> {
-        let tokens = |it: &Lease| if now < it.until { it.tokens } else { 0 };
-        self.leases.iter().map(tokens).collect()
+        let quotas = 0..self.leases.len();
+        quotas.map(|quota| self.words.tokens(quota, now)).collect()
     }
 }

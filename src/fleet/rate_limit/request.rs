@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::reservation::FleetReservation;
-use super::shared::{Shared, add};
+use super::shared::{Shared, add, add_each, take_from};
 use crate::call::deadline;
 use crate::error::RateLimitReason;
 use crate::event::{Event, RateLimitEvent};
@@ -57,11 +57,24 @@ impl Request {
 }
 
 /// A turn that the store has given, and that has not come yet.
-pub(super) struct Turn(pub(super) Option<(Arc<Shared>, Request)>);
+pub(super) struct Turn(Option<(Arc<Shared>, Request)>);
 
 impl Turn {
+    pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Self {
+        add_each(&shared.promised, request.cost.each());
+        Self(Some((Arc::clone(shared), *request)))
+    }
+
+    fn take(&mut self) -> Option<(Arc<Shared>, Request)> {
+        let (shared, request) = self.0.take()?;
+        for (promised, units) in shared.promised.iter().zip(request.cost.each()) {
+            take_from(promised, units);
+        }
+        Some((shared, request))
+    }
+
     pub(super) fn came(mut self) -> FleetReservation {
-        match self.0.take() {
+        match self.take() {
             Some((shared, request)) => shared.went_on(&request),
             None => unreachable!("a turn comes once"),
         }
@@ -70,7 +83,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some((shared, request)) = self.0.take() {
+        if let Some((shared, request)) = self.take() {
             shared.went_away(&request);
             FleetReservation::new(shared, request.cost).cancel();
         }
@@ -82,6 +95,8 @@ pub(super) struct InLine<'a> {
     shared: &'a Shared,
     request: Request,
     has_ended: bool,
+    /// There was too little for it, and it waits for more.
+    pub(super) is_short: bool,
 }
 
 impl<'a> InLine<'a> {
@@ -91,6 +106,13 @@ impl<'a> InLine<'a> {
             shared,
             request,
             has_ended: false,
+            is_short: false,
+        }
+    }
+
+    pub(super) fn is_short(&mut self) {
+        if !std::mem::replace(&mut self.is_short, true) {
+            self.shared.short.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -103,6 +125,9 @@ impl<'a> InLine<'a> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.shared.in_line.fetch_sub(1, Ordering::Relaxed);
+        if self.is_short {
+            self.shared.short.fetch_sub(1, Ordering::Relaxed);
+        }
         if !self.has_ended {
             self.shared.went_away(&self.request);
         }

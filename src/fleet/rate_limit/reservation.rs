@@ -30,6 +30,10 @@ impl FleetReservation {
         }
     }
 
+    pub(super) fn limit(&self) -> &str {
+        self.shared.funnel.name()
+    }
+
     /// What was taken.
     #[must_use]
     pub fn cost(&self) -> Cost {
@@ -47,13 +51,15 @@ impl FleetReservation {
     pub fn settle(self, used: impl Into<Cost>) {
         let used = used.into();
         if let Some(share) = self.share {
+            self.shared.settled_share(self.cost, used);
             return share.settle(used);
         }
         let shared = self.shared;
-        let changes: Vec<_> = shared
-            .costs(self.cost)
+        let changes: Vec<_> = self
+            .cost
+            .each()
             .into_iter()
-            .zip(shared.costs(used))
+            .zip(used.each())
             .zip(&shared.paces)
             .map(|((taken, used), pace)| {
                 (

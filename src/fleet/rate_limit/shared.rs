@@ -12,6 +12,7 @@ use super::core::Pace;
 use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 use super::store::{Limit, RateStore};
+use super::words::{MOST_QUOTAS, Words};
 use crate::error::{LimitNames, RateLimitReason, RateLimited};
 use crate::event::{Event, FleetPart, Funnel, RateLimitEvent};
 use crate::fleet::StoreError;
@@ -36,12 +37,22 @@ pub(super) struct Shared {
     pub(super) limit: Limit,
     /// This process's share, while the store is away.
     pub(super) local: RateLimit,
+    /// The leased tokens, for those who take them without the lock of the pool.
+    pub(super) words: Arc<Words>,
     pub(super) pool: Mutex<Pool>,
     /// The store has answered, or is away.
     pub(super) changed: Notify,
+    /// The store is back.
+    pub(super) back: Notify,
+    /// What those of this process wait for whom the store has given a turn.
+    pub(super) promised: [AtomicU64; MOST_QUOTAS],
+    /// What has passed by this process's share, and the store does not know.
+    pub(super) untold: [AtomicU64; MOST_QUOTAS],
     /// Those who wait for leased tokens, first come, first served.
     pub(super) line: tokio::sync::Mutex<()>,
     pub(super) in_line: AtomicUsize,
+    /// The first of them, if there was too little for it.
+    pub(super) short: AtomicUsize,
     pub(super) nodes: Nodes,
     degraded: AtomicBool,
     since: Mutex<Option<Tick>>,
@@ -92,12 +103,28 @@ pub(super) fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many processes use the limit: the most of the last three answers, so that a server that has forgotten does not
-/// make a process believe that it is alone.
+pub(super) fn add_each(counts: &[AtomicU64; MOST_QUOTAS], units: [u64; MOST_QUOTAS]) {
+    for (count, units) in counts.iter().zip(units) {
+        count.fetch_add(units, Ordering::Relaxed);
+    }
+}
+
+/// No less than nothing is left.
+pub(super) fn take_from(count: &AtomicU64, units: u64) {
+    let take = |it: u64| Some(it.saturating_sub(units));
+    let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+}
+
+/// How many processes use the limit: the most that was said in the last 15 s and more, so that a server that has forgotten
+/// does not make a process believe that it is alone, however often it forgets.
 pub(super) struct Nodes {
     known: AtomicU64,
-    last: Mutex<[u64; 3]>,
+    /// The most of a span of time each, and when that began.
+    last: Mutex<[(Tick, u64); 4]>,
 }
+
+/// The length of a span: as a process tells that it is there.
+const SPAN: Duration = Duration::from_secs(5);
 
 impl Nodes {
     pub(super) fn new(expected: u64) -> Self {
@@ -112,11 +139,16 @@ impl Nodes {
     }
 
     /// Whether that changes anything.
-    fn heard(&self, nodes: u64) -> bool {
+    fn heard(&self, nodes: u64, now: Tick) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.rotate_right(1);
-        last[0] = nodes;
-        let known = last.iter().copied().fold(1, u64::max);
+        match now.since(last[0].0) < SPAN.mul_f64(0.8) {
+            true => last[0].1 = last[0].1.max(nodes),
+            false => {
+                last.rotate_right(1);
+                last[0] = (now, nodes);
+            }
+        }
+        let known = last.iter().map(|it| it.1).fold(1, u64::max);
         self.known.swap(known, Ordering::Relaxed) != known
     }
 }
@@ -124,11 +156,6 @@ impl Nodes {
 impl Shared {
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Of each quota.
-    pub(super) fn costs(&self, cost: Cost) -> Vec<u64> {
-        cost.each()[..self.quotas.len()].to_vec()
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
@@ -165,6 +192,14 @@ impl Shared {
             self.local
                 .left(&it.name, it.left.load(Ordering::Relaxed) / nodes);
         }
+        // Those who have a turn keep it: it is a part of the share.
+        let promised = self
+            .promised
+            .each_ref()
+            .map(|it| it.load(Ordering::Relaxed));
+        if let Ok(nothing) = self.local.try_acquire([0; MOST_QUOTAS]) {
+            nothing.settle(promised);
+        }
         self.degraded.store(true, Ordering::Release);
         drop(since);
         self.pool().forget();
@@ -176,7 +211,7 @@ impl Shared {
 
     /// The store has answered: so many processes use the limit.
     pub(super) fn heard(&self, nodes: u64) {
-        if self.nodes.heard(nodes) {
+        if self.nodes.heard(nodes, time::now()) {
             self.share_among(self.nodes.known());
         }
         let mut since = self.since();
@@ -185,9 +220,35 @@ impl Shared {
         };
         self.degraded.store(false, Ordering::Release);
         drop(since);
+        self.back.notify_waiters();
         let away = time::now().since(began);
         self.reporter
             .is_back(FleetPart::RateLimit, self.funnel.name(), away);
+    }
+
+    pub(super) fn add_untold(&self, units: [u64; MOST_QUOTAS]) {
+        add_each(&self.untold, units);
+    }
+
+    /// A call has used something else than what it had asked for of this process's share.
+    pub(super) fn settled_share(&self, taken: Cost, used: Cost) {
+        let pairs = taken.each().into_iter().zip(used.each());
+        for (untold, (taken, used)) in self.untold.iter().zip(pairs) {
+            untold.fetch_add(used.saturating_sub(taken), Ordering::Relaxed);
+            take_from(untold, taken.saturating_sub(used));
+        }
+    }
+
+    /// What the store is to be told of what has passed by this process's share: as much of it as is not earned yet.
+    pub(super) fn take_untold(&self) -> [u64; MOST_QUOTAS] {
+        let share = self.local.snapshot();
+        let mut untold = [0; MOST_QUOTAS];
+        let quotas = share.quotas.iter().zip(&self.untold);
+        for (to, (quota, used)) in untold.iter_mut().zip(quotas) {
+            let missing = quota.burst.saturating_sub(quota.available) + quota.owed;
+            *to = used.swap(0, Ordering::Relaxed).min(missing);
+        }
+        untold
     }
 
     fn share_among(&self, nodes: u64) {
@@ -201,9 +262,11 @@ impl Shared {
     }
 
     pub(super) fn new(parts: Parts, funnel: Funnel, local: RateLimit) -> Self {
+        let words = Arc::new(Words::new(parts.quotas.len(), time::now()));
         Self {
             funnel,
-            pool: Mutex::new(Pool::new(parts.quotas.len())),
+            pool: Mutex::new(Pool::new(parts.quotas.len(), Arc::clone(&words))),
+            words,
             quotas: parts.quotas,
             paces: parts.paces,
             leasing: parts.leasing,
@@ -212,8 +275,12 @@ impl Shared {
             limit: parts.limit,
             local,
             changed: Notify::new(),
+            back: Notify::new(),
+            promised: Default::default(),
+            untold: Default::default(),
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
+            short: AtomicUsize::new(0),
             nodes: Nodes::new(parts.expected_nodes),
             reporter: parts.reporter,
             degraded: AtomicBool::new(false),

@@ -18,7 +18,7 @@ local is_open, epoch = c[1] == '1', tonumber(c[2]) or 0
 local length, plength = tonumber(c[4]) or 0, tonumber(c[7]) or 0
 local till = math.min(tonumber(c[3]) or 0, now + length)
 local ptill = math.min(tonumber(c[6]) or 0, now + plength)
-if seen > epoch then epoch = seen end
+if seen > epoch then epoch = is_open and seen + 1 or seen end
 
 local function news(...)
   call('PEXPIRE', S, 86400000)

@@ -6,6 +6,8 @@ local call, F = redis.call, string.format
 local now = tonumber(ARGV[1])
 if not now then local t = call('TIME'); now = t[1] * 1000000 + t[2] end
 local HIGHEST, STEP_BACK = 4503599627370496, 1000000
+-- Exact, where `math.ceil(a / b)` rounds.
+local function div(a, b) return (a - math.fmod(a, b)) / b end
 local function div_ceil(a, b) local r = math.fmod(a, b); return (a - r) / b + (r > 0 and 1 or 0) end
 
 -- All is read before the first write: an error in the middle is not undone.
@@ -19,7 +21,7 @@ for i = 1, #KEYS do
   if stored[i] then
     local m, a, p = string.match(stored[i], '^(%d+)|(%d+)|(%d+)$')
     missing, at, p = tonumber(m), tonumber(a), tonumber(p)
-    if p ~= period then missing = math.min(div_ceil(missing, p), burst) * period end
+    if p ~= period then missing = math.min(div_ceil(missing, p), div(HIGHEST, period)) * period end
     if now < at then
       if at - now > STEP_BACK then at = now end
     else

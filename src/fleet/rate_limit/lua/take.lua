@@ -21,7 +21,7 @@ for i = 1, #KEYS do
   if stored then
     local m, a, p = string.match(stored, '^(%d+)|(%d+)|(%d+)$')
     missing, at, p = tonumber(m), tonumber(a), tonumber(p)
-    if p ~= period then missing = math.min(div_ceil(missing, p), burst) * period end
+    if p ~= period then missing = math.min(div_ceil(missing, p), div(HIGHEST, period)) * period end
     if now < at then
       if at - now > STEP_BACK then at = now end
     else

@@ -1,5 +1,8 @@
 //! Shared breakers over both stores, in virtual time: who opens, who probes, and what happens without the store.
 
+mod trouble;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +17,7 @@ use crate::circuit_breaker::{Cause, CircuitBreaker, CircuitState};
 use crate::fleet::names::Names;
 use crate::fleet::reporter::Reporter;
 use crate::fleet::{Fleet, StoreError, plain_server};
-use crate::util::time;
+use crate::util::time::{self, Tick};
 
 /// The script on a real server, at the virtual time. It blocks the thread: a paused clock runs ahead of whoever awaits.
 struct OnServer {
@@ -56,6 +59,8 @@ impl BreakerStore for OnServer {
 struct Counting {
     inner: Arc<dyn BreakerStore>,
     asked: AtomicU64,
+    /// When, and by whom.
+    log: Mutex<Vec<(Arc<str>, Tick)>>,
     is_away: AtomicBool,
     tells_news: bool,
 }
@@ -63,11 +68,39 @@ struct Counting {
 impl Counting {
     async fn travel(&self, key: &Key) -> Result<(), StoreError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        let asks = (Arc::clone(&key.node), time::now());
+        self.log.lock().unwrap().push(asks);
         if self.is_away.load(Ordering::Relaxed) {
             sleep(key.within).await;
             return Err(StoreError::Deadline);
         }
         Ok(())
+    }
+}
+
+impl Counting {
+    fn around(inner: Arc<dyn BreakerStore>, tells_news: bool) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            asked: AtomicU64::new(0),
+            log: Mutex::default(),
+            is_away: AtomicBool::new(false),
+            tells_news,
+        })
+    }
+
+    /// No process has asked more than ten times in any second.
+    fn assert_pace(&self) {
+        let mut by_node: HashMap<Arc<str>, Vec<Tick>> = HashMap::new();
+        for (node, at) in &*self.log.lock().unwrap() {
+            by_node.entry(Arc::clone(node)).or_default().push(*at);
+        }
+        for times in by_node.values() {
+            for window in times.windows(11) {
+                let length = window[10].since(window[0]);
+                assert!(length >= Duration::from_secs(1), "eleven in {length:?}");
+            }
+        }
     }
 }
 
@@ -99,22 +132,14 @@ impl BreakerStore for Counting {
 }
 
 fn stores() -> Vec<Arc<Counting>> {
-    let counting = |inner: Arc<dyn BreakerStore>, tells_news| {
-        Arc::new(Counting {
-            inner,
-            asked: AtomicU64::new(0),
-            is_away: AtomicBool::new(false),
-            tells_news,
-        })
-    };
-    let in_process = counting(Fleet::in_process().shared, true);
+    let in_process = Counting::around(Fleet::in_process().shared, true);
     let on_server = plain_server::Server::start().map(|server| {
         let client = redis::Client::open(server.url()).unwrap();
         let store = OnServer {
             connection: Mutex::new(client.get_connection().unwrap()),
             _server: server,
         };
-        counting(Arc::new(store), false)
+        Counting::around(Arc::new(store), false)
     });
     [in_process].into_iter().chain(on_server).collect()
 }
@@ -237,7 +262,7 @@ async fn all_open_within_a_tenth_of_a_second_of_a_trip_because_the_fleet_says_so
         sleep(Duration::from_secs(1)).await;
         fail(shares[3].breaker(), 5);
         let took = until_all(&shares, CircuitState::Open).await;
-        let most = if store.tells_news { 5 } else { 112 };
+        let most = if store.tells_news { 5 } else { 140 };
         assert!(took <= Duration::from_millis(most), "{took:?}");
         for (i, share) in shares.iter().enumerate() {
             let cause = share.breaker().snapshot().cause.unwrap();
@@ -414,7 +439,7 @@ async fn a_process_asks_ten_times_a_second_at_most_whatever_the_traffic() {
             let before = store.asked.load(Ordering::Relaxed);
             sleep(Duration::from_secs(10)).await;
             let asked = store.asked.load(Ordering::Relaxed) - before;
-            assert!((100..=200).contains(&asked), "{asked}");
+            assert!((100..=160).contains(&asked), "{asked}");
             drop(callers);
             sleep(Duration::from_secs(1)).await;
             // Nobody calls: nobody asks.
@@ -429,7 +454,8 @@ async fn a_process_asks_ten_times_a_second_at_most_whatever_the_traffic() {
         let before = store.asked.load(Ordering::Relaxed);
         sleep(Duration::from_secs(4)).await;
         let asked = store.asked.load(Ordering::Relaxed) - before;
-        assert!(asked <= 2 * 4 * 10 + 4, "{asked}");
+        assert!(asked > 0);
+        store.assert_pace();
     }
 }
 

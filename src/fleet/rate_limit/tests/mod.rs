@@ -1,5 +1,7 @@
 //! The handle over both stores, in virtual time: what passes, how often the store is asked, and what happens without it.
 
+mod trouble;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
