@@ -4,7 +4,6 @@ mod breaker;
 mod connection;
 mod lock;
 mod on_server;
-mod plain_server;
 mod rate_limit;
 mod seen;
 mod support;
