@@ -77,11 +77,11 @@ mod in_process;
 pub mod lock;
 mod names;
 mod nodes;
+pub mod rate_limit;
 #[cfg(test)]
 #[expect(dead_code, reason = "other tests have a use for what is left")]
-#[path = "../../tests/fleet/plain_server.rs"]
-mod plain_server;
-pub mod rate_limit;
+#[path = "../../tests/fleet/support/server.rs"]
+mod real_server;
 mod redis;
 mod reporter;
 mod snapshot;

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use tower_bulwark::fleet::{Fleet, SharedBreaker};
 use tower_bulwark::{CircuitBreaker, CircuitState};
 
-use super::plain_server::Server;
+use super::support::server::Server;
 
 #[path = "../../src/fleet/breaker/core.rs"]
 mod core;
@@ -196,10 +196,10 @@ fn numbers(reply: &redis::Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn the_script_decides_as_the_core_does() {
-    let Some(server) = Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     let mut changes = 0;
     for seed in 0..12 {
         let compared = compare(&mut connection, BREAKER, seed, 10_000).await;
@@ -264,10 +264,10 @@ async fn broken_scripts_are_found_out() {
             "call('DEL', S)",
         ),
     ];
-    let Some(server) = Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     for (name, ours, broken) in mutants {
         assert!(BREAKER.contains(ours), "{name}: the script has no `{ours}`");
         let script = BREAKER.replacen(ours, broken, 1);

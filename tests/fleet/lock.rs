@@ -18,7 +18,6 @@ mod wire;
 #[path = "../../src/fleet/lock/zset.rs"]
 mod zset;
 
-mod chaos;
 mod conformance;
 mod differential;
 mod faults;

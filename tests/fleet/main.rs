@@ -1,10 +1,11 @@
 //! Breakers, locks and rate limits of a fleet: against the pure cores in one process, and against real servers.
 
 mod breaker;
+#[cfg(unix)]
+mod chaos;
 mod connection;
 mod lock;
 mod on_server;
-mod plain_server;
 mod rate_limit;
 mod seen;
 mod support;

@@ -8,7 +8,6 @@ use tower_bulwark::fleet::{Fleet, SharedBreaker};
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{CircuitBreaker, CircuitState};
 
-use super::plain_server;
 use super::support::server::Server;
 use super::support::{now, since, until};
 
@@ -20,10 +19,10 @@ const BREAKER: &str = include_str!("../../src/fleet/breaker/lua/breaker.lua");
 /// As in production: no time is injected, and no key is kept longer than it says something.
 #[tokio::test]
 async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
-    let Some(server) = plain_server::Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     let eval = |code: &'static str, key: &'static str, args: &[&str]| {
         let mut command = redis::cmd("EVAL");
         command.arg(code).arg(1).arg(key).arg("").arg(args);
@@ -136,10 +135,10 @@ async fn eight_processes_on_a_server_pass_what_one_may_and_go_on_while_it_is_fro
 /// As in production: no time is injected.
 #[tokio::test]
 async fn the_script_goes_by_the_clock_of_the_server() {
-    let Some(server) = plain_server::Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     let eval = |args: &[&str]| {
         let mut command = redis::cmd("EVAL");
         command

@@ -12,7 +12,7 @@ use tower_bulwark::fleet::Fleet;
 use tower_bulwark::rate_limit::{Quota, RateLimitReason};
 use tower_bulwark::{CircuitBreaker, Error};
 
-use super::plain_server::Server;
+use super::support::server::Server;
 
 #[expect(dead_code, reason = "the very file of the crate, which has more in it")]
 #[path = "../../src/fleet/rate_limit/core.rs"]
@@ -276,10 +276,10 @@ fn numbers(reply: &redis::Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn the_scripts_decide_as_the_core_does() {
-    let Some(server) = Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     for seed in 0..12 {
         let compared = compare(&mut connection, &Scripts::ours(), seed, 10_000).await;
         compared.unwrap_or_else(|difference| panic!("{difference}"));
@@ -339,10 +339,10 @@ async fn broken_scripts_are_found_out() {
         ),
         ("counts the dead", beat, "now - ttl", "0"),
     ];
-    let Some(server) = Server::start() else {
+    let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let mut connection = server.connect().await;
+    let mut connection = server.connect().await.unwrap();
     for (name, part, ours, broken) in mutants {
         let mut scripts = Scripts::ours();
         let code = part(&mut scripts);

@@ -20,15 +20,6 @@ const BATCH: usize = 250;
 /// The scripts as they are, or with a change that should be noticed.
 pub(super) type Edit<'a> = &'a dyn Fn(Source) -> String;
 
-/// A server for a test that does not await; none, loudly, where none is installed.
-pub(super) fn start() -> Option<Server> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(Server::start(&[]))
-}
-
 fn connect(server: &Server) -> redis::Connection {
     let client = redis::Client::open(server.url()).unwrap();
     client.get_connection().unwrap()
@@ -234,7 +225,7 @@ fn send(
 
 #[test]
 fn every_answer_of_the_scripts_is_that_of_the_core() {
-    let Some(server) = start() else {
+    let Some(server) = Server::start_blocking(&[]) else {
         return;
     };
     let mut scripts = Scripts::load(&server, &unchanged);

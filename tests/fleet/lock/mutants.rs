@@ -1,12 +1,13 @@
 //! Scripts that are broken on purpose: what checks the scripts has to notice each of them.
 
-use super::differential::{Scripts, compare, start};
+use super::differential::{Scripts, compare};
 use super::scripts::Source;
+use super::support::server::Server;
 use super::world::Faults;
 
 /// Puts `by` in the place of `from`, which has to be there, in the scripts that have it.
 fn breaks(from: &'static str, by: &'static str) {
-    let Some(server) = start() else {
+    let Some(server) = Server::start_blocking(&[]) else {
         return;
     };
     let edit = move |(_, code): Source| code.replace(from, by);

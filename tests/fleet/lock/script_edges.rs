@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::differential::{self, Scripts, keys, unchanged};
+use super::differential::{Scripts, keys, unchanged};
 use super::op::{Answer, Cancelled, Held, Member, Op, Reply};
 use super::support::server::Server;
 
@@ -42,7 +42,7 @@ fn query<T: redis::FromRedisValue>(scripts: &mut Scripts, command: &[&str]) -> T
 }
 
 fn start() -> Option<(Server, Scripts)> {
-    let server = differential::start()?;
+    let server = Server::start_blocking(&[])?;
     let scripts = Scripts::load(&server, &unchanged);
     Some((server, scripts))
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod fake;
 pub(crate) mod proxy;
+pub(crate) mod rng;
 pub(crate) mod server;
 
 use std::future::Future;

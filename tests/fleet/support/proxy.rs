@@ -1,8 +1,8 @@
 //! A proxy that swallows, resets, delays and refuses.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +17,7 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     faults: Arc<Faults>,
     listens: Option<JoinHandle<()>>,
-    to: String,
+    to: Arc<Mutex<String>>,
 }
 
 struct Faults {
@@ -41,18 +41,19 @@ impl Proxy {
                 reset_below: watch::Sender::new(0),
             }),
             listens: None,
-            to,
+            to: Arc::new(Mutex::new(to)),
         };
         proxy.listen(listener);
         proxy
     }
 
     fn listen(&mut self, listener: TcpListener) {
-        let (faults, to) = (Arc::clone(&self.faults), self.to.clone());
+        let (faults, to) = (Arc::clone(&self.faults), Arc::clone(&self.to));
         self.listens = Some(tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = faults.next.fetch_add(1, SeqCst);
-                let Ok(server) = TcpStream::connect(&to).await else {
+                let to = to.lock().unwrap().clone();
+                let Ok(server) = TcpStream::connect(to).await else {
                     continue;
                 };
                 tokio::spawn(Arc::clone(&faults).carry(number, client, server));
@@ -79,6 +80,12 @@ impl Proxy {
     pub(crate) fn reset(&self) {
         let next = self.faults.next.load(SeqCst);
         self.faults.reset_below.send_replace(next);
+    }
+
+    /// New connections lead to another server, and those so far are reset.
+    pub(crate) fn lead_to(&self, server: String) {
+        *self.to.lock().unwrap() = server;
+        self.reset();
     }
 
     /// In each direction.

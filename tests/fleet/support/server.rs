@@ -1,8 +1,8 @@
 //! A server of its own for a test: on a free port, in a folder that is deleted with it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -13,8 +13,6 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult};
 use tokio::time::sleep;
-
-use super::{now, since};
 
 /// `REDIS_SERVER_BIN`, or else what is in the path.
 fn binary() -> Option<PathBuf> {
@@ -32,6 +30,37 @@ fn binary() -> Option<PathBuf> {
     })
 }
 
+/// Whether there is a program. If not, that is said loudly, and is a failure where it is required.
+fn is_there() -> bool {
+    if binary().is_some() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("REQUIRE_REDIS").is_none_or(|it| it != "1"),
+        "REQUIRE_REDIS=1, and there is no valkey-server or redis-server in the path, nor named by REDIS_SERVER_BIN"
+    );
+    static ONCE: Once = Once::new();
+    // Past the test harness, which shows what a test prints only if it fails.
+    ONCE.call_once(|| {
+        let _ = std::io::stderr().lock().write_all(
+            b"\nNOT RUN: the tests against real servers. `apt-get install redis-server`, or set REDIS_SERVER_BIN\n\n",
+        );
+    });
+    false
+}
+
+/// Whether it takes commands: also one that asks for a password is there.
+fn answers(port: u16) -> bool {
+    let mut said = [0; 256];
+    let mut ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        stream.read(&mut said)
+    };
+    ask().is_ok_and(|read| read > 0 && !said.starts_with(b"-LOADING"))
+}
+
 /// A running server. Killed when it is dropped, and also when this process is.
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -46,36 +75,26 @@ struct Process {
     pid: u32,
 }
 
+/// How it looks while a server starts.
+enum Start {
+    Answers,
+    NotYet,
+    /// Another program has the port.
+    NoPort,
+}
+
+/// So often it is looked at, every few milliseconds.
+const LOOKS: usize = 4_000;
+const PAUSE: Duration = Duration::from_millis(5);
+
 impl Server {
     /// Starts a server, or says loudly that there is none on this machine.
     pub(crate) async fn start(args: &[&str]) -> Option<Self> {
-        if binary().is_none() {
-            assert!(
-                std::env::var_os("REQUIRE_REDIS").is_none_or(|it| it != "1"),
-                "REQUIRE_REDIS=1, and there is no valkey-server or redis-server in the path, nor named by REDIS_SERVER_BIN"
-            );
-            static ONCE: Once = Once::new();
-            // Past the test harness, which shows what a test prints only if it fails.
-            ONCE.call_once(|| {
-                let _ = std::io::stderr().lock().write_all(
-                    b"\nNOT RUN: the tests against real servers. `apt-get install redis-server`, or set REDIS_SERVER_BIN\n\n",
-                );
-            });
+        if !is_there() {
             return None;
         }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..20 {
-            let port = free_port();
-            let number = NEXT.fetch_add(1, Relaxed);
-            let name = format!("bulwark-fleet-{}-{number}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir_all(&folder).unwrap();
-            let mut server = Self {
-                port,
-                folder,
-                args: args.iter().map(|&arg| arg.to_owned()).collect(),
-                process: None,
-            };
+            let mut server = Self::new(args);
             // Another program may take the port first.
             if server.launch().await {
                 return Some(server);
@@ -84,7 +103,59 @@ impl Server {
         panic!("no server has started");
     }
 
+    /// The same for a test whose clock is paused, or that does not await.
+    pub(crate) fn start_blocking(args: &[&str]) -> Option<Self> {
+        if !is_there() {
+            return None;
+        }
+        for _ in 0..20 {
+            let mut server = Self::new(args);
+            server.spawn();
+            if server.answers_blocking() {
+                return Some(server);
+            }
+        }
+        panic!("no server has started");
+    }
+
+    fn new(args: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let name = format!("bulwark-fleet-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Self {
+            port: free_port(),
+            folder,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            process: None,
+        }
+    }
+
     async fn launch(&mut self) -> bool {
+        self.spawn();
+        for _ in 0..LOOKS {
+            match self.look() {
+                Start::Answers => return true,
+                Start::NoPort => return false,
+                Start::NotYet => sleep(PAUSE).await,
+            }
+        }
+        panic!("it does not answer: {}", self.log());
+    }
+
+    fn answers_blocking(&self) -> bool {
+        for _ in 0..LOOKS {
+            match self.look() {
+                Start::Answers => return true,
+                Start::NoPort => return false,
+                Start::NotYet => std::thread::park_timeout(PAUSE),
+            }
+        }
+        panic!("it does not answer: {}", self.log());
+    }
+
+    fn spawn(&mut self) {
         let port = self.port.to_string();
         let mut arguments: Vec<&str> = Vec::new();
         let file = self.folder.join("server.conf");
@@ -97,24 +168,23 @@ impl Server {
             arguments.extend(self.args.iter().map(String::as_str));
         }
         self.process = Some(Process::start(&self.folder, &arguments));
-        let began = now();
-        loop {
-            if let Ok(mut connection) = connect(&self.url()).await {
-                let ping = Cmd::new().arg("PING").to_owned();
-                match ping.query_async::<redis::Value>(&mut connection).await {
-                    Err(error) if error.code() == Some("LOADING") => {}
-                    // It may ask for a password: it is there.
-                    _ => return true,
-                }
-            }
-            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            if log.contains("Address already in use") || log.contains("FATAL") {
-                assert!(!log.contains("FATAL"), "{log}");
-                return false;
-            }
-            assert!(since(began) < Duration::from_secs(20), "{log}");
-            sleep(Duration::from_millis(5)).await;
+    }
+
+    fn look(&self) -> Start {
+        // The log first: whoever answers may be the other program.
+        let log = self.log();
+        assert!(!log.contains("FATAL"), "{log}");
+        if log.contains("Address already in use") {
+            return Start::NoPort;
         }
+        if log.is_empty() || !answers(self.port) {
+            return Start::NotYet;
+        }
+        Start::Answers
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     pub(crate) fn address(&self) -> String {
@@ -125,9 +195,18 @@ impl Server {
         format!("redis://{}", self.address())
     }
 
+    pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(5)));
+        Client::open(self.url())?
+            .get_multiplexed_async_connection_with_config(&patient)
+            .await
+    }
+
     /// Asks the server, as its operator.
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &str) -> RedisResult<T> {
-        let mut connection = connect(&self.url()).await?;
+        let mut connection = self.connect().await?;
         let mut question = Cmd::new();
         for word in command.split_whitespace() {
             question.arg(word);
@@ -208,13 +287,4 @@ impl Drop for Process {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
-}
-
-async fn connect(url: &str) -> RedisResult<MultiplexedConnection> {
-    let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(5)))
-        .set_response_timeout(Some(Duration::from_secs(5)));
-    Client::open(url)?
-        .get_multiplexed_async_connection_with_config(&patient)
-        .await
 }

@@ -16,13 +16,13 @@ use super::{BreakerShare, SharedBreaker};
 use crate::circuit_breaker::{Cause, CircuitBreaker, CircuitState};
 use crate::fleet::names::Names;
 use crate::fleet::reporter::Reporter;
-use crate::fleet::{Fleet, StoreError, plain_server};
+use crate::fleet::{Fleet, StoreError, real_server};
 use crate::util::time::{self, Tick};
 
 /// The script on a real server, at the virtual time. It blocks the thread: a paused clock runs ahead of whoever awaits.
 struct OnServer {
     connection: Mutex<redis::Connection>,
-    _server: plain_server::Server,
+    _server: real_server::Server,
 }
 
 impl OnServer {
@@ -133,7 +133,7 @@ impl BreakerStore for Counting {
 
 fn stores() -> Vec<Arc<Counting>> {
     let in_process = Counting::around(Fleet::in_process().shared, true);
-    let on_server = plain_server::Server::start().map(|server| {
+    let on_server = real_server::Server::start_blocking(&[]).map(|server| {
         let client = redis::Client::open(server.url()).unwrap();
         let store = OnServer {
             connection: Mutex::new(client.get_connection().unwrap()),

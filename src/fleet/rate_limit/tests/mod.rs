@@ -20,14 +20,14 @@ use crate::error::{RateLimitReason, RateLimited};
 use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
 use crate::fleet::reporter::Reporter;
-use crate::fleet::{Fleet, StoreError, plain_server};
+use crate::fleet::{Fleet, StoreError, real_server};
 use crate::rate_limit::Quota;
 use crate::util::time;
 
 /// The scripts on a real server, at the virtual time. It blocks the thread: a paused clock runs ahead of whoever awaits.
 struct OnServer {
     connection: Mutex<redis::Connection>,
-    _server: plain_server::Server,
+    _server: real_server::Server,
 }
 
 impl OnServer {
@@ -132,7 +132,7 @@ impl RateStore for Counting {
 /// Both stores, or one if there is no server.
 fn stores() -> Vec<Arc<Counting>> {
     let in_process: Arc<dyn RateStore> = Fleet::in_process().shared;
-    let on_server = plain_server::Server::start().map(|server| {
+    let on_server = real_server::Server::start_blocking(&[]).map(|server| {
         let client = redis::Client::open(server.url()).unwrap();
         let store: Arc<dyn RateStore> = Arc::new(OnServer {
             connection: Mutex::new(client.get_connection().unwrap()),
