@@ -209,7 +209,9 @@ pub(crate) use future::CallPermit;
 pub use future::ContentionFuture;
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
-pub use layer::ContentionLayer;
+#[cfg(feature = "redis")]
+pub(crate) use layer::sealed;
+pub use layer::{ContentionLayer, Permits};
 pub use lock_map::LockMap;
 pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
