@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use tower_layer::Layer;
 
 use super::handle::ResourceLock;
+use super::permits::Permits;
 use super::poll_ready::InPollReady;
 use super::request::{AmbientHolder, HolderWith, RankedBy, WaitsUntil, WeighedBy};
 use super::rules::Priority;
@@ -14,30 +15,6 @@ use crate::call::deadline::Deadline;
 use crate::error::{AsError, RejectWith, Rejection};
 
 use super::service::ContentionService;
-
-/// What a [`ContentionLayer`] takes permits of: a [`ResourceLock`], or (with the feature `redis`) a `FleetLock`, which a whole
-/// fleet shares. Sealed.
-pub trait Permits: sealed::Sealed + Clone + fmt::Debug {
-    /// The lock.
-    type Lock;
-
-    #[doc(hidden)]
-    fn lock(&self) -> &Self::Lock;
-}
-
-pub(crate) mod sealed {
-    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
-    pub trait Sealed {}
-    impl Sealed for super::ResourceLock {}
-}
-
-impl Permits for ResourceLock {
-    type Lock = Self;
-
-    fn lock(&self) -> &Self {
-        self
-    }
-}
 
 /// Makes every call of a service take a permit of a lock: of a [`ResourceLock`], or of one that a fleet shares (`K`).
 ///

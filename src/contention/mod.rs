@@ -181,6 +181,7 @@ mod handle;
 mod layer;
 mod lock_map;
 mod owner;
+mod permits;
 mod poll_ready;
 mod pool;
 mod records;
@@ -209,10 +210,11 @@ pub(crate) use future::CallPermit;
 pub use future::ContentionFuture;
 pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
-#[cfg(feature = "redis")]
-pub(crate) use layer::sealed;
-pub use layer::{ContentionLayer, Permits};
+pub use layer::ContentionLayer;
 pub use lock_map::LockMap;
+pub use permits::Permits;
+#[cfg(feature = "redis")]
+pub(crate) use permits::sealed;
 pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
 pub use rules::Priority;

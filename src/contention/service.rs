@@ -11,7 +11,7 @@ use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
-use super::layer::Permits;
+use super::permits::Permits;
 use super::poll_ready::InPollReady;
 use super::request::{AmbientHolder, RequestHolder};
 use super::wait::{Ask, Asker, Timeout, WaitLimit, refuse_at_once, take_free};

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::super::error_kind::ErrorKind;
 use super::super::guarded_body::{BodyGuard, GuardResponse};
-use super::{debug_as_name, service_below};
+use super::boilerplate::{debug_as_name, service_below};
 use crate::call::context::{Reason, reason};
 use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict, message};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService, Permit};

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::super::guarded_body::{BodyGuard, GuardResponse};
-use super::{debug_as_name, service_below};
+use super::boilerplate::{debug_as_name, service_below};
 use crate::contention::{
     AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, Permits,
     RequestHolder, ResourceLock,

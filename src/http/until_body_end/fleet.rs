@@ -11,8 +11,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::super::guarded_body::{BodyGuard, GuardResponse};
+use super::boilerplate::debug_as_name;
 use super::contention::ContentionBodyService;
-use super::debug_as_name;
 use crate::contention::RequestHolder;
 use crate::error::{Answer, AsError};
 use crate::fleet::lock::{FleetGuard, FleetLock, FleetLockFuture, FleetPermits, PutFence};
