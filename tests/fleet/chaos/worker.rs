@@ -221,11 +221,9 @@ async fn call(breaker: CircuitBreaker, orders: Arc<Orders>) {
 /// How often it has asked about its breaker.
 async fn count(share: BreakerShare) {
     loop {
-        say(format_args!(
-            "asked {} {}",
-            share.snapshot().commands,
-            clock()
-        ));
-        sleep(ms(200)).await;
+        let from = clock();
+        let commands = share.snapshot().commands;
+        say(format_args!("asked {commands} {from} {}", clock()));
+        sleep(ms(100)).await;
     }
 }
