@@ -63,10 +63,15 @@ impl Watch {
 
     /// From now on another server says what is.
     pub(super) fn turn_to(&self, url: String) {
-        *self.url.lock().unwrap() = url;
+        self.follow(url);
         let mut summary = self.summary.lock().unwrap();
         // It need not know of the others.
         (summary.served, summary.tickets, summary.tokens) = Default::default();
+    }
+
+    /// From now on another server says what is, and it knows all that was.
+    pub(super) fn follow(&self, url: String) {
+        *self.url.lock().unwrap() = url;
     }
 
     pub(super) fn so_far(&self) -> Summary {
