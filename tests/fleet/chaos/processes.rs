@@ -16,7 +16,12 @@ use super::{EXACT, LEASED, length, ms};
 
 /// Waits until nobody has a lease or a place in the queue, and nothing is left that stays for ever.
 pub(super) async fn all_is_drained(server: &Server, grace: bool) {
-    let fleet = Fleet::connect(server.url()).await.unwrap();
+    all_are_drained(server.url(), &[server], grace).await;
+}
+
+/// The same for the servers of a cluster.
+pub(super) async fn all_are_drained(url: String, servers: &[&Server], grace: bool) {
+    let fleet = Fleet::connect(url).await.unwrap();
     let watch = super::lock(&fleet, grace).build().unwrap();
     let began = now();
     until("every lease has ended", async || {
@@ -28,13 +33,17 @@ pub(super) async fn all_is_drained(server: &Server, grace: bool) {
     .await;
     // The lease, and 4 s for those who wait.
     assert!(since(began) < ms(6_000), "{:?}", since(began));
-    let keys: Vec<String> = server.ask("KEYS *").await.unwrap();
-    assert!(!keys.is_empty());
-    for key in keys {
-        let ttl: i64 = server.ask(&format!("PTTL {key}")).await.unwrap();
-        // It may have gone meanwhile.
-        assert!(ttl != -1, "{key} stays for ever");
+    let mut found = 0;
+    for server in servers {
+        let keys: Vec<String> = server.ask("KEYS *").await.unwrap();
+        found += keys.len();
+        for key in keys {
+            let ttl: i64 = server.ask(&format!("PTTL {key}")).await.unwrap();
+            // It may have gone meanwhile.
+            assert!(ttl != -1, "{key} stays for ever");
+        }
     }
+    assert!(found > 0);
 }
 
 async fn stop_and_kill(crew: &mut Crew, during: Duration) {
