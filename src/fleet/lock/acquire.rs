@@ -13,7 +13,7 @@ use super::guard::{FleetGuard, Permit};
 use super::lease::{Fence, Grant};
 use super::op::{Member, Op, Reply};
 use super::owner::Owner;
-use super::shared::micros;
+use super::shared::{Shared, micros};
 use super::waiter::{Told, Waiter, next_id};
 use crate::call::Holder;
 use crate::call::context::Wait;
@@ -24,6 +24,8 @@ use crate::util::time::{self, Tick};
 
 /// The first pause after a call that failed; each is twice as long as the one before it.
 const PAUSE: Duration = Duration::from_millis(20);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits for a permit. Made by [`FleetLock::acquire`](super::FleetLock::acquire); `.await` begins it.
 #[must_use = "nothing happens unless it is awaited"]
@@ -85,6 +87,21 @@ fn short(holder: &Holder) -> String {
     holder.to_string().chars().take(MOST).collect()
 }
 
+/// Somebody new who asks, as this process and the store know it.
+fn enter(shared: &Shared, holder: &Holder) -> Arc<Waiter> {
+    let member = Member::new(
+        &next_id(),
+        shared.settings.lease_micros(),
+        &shared.inbox,
+        &shared.node,
+        &short(holder),
+    );
+    let waiter = Arc::new(Waiter::new(member));
+    let mut waiters = shared.waiters();
+    waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
+    waiter
+}
+
 /// One attempt. Dropped before its end, it leaves nothing at the store.
 struct Attempt {
     owner: Arc<Owner>,
@@ -123,19 +140,9 @@ impl Attempt {
         };
         let ambient = deadline::earlier(deadline::current(), ask.deadline);
         let ambient = ambient.map_or(Tick::NEVER, |it| it.0);
-        let member = Member::new(
-            &next_id(),
-            shared.settings.lease_micros(),
-            &shared.inbox,
-            &shared.node,
-            &short(&ask.holder),
-        );
-        let waiter = Arc::new(Waiter::new(member));
         shared.counts().attempts += 1;
         agent::ensure(shared);
-        let mut waiters = shared.waiters();
-        waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
-        drop(waiters);
+        let waiter = enter(shared, &ask.holder);
         Self {
             holder: ask.holder,
             waiter,
@@ -153,19 +160,31 @@ impl Attempt {
     }
 
     async fn run(mut self) -> Result<FleetGuard, Contended> {
-        let end = loop {
-            match self.ask_the_store().await {
-                Some(end) => break end,
-                None => match self.wait().await {
-                    Some(end) => break end,
-                    None => self.waiter.lock().queued = false,
-                },
+        loop {
+            let end = match self.ask_the_store().await {
+                Some(end) => Some(end),
+                None => self.wait().await,
+            };
+            match end {
+                None => self.waiter.lock().queued = false,
+                Some(End::WithoutTheStore) => {
+                    if let Some(admitted) = self.admit_locally().await {
+                        return admitted;
+                    }
+                    // It is back. What it knew of this attempt is being cancelled: this is a new one.
+                    self.waiter = enter(&self.owner.0, &self.holder);
+                    self.is_doubtful = false;
+                }
+                Some(end) => return self.end(end),
             }
-        };
+        }
+    }
+
+    fn end(mut self, end: End) -> Result<FleetGuard, Contended> {
         let shared = Arc::clone(&self.owner.0);
+        self.is_over = true;
         match end {
             End::Granted(grant) => {
-                self.is_over = true;
                 // What the store knows of it is the guard's now.
                 self.was_sent = false;
                 let (member, holder) = (self.waiter.member.clone(), self.holder.clone());
@@ -177,11 +196,8 @@ impl Attempt {
                 self.admitted();
                 Ok(guard)
             }
-            End::WithoutTheStore => self.admit_locally().await,
-            End::Refused(reason) => {
-                self.is_over = true;
-                Err(self.refused(reason))
-            }
+            End::Refused(reason) => Err(self.refused(reason)),
+            End::WithoutTheStore => Err(self.refused(self.unavailable())),
         }
     }
 
@@ -221,7 +237,8 @@ impl Attempt {
                         }));
                     }
                     Reply::Refused { .. } => {
-                        self.was_sent = false;
+                        // A call before this one may be done yet.
+                        self.was_sent = self.is_doubtful;
                         return Some(self.is_full());
                     }
                     Reply::Waits { rank, .. } => {
@@ -237,7 +254,7 @@ impl Attempt {
                 }
             }
             let again = time::now().after(pause).min(self.until);
-            pause *= 2;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             sleep_until(again.to_instant()).await;
         }
     }
@@ -289,7 +306,7 @@ impl Attempt {
                 }
                 // The message was under way for longer than the lease is sure: the store knows better.
                 Ok(Told::Granted(_) | Told::AskAgain) => return None,
-                Ok(Told::StoreIsAway) if shared.local.is_some() => {
+                Ok(Told::StoreIsAway) if shared.local.is_some() && shared.is_away() => {
                     return Some(End::WithoutTheStore);
                 }
                 // It may be back in time, and then the place in the queue is still there.
@@ -366,13 +383,19 @@ impl Attempt {
         }
     }
 
-    /// A permit of this process, within the time that is left.
-    async fn admit_locally(mut self) -> Result<FleetGuard, Contended> {
-        let Some(local) = self.owner.0.local.clone() else {
+    /// A permit of this process, within the time that is left. `None`: the store is back.
+    async fn admit_locally(&mut self) -> Option<Result<FleetGuard, Contended>> {
+        let shared = Arc::clone(&self.owner.0);
+        let Some(local) = shared.local.clone() else {
             self.is_over = true;
-            let reason = self.unavailable();
-            return Err(self.refused(reason));
+            return Some(Err(self.refused(self.unavailable())));
         };
+        let mut back = std::pin::pin!(shared.back.notified());
+        back.as_mut().enable();
+        if !shared.is_away() {
+            self.forget();
+            return None;
+        }
         self.forget();
         let acquire = local.acquire(self.holder.clone());
         let acquire = match (self.waits, self.until) {
@@ -380,9 +403,13 @@ impl Attempt {
             (true, Tick::NEVER) => acquire.no_timeout(),
             (true, until) => acquire.timeout(until.since(time::now())),
         };
-        let admitted = acquire.owned().await;
+        let admitted = tokio::select! {
+            biased;
+            admitted = acquire.owned() => admitted,
+            () = back => return None,
+        };
         self.is_over = true;
-        match admitted {
+        Some(match admitted {
             Ok(guard) => {
                 self.owner.0.counts().local += 1;
                 self.admitted();
@@ -390,7 +417,7 @@ impl Attempt {
                 Ok(FleetGuard(Permit::Local { guard, owner }))
             }
             Err(contended) => Err(self.refused(contended.reason().clone())),
-        }
+        })
     }
 
     fn refused(&self, reason: ContendedReason) -> Contended {
@@ -444,6 +471,8 @@ impl Attempt {
         shared.waiters().remove(self.waiter.member.id());
         if std::mem::take(&mut self.was_sent) {
             shared.cancel(&self.waiter.member, self.is_doubtful);
+            // The runtime that it ran on may be gone.
+            agent::ensure(shared);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -31,14 +32,19 @@ const SOONEST: Duration = Duration::from_millis(20);
 /// So many are named in one call: the server does nothing else meanwhile.
 const AT_ONCE: usize = 500;
 
-/// Starts the agent, unless it runs. It ends by itself.
+/// Starts the agent, unless it runs: on the runtime of the fleet, or else on that of the caller, if there is one. It ends by
+/// itself.
 pub(super) fn ensure(shared: &Arc<Shared>) {
     let mut agent = lock(&shared.agent);
     // The runtime that it was started on may be gone.
     if agent.as_ref().is_none_or(|it| it.is_finished()) {
+        let current = || Handle::try_current().ok();
+        let Some(runtime) = shared.runtime.clone().or_else(current) else {
+            return;
+        };
         // It listens before anything is asked, so that it misses nothing.
         let ear = shared.store.ear();
-        *agent = Some(tokio::spawn(run(Arc::clone(shared), ear)));
+        *agent = Some(runtime.spawn(run(Arc::clone(shared), ear)));
     }
 }
 
@@ -61,6 +67,8 @@ enum Done {
         next: Tick,
     },
     List,
+    /// One of them, and it is not known which.
+    Panicked,
 }
 
 async fn run(shared: Arc<Shared>, mut ear: Ear) {
@@ -92,7 +100,7 @@ async fn run(shared: Arc<Shared>, mut ear: Ear) {
 
 async fn join_next(calls: &mut JoinSet<Done>) -> Done {
     match calls.join_next().await {
-        Some(done) => done.unwrap_or(Done::Other),
+        Some(done) => done.unwrap_or(Done::Panicked),
         None => pending().await,
     }
 }
@@ -105,7 +113,7 @@ impl Agent {
         }
         let work = shared.work();
         // A second cancellation is no reason to stay.
-        work.releases.is_empty() && work.cancels.iter().all(|it| it.at > time::now())
+        work.releases.is_empty() && work.cancels.iter().all(|it| it.is_second)
     }
 
     fn ended(&mut self, done: &Done) {
@@ -117,6 +125,10 @@ impl Agent {
                 self.beat_at = *next;
             }
             Done::List => self.is_listing = false,
+            // Twice is better than never again.
+            Done::Panicked => {
+                (self.is_renewing, self.is_beating, self.is_listing) = (false, false, false);
+            }
         }
     }
 
@@ -152,7 +164,7 @@ impl Agent {
         if !self.is_beating {
             next = next.min(self.beat_at);
         }
-        if !waiting.is_empty() {
+        if !waiting.is_empty() && !self.is_listing {
             next = next.min(self.list_at);
         }
         next
@@ -277,7 +289,7 @@ async fn renew_part(shared: &Shared, leases: &[Arc<Lease>]) {
         member: it.member.clone(),
     });
     let op = Op::Renew(held.collect());
-    let asked = shared.ask(&op, shared.call_timeout).await;
+    let asked = shared.ask(&op, shared.patience()).await;
     let now = time::now();
     if let Ok((answer, sent)) = &asked
         && let Reply::Renewed(expiries) = &answer.reply
@@ -293,7 +305,8 @@ async fn renew_part(shared: &Shared, leases: &[Arc<Lease>]) {
     }
     for lease in leases {
         let mut state = lease.lock();
-        state.renew_at = state.renew_at.max(now.after(AGAIN));
+        let pause = AGAIN.min(shared.patience());
+        state.renew_at = state.renew_at.max(now.after(pause));
     }
 }
 
