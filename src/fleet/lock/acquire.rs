@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep_until, timeout_at};
@@ -13,6 +14,7 @@ use super::guard::{FleetGuard, Permit};
 use super::lease::{Fence, Grant};
 use super::op::{Member, Op, Reply};
 use super::owner::Owner;
+use super::refused;
 use super::shared::{Shared, micros};
 use super::waiter::{Told, Waiter, next_id};
 use crate::call::Holder;
@@ -166,7 +168,7 @@ impl Attempt {
                 None => self.wait().await,
             };
             match end {
-                None => self.waiter.lock().queued = false,
+                None => self.leaves_the_queue(),
                 Some(End::WithoutTheStore) => {
                     if let Some(admitted) = self.admit_locally().await {
                         return admitted;
@@ -193,7 +195,7 @@ impl Attempt {
                     lease,
                     owner: Arc::clone(&self.owner),
                 });
-                self.admitted();
+                self.admitted(false);
                 Ok(guard)
             }
             End::Refused(reason) => Err(self.refused(reason)),
@@ -206,6 +208,10 @@ impl Attempt {
         let shared = Arc::clone(&self.owner.0);
         let mut pause = PAUSE;
         loop {
+            if shared.is_away() {
+                return Some(self.without_the_store());
+            }
+            let turn = timeout_at(self.until.to_instant(), shared.turns.acquire()).await;
             if shared.is_away() {
                 return Some(self.without_the_store());
             }
@@ -222,6 +228,7 @@ impl Attempt {
             let knew = std::mem::replace(&mut self.was_sent, true);
             let doubted = std::mem::replace(&mut self.is_doubtful, true);
             let asked = shared.ask(&op, left).await;
+            drop(turn);
             self.is_doubtful = doubted;
             match asked {
                 Ok((answer, sent)) => match answer.reply {
@@ -278,16 +285,26 @@ impl Attempt {
 
     fn queued(&mut self, rank: i64) {
         let shared = &self.owner.0;
-        {
+        let was_queued = {
             let mut state = self.waiter.lock();
-            (state.queued, state.rank) = (true, rank);
-        }
+            state.rank = rank;
+            std::mem::replace(&mut state.queued, true)
+        };
+        shared
+            .queued
+            .fetch_add(usize::from(!was_queued), Ordering::Relaxed);
         self.has_waited = true;
         let waiting = shared.waiting();
         let mut counts = shared.counts();
         counts.peak_waiting = counts.peak_waiting.max(waiting);
         drop(counts);
         shared.wake.notify_one();
+    }
+
+    fn leaves_the_queue(&self) {
+        let was_queued = std::mem::take(&mut self.waiter.lock().queued);
+        let queued = &self.owner.0.queued;
+        queued.fetch_sub(usize::from(was_queued), Ordering::Relaxed);
     }
 
     /// In the queue. `None`: the store has to be asked again.
@@ -364,7 +381,7 @@ impl Attempt {
         })
     }
 
-    fn admitted(&self) {
+    fn admitted(&self, is_local: bool) {
         let shared = &self.owner.0;
         let now = time::now();
         let waited = if self.has_waited {
@@ -374,6 +391,7 @@ impl Attempt {
         };
         let mut counts = shared.counts();
         counts.acquisitions += 1;
+        counts.local += u64::from(is_local);
         counts.contentions += u64::from(self.is_reported);
         counts.waited(waited, now);
         drop(counts);
@@ -411,8 +429,7 @@ impl Attempt {
         self.is_over = true;
         Some(match admitted {
             Ok(guard) => {
-                self.owner.0.counts().local += 1;
-                self.admitted();
+                self.admitted(true);
                 let owner = Arc::clone(&self.owner);
                 Ok(FleetGuard(Permit::Local { guard, owner }))
             }
@@ -421,54 +438,21 @@ impl Attempt {
     }
 
     fn refused(&self, reason: ContendedReason) -> Contended {
-        let shared = &self.owner.0;
-        let now = time::now();
-        let waited = now.since(self.began);
-        let holder = self.holder.clone();
-        let mut counts = shared.counts();
-        counts.contentions += 1;
-        match &reason {
-            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
-                counts.timeouts += 1;
-                counts.waited(waited, now);
-            }
-            ContendedReason::Unavailable { .. } => counts.unavailable += 1,
-            ContendedReason::QueueFull => {
-                counts.rejected += 1;
-                counts.queue_full += 1;
-            }
-            _ => counts.rejected += 1,
-        }
-        drop(counts);
-        let event = match &reason {
-            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
-                Some(ContentionEvent::TimedOut {
-                    holder: holder.clone(),
-                    waited,
-                    holders: shared.holders(),
-                    deadline: self.is_deadline,
-                })
-            }
-            ContendedReason::QueueFull => Some(ContentionEvent::QueueFull {
-                holder: holder.clone(),
-                queue_length: shared.queue_length(),
-            }),
-            ContendedReason::Busy => Some(ContentionEvent::Busy {
-                holder: holder.clone(),
-            }),
-            // Told once, when it went away, and counted.
-            _ => None,
-        };
-        if let Some(event) = event {
-            shared.publish(event);
-        }
-        shared.contended(holder, waited, reason)
+        let waited = time::now().since(self.began);
+        refused::refused(
+            &self.owner.0,
+            &self.holder,
+            waited,
+            reason,
+            self.is_deadline,
+        )
     }
 
     /// Neither this process nor the store keeps anything of it.
     fn forget(&mut self) {
         let shared = &self.owner.0;
         shared.waiters().remove(self.waiter.member.id());
+        self.leaves_the_queue();
         if std::mem::take(&mut self.was_sent) {
             shared.cancel(&self.waiter.member, self.is_doubtful);
             // The runtime that it ran on may be gone.

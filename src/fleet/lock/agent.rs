@@ -119,7 +119,10 @@ impl Agent {
     fn ended(&mut self, done: &Done) {
         match done {
             Done::Other => {}
-            Done::Renewal => self.is_renewing = false,
+            Done::Renewal => {
+                self.is_renewing = false;
+                self.shared.look_by(Tick::default());
+            }
             Done::Beat { next } => {
                 self.is_beating = false;
                 self.beat_at = *next;
@@ -128,6 +131,7 @@ impl Agent {
             // Twice is better than never again.
             Done::Panicked => {
                 (self.is_renewing, self.is_beating, self.is_listing) = (false, false, false);
+                self.shared.look_by(Tick::default());
             }
         }
     }
@@ -140,11 +144,11 @@ impl Agent {
     fn start_what_is_due(&mut self, now: Tick) -> Tick {
         let mut next = self.give_back(now);
         next = next.min(self.look_after_leases(now));
-        let waiting = self.waiting();
+        let is_waited = self.shared.waiting() > 0;
         if self.shared.beat_now.swap(false, Ordering::Relaxed) {
             self.beat_at = now;
         }
-        if waiting.is_empty() && !self.shared.is_away() {
+        if !is_waited && !self.shared.is_away() {
             self.beat_at = Tick::NEVER;
             return next;
         }
@@ -154,9 +158,9 @@ impl Agent {
         self.beat_at = self.beat_at.min(now.after(BEAT));
         if self.beat_at <= now && !self.is_beating {
             self.is_beating = true;
-            self.spawn(beat(Arc::clone(&self.shared), waiting.clone()));
+            self.spawn(beat(Arc::clone(&self.shared), self.waiting()));
         }
-        if self.list_at <= now && !self.is_listing && !waiting.is_empty() {
+        if self.list_at <= now && !self.is_listing && is_waited {
             self.is_listing = true;
             self.list_at = now.after(BEAT);
             self.spawn(list(Arc::clone(&self.shared)));
@@ -164,7 +168,7 @@ impl Agent {
         if !self.is_beating {
             next = next.min(self.beat_at);
         }
-        if !waiting.is_empty() && !self.is_listing {
+        if is_waited && !self.is_listing {
             next = next.min(self.list_at);
         }
         next
@@ -195,6 +199,12 @@ impl Agent {
     }
 
     fn look_after_leases(&mut self, now: Tick) -> Tick {
+        let due = Tick(self.shared.look_at.load(Ordering::Relaxed));
+        if now < due {
+            return due;
+        }
+        // Before they are looked at: one that comes meanwhile says when.
+        self.shared.look_at.store(Tick::NEVER.0, Ordering::Relaxed);
         let leases: Vec<Arc<Lease>> = self.shared.leases().values().cloned().collect();
         let mut next = Tick::NEVER;
         let (mut is_due, mut live) = (false, Vec::new());
@@ -217,6 +227,7 @@ impl Agent {
             self.is_renewing = true;
             self.spawn(renew(Arc::clone(&self.shared), live));
         }
+        self.shared.look_by(next);
         next
     }
 

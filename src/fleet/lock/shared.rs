@@ -1,12 +1,12 @@
 //! What the handle, the guards, the waits and the agent of one lock share in this process.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -27,6 +27,9 @@ use crate::util::time::{self, Tick};
 
 /// So many calls in a row that fail, and the store is away: nobody waits for it any more.
 const FAILURES: u32 = 3;
+
+/// So many calls of one process that ask for a permit are under way at most: some milliseconds of work for a server.
+const AT_ONCE: usize = 128;
 
 /// Something that is to be told to the store, until then.
 #[derive(Clone)]
@@ -80,9 +83,15 @@ pub(super) struct Shared {
     counts: Mutex<Counts>,
     leases: Mutex<HashMap<u64, Arc<Lease>>>,
     waiters: Mutex<HashMap<String, Arc<Waiter>>>,
+    /// How many of `waiters` are in the queue.
+    pub(super) queued: AtomicUsize,
+    /// When the agent has to look after the leases: it is woken for each of thousands.
+    pub(super) look_at: AtomicU64,
     work: Mutex<Work>,
     view: Mutex<View>,
     health: Mutex<Health>,
+    /// Who asks for a permit: of ten thousand who come at once, most would give up before the store came to them.
+    pub(super) turns: Semaphore,
     /// Changes only while `health` is locked.
     is_away: AtomicBool,
     /// Wakes who does without the store when it is back.
@@ -135,9 +144,12 @@ impl Shared {
             counts: Mutex::default(),
             leases: Mutex::default(),
             waiters: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            look_at: AtomicU64::new(Tick::NEVER.0),
             work: Mutex::default(),
             view: Mutex::default(),
             health: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
             is_away: AtomicBool::new(false),
             back: Notify::new(),
             clock: Mutex::default(),
@@ -163,8 +175,12 @@ impl Shared {
 
     /// How many of this process are in the queue.
     pub(super) fn waiting(&self) -> usize {
-        let waiters = self.waiters();
-        waiters.values().filter(|it| it.is_queued()).count()
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// The agent has to look after the leases at this time, or before.
+    pub(super) fn look_by(&self, at: Tick) {
+        self.look_at.fetch_min(at.0, Ordering::Relaxed);
     }
 
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
@@ -323,6 +339,9 @@ impl Shared {
             leases.insert(grant.fence.token, Arc::clone(&lease));
             leases.len()
         };
+        let next = lease.lock().renew_at;
+        let reports = self.settings.hold_threshold;
+        self.look_by(reports.map_or(next, |it| next.min(lease.since.after(it))));
         let mut counts = self.counts();
         counts.peak_in_use = counts.peak_in_use.max(in_use);
         drop(counts);
