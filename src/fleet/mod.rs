@@ -59,8 +59,8 @@
 //! # When the server is away
 //!
 //! No call waits longer than its deadline, and while there is no connection calls are refused at once, without being sent. A task
-//! connects anew, first at once and then about every 100 to 500 ms. A connection that answers five calls in a row not within their time, or that leads to a
-//! replica, is given up. What that means is a matter of each pattern; [`Fleet::health`] says how it stands.
+//! connects anew, first at once and then about every 100 to 500 ms. A connection that does not answer five calls in a row within the
+//! [call timeout](FleetBuilder::call_timeout), or that leads to a replica, is given up. What that means is a matter of each pattern; [`Fleet::health`] says how it stands.
 //!
 //! A call that was not answered [may have been done](StoreError::may_have_been_done).
 //!

@@ -50,7 +50,10 @@ impl Reporter {
     pub(super) fn add(&self, observer: &Arc<dyn Observer>) {
         self.observers.0.rcu(|added| {
             let mut added = Vec::clone(added);
-            added.push(Arc::clone(observer));
+            // A registry comes again when a fleet was removed from it and is added anew.
+            if !added.iter().any(|it| Arc::ptr_eq(it, observer)) {
+                added.push(Arc::clone(observer));
+            }
             added
         });
     }

@@ -25,6 +25,11 @@ impl Tasks {
         }
     }
 
+    /// The runtime of the fleet, if it has one of its own.
+    pub(super) fn runtime(&self) -> Option<Handle> {
+        self.runtime.clone()
+    }
+
     /// Starts a task, on the runtime of the fleet, or if it has none on that of the caller.
     pub(super) fn spawn(
         &self,

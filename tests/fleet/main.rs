@@ -1,5 +1,6 @@
 //! Breakers, locks and rate limits of a fleet: against the pure cores in one process, and against real servers.
 
+mod attack_server;
 mod breaker;
 #[cfg(unix)]
 mod chaos;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep_until, timeout_at};
@@ -13,7 +14,8 @@ use super::guard::{FleetGuard, Permit};
 use super::lease::{Fence, Grant};
 use super::op::{Member, Op, Reply};
 use super::owner::Owner;
-use super::shared::micros;
+use super::refused;
+use super::shared::{Shared, micros};
 use super::waiter::{Told, Waiter, next_id};
 use crate::call::Holder;
 use crate::call::context::Wait;
@@ -24,6 +26,8 @@ use crate::util::time::{self, Tick};
 
 /// The first pause after a call that failed; each is twice as long as the one before it.
 const PAUSE: Duration = Duration::from_millis(20);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Waits for a permit. Made by [`FleetLock::acquire`](super::FleetLock::acquire); `.await` begins it.
 #[must_use = "nothing happens unless it is awaited"]
@@ -85,6 +89,21 @@ fn short(holder: &Holder) -> String {
     holder.to_string().chars().take(MOST).collect()
 }
 
+/// Somebody new who asks, as this process and the store know it.
+fn enter(shared: &Shared, holder: &Holder) -> Arc<Waiter> {
+    let member = Member::new(
+        &next_id(),
+        shared.settings.lease_micros(),
+        &shared.inbox,
+        &shared.node,
+        &short(holder),
+    );
+    let waiter = Arc::new(Waiter::new(member));
+    let mut waiters = shared.waiters();
+    waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
+    waiter
+}
+
 /// One attempt. Dropped before its end, it leaves nothing at the store.
 struct Attempt {
     owner: Arc<Owner>,
@@ -123,19 +142,9 @@ impl Attempt {
         };
         let ambient = deadline::earlier(deadline::current(), ask.deadline);
         let ambient = ambient.map_or(Tick::NEVER, |it| it.0);
-        let member = Member::new(
-            &next_id(),
-            shared.settings.lease_micros(),
-            &shared.inbox,
-            &shared.node,
-            &short(&ask.holder),
-        );
-        let waiter = Arc::new(Waiter::new(member));
         shared.counts().attempts += 1;
         agent::ensure(shared);
-        let mut waiters = shared.waiters();
-        waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
-        drop(waiters);
+        let waiter = enter(shared, &ask.holder);
         Self {
             holder: ask.holder,
             waiter,
@@ -153,19 +162,31 @@ impl Attempt {
     }
 
     async fn run(mut self) -> Result<FleetGuard, Contended> {
-        let end = loop {
-            match self.ask_the_store().await {
-                Some(end) => break end,
-                None => match self.wait().await {
-                    Some(end) => break end,
-                    None => self.waiter.lock().queued = false,
-                },
+        loop {
+            let end = match self.ask_the_store().await {
+                Some(end) => Some(end),
+                None => self.wait().await,
+            };
+            match end {
+                None => self.leaves_the_queue(),
+                Some(End::WithoutTheStore) => {
+                    if let Some(admitted) = self.admit_locally().await {
+                        return admitted;
+                    }
+                    // It is back. What it knew of this attempt is being cancelled: this is a new one.
+                    self.waiter = enter(&self.owner.0, &self.holder);
+                    self.is_doubtful = false;
+                }
+                Some(end) => return self.end(end),
             }
-        };
+        }
+    }
+
+    fn end(mut self, end: End) -> Result<FleetGuard, Contended> {
         let shared = Arc::clone(&self.owner.0);
+        self.is_over = true;
         match end {
             End::Granted(grant) => {
-                self.is_over = true;
                 // What the store knows of it is the guard's now.
                 self.was_sent = false;
                 let (member, holder) = (self.waiter.member.clone(), self.holder.clone());
@@ -174,14 +195,11 @@ impl Attempt {
                     lease,
                     owner: Arc::clone(&self.owner),
                 });
-                self.admitted();
+                self.admitted(false);
                 Ok(guard)
             }
-            End::WithoutTheStore => self.admit_locally().await,
-            End::Refused(reason) => {
-                self.is_over = true;
-                Err(self.refused(reason))
-            }
+            End::Refused(reason) => Err(self.refused(reason)),
+            End::WithoutTheStore => Err(self.refused(self.unavailable())),
         }
     }
 
@@ -190,6 +208,10 @@ impl Attempt {
         let shared = Arc::clone(&self.owner.0);
         let mut pause = PAUSE;
         loop {
+            if shared.is_away() {
+                return Some(self.without_the_store());
+            }
+            let turn = timeout_at(self.until.to_instant(), shared.turns.acquire()).await;
             if shared.is_away() {
                 return Some(self.without_the_store());
             }
@@ -206,6 +228,7 @@ impl Attempt {
             let knew = std::mem::replace(&mut self.was_sent, true);
             let doubted = std::mem::replace(&mut self.is_doubtful, true);
             let asked = shared.ask(&op, left).await;
+            drop(turn);
             self.is_doubtful = doubted;
             match asked {
                 Ok((answer, sent)) => match answer.reply {
@@ -221,7 +244,8 @@ impl Attempt {
                         }));
                     }
                     Reply::Refused { .. } => {
-                        self.was_sent = false;
+                        // A call before this one may be done yet.
+                        self.was_sent = self.is_doubtful;
                         return Some(self.is_full());
                     }
                     Reply::Waits { rank, .. } => {
@@ -237,7 +261,7 @@ impl Attempt {
                 }
             }
             let again = time::now().after(pause).min(self.until);
-            pause *= 2;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             sleep_until(again.to_instant()).await;
         }
     }
@@ -261,16 +285,26 @@ impl Attempt {
 
     fn queued(&mut self, rank: i64) {
         let shared = &self.owner.0;
-        {
+        let was_queued = {
             let mut state = self.waiter.lock();
-            (state.queued, state.rank) = (true, rank);
-        }
+            state.rank = rank;
+            std::mem::replace(&mut state.queued, true)
+        };
+        shared
+            .queued
+            .fetch_add(usize::from(!was_queued), Ordering::Relaxed);
         self.has_waited = true;
         let waiting = shared.waiting();
         let mut counts = shared.counts();
         counts.peak_waiting = counts.peak_waiting.max(waiting);
         drop(counts);
         shared.wake.notify_one();
+    }
+
+    fn leaves_the_queue(&self) {
+        let was_queued = std::mem::take(&mut self.waiter.lock().queued);
+        let queued = &self.owner.0.queued;
+        queued.fetch_sub(usize::from(was_queued), Ordering::Relaxed);
     }
 
     /// In the queue. `None`: the store has to be asked again.
@@ -289,7 +323,7 @@ impl Attempt {
                 }
                 // The message was under way for longer than the lease is sure: the store knows better.
                 Ok(Told::Granted(_) | Told::AskAgain) => return None,
-                Ok(Told::StoreIsAway) if shared.local.is_some() => {
+                Ok(Told::StoreIsAway) if shared.local.is_some() && shared.is_away() => {
                     return Some(End::WithoutTheStore);
                 }
                 // It may be back in time, and then the place in the queue is still there.
@@ -347,7 +381,7 @@ impl Attempt {
         })
     }
 
-    fn admitted(&self) {
+    fn admitted(&self, is_local: bool) {
         let shared = &self.owner.0;
         let now = time::now();
         let waited = if self.has_waited {
@@ -357,6 +391,7 @@ impl Attempt {
         };
         let mut counts = shared.counts();
         counts.acquisitions += 1;
+        counts.local += u64::from(is_local);
         counts.contentions += u64::from(self.is_reported);
         counts.waited(waited, now);
         drop(counts);
@@ -366,13 +401,19 @@ impl Attempt {
         }
     }
 
-    /// A permit of this process, within the time that is left.
-    async fn admit_locally(mut self) -> Result<FleetGuard, Contended> {
-        let Some(local) = self.owner.0.local.clone() else {
+    /// A permit of this process, within the time that is left. `None`: the store is back.
+    async fn admit_locally(&mut self) -> Option<Result<FleetGuard, Contended>> {
+        let shared = Arc::clone(&self.owner.0);
+        let Some(local) = shared.local.clone() else {
             self.is_over = true;
-            let reason = self.unavailable();
-            return Err(self.refused(reason));
+            return Some(Err(self.refused(self.unavailable())));
         };
+        let mut back = std::pin::pin!(shared.back.notified());
+        back.as_mut().enable();
+        if !shared.is_away() {
+            self.forget();
+            return None;
+        }
         self.forget();
         let acquire = local.acquire(self.holder.clone());
         let acquire = match (self.waits, self.until) {
@@ -380,70 +421,42 @@ impl Attempt {
             (true, Tick::NEVER) => acquire.no_timeout(),
             (true, until) => acquire.timeout(until.since(time::now())),
         };
-        let admitted = acquire.owned().await;
+        let admitted = tokio::select! {
+            biased;
+            admitted = acquire.owned() => admitted,
+            () = back => return None,
+        };
         self.is_over = true;
-        match admitted {
+        Some(match admitted {
             Ok(guard) => {
-                self.owner.0.counts().local += 1;
-                self.admitted();
+                self.admitted(true);
                 let owner = Arc::clone(&self.owner);
                 Ok(FleetGuard(Permit::Local { guard, owner }))
             }
             Err(contended) => Err(self.refused(contended.reason().clone())),
-        }
+        })
     }
 
     fn refused(&self, reason: ContendedReason) -> Contended {
-        let shared = &self.owner.0;
-        let now = time::now();
-        let waited = now.since(self.began);
-        let holder = self.holder.clone();
-        let mut counts = shared.counts();
-        counts.contentions += 1;
-        match &reason {
-            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
-                counts.timeouts += 1;
-                counts.waited(waited, now);
-            }
-            ContendedReason::Unavailable { .. } => counts.unavailable += 1,
-            ContendedReason::QueueFull => {
-                counts.rejected += 1;
-                counts.queue_full += 1;
-            }
-            _ => counts.rejected += 1,
-        }
-        drop(counts);
-        let event = match &reason {
-            ContendedReason::TimedOut | ContendedReason::DeadlineExceeded => {
-                Some(ContentionEvent::TimedOut {
-                    holder: holder.clone(),
-                    waited,
-                    holders: shared.holders(),
-                    deadline: self.is_deadline,
-                })
-            }
-            ContendedReason::QueueFull => Some(ContentionEvent::QueueFull {
-                holder: holder.clone(),
-                queue_length: shared.queue_length(),
-            }),
-            ContendedReason::Busy => Some(ContentionEvent::Busy {
-                holder: holder.clone(),
-            }),
-            // Told once, when it went away, and counted.
-            _ => None,
-        };
-        if let Some(event) = event {
-            shared.publish(event);
-        }
-        shared.contended(holder, waited, reason)
+        let waited = time::now().since(self.began);
+        refused::refused(
+            &self.owner.0,
+            &self.holder,
+            waited,
+            reason,
+            self.is_deadline,
+        )
     }
 
     /// Neither this process nor the store keeps anything of it.
     fn forget(&mut self) {
         let shared = &self.owner.0;
         shared.waiters().remove(self.waiter.member.id());
+        self.leaves_the_queue();
         if std::mem::take(&mut self.was_sent) {
             shared.cancel(&self.waiter.member, self.is_doubtful);
+            // The runtime that it ran on may be gone.
+            agent::ensure(shared);
         }
     }
 }

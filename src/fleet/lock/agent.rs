@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -31,14 +32,19 @@ const SOONEST: Duration = Duration::from_millis(20);
 /// So many are named in one call: the server does nothing else meanwhile.
 const AT_ONCE: usize = 500;
 
-/// Starts the agent, unless it runs. It ends by itself.
+/// Starts the agent, unless it runs: on the runtime of the fleet, or else on that of the caller, if there is one. It ends by
+/// itself.
 pub(super) fn ensure(shared: &Arc<Shared>) {
     let mut agent = lock(&shared.agent);
     // The runtime that it was started on may be gone.
     if agent.as_ref().is_none_or(|it| it.is_finished()) {
+        let current = || Handle::try_current().ok();
+        let Some(runtime) = shared.runtime.clone().or_else(current) else {
+            return;
+        };
         // It listens before anything is asked, so that it misses nothing.
         let ear = shared.store.ear();
-        *agent = Some(tokio::spawn(run(Arc::clone(shared), ear)));
+        *agent = Some(runtime.spawn(run(Arc::clone(shared), ear)));
     }
 }
 
@@ -61,6 +67,8 @@ enum Done {
         next: Tick,
     },
     List,
+    /// One of them, and it is not known which.
+    Panicked,
 }
 
 async fn run(shared: Arc<Shared>, mut ear: Ear) {
@@ -92,7 +100,7 @@ async fn run(shared: Arc<Shared>, mut ear: Ear) {
 
 async fn join_next(calls: &mut JoinSet<Done>) -> Done {
     match calls.join_next().await {
-        Some(done) => done.unwrap_or(Done::Other),
+        Some(done) => done.unwrap_or(Done::Panicked),
         None => pending().await,
     }
 }
@@ -105,18 +113,26 @@ impl Agent {
         }
         let work = shared.work();
         // A second cancellation is no reason to stay.
-        work.releases.is_empty() && work.cancels.iter().all(|it| it.at > time::now())
+        work.releases.is_empty() && work.cancels.iter().all(|it| it.is_second)
     }
 
     fn ended(&mut self, done: &Done) {
         match done {
             Done::Other => {}
-            Done::Renewal => self.is_renewing = false,
+            Done::Renewal => {
+                self.is_renewing = false;
+                self.shared.look_by(Tick::default());
+            }
             Done::Beat { next } => {
                 self.is_beating = false;
                 self.beat_at = *next;
             }
             Done::List => self.is_listing = false,
+            // Twice is better than never again.
+            Done::Panicked => {
+                (self.is_renewing, self.is_beating, self.is_listing) = (false, false, false);
+                self.shared.look_by(Tick::default());
+            }
         }
     }
 
@@ -128,11 +144,11 @@ impl Agent {
     fn start_what_is_due(&mut self, now: Tick) -> Tick {
         let mut next = self.give_back(now);
         next = next.min(self.look_after_leases(now));
-        let waiting = self.waiting();
+        let is_waited = self.shared.waiting() > 0;
         if self.shared.beat_now.swap(false, Ordering::Relaxed) {
             self.beat_at = now;
         }
-        if waiting.is_empty() && !self.shared.is_away() {
+        if !is_waited && !self.shared.is_away() {
             self.beat_at = Tick::NEVER;
             return next;
         }
@@ -142,9 +158,9 @@ impl Agent {
         self.beat_at = self.beat_at.min(now.after(BEAT));
         if self.beat_at <= now && !self.is_beating {
             self.is_beating = true;
-            self.spawn(beat(Arc::clone(&self.shared), waiting.clone()));
+            self.spawn(beat(Arc::clone(&self.shared), self.waiting()));
         }
-        if self.list_at <= now && !self.is_listing && !waiting.is_empty() {
+        if self.list_at <= now && !self.is_listing && is_waited {
             self.is_listing = true;
             self.list_at = now.after(BEAT);
             self.spawn(list(Arc::clone(&self.shared)));
@@ -152,7 +168,7 @@ impl Agent {
         if !self.is_beating {
             next = next.min(self.beat_at);
         }
-        if !waiting.is_empty() {
+        if is_waited && !self.is_listing {
             next = next.min(self.list_at);
         }
         next
@@ -183,6 +199,12 @@ impl Agent {
     }
 
     fn look_after_leases(&mut self, now: Tick) -> Tick {
+        let due = Tick(self.shared.look_at.load(Ordering::Relaxed));
+        if now < due {
+            return due;
+        }
+        // Before they are looked at: one that comes meanwhile says when.
+        self.shared.look_at.store(Tick::NEVER.0, Ordering::Relaxed);
         let leases: Vec<Arc<Lease>> = self.shared.leases().values().cloned().collect();
         let mut next = Tick::NEVER;
         let (mut is_due, mut live) = (false, Vec::new());
@@ -205,6 +227,7 @@ impl Agent {
             self.is_renewing = true;
             self.spawn(renew(Arc::clone(&self.shared), live));
         }
+        self.shared.look_by(next);
         next
     }
 
@@ -277,7 +300,7 @@ async fn renew_part(shared: &Shared, leases: &[Arc<Lease>]) {
         member: it.member.clone(),
     });
     let op = Op::Renew(held.collect());
-    let asked = shared.ask(&op, shared.call_timeout).await;
+    let asked = shared.ask(&op, shared.patience()).await;
     let now = time::now();
     if let Ok((answer, sent)) = &asked
         && let Reply::Renewed(expiries) = &answer.reply
@@ -293,7 +316,8 @@ async fn renew_part(shared: &Shared, leases: &[Arc<Lease>]) {
     }
     for lease in leases {
         let mut state = lease.lock();
-        state.renew_at = state.renew_at.max(now.after(AGAIN));
+        let pause = AGAIN.min(shared.patience());
+        state.renew_at = state.renew_at.max(now.after(pause));
     }
 }
 

@@ -127,8 +127,12 @@ impl SemCore {
             (None, None) => {}
         }
         if !queued {
+            if *may_wait > 0 && self.waiting() >= *may_wait {
+                self.bury(now);
+            }
             let waiting = self.waiting();
             if waiting >= *may_wait {
+                self.heal(now);
                 return Reply::Refused { waiting };
             }
             self.ticket = (self.ticket + 1).max(now);
@@ -220,13 +224,7 @@ impl SemCore {
                 self.beats.insert(member.clone(), now + WAIT_TTL);
             }
         }
-        let first = |beats: &ZSet<Member>| beats.iter().next().map(|it| (it.0, it.1.clone()));
-        while let Some((until, member)) = first(&self.beats)
-            && until <= now
-        {
-            self.beats.remove(&member);
-            self.queue.remove(&member);
-        }
+        self.bury(now);
         self.heal(now);
         self.hand_off_to_waiters(clock);
         let waiting = self.waiting();
@@ -238,6 +236,17 @@ impl SemCore {
             next,
             waiting,
             ranks: members.iter().map(|it| self.rank(it)).collect(),
+        }
+    }
+
+    /// Who has shown no sign of life for too long has left the queue.
+    fn bury(&mut self, now: Micros) {
+        let first = |beats: &ZSet<Member>| beats.iter().next().map(|it| (it.0, it.1.clone()));
+        while let Some((until, member)) = first(&self.beats)
+            && until <= now
+        {
+            self.beats.remove(&member);
+            self.queue.remove(&member);
         }
     }
 

@@ -3,6 +3,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent;
 use super::lease::{Fence, Lease, LostReason};
 use super::owner::Owner;
 use crate::call::Holder;
@@ -111,6 +112,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Self::Leased { lease, owner } = self {
             owner.0.give_back(lease);
+            // The runtime that it ran on may be gone.
+            agent::ensure(&owner.0);
         }
     }
 }

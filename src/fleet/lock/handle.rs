@@ -86,11 +86,12 @@ impl FleetLock {
     ///
     /// Outside a tokio runtime with its timer.
     pub fn acquire(&self, holder: impl Into<Holder>) -> FleetAcquire {
+        let timeout = self.owner.0.settings.timeout;
         FleetAcquire {
             owner: Arc::clone(&self.owner),
             holder: holder.into(),
-            timeout: self.owner.0.settings.timeout,
-            waits: true,
+            timeout,
+            waits: timeout != Some(Duration::ZERO),
             deadline: None,
         }
     }

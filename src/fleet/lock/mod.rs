@@ -84,6 +84,7 @@ mod layer;
 mod lease;
 mod op;
 mod owner;
+mod refused;
 mod scripts;
 mod settings;
 mod shared;

@@ -1,11 +1,12 @@
 //! What the handle, the guards, the waits and the agent of one lock share in this process.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -21,11 +22,14 @@ use super::waiter::Waiter;
 use crate::call::Holder;
 use crate::contention::ResourceLock;
 use crate::error::{Contended, ContendedReason, HolderInfo, LockView, Look};
-use crate::event::{ContentionEvent, Event, FleetEvent, FleetPart, Funnel};
+use crate::event::{ContentionEvent, Event, FleetEvent, FleetPart, Funnel, guarded};
 use crate::util::time::{self, Tick};
 
 /// So many calls in a row that fail, and the store is away: nobody waits for it any more.
 const FAILURES: u32 = 3;
+
+/// So many calls of one process that ask for a permit are under way at most: some milliseconds of work for a server.
+const AT_ONCE: usize = 128;
 
 /// Something that is to be told to the store, until then.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ pub(super) struct Due<T> {
     pub(super) until: Tick,
     /// Not before: it failed, or it is said a second time.
     pub(super) at: Tick,
+    /// It was said before, and answered: it is said again for a call that may be done late.
+    pub(super) is_second: bool,
 }
 
 #[derive(Default)]
@@ -67,6 +73,8 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) call_timeout: Duration,
     pub(super) store: Box<dyn LockStore>,
+    /// Where the agent runs: that of a caller may end before the lock.
+    pub(super) runtime: Option<Handle>,
     /// The connection is there for as long as the agent is.
     _fleet: Option<Fleet>,
     pub(super) funnel: Funnel,
@@ -75,10 +83,19 @@ pub(super) struct Shared {
     counts: Mutex<Counts>,
     leases: Mutex<HashMap<u64, Arc<Lease>>>,
     waiters: Mutex<HashMap<String, Arc<Waiter>>>,
+    /// How many of `waiters` are in the queue.
+    pub(super) queued: AtomicUsize,
+    /// When the agent has to look after the leases: it is woken for each of thousands.
+    pub(super) look_at: AtomicU64,
     work: Mutex<Work>,
     view: Mutex<View>,
     health: Mutex<Health>,
+    /// Who asks for a permit: of ten thousand who come at once, most would give up before the store came to them.
+    pub(super) turns: Semaphore,
+    /// Changes only while `health` is locked.
     is_away: AtomicBool,
+    /// Wakes who does without the store when it is back.
+    pub(super) back: Notify,
     /// A moment of this process, and a time that the store had reached then or later.
     clock: Mutex<Option<(Tick, Micros)>>,
     pub(super) agent: Mutex<Option<JoinHandle<()>>>,
@@ -114,6 +131,7 @@ impl Shared {
         fleet: Option<Fleet>,
     ) -> Self {
         Self {
+            runtime: fleet.as_ref().and_then(|it| it.shared.tasks.runtime()),
             _fleet: fleet,
             reporter: place.reporter,
             node: place.node,
@@ -126,10 +144,14 @@ impl Shared {
             counts: Mutex::default(),
             leases: Mutex::default(),
             waiters: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            look_at: AtomicU64::new(Tick::NEVER.0),
             work: Mutex::default(),
             view: Mutex::default(),
             health: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
             is_away: AtomicBool::new(false),
+            back: Notify::new(),
             clock: Mutex::default(),
             agent: Mutex::default(),
             wake: Notify::new(),
@@ -153,8 +175,12 @@ impl Shared {
 
     /// How many of this process are in the queue.
     pub(super) fn waiting(&self) -> usize {
-        let waiters = self.waiters();
-        waiters.values().filter(|it| it.is_queued()).count()
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// The agent has to look after the leases at this time, or before.
+    pub(super) fn look_by(&self, at: Tick) {
+        self.look_at.fetch_min(at.0, Ordering::Relaxed);
     }
 
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
@@ -188,11 +214,21 @@ impl Shared {
                 self.hear(&answer, sent);
                 Ok((answer, sent))
             }
+            // Who has hardly any time left does not find out whether the store answers.
+            Err(StoreError::Deadline) if within < self.patience() => {
+                self.health().why = Some(StoreError::Deadline);
+                Err(StoreError::Deadline)
+            }
             Err(error) => {
                 self.failed(&error);
                 Err(error)
             }
         }
+    }
+
+    /// How long a call waits at most that can be made again: a lease has to bear one that is not answered.
+    pub(super) fn patience(&self) -> Duration {
+        self.call_timeout.min(self.settings.lease / 6)
     }
 
     fn hear(&self, answer: &Answer, sent: Tick) {
@@ -220,24 +256,28 @@ impl Shared {
             });
         }
         if mismatch {
-            tracing::warn!(
-                target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
-                "the shared lock has {} permits (version {}), not the {} of this process (version {}): \
-                 a higher `version` wins",
-                answer.max, answer.version, self.settings.max_concurrent, self.settings.version,
-            );
+            guarded(self.funnel.name(), || {
+                tracing::warn!(
+                    target: "tower_bulwark", pattern = "contention", name = %self.funnel.name(),
+                    "the shared lock has {} permits (version {}), not the {} of this process (version {}): \
+                     a higher `version` wins",
+                    answer.max, answer.version, self.settings.max_concurrent, self.settings.version,
+                );
+            });
         }
     }
 
-    fn is_back(&self) {
+    pub(super) fn is_back(&self) {
         let mut health = self.health();
         health.failures = 0;
         health.why = None;
         let Some(since) = health.away_since.take() else {
             return;
         };
-        drop(health);
+        // Under the lock: one that fails at the same time must not have the last word.
         self.is_away.store(false, Ordering::Relaxed);
+        drop(health);
+        self.back.notify_waiters();
         self.beat_now.store(true, Ordering::Relaxed);
         self.wake.notify_one();
         let away = time::now().since(since);
@@ -245,7 +285,7 @@ impl Shared {
             .is_back(FleetPart::Lock, self.funnel.name(), away);
     }
 
-    fn failed(&self, error: &StoreError) {
+    pub(super) fn failed(&self, error: &StoreError) {
         self.counts().store_errors += 1;
         let mut health = self.health();
         health.failures = health.failures.saturating_add(1);
@@ -254,8 +294,8 @@ impl Shared {
             return;
         }
         health.away_since = Some(time::now());
-        drop(health);
         self.is_away.store(true, Ordering::Relaxed);
+        drop(health);
         for waiter in self.waiters().values() {
             waiter.store_is_away();
         }
@@ -299,6 +339,9 @@ impl Shared {
             leases.insert(grant.fence.token, Arc::clone(&lease));
             leases.len()
         };
+        let next = lease.lock().renew_at;
+        let reports = self.settings.hold_threshold;
+        self.look_by(reports.map_or(next, |it| next.min(lease.since.after(it))));
         let mut counts = self.counts();
         counts.peak_in_use = counts.peak_in_use.max(in_use);
         drop(counts);
@@ -318,6 +361,7 @@ impl Shared {
             what: (lease.fence.slot, lease.fence.token),
             until: state.until,
             at: now,
+            is_second: false,
         });
         if lease.is_doubtful {
             // A call that was not answered may have got another slot, or may get it yet.
@@ -342,6 +386,7 @@ impl Shared {
             what: member.clone(),
             until,
             at,
+            is_second: at > now,
         };
         let mut work = self.work();
         work.cancels.push(due(now));
@@ -354,7 +399,9 @@ impl Shared {
     }
 
     pub(super) fn lose(&self, lease: &Lease, reason: LostReason) {
-        if lease.lose(reason) {
+        // What was given back meanwhile is not in anybody's hands.
+        let is_held = self.leases().contains_key(&lease.fence.token);
+        if is_held && lease.lose(reason) {
             self.counts().lost += 1;
             self.reporter.tell(FleetEvent::LeaseLost {
                 lock: Arc::clone(self.funnel.name()),

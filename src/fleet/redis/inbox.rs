@@ -17,9 +17,10 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::super::error::ConnectError;
-use super::link::{Link, varied};
+use super::link::{Link, Lives, varied};
 use super::open::Opener;
 use crate::event::FleetEvent;
+use crate::util::time;
 
 /// A connection that brings nothing for this long is asked whether it stands. It costs a command each time.
 const IDLE: Duration = Duration::from_secs(5);
@@ -93,6 +94,7 @@ pub(super) async fn listen(
 ) {
     let mut first = Some(first);
     let mut had_one = false;
+    let mut lives = Lives::default();
     for turn in 0.. {
         let (sender, mut pushes) = unbounded_channel();
         let opened = opener.messages(turn, sender).await;
@@ -109,9 +111,13 @@ pub(super) async fn listen(
                     state.tell(News::Gap);
                 }
                 had_one = true;
+                let began = time::now();
                 hand_on(&state, &opener, &link, &mut connection, &mut pushes).await;
                 state.up.store(false, Relaxed);
                 link.reporter.tell(FleetEvent::MessagesMissed);
+                if let Some(pause) = lives.pause(time::now().since(began)) {
+                    sleep(pause).await;
+                }
             }
             Err(error) => {
                 // What was published before the first connection is lost as well.

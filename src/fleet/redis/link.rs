@@ -5,7 +5,8 @@
 //! and proxies close connections that are idle.
 //!
 //! The client library keeps a connection that answers nothing (a host that lost power, a proxy that forgot it), and one
-//! to a primary that has become a replica. So five calls in a row without an answer, or one answer `READONLY`, end it.
+//! to a primary that has become a replica. So five calls in a row without an answer, or one answer `READONLY`, end it. A call
+//! that had less time than others does not count: the task asks then.
 //!
 //! A cluster is many connections, of which one may be lost. The library replaces those that were closed. After five calls in
 //! a row without an answer, for keys that are counted together, all of them are made anew: at most once a second, and calls
@@ -46,6 +47,12 @@ const IDLE: Duration = Duration::from_secs(2);
 
 /// Between attempts to connect, growing from the first to the last, and varied by half to keep processes apart.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+
+/// A connection that ends before this did not last.
+const LASTS: Duration = Duration::from_millis(250);
+
+/// So many that do not last are followed by another at once.
+const FORGIVEN: u32 = 5;
 
 pub(super) struct Link {
     state: watch::Sender<State>,
@@ -135,7 +142,12 @@ impl Link {
         let cluster = up.connection.is_cluster();
         let lane = if cluster { lane(key) } else { 0 };
         let Ok(answer) = timeout_at(deadline, question(up.connection)).await else {
-            self.was_not_answered(up.number, lane);
+            if cluster || within >= self.patience {
+                self.was_not_answered(up.number, lane);
+            } else {
+                // It had hardly any time: that says nothing. The task asks.
+                self.suspicion.notify_one();
+            }
             return Err(StoreError::Deadline);
         };
         let Err(error) = answer else {
@@ -249,6 +261,14 @@ impl Link {
         number
     }
 
+    /// The next connection is not being made yet.
+    fn is_not_worth_waiting_for(&self) {
+        self.state.send_if_modified(|state| match state {
+            State::Down(down) => std::mem::replace(&mut down.promising, false),
+            State::Up(_) => false,
+        });
+    }
+
     fn could_not_begin(&self, error: ConnectError) {
         let why = StoreError::from(error);
         self.state.send_modify(|state| {
@@ -278,9 +298,35 @@ pub(super) async fn keep(
     first: oneshot::Sender<Result<(), ConnectError>>,
 ) {
     let mut first = Some(first);
+    let mut lives = Lives::default();
     loop {
         let (number, pushes) = make(&link, &opener, &mut first).await;
+        let began = time::now();
         tend(&link, number, pushes).await;
+        if let Some(pause) = lives.pause(time::now().since(began)) {
+            link.is_not_worth_waiting_for();
+            sleep(pause).await;
+        }
+    }
+}
+
+/// How many connections in a row did not last.
+#[derive(Default)]
+pub(super) struct Lives {
+    short: u32,
+}
+
+impl Lives {
+    /// How long to wait before the next one is made. By itself it is made at once; but where they end as soon as they stand,
+    /// every process of a fleet would make hundreds a second.
+    pub(super) fn pause(&mut self, lived: Duration) -> Option<Duration> {
+        if lived >= LASTS {
+            self.short = 0;
+            return None;
+        }
+        self.short = self.short.saturating_add(1);
+        let doublings = self.short.checked_sub(FORGIVEN)?.min(3);
+        Some(varied((PAUSE.0 * 2_u32.pow(doublings)).min(PAUSE.1)))
     }
 }
 

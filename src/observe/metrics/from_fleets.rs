@@ -62,7 +62,8 @@ fn locks(fleet: &FleetSnapshot, gauges: &mut Gauges, samples: &mut Vec<Sample>) 
         sample.count(&list::FLEET_ERRORS, &[PART, name], lock.store_errors);
         let refused = stats.rejected + stats.timeouts + lock.unavailable;
         for (outcome, calls) in [
-            ("passed", stats.acquisitions),
+            // What was admitted without the store is another outcome, and counted once.
+            ("passed", stats.acquisitions.saturating_sub(lock.local)),
             ("local", lock.local),
             ("refused", refused),
             ("abandoned", stats.abandoned),
@@ -125,5 +126,25 @@ impl Gauges {
 
     fn sum(&mut self, info: &'static MetricInfo, values: &[&str], value: f64) {
         *self.entry(info, values) += value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Fleet;
+
+    #[test]
+    fn a_call_of_a_lock_that_was_admitted_without_the_store_is_counted_once() {
+        let fleet = Fleet::in_process();
+        let _lock = fleet.lock("gpu").build().unwrap();
+        let mut seen = fleet.snapshot();
+        seen.locks[0].stats.acquisitions = 5;
+        seen.locks[0].local = 2;
+        let mut samples = Vec::new();
+        add(&seen, &mut samples);
+        let counts = samples.iter().flat_map(|it| &it.counts);
+        let calls = counts.filter(|it| it.key.name() == list::FLEET_LOCK_CALLS.name);
+        assert_eq!(calls.map(|it| it.value).sum::<u64>(), 5);
     }
 }

@@ -120,9 +120,11 @@ fn check_step(core: &mut SemCore, world: &mut World, ledger: &mut Ledger, faults
     {
         ledger.queue.push((member.clone(), now + WAIT_TTL));
     }
-    if let Reply::Waits { .. } = answer.reply {
+    if let Reply::Waits { .. } | Reply::Refused { .. } = answer.reply {
         ledger.heal(now);
     }
+    // By the clock of this step: it may go back before the next.
+    ledger.forget_dead(&after, now);
     for it in &handoffs {
         let held = after.held.iter().find(|held| held.token == it.token);
         let held = held.expect("what is told is held");

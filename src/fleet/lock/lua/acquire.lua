@@ -40,7 +40,9 @@ if mine then
   return answer({ 1, tonumber(mine[1]), mine[3], mine[2] })
 end
 if not queued then
+  if may_wait > 0 and waiting >= may_wait then bury() end
   if waiting >= may_wait then
+    heal()
     keep()
     return answer({ 3, waiting })
   end

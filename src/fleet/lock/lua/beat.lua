@@ -1,9 +1,6 @@
 -- ARGV: .., member*  -> when to look again (0: nothing known), waiting, then for each its rank (-1: it does not wait)
 for i = 3, #ARGV do call('ZADD', X, 'XX', text(now + WAIT_TTL), ARGV[i]) end
-for _, dead in ipairs(call('ZRANGEBYSCORE', X, '-inf', text(now))) do
-  call('ZREM', X, dead)
-  waiting = waiting - call('ZREM', W, dead)
-end
+bury()
 heal()
 if waiting > 0 then hand_off('') end
 keep()

@@ -65,6 +65,14 @@ local function heal()
   cap(X, now + WAIT_TTL)
 end
 
+-- Who has shown no sign of life for too long has left the queue.
+local function bury()
+  for _, dead in ipairs(call('ZRANGEBYSCORE', X, '-inf', text(now))) do
+    call('ZREM', X, dead)
+    waiting = waiting - call('ZREM', W, dead)
+  end
+end
+
 local function give(slot, member, lease)
   token = most(token + 1, now)
   local expiry = now + lease

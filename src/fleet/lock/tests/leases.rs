@@ -75,6 +75,7 @@ async fn a_lease_that_the_store_has_given_away_is_lost_as_soon_as_it_is_renewed(
             what: (guard.fence().unwrap().slot, guard.fence().unwrap().token),
             until: crate::util::time::Tick::NEVER,
             at: crate::util::time::now(),
+            is_second: false,
         });
     a.lock.owner.0.wake.notify_one();
     let began = Instant::now();
@@ -96,10 +97,7 @@ async fn a_slot_handed_to_a_process_that_has_died_comes_back_after_two_seconds_w
     let lock = dead.lock.clone();
     let died = tokio::spawn(async move { lock.acquire("died").await });
     settle().await;
-    // Nothing of it runs any more, and nothing is said.
-    let agent = dead.lock.owner.0.agent.lock().unwrap().take().unwrap();
-    agent.abort();
-    settle().await;
+    dead.die().await;
     died.abort();
     let lock = b.lock.clone();
     let waits = tokio::spawn(async move { lock.acquire("next").await });
@@ -122,16 +120,7 @@ async fn who_waits_and_has_died_loses_its_place_after_four_seconds() {
     let lock = dead.lock.clone();
     let died = tokio::spawn(async move { lock.acquire("died").await });
     settle().await;
-    dead.lock
-        .owner
-        .0
-        .agent
-        .lock()
-        .unwrap()
-        .take()
-        .unwrap()
-        .abort();
-    settle().await;
+    dead.die().await;
     died.abort();
     sleep(ms(3_500)).await;
     // A beat of any other clears the queue.

@@ -5,6 +5,7 @@
     reason = "tests measure how long something took"
 )]
 
+mod attack;
 mod away;
 mod cancel;
 mod chaos;

@@ -96,6 +96,17 @@ pub(super) struct Node {
     pub(super) faults: Faults,
 }
 
+impl Node {
+    /// Nothing of it runs any more, and nothing is said.
+    pub(super) async fn die(&self) {
+        let nothing = tokio::spawn(std::future::pending());
+        let agent = &self.lock.owner.0.agent;
+        let agent = agent.lock().unwrap().replace(nothing);
+        agent.unwrap().abort();
+        settle().await;
+    }
+}
+
 /// Many processes, one store.
 #[derive(Clone, Default)]
 pub(super) struct World {
@@ -112,7 +123,27 @@ impl World {
         self.with(node, true, set)
     }
 
+    /// Its calls wait so long for their answers.
+    pub(super) fn patient_node(
+        &self,
+        node: &str,
+        call_timeout: Duration,
+        set: impl FnOnce(&mut Settings),
+    ) -> Node {
+        self.over(node, false, call_timeout, set)
+    }
+
     fn with(&self, node: &str, is_deaf: bool, set: impl FnOnce(&mut Settings)) -> Node {
+        self.over(node, is_deaf, Duration::from_millis(100), set)
+    }
+
+    fn over(
+        &self,
+        node: &str,
+        is_deaf: bool,
+        call_timeout: Duration,
+        set: impl FnOnce(&mut Settings),
+    ) -> Node {
         let mut settings = Settings::default();
         set(&mut settings);
         settings.check().unwrap();
@@ -126,13 +157,13 @@ impl World {
             name: "gpu".into(),
             node: node.into(),
             inbox: node.into(),
-            call_timeout: Duration::from_millis(100),
+            call_timeout,
         };
         let lock = FleetLock::over(place, settings, Box::new(store), None).unwrap();
         Node { lock, faults }
     }
 
-    fn store(&self, node: &str) -> InProcessStore {
+    pub(super) fn store(&self, node: &str) -> InProcessStore {
         InProcessStore {
             locks: self.locks.clone(),
             name: "gpu".into(),

@@ -1,0 +1,94 @@
+//! What went wrong once, against real servers.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tower_bulwark::Registry;
+use tower_bulwark::fleet::Fleet;
+
+use super::support::proxy::Proxy;
+use super::support::server::Server;
+use super::support::{now, since, until};
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_removed_and_registered_again_reports_each_event_once() {
+    let registry = Registry::new();
+    let fleet = Fleet::in_process();
+    let lock = fleet.lock("gpu").build().unwrap();
+    for _ in 0..3 {
+        registry.add_fleet(&fleet);
+        registry.remove_fleet(fleet.namespace()).unwrap();
+    }
+    registry.add_fleet(&fleet);
+    let _guard = lock.acquire("job-1").await.unwrap();
+    assert!(lock.try_acquire("job-2").await.is_err());
+    let feed = registry.feed().recent();
+    let busy = feed.iter().filter(|it| it.event.kind() == "busy");
+    assert_eq!(busy.count(), 1, "{feed:#?}");
+}
+
+#[tokio::test]
+async fn calls_without_time_do_not_end_the_connection_of_all_others() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let proxy = Proxy::before(server.address()).await;
+    let fleet = Fleet::connect(proxy.url()).await.unwrap();
+    proxy.delay(ms(15));
+    for _ in 0..10 {
+        assert!(fleet.ping(ms(2)).await.is_err());
+    }
+    fleet.ping(ms(1_000)).await.unwrap();
+    assert_eq!(fleet.health().connections, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_as_soon_as_it_stands_is_not_made_hundreds_of_times_a_second() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let proxy = Proxy::before(server.address()).await;
+    let fleet = Fleet::connect(proxy.url()).await.unwrap();
+    let (began, mut seen) = (now(), 0);
+    while since(began) < ms(1_500) {
+        let health = fleet.health();
+        if health.connected && health.connections > seen {
+            seen = health.connections;
+            proxy.reset();
+        }
+        sleep(ms(1)).await;
+    }
+    assert!(seen >= 3, "{seen}");
+    assert!(seen <= 30, "{seen} connections in a second and a half");
+    until("it is well again", || async {
+        fleet.ping(ms(100)).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_who_come_at_once_do_not_send_the_store_away() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let fleet = Fleet::builder(server.url()).call_timeout(ms(250));
+    let fleet = fleet.connect().await.unwrap();
+    let lock = fleet.lock("gpu").max_concurrent(100).build().unwrap();
+    let mut all = JoinSet::new();
+    for n in 0..8_000 {
+        let lock = lock.clone();
+        all.spawn(async move {
+            let guard = lock.acquire(n.to_string()).await.map(drop);
+            guard.map_err(|it| it.to_string())
+        });
+    }
+    let all = all.join_all().await;
+    let refused: Vec<_> = all.into_iter().filter_map(Result::err).collect();
+    let seen = (refused.len(), fleet.health().connections, refused.first());
+    assert!(refused.is_empty() && seen.1 == 1, "{seen:?}");
+}
