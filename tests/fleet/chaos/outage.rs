@@ -75,7 +75,8 @@ async fn restarted(grace: bool) -> Option<(Ledger, u64)> {
     } else {
         "lock,limits"
     };
-    let crew = Crew::start(4, server.url(), parts, 400).await;
+    // Long enough that a lease has been renewed and outlives the restart.
+    let crew = Crew::start(4, server.url(), parts, 3_000).await;
     let mut rng = Rng::new(13);
     let (began, mut restarts) = (now(), 0);
     while since(began) < length(ms(5_000)) {

@@ -11,7 +11,7 @@ use super::crew::Crew;
 use super::ledger::{Belief, Ledger};
 use super::processes::all_is_drained;
 use super::watch::{self, Watch};
-use super::{MAX, clock, ms};
+use super::{LEASE, MAX, clock, ms};
 
 /// A replica gets its copy at once, and not after five seconds in which others might come for one too.
 pub(super) const AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
@@ -68,7 +68,7 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
     } else {
         "lock,limits,breaker"
     };
-    let crew = Crew::start(4, proxy.url(), parts, 400).await;
+    let crew = Crew::start(4, proxy.url(), parts, 2_000).await;
     until("leases are given", async || {
         watch.so_far().last.held.len() == MAX
     })
@@ -77,10 +77,13 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
 
     pair.link.swallow_all();
     let cut = watch.so_far().last;
-    // Until there are leases that the replica knows nothing of.
+    // Until there are only leases that the replica knows nothing of, and those that it knows have ended: it would give their
+    // slots away at once.
+    let ended = cut.now + LEASE.as_micros() as u64;
     until("leases are given that are not copied", async || {
         let last = watch.so_far().last;
-        last.held.len() == MAX
+        last.now > ended
+            && last.held.len() == MAX
             && last
                 .held
                 .values()
