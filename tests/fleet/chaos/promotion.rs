@@ -11,7 +11,7 @@ use super::crew::Crew;
 use super::ledger::{Belief, Ledger};
 use super::processes::all_is_drained;
 use super::watch::{self, Watch};
-use super::{LEASE, MAX, clock, ms};
+use super::{MAX, clock, ms};
 
 /// A replica gets its copy at once, and not after five seconds in which others might come for one too.
 pub(super) const AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
@@ -77,9 +77,9 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
 
     pair.link.swallow_all();
     let cut = watch.so_far().last;
-    // Until there are only leases that the replica knows nothing of, and those that it knows have ended: it would give their
-    // slots away at once.
-    let ended = cut.now + LEASE.as_micros() as u64;
+    // Until there are only leases that the replica knows nothing of, and both the leases and the waiters that it knows have
+    // ended: it would give all slots away at once.
+    let ended = cut.now + 4_100_000;
     until("leases are given that are not copied", async || {
         let last = watch.so_far().last;
         last.now > ended
