@@ -198,7 +198,7 @@ async fn a_primary_that_is_killed_takes_its_own_keys_only_and_its_replica_goes_o
         let pause = longest_pause(&ledger.passed(name, false));
         let outage = promoted - killed;
         assert!(
-            pause < outage / 2,
+            pause < outage / 4,
             "{name} paused for {pause} us of {outage} us"
         );
     }

@@ -68,7 +68,7 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
     } else {
         "lock,limits,breaker"
     };
-    let crew = Crew::start(4, proxy.url(), parts, 400).await;
+    let crew = Crew::start(4, proxy.url(), parts, 2_000).await;
     until("leases are given", async || {
         watch.so_far().last.held.len() == MAX
     })
@@ -77,10 +77,13 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
 
     pair.link.swallow_all();
     let cut = watch.so_far().last;
-    // Until there are leases that the replica knows nothing of.
+    // Until there are only leases that the replica knows nothing of, and both the leases and the waiters that it knows have
+    // ended: it would give all slots away at once.
+    let ended = cut.now + 4_100_000;
     until("leases are given that are not copied", async || {
         let last = watch.so_far().last;
-        last.held.len() == MAX
+        last.now > ended
+            && last.held.len() == MAX
             && last
                 .held
                 .values()
@@ -105,7 +108,7 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
         .iter()
         .filter(|it| it.from > killed + 1_500_000)
         .count();
-    assert!(later > 5, "{later} leases after the promotion");
+    assert!(later >= MAX, "{later} leases after the promotion");
     let known: BTreeSet<u64> = known.held.values().map(|it| it.0).collect();
     let beliefs = ledger.beliefs();
     let unknown = beliefs

@@ -70,7 +70,7 @@ impl Watch {
         let mut summary = self.summary.lock().unwrap();
         // It need not know of the others.
         (summary.served, summary.tickets, summary.tokens) = Default::default();
-        summary.since = None;
+        (summary.since, summary.last) = Default::default();
     }
 
     /// From now on another server says what is, and it knows all that was.
@@ -173,6 +173,23 @@ impl Summary {
                 self.wrong.push(format!("{held:?} after {before:?}"));
             }
         }
+        self.check_turns(&seen);
+        self.last = seen;
+    }
+
+    /// Those who wait are served in the order of their tickets, and before those who have none.
+    fn check_turns(&mut self, seen: &Seen) {
+        for held in seen.held.values().filter(|it| it.0 > self.last.now) {
+            let ticket = self.tickets.get(&held.1);
+            // Whoever waits now and waited at the last look was there when this was given.
+            let waited = self.last.queue.iter().filter(|it| seen.queue.contains(it));
+            for (member, before) in waited {
+                if self.last.now > 0 && ticket.is_none_or(|it| it > before) {
+                    let wrong = format!("{held:?} with {ticket:?} before {member} with {before}");
+                    self.wrong.push(wrong);
+                }
+            }
+        }
         for (member, ticket) in &seen.queue {
             self.tickets.insert(member.clone(), *ticket);
         }
@@ -192,6 +209,5 @@ impl Summary {
                     .push(format!("{member} with {ticket} was overtaken by {served}"));
             }
         }
-        self.last = seen;
     }
 }

@@ -24,7 +24,7 @@ pub(super) const URL: &str = "FLEET_CHAOS_URL";
 pub(super) const PARTS: &str = "FLEET_CHAOS_PARTS";
 /// For how long a permit is held at most, in milliseconds.
 pub(super) const HOLD: &str = "FLEET_CHAOS_HOLD";
-/// The thread that says when the whole process stood still looks so often.
+/// So often it is looked whether the process stood still.
 const LOOK: Duration = ms(1);
 
 /// A line for the parent. Who has no parent any more ends.
@@ -52,7 +52,6 @@ async fn a_process_of_the_chaos_does_as_it_is_told() {
         let orders = Arc::clone(&orders);
         move || hear(&orders)
     });
-    thread::spawn(tell_of_gaps);
     let fleet = loop {
         match Fleet::connect(url.clone()).await {
             Ok(fleet) => break fleet,
@@ -61,6 +60,7 @@ async fn a_process_of_the_chaos_does_as_it_is_told() {
         }
     };
     let mut tasks = JoinSet::new();
+    tasks.spawn(tell_of_gaps());
     let seed = clock() ^ u64::from(std::process::id());
     let mut share = None;
     for part in parts.split(',') {
@@ -107,11 +107,11 @@ fn hear(orders: &Orders) {
     std::process::exit(0);
 }
 
-/// Nothing that this process does can be in time while it stands still.
-fn tell_of_gaps() {
+/// Nothing that this process does can be in time while it stands still, or its one thread does.
+async fn tell_of_gaps() {
     let mut last = clock();
     loop {
-        thread::park_timeout(LOOK);
+        sleep(LOOK).await;
         let now = clock();
         if now - last > 3_000 {
             say(format_args!("gap {last} {now}"));
