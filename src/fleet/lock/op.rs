@@ -1,6 +1,7 @@
 //! What is asked of a shared lock, and what comes back: the same for the core in memory and for the scripts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Microseconds since 1970 by the clock of the store, or a span of them.
 pub(crate) type Micros = i64;
@@ -132,6 +133,25 @@ pub(crate) enum Reply {
     },
     Resized,
     Listed(Listed),
+}
+
+impl Listed {
+    /// So long after it was heard: whether those who waited then may still do so.
+    pub(crate) fn is_fresh(&self, age: Duration) -> bool {
+        age.as_micros() <= WAIT_TTL as u128
+    }
+
+    /// Who waits still, as far as is known.
+    pub(crate) fn still_waiting(&self, age: Duration) -> &[(Member, Micros)] {
+        if self.is_fresh(age) { &self.queue } else { &[] }
+    }
+
+    /// Whose lease, of those heard `then`, has not ended since, as far as is known.
+    pub(crate) fn still_held(&self, then: Micros, age: Duration) -> impl Iterator<Item = &Held> {
+        let age = Micros::try_from(age.as_micros()).unwrap_or(Micros::MAX);
+        let now = then.saturating_add(age);
+        self.held.iter().filter(move |it| it.expiry > now)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,8 @@ pub struct FleetLockSnapshot {
     /// How many wait in the fleet.
     pub waiting: usize,
     /// How old `holders`, `waiters` and `waiting` are; `None`: they have not been asked for yet. They are asked for once a second
-    /// while somebody of this process waits, and by [`fetch`](super::FleetLock::fetch).
+    /// while somebody of this process waits, and by [`fetch`](super::FleetLock::fetch). A holder whose lease has ended since,
+    /// by what is known, is left out, and so are all who wait after 4 s.
     pub age: Option<Duration>,
     /// How many permits this process holds: leases.
     pub held_here: usize,
@@ -97,8 +98,10 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
     if let Some((seen, then, listed)) = &view.seen {
         let passed = now.since(*seen);
         age = Some(passed);
-        waiting = as_count(listed.waiting);
-        for it in &listed.held {
+        if listed.is_fresh(passed) {
+            waiting = as_count(listed.waiting);
+        }
+        for it in listed.still_held(*then, passed) {
             let (holder, node) = who(&it.member);
             holders.push(FleetHolder {
                 holder,
@@ -111,7 +114,7 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
                 expires_in: micros(it.expiry - then).saturating_sub(passed),
             });
         }
-        for (member, ticket) in &listed.queue {
+        for (member, ticket) in listed.still_waiting(passed) {
             let (holder, node) = who(member);
             let waiting_for = micros(then - ticket) + passed;
             waiters.push(FleetWaiter {

@@ -278,3 +278,32 @@ fn a_store_that_comes_and_goes_is_not_taken_to_be_away_for_ever() {
     });
     assert_eq!(stuck, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_was_last_seen_to_hold_and_wait_is_not_named_when_that_must_be_over() {
+    let world = World::default();
+    let (a, b) = (world.node("a", |_| {}), world.node("b", |_| {}));
+    let held = a.lock.acquire("holder").await.unwrap();
+    let lock = b.lock.clone();
+    let waits = tokio::spawn(async move { lock.acquire("waiter").await });
+    sleep(ms(500)).await;
+    let seen = b.lock.snapshot();
+    assert_eq!(
+        (seen.holders.len(), seen.waiters.len(), seen.waiting),
+        (1, 1, 1)
+    );
+    drop(held);
+    drop(waits.await.unwrap().unwrap());
+    // Nobody of this process waits any more: nobody asks who does.
+    sleep(ms(20_000)).await;
+    let seen = b.lock.snapshot();
+    assert_eq!(
+        (seen.holders.len(), seen.waiters.len(), seen.waiting),
+        (0, 0, 0)
+    );
+
+    let _other = a.lock.acquire("other").await.unwrap();
+    let refused = b.lock.try_acquire("late").await.unwrap_err();
+    assert!(!refused.to_string().contains("holder"), "{refused}");
+    assert_eq!((refused.holders().len(), refused.queue_length()), (0, 0));
+}
