@@ -356,13 +356,15 @@ impl Shared {
         let held_for = now.since(lease.since);
         self.counts().held(held_for, now);
         let state = *lease.lock();
-        // What was lost may still be there: a release is for one token only.
-        self.work().releases.push(Due {
-            what: (lease.fence.slot, lease.fence.token),
-            until: state.until,
-            at: now,
-            is_second: false,
-        });
+        if !state.is_released {
+            // What was lost may still be there: a release is for one token only.
+            self.work().releases.push(Due {
+                what: (lease.fence.slot, lease.fence.token),
+                until: state.until,
+                at: now,
+                is_second: false,
+            });
+        }
         if lease.is_doubtful {
             // A call that was not answered may have got another slot, or may get it yet.
             self.cancel(&lease.member, true);

@@ -176,6 +176,25 @@ fn a_permit_is_given_back_also_if_the_runtime_that_it_was_got_on_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_whose_release_was_awaited_is_back_before_any_task_runs() {
+    let world = World::default();
+    let (a, b) = (world.node("a", |_| {}), world.node("b", |_| {}));
+    let guard = a.lock.acquire("holder").await.unwrap();
+    a.die().await;
+    guard.release().await.unwrap();
+    assert_eq!(world.count().await, (0, 0));
+
+    // One that fails is dropped like any other.
+    let guard = b.lock.acquire("holder").await.unwrap();
+    b.faults.set(Mode::Down);
+    assert!(guard.release().await.is_err());
+    b.faults.set(Mode::Up);
+    sleep(ms(300)).await;
+    assert_eq!(world.count().await, (0, 0));
+    assert_eq!(b.lock.snapshot().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_handle_leaves_nothing_at_a_store_that_was_away_for_a_moment() {
     let world = World::default();
     let a = world.node("a", |_| {});
