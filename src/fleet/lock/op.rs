@@ -15,6 +15,9 @@ pub(crate) const CONFIRM: Micros = 2_000_000;
 /// How many who wait are named.
 pub(crate) const MOST_LISTED: usize = 100;
 
+/// How many leases are named: a list is asked for each second, and the server does nothing else meanwhile.
+pub(crate) const MOST_HELD: usize = 1_000;
+
 /// One attempt to get a slot, as the store keeps it: `id|lease|inbox|node|workflow`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Member(Arc<str>);
@@ -164,6 +167,9 @@ pub(crate) enum Cancelled {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) waiting: i64,
+    /// How many are held.
+    pub(crate) live: i64,
+    /// The first thousand of them to end.
     pub(crate) held: Vec<Held>,
     /// The first hundred, each with its ticket: the time since when it waits, if no clock went back.
     pub(crate) queue: Vec<(Member, Micros)>,
