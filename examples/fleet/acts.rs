@@ -158,14 +158,14 @@ impl Stage {
 
     /// What was seen of the lock all the time.
     pub fn lock(&self) -> Found {
-        let looks = self.story.looks();
+        let (looks, at_once) = (self.story.looks(), self.story.most_at_once());
         let text = format!(
-            "{} looks: never more than {} of {PERMITS} permits held, by up to {} processes at once, and up to {} jobs in the queue",
+            "up to {at_once} jobs say that they had one of {PERMITS} permits at once; in {} looks up to {} were held, by up to {} processes, and up to {} jobs waited",
             looks.count, looks.most_held, looks.most_nodes, looks.most_waiting
         );
         let shared = looks.most_nodes >= self.crew.names().len().min(2);
         let is_full = looks.most_held == PERMITS && looks.most_waiting > 0;
-        (text, shared && is_full)
+        (text, shared && is_full && at_once == PERMITS)
     }
 }
 

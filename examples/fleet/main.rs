@@ -9,7 +9,7 @@
 //!
 //! - how soon after the first breaker all are open;
 //! - how many probes the upstream has counted when it was back;
-//! - who held the lock, and who waited;
+//! - how many jobs had a permit of the lock at once, by their own account, who held it and who waited;
 //! - when the permit of the worker that was killed came back;
 //! - how many calls a second the upstream has counted, beside the limit.
 //!

@@ -1,5 +1,6 @@
 //! What has happened so far, in all processes, and what is known of the lock.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tower_bulwark::fleet::lock::FleetLockSnapshot;
@@ -63,6 +64,27 @@ impl Story {
         let state = self.state();
         let mut later = state.told.iter().filter(|it| it.at >= from);
         later.find_map(picks)
+    }
+
+    /// The most jobs that had a permit at once, by what they say themselves: the store is not asked.
+    pub fn most_at_once(&self) -> usize {
+        let state = self.state();
+        let mut told: Vec<_> = state.told.iter().collect();
+        told.sort_by_key(|it| it.at);
+        let (mut have, mut most) = (BTreeSet::new(), 0);
+        for it in told {
+            match &it.what {
+                What::Took { job, .. } => have.insert((&it.worker, job)),
+                What::Gave { job } | What::Lost { job, .. } => have.remove(&(&it.worker, job)),
+                What::Killed => {
+                    have.retain(|(worker, _)| *worker != &it.worker);
+                    true
+                }
+                What::Ready { .. } | What::Breaker { .. } => continue,
+            };
+            most = most.max(have.len());
+        }
+        most
     }
 
     /// The node of a worker, if it has begun.

@@ -25,6 +25,8 @@ pub enum What {
     Took { job: String, slot: u32, token: u64 },
     /// It has lost it.
     Lost { job: String, why: String },
+    /// It gives it back.
+    Gave { job: String },
     /// It was killed.
     Killed,
 }

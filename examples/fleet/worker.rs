@@ -165,5 +165,7 @@ async fn jobs(gpu: &FleetLock, name: String, tell: &Tell) {
             // Somebody else may have the permit by now: stop.
             reason = guard.lost() => tell(What::Lost { job: name.clone(), why: reason.to_string() }),
         }
+        // Before it is given back: nobody can have taken it yet.
+        tell(What::Gave { job: name.clone() });
     }
 }

@@ -92,3 +92,27 @@ async fn thousands_who_come_at_once_do_not_send_the_store_away() {
     let seen = (refused.len(), fleet.health().connections, refused.first());
     assert!(refused.is_empty() && seen.1 == 1, "{seen:?}");
 }
+
+#[tokio::test]
+async fn of_many_holders_a_thousand_are_named_and_all_are_counted() {
+    let server = Server::start(&[]).await;
+    let mut fleets = vec![Fleet::in_process()];
+    if let Some(server) = &server {
+        fleets.push(Fleet::connect(server.url()).await.unwrap());
+    }
+    for fleet in fleets {
+        let lock = fleet.lock("gpu").max_concurrent(1_200).build().unwrap();
+        let mut guards = Vec::new();
+        for n in 0..1_100 {
+            guards.push(lock.acquire(n.to_string()).await.unwrap());
+        }
+        let seen = lock.fetch().await.unwrap();
+        assert_eq!((seen.held, seen.holders.len()), (1_100, 1_000));
+        guards.truncate(900);
+        until("it is heard", || async {
+            let seen = lock.fetch().await.unwrap();
+            (seen.held, seen.holders.len()) == (900, 900)
+        })
+        .await;
+    }
+}

@@ -231,7 +231,7 @@ fn breaker(seen: &SharedBreakerSnapshot) -> Row {
 fn lock(seen: &FleetLockSnapshot) -> Row {
     let stats = &seen.stats;
     let (level, state, text) = lock_sentence(seen);
-    let in_use = seen.holders.len().max(seen.held_here);
+    let in_use = seen.held.max(seen.held_here);
     let of = grouped(seen.capacity as u64);
     let refused = stats.rejected + stats.timeouts + seen.unavailable;
     let (wait, hold) = (&stats.recent_wait, &stats.recent_hold);
@@ -286,7 +286,7 @@ fn lock_sentence(seen: &FleetLockSnapshot) -> (Level, String, String) {
         format!("{holder} on {node} ({})", humane(it.held_for))
     });
     let mut holders = holders.collect::<Vec<_>>().join(", ");
-    let more = seen.holders.len().saturating_sub(NAMED);
+    let more = seen.held.saturating_sub(NAMED);
     if more > 0 {
         holders += &format!(" and {}", counted(more as u64, "other", "others"));
     }

@@ -123,8 +123,11 @@ impl FleetLockBuilder {
     /// permits keep them. Default: off.
     ///
     /// A replica that is promoted may not know of the last leases, and would give their slots away. With this they are
-    /// renewed first. The price: a failover takes one lease longer, and so does the very first use of a name. It does not
-    /// help if an old primary goes on by itself: set `min-replicas-to-write` on the server.
+    /// renewed first. The price: a failover takes one lease longer, the longest that any process has asked for since the lock
+    /// came into use, and so does the very first use of a name. It does not help if an old primary goes on by itself: set
+    /// `min-replicas-to-write` on the server.
+    ///
+    /// It is on for all processes as soon as one has asked for it, and until the lock has not been used for a day.
     pub fn grace(mut self) -> Self {
         self.settings.grace = true;
         self

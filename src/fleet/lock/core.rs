@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::op::{
-    Answer, CONFIRM, Cancelled, Handoff, Held, Listed, MOST_LISTED, Member, Micros, Op, Reply,
-    WAIT_TTL,
+    Answer, CONFIRM, Cancelled, Handoff, Held, Listed, MOST_HELD, MOST_LISTED, Member, Micros, Op,
+    Reply, WAIT_TTL,
 };
 use super::zset::ZSet;
 
@@ -260,9 +260,9 @@ impl SemCore {
     }
 
     fn list(&self, now: Micros) -> Reply {
-        let mut held: Vec<Held> = self
-            .leases
-            .above(now)
+        let live = self.leases.iter().filter(|it| it.0 > now);
+        let held: Vec<Held> = live
+            .take(MOST_HELD)
             .map(|(expiry, slot)| {
                 let record = self.records.get(slot).cloned();
                 let (token, member) = record.unwrap_or_else(|| (0, Member::read("")));
@@ -274,10 +274,10 @@ impl SemCore {
                 }
             })
             .collect();
-        held.reverse();
         let queue = self.queue.iter().take(MOST_LISTED);
         Reply::Listed(Listed {
             waiting: self.waiting(),
+            live: self.live(now),
             held,
             queue: queue.map(|(ticket, it)| (it.clone(), ticket)).collect(),
         })

@@ -3,14 +3,17 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::error::StoreError;
 use super::agent;
 use super::lease::{Fence, Lease, LostReason};
+use super::op::Op;
 use super::owner::Owner;
 use crate::call::Holder;
 use crate::contention::OwnedResourceGuard;
 use crate::util::time;
 
-/// A permit of a [`FleetLock`](super::FleetLock), given back when dropped. Dropping it does not wait.
+/// A permit of a [`FleetLock`](super::FleetLock), given back when dropped. Dropping it does not wait: a task says so to the store.
+/// A program that ends right after calls [`release`](Self::release).
 ///
 /// It is a *lease*: it is renewed while the guard lives, at a third of its time. If that fails, because the store cannot be reached,
 /// or because this process stood still for longer than the lease, somebody else may get the permit: [`lost`](Self::lost) tells,
@@ -80,6 +83,30 @@ impl FleetGuard {
             Permit::Leased { lease, .. } => lease.lost().await,
             Permit::Local { .. } => pending().await,
         }
+    }
+
+    /// Gives the permit back, and waits until the store has heard it.
+    ///
+    /// For a program that ends right after: the runtime takes with it what has not been said yet, and the permit would be
+    /// missing until its lease ends. Everybody else drops the guard.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer. The permit is given back all the same as if the guard had been dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future is dropping the guard.
+    pub async fn release(self) -> Result<(), StoreError> {
+        if let Permit::Leased { lease, owner } = &self.0 {
+            let op = Op::Release(vec![(lease.fence.slot, lease.fence.token)]);
+            let shared = &owner.0;
+            // It is not renewed any more, and a renewal that is under way finds nothing lost.
+            shared.leases().remove(&lease.fence.token);
+            shared.ask(&op, shared.call_timeout).await?;
+            lease.lock().is_released = true;
+        }
+        Ok(())
     }
 
     /// Who holds the permit.

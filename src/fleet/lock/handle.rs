@@ -43,8 +43,9 @@ use crate::error::Contended;
 ///
 /// # Cost
 ///
-/// One task for each process and lock. It renews all leases of the process with one command at a third of the lease, and sends
-/// two commands a second while somebody of the process waits. Without callers it sends nothing.
+/// One task for each process and lock, on the runtime of the fleet. It renews all leases of the process at a third of the lease, with
+/// one command for each 500, and while somebody of the process waits it sends two commands a second, and one more for each 500 who
+/// wait. Without callers it sends nothing. At most 128 calls of a process ask for a permit of a lock at once, the others after them.
 #[derive(Clone)]
 pub struct FleetLock {
     pub(super) owner: Arc<Owner>,
@@ -118,7 +119,7 @@ impl FleetLock {
     /// Changes the number of permits for the whole fleet, from now on and whatever the processes were started with: with the next
     /// higher version. With fewer, those who hold one too many keep it until they are done.
     ///
-    /// It is kept for as long as the lock is used, and for a day after that.
+    /// It is kept for as long as the lock is used, and for a day after that. More than 1,000,000 are taken as that many.
     ///
     /// # Errors
     ///

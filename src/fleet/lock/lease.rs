@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) lost: Option<LostReason>,
     /// Whether it was reported that it is held for long.
     pub(super) reported: bool,
+    /// The store has heard that it was given back.
+    pub(super) is_released: bool,
 }
 
 impl Lease {
@@ -92,6 +94,7 @@ impl Lease {
             renew_at: now.after(grant.until.since(now) / 3),
             lost: None,
             reported: false,
+            is_released: false,
         };
         Self {
             fence: grant.fence,

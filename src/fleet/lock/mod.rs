@@ -46,9 +46,10 @@
 //! By the clock of one primary server:
 //!
 //! - At most `max_concurrent` leases at any moment.
-//! - First come, first served, among all who wait in the fleet and are alive.
+//! - First come, first served, among all who are in the queue of the store and are alive.
 //! - A holder that dies frees its permit when its lease ends; a waiter that dies leaves the queue within 4 s.
-//! - Of each slot the [token](Fence::token) only rises, also after a failover and after a loss of all data.
+//! - Of each slot the [token](Fence::token) only rises, also after a failover and after a loss of all data, unless the clock of the
+//!   server goes back at the same time.
 //!
 //! # Not promised
 //!

@@ -1,6 +1,7 @@
 //! What is asked of a shared lock, and what comes back: the same for the core in memory and for the scripts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Microseconds since 1970 by the clock of the store, or a span of them.
 pub(crate) type Micros = i64;
@@ -13,6 +14,9 @@ pub(crate) const CONFIRM: Micros = 2_000_000;
 
 /// How many who wait are named.
 pub(crate) const MOST_LISTED: usize = 100;
+
+/// How many leases are named: a list is asked for each second, and the server does nothing else meanwhile.
+pub(crate) const MOST_HELD: usize = 1_000;
 
 /// One attempt to get a slot, as the store keeps it: `id|lease|inbox|node|workflow`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,6 +138,25 @@ pub(crate) enum Reply {
     Listed(Listed),
 }
 
+impl Listed {
+    /// So long after it was heard: whether those who waited then may still do so.
+    pub(crate) fn is_fresh(&self, age: Duration) -> bool {
+        age.as_micros() <= WAIT_TTL as u128
+    }
+
+    /// Who waits still, as far as is known.
+    pub(crate) fn still_waiting(&self, age: Duration) -> &[(Member, Micros)] {
+        if self.is_fresh(age) { &self.queue } else { &[] }
+    }
+
+    /// Whose lease, of those heard `then`, has not ended since, as far as is known.
+    pub(crate) fn still_held(&self, then: Micros, age: Duration) -> impl Iterator<Item = &Held> {
+        let age = Micros::try_from(age.as_micros()).unwrap_or(Micros::MAX);
+        let now = then.saturating_add(age);
+        self.held.iter().filter(move |it| it.expiry > now)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelled {
     Unknown,
@@ -144,6 +167,9 @@ pub(crate) enum Cancelled {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) waiting: i64,
+    /// How many are held.
+    pub(crate) live: i64,
+    /// The first thousand of them to end.
     pub(crate) held: Vec<Held>,
     /// The first hundred, each with its ticket: the time since when it waits, if no clock went back.
     pub(crate) queue: Vec<(Member, Micros)>,

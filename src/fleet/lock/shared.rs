@@ -356,13 +356,15 @@ impl Shared {
         let held_for = now.since(lease.since);
         self.counts().held(held_for, now);
         let state = *lease.lock();
-        // What was lost may still be there: a release is for one token only.
-        self.work().releases.push(Due {
-            what: (lease.fence.slot, lease.fence.token),
-            until: state.until,
-            at: now,
-            is_second: false,
-        });
+        if !state.is_released {
+            // What was lost may still be there: a release is for one token only.
+            self.work().releases.push(Due {
+                what: (lease.fence.slot, lease.fence.token),
+                until: state.until,
+                at: now,
+                is_second: false,
+            });
+        }
         if lease.is_doubtful {
             // A call that was not answered may have got another slot, or may get it yet.
             self.cancel(&lease.member, true);
@@ -433,7 +435,7 @@ impl Shared {
             return Vec::new();
         };
         let age = now.since(*seen);
-        let mut held: Vec<_> = listed.held.iter().collect();
+        let mut held: Vec<_> = listed.still_held(*then, age).collect();
         held.sort_by_key(|it| it.token);
         held.truncate(HolderInfo::MOST_NAMED);
         held.iter()
@@ -448,8 +450,10 @@ impl Shared {
 
     /// How many wait in the whole fleet, as was last seen.
     pub(super) fn queue_length(&self) -> usize {
-        let view = self.view();
-        view.seen.as_ref().map_or(0, |it| as_count(it.2.waiting))
+        let (now, view) = (time::now(), self.view());
+        let fresh = view.seen.as_ref();
+        let fresh = fresh.filter(|(seen, _, listed)| listed.is_fresh(now.since(*seen)));
+        fresh.map_or(0, |it| as_count(it.2.waiting))
     }
 
     pub(super) fn contended(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::snapshot::{FleetSnapshot, Part};
 use super::lease::Fence;
-use super::op::Member;
+use super::op::{MOST_HELD, Member};
 use super::shared::{Shared, as_count, micros, since};
 use crate::contention::ResourceStats;
 use crate::util::time;
@@ -22,14 +22,17 @@ pub struct FleetLockSnapshot {
     pub capacity: usize,
     /// The version of that number.
     pub version: i64,
-    /// Who holds permits in the fleet, the oldest first.
+    /// How many permits are held in the fleet.
+    pub held: usize,
+    /// Who holds permits in the fleet, the oldest first. Of more than 1,000, those whose leases end first.
     pub holders: Vec<FleetHolder>,
     /// Who waits in the fleet, the next first, at most 100.
     pub waiters: Vec<FleetWaiter>,
     /// How many wait in the fleet.
     pub waiting: usize,
-    /// How old `holders`, `waiters` and `waiting` are; `None`: they have not been asked for yet. They are asked for once a second
-    /// while somebody of this process waits, and by [`fetch`](super::FleetLock::fetch).
+    /// How old `held`, `holders`, `waiters` and `waiting` are; `None`: they have not been asked for yet. They are asked for once a second
+    /// while somebody of this process waits, and by [`fetch`](super::FleetLock::fetch). A holder whose lease has ended since,
+    /// by what is known, is left out, and so are all who wait after 4 s.
     pub age: Option<Duration>,
     /// How many permits this process holds: leases.
     pub held_here: usize,
@@ -94,11 +97,14 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
     let now = time::now();
     let view = shared.view();
     let (mut holders, mut waiters, mut waiting, mut age) = (Vec::new(), Vec::new(), 0, None);
+    let mut held = 0;
     if let Some((seen, then, listed)) = &view.seen {
         let passed = now.since(*seen);
         age = Some(passed);
-        waiting = as_count(listed.waiting);
-        for it in &listed.held {
+        if listed.is_fresh(passed) {
+            waiting = as_count(listed.waiting);
+        }
+        for it in listed.still_held(*then, passed) {
             let (holder, node) = who(&it.member);
             holders.push(FleetHolder {
                 holder,
@@ -111,7 +117,7 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
                 expires_in: micros(it.expiry - then).saturating_sub(passed),
             });
         }
-        for (member, ticket) in &listed.queue {
+        for (member, ticket) in listed.still_waiting(passed) {
             let (holder, node) = who(member);
             let waiting_for = micros(then - ticket) + passed;
             waiters.push(FleetWaiter {
@@ -120,6 +126,11 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
                 waiting_for,
             });
         }
+        // Who is not named is taken to hold for as long as somebody who is.
+        held = match listed.held.len() < MOST_HELD || holders.is_empty() {
+            true => holders.len(),
+            false => as_count(listed.live),
+        };
     }
     let version = view.version;
     drop(view);
@@ -135,6 +146,7 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
         node: Arc::clone(&shared.node),
         capacity: shared.capacity(),
         version,
+        held,
         holders,
         waiters,
         waiting,

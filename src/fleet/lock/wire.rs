@@ -164,9 +164,9 @@ impl Reader {
     }
 
     fn listed(&mut self) -> Result<Listed, String> {
-        let (waiting, live) = (self.number()?, self.number()?);
+        let (waiting, live, named) = (self.number()?, self.number()?, self.number()?);
         let mut held = Vec::new();
-        for _ in 0..live {
+        for _ in 0..named {
             held.push(Held {
                 slot: self.unsigned()?,
                 token: self.unsigned()?,
@@ -176,6 +176,7 @@ impl Reader {
         }
         Ok(Listed {
             waiting,
+            live,
             held,
             queue: self.rest(|it| Ok((it.member()?, it.number()?)))?,
         })

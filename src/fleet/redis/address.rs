@@ -321,6 +321,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_error_shows_a_password_that_was_not_encoded() {
+        for kind in ["redis", "redis-cluster", "redis-sentinel"] {
+            for special in [
+                "@", "/", "#", "?", ",", "[", "]", " ", "%", "%zz", ":", "|", "\\",
+            ] {
+                for url in [
+                    format!("{kind}://u:12{special}secret@localhost/0?sentinelMasterId=a"),
+                    format!("{kind}://u:secret{special}x@localhost/0?sentinelMasterId=a"),
+                    format!("{kind}://u:secret{special}@localhost/x?sentinelMasterId=a"),
+                    format!("{kind}://{special}secret@localhost:99999?sentinelMasterId=a"),
+                    format!("{kind}://localhost?sentinelPassword={special}secret"),
+                ] {
+                    if let Err(error) = parse(&url) {
+                        let text = format!("{error} {error:?}");
+                        assert!(!text.contains("secret"), "{url}: {text}");
+                    }
+                }
+            }
+        }
+    }
+
     #[cfg(not(feature = "redis-tls"))]
     #[test]
     fn without_the_feature_tls_is_refused_with_its_name() {

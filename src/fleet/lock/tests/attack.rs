@@ -176,6 +176,25 @@ fn a_permit_is_given_back_also_if_the_runtime_that_it_was_got_on_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_whose_release_was_awaited_is_back_before_any_task_runs() {
+    let world = World::default();
+    let (a, b) = (world.node("a", |_| {}), world.node("b", |_| {}));
+    let guard = a.lock.acquire("holder").await.unwrap();
+    a.die().await;
+    guard.release().await.unwrap();
+    assert_eq!(world.count().await, (0, 0));
+
+    // One that fails is dropped like any other.
+    let guard = b.lock.acquire("holder").await.unwrap();
+    b.faults.set(Mode::Down);
+    assert!(guard.release().await.is_err());
+    b.faults.set(Mode::Up);
+    sleep(ms(300)).await;
+    assert_eq!(world.count().await, (0, 0));
+    assert_eq!(b.lock.snapshot().lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_handle_leaves_nothing_at_a_store_that_was_away_for_a_moment() {
     let world = World::default();
     let a = world.node("a", |_| {});
@@ -277,4 +296,33 @@ fn a_store_that_comes_and_goes_is_not_taken_to_be_away_for_ever() {
         }
     });
     assert_eq!(stuck, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_last_seen_to_hold_and_wait_is_not_named_when_that_must_be_over() {
+    let world = World::default();
+    let (a, b) = (world.node("a", |_| {}), world.node("b", |_| {}));
+    let held = a.lock.acquire("holder").await.unwrap();
+    let lock = b.lock.clone();
+    let waits = tokio::spawn(async move { lock.acquire("waiter").await });
+    sleep(ms(500)).await;
+    let seen = b.lock.snapshot();
+    assert_eq!(
+        (seen.holders.len(), seen.waiters.len(), seen.waiting),
+        (1, 1, 1)
+    );
+    drop(held);
+    drop(waits.await.unwrap().unwrap());
+    // Nobody of this process waits any more: nobody asks who does.
+    sleep(ms(20_000)).await;
+    let seen = b.lock.snapshot();
+    assert_eq!(
+        (seen.holders.len(), seen.waiters.len(), seen.waiting),
+        (0, 0, 0)
+    );
+
+    let _other = a.lock.acquire("other").await.unwrap();
+    let refused = b.lock.try_acquire("late").await.unwrap_err();
+    assert!(!refused.to_string().contains("holder"), "{refused}");
+    assert_eq!((refused.holders().len(), refused.queue_length()), (0, 0));
 }
