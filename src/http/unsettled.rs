@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Extensions, Response};
 
-use crate::rate_limit::{Cost, Learn, MadeCall, RateLimitLayer, Reservation};
+#[cfg(feature = "redis")]
+use crate::fleet::rate_limit::FleetRateLimitLayer;
+use crate::rate_limit::{CallReservation, Cost, Learn, MadeCall, RateLimitLayer};
 
 /// What a call has taken from a rate limit: an extension of its response, for those who learn only from the body what was used,
 /// as of the `usage` of a model. See [`settle_later`](RateLimitLayer::settle_later).
@@ -25,7 +27,7 @@ use crate::rate_limit::{Cost, Learn, MadeCall, RateLimitLayer, Reservation};
 ///
 /// A cheap clone; the first of them that settles counts. Dropped, what was taken stays taken.
 #[derive(Clone, Default)]
-pub struct Unsettled(Arc<Mutex<Option<Reservation>>>);
+pub struct Unsettled(Arc<Mutex<Option<CallReservation>>>);
 
 impl Unsettled {
     /// That of a response, or one that has taken nothing, if there is none.
@@ -34,7 +36,7 @@ impl Unsettled {
         extensions.get::<Self>().cloned().unwrap_or_default()
     }
 
-    fn new(reservation: Reservation) -> Self {
+    fn new(reservation: CallReservation) -> Self {
         Self(Arc::new(Mutex::new(Some(reservation))))
     }
 
@@ -99,6 +101,16 @@ impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
     /// been read. It allocates for each call.
     #[must_use]
     pub fn settle_later(self) -> RateLimitLayer<L, C, SettleLater<T>, A> {
+        self.learning(|rest| SettleLater { rest })
+    }
+}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+impl<L, C, T, A> FleetRateLimitLayer<L, C, T, A> {
+    /// As [`settle_later`](RateLimitLayer::settle_later) of a local limit.
+    #[must_use]
+    pub fn settle_later(self) -> FleetRateLimitLayer<L, C, SettleLater<T>, A> {
         self.learning(|rest| SettleLater { rest })
     }
 }

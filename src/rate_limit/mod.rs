@@ -94,6 +94,7 @@ mod cost;
 mod future;
 mod handle;
 mod layer;
+mod limited;
 mod quota;
 mod request;
 mod reservation;
@@ -115,10 +116,14 @@ pub use cost::Cost;
 pub use future::RateLimitFuture;
 pub use handle::RateLimit;
 pub use layer::RateLimitLayer;
+#[cfg(feature = "redis")]
+pub(crate) use limited::State as Limited;
 pub use quota::Quota;
+#[cfg(feature = "redis")]
+pub(crate) use request::Taken;
 pub use request::{
-    CostBy, Learn, LearnNothing, LeftBy, MadeCall, OneEach, PauseBy, PauseWith, RequestCost,
-    SettleBy,
+    CallReservation, CostBy, Learn, LearnNothing, LeftBy, MadeCall, OneEach, PauseBy, PauseWith,
+    RequestCost, SettleBy,
 };
 pub use reservation::Reservation;
 pub use service::RateLimitService;

@@ -5,10 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::cost::Cost;
-use super::reservation::Reservation;
-use super::shared::Shared;
 use crate::call::outcome::{Classify, Outcome};
-use crate::util::sharded::ArcShard;
 
 /// What a request costs.
 pub trait RequestCost<Req> {
@@ -47,48 +44,96 @@ pub trait Learn<Res, L> {
     }
 }
 
-/// A call that was made, as a limit learns from it.
-#[derive(Debug)]
-pub struct MadeCall<'a> {
-    pub(super) shared: &'a ArcShard<Shared>,
-    pub(super) cost: Cost,
-    pub(super) version: u64,
-    pub(super) is_settled: bool,
+/// What a call has taken: from a limit of this process, or from one that a fleet shares.
+pub(crate) trait Taken: Send {
+    fn cost(&self) -> Cost;
+
+    /// Says what was used in truth. Said once at most.
+    fn settle(&self, used: Cost);
+
+    fn pause(&self, pause: Duration);
+
+    fn left(&self, quota: &str, units: u64);
+
+    /// The same, to be settled in place of this.
+    fn boxed(&self) -> Box<dyn Taken>;
 }
 
-impl MadeCall<'_> {
+/// A call that was made, as a limit learns from it.
+pub struct MadeCall<'a> {
+    taken: &'a dyn Taken,
+    is_settled: bool,
+}
+
+impl<'a> MadeCall<'a> {
+    pub(super) fn new(taken: &'a dyn Taken) -> Self {
+        Self {
+            taken,
+            is_settled: false,
+        }
+    }
+
     /// What it has taken.
     #[must_use]
     pub fn cost(&self) -> Cost {
-        self.cost
+        self.taken.cost()
     }
 
     /// It has used this: see [`Reservation::settle`](super::Reservation::settle). Said twice, the first counts.
     pub fn settle(&mut self, used: impl Into<Cost>) {
         if !self.is_settled {
             self.is_settled = true;
-            self.shared.settle(self.version, self.cost, used.into());
+            self.taken.settle(used.into());
         }
     }
 
     /// What it has taken, to be settled later; `None` if it has been.
     #[must_use]
-    pub fn reservation(&self) -> Option<Reservation> {
-        (!self.is_settled).then(|| Reservation {
-            shared: self.shared.clone(),
-            cost: self.cost,
-            version: self.version,
-        })
+    pub fn reservation(&self) -> Option<CallReservation> {
+        (!self.is_settled).then(|| CallReservation(self.taken.boxed()))
     }
 
     /// Nobody passes for so long: see [`RateLimit::pause`](super::RateLimit::pause).
     pub fn pause(&self, pause: Duration) {
-        self.shared.pause(pause);
+        self.taken.pause(pause);
     }
 
     /// The service says how much is left of the quota of that name: see [`RateLimit::left`](super::RateLimit::left).
     pub fn left(&self, quota: &str, units: u64) {
-        self.shared.left_of(quota, units);
+        self.taken.left(quota, units);
+    }
+}
+
+impl fmt::Debug for MadeCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MadeCall")
+            .field("cost", &self.cost())
+            .field("is_settled", &self.is_settled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a call has taken, of whatever limit; made by [`MadeCall::reservation`]. Dropped, it stays taken.
+pub struct CallReservation(Box<dyn Taken>);
+
+impl CallReservation {
+    /// What was taken.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    /// Says what was used in truth: see [`Reservation::settle`](super::Reservation::settle).
+    pub fn settle(self, used: impl Into<Cost>) {
+        self.0.settle(used.into());
+    }
+}
+
+impl fmt::Debug for CallReservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallReservation")
+            .field("cost", &self.cost())
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,8 +204,8 @@ where
 /// A pause for everybody, if a closure says so.
 #[derive(Clone, Copy)]
 pub struct PauseWith<F, R> {
-    pub(super) pause: F,
-    pub(super) rest: R,
+    pub(crate) pause: F,
+    pub(crate) rest: R,
 }
 
 impl<Res, L, F, R> Learn<Res, L> for PauseWith<F, R>

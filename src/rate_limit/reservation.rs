@@ -1,6 +1,8 @@
 use std::fmt;
+use std::time::Duration;
 
 use super::cost::Cost;
+use super::request::Taken;
 use super::shared::Shared;
 use crate::util::sharded::ArcShard;
 
@@ -21,12 +23,42 @@ impl Reservation {
     /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed: the next calls
     /// wait for it.
     pub fn settle(self, used: impl Into<Cost>) {
-        self.shared.settle(self.version, self.cost, used.into());
+        Taken::settle(&self, used.into());
+    }
+
+    /// The same, to be settled in place of this.
+    pub(crate) fn copied(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            ..*self
+        }
     }
 
     /// The call was not made: all of it is given back.
     pub fn cancel(self) {
         self.settle(0);
+    }
+}
+
+impl Taken for Reservation {
+    fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    fn settle(&self, used: Cost) {
+        self.shared.settle(self.version, self.cost, used);
+    }
+
+    fn pause(&self, pause: Duration) {
+        self.shared.pause(pause);
+    }
+
+    fn left(&self, quota: &str, units: u64) {
+        self.shared.left_of(quota, units);
+    }
+
+    fn boxed(&self) -> Box<dyn Taken> {
+        Box::new(self.copied())
     }
 }
 

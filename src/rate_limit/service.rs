@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::future::{RateLimitFuture, State, Taken};
+use super::future::{RateLimitFuture, State};
 use super::handle::RateLimit;
 use super::request::{Learn, LearnNothing, OneEach, RequestCost};
+use super::reservation::Reservation;
 use super::shadow::InForce;
 use crate::error::{Answer, AsError};
 use crate::util::accessors::inner_service;
@@ -86,7 +87,7 @@ where
         let state = match shared.try_take(cost, now) {
             Ok(()) => {
                 let mark = shared.asked(cost, now, true, InForce::Passed);
-                let taken = Taken {
+                let taken = Reservation {
                     shared: shared.mine(),
                     cost,
                     version: version | mark,

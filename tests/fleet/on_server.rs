@@ -25,16 +25,17 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
     let mut connection = server.connect().await.unwrap();
     let eval = |code: &'static str, key: &'static str, args: &[&str]| {
         let mut command = redis::cmd("EVAL");
-        command.arg(code).arg(1).arg(key).arg("").arg(args);
+        command.arg(code).arg(2).arg(key).arg("pause");
+        command.arg("").arg(args);
         command
     };
     // 10 in 10 s, and 6 of them.
     let take = eval(TAKE, "level", &["0", "1", "1000000", "10", "6", "6"]);
     let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
-    assert_eq!(reply, [1, 0, 6, 4]);
+    assert_eq!(reply, [1, 0, 0, 6, 4]);
     let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
-    assert_eq!(reply[..2], [0, 0]);
-    assert!((1_000_000..=2_000_000).contains(&reply[2]), "{reply:?}");
+    assert_eq!(reply[..3], [0, 0, 0]);
+    assert!((1_000_000..=2_000_000).contains(&reply[3]), "{reply:?}");
 
     let mut left = redis::cmd("PTTL");
     let ttl: u64 = left
@@ -45,20 +46,38 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
     // As long as it takes to be full again, and a second.
     assert!((6_000..=7_010).contains(&ttl), "{ttl}");
 
-    let back = eval(SETTLE, "level", &["1", "1000000", "10", "5", "0"]);
+    let back = eval(
+        SETTLE,
+        "level",
+        &["0", "1", "1000000", "10", "5", "0", "10"],
+    );
     let _: Vec<u64> = back.query_async(&mut connection).await.unwrap();
     let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
     assert_eq!(reply[0], 1);
 
     let beat = eval(BEAT, "nodes", &["node-0", "15000000"]);
-    let nodes: u64 = beat.query_async(&mut connection).await.unwrap();
-    assert_eq!(nodes, 1);
+    let reply: [u64; 2] = beat.query_async(&mut connection).await.unwrap();
+    assert_eq!(reply, [1, 0]);
     let ttl: u64 = redis::cmd("PTTL")
         .arg("nodes")
         .query_async(&mut connection)
         .await
         .unwrap();
     assert!((10_000..=15_000).contains(&ttl), "{ttl}");
+
+    let pause = eval(SETTLE, "level", &["3000000"]);
+    let _: Vec<u64> = pause.query_async(&mut connection).await.unwrap();
+    let [_, paused]: [u64; 2] = beat.query_async(&mut connection).await.unwrap();
+    assert!((2_000_000..=3_000_000).contains(&paused), "{paused}");
+    let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
+    assert_eq!((reply[0], reply[2]), (0, 1), "{reply:?}");
+    assert!((2_000_000..=3_000_000).contains(&reply[3]), "{reply:?}");
+    let ttl: u64 = redis::cmd("PTTL")
+        .arg("pause")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!((3_000..=4_010).contains(&ttl), "{ttl}");
 
     // A key that is something else is an error, and stays what it is.
     let _: () = redis::cmd("RPUSH")
@@ -69,7 +88,7 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
         .unwrap();
     for (code, args) in [
         (TAKE, &["0", "1", "1000000", "10", "6", "6"][..]),
-        (SETTLE, &["1", "1000000", "10", "5", "0"][..]),
+        (SETTLE, &["0", "1", "1000000", "10", "5", "0", "10"][..]),
     ] {
         let misused = eval(code, "list", args)
             .query_async::<redis::Value>(&mut connection)

@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
-use tower_bulwark::fleet::Fleet;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_bulwark::fleet::{Fleet, FleetRateLimit};
 use tower_bulwark::rate_limit::{Quota, RateLimitReason};
 use tower_bulwark::{CircuitBreaker, Error};
 
@@ -18,7 +19,7 @@ use super::support::server::Server;
 #[path = "../../src/fleet/rate_limit/core.rs"]
 mod core;
 
-use core::{Ask, Level, Nodes, Pace, Taken};
+use core::{Ask, Change, Level, Nodes, Pace, Pause, Taken};
 
 const TAKE: &str = include_str!("../../src/fleet/rate_limit/lua/take.lua");
 const SETTLE: &str = include_str!("../../src/fleet/rate_limit/lua/settle.lua");
@@ -47,7 +48,8 @@ const PACES: [Pace; 8] = [
 /// One step, and how the core decides it.
 enum Step {
     Take(u64, Vec<Ask>),
-    Settle(Vec<(Pace, u64, u64)>),
+    /// A pause of so long, and changes.
+    Settle(u64, Vec<Change>),
     Beat(String),
     Forget,
 }
@@ -55,6 +57,7 @@ enum Step {
 #[derive(Default)]
 struct Model {
     levels: [Option<Level>; 3],
+    pause: Option<Pause>,
     nodes: Nodes,
 }
 
@@ -65,19 +68,27 @@ impl Model {
         match step {
             Step::Take(max_wait, asks) => {
                 let mut levels: Vec<_> = self.levels.iter_mut().take(asks.len()).collect();
-                match core::take(&mut levels, now, *max_wait, asks) {
-                    Taken::Granted { wait, got, left } => [vec![1, wait], got, left].concat(),
-                    Taken::Refused { quota, wait } => vec![0, quota as u64, wait],
-                    Taken::Never { quota } => vec![2, quota as u64],
+                let answered = core::take(self.pause, &mut levels, now, *max_wait, asks);
+                let paused = answered.paused;
+                match answered.taken {
+                    Taken::Granted { wait, got, left } => {
+                        [vec![1, paused, wait], got, left].concat()
+                    }
+                    Taken::Refused { quota, wait } => {
+                        vec![0, paused, quota.unwrap_or(asks.len()) as u64, wait]
+                    }
+                    Taken::Never { quota } => vec![2, paused, quota as u64],
                 }
             }
-            Step::Settle(changes) => {
-                for (level, (pace, back, more)) in self.levels.iter_mut().zip(changes) {
-                    core::settle(level, now, *pace, *back, *more);
-                }
+            Step::Settle(pause, changes) => {
+                let mut levels: Vec<_> = self.levels.iter_mut().collect();
+                core::settle(&mut self.pause, &mut levels, now, *pause, changes);
                 vec![1]
             }
-            Step::Beat(node) => vec![self.nodes.beat(now, node, TTL)],
+            Step::Beat(node) => {
+                let nodes = self.nodes.beat(now, node, TTL);
+                vec![nodes, Pause::left(self.pause, now)]
+            }
             Step::Forget => {
                 *self = Self::default();
                 vec![]
@@ -111,22 +122,42 @@ fn random_step(rng: &mut StdRng, paces: &[Pace; 3]) -> Step {
             };
             Step::Take(max_wait, asks)
         }
-        70..90 => Step::Settle(
-            paces[..quotas]
-                .iter()
-                .map(|pace| {
-                    let back = rng.random_range(0..=pace.burst);
-                    let more = rng.random_range(0..=2 * pace.burst);
-                    match rng.random_range(0..3) {
-                        0 => (*pace, 0, more),
-                        1 => (*pace, back, 0),
-                        _ => (*pace, back.min(2), 0),
-                    }
-                })
-                .collect(),
-        ),
+        70..90 => {
+            let pause = match rng.random_range(0..20) {
+                0 => rng.random_range(0..100_000),
+                1 => rng.random_range(0..30_000_000),
+                _ => 0,
+            };
+            let settles = pause == 0 || rng.random_bool(0.5);
+            let quotas = if settles { quotas } else { 0 };
+            let changes = paces[..quotas].iter().map(|pace| random_change(rng, *pace));
+            Step::Settle(pause, changes.collect())
+        }
         90..99 => Step::Beat(format!("node-{}", rng.random_range(0..5))),
         _ => Step::Forget,
+    }
+}
+
+fn random_change(rng: &mut StdRng, pace: Pace) -> Change {
+    let nothing = Change::nothing(pace);
+    let back = rng.random_range(0..=pace.burst);
+    let more = rng.random_range(0..=2 * pace.burst);
+    match rng.random_range(0..6) {
+        0 => Change { more, ..nothing },
+        1 => Change { back, ..nothing },
+        3 => Change {
+            back,
+            more,
+            ..nothing
+        },
+        2 => {
+            let most = rng.random_range(0..=pace.burst + 1);
+            Change { most, ..nothing }
+        }
+        _ => Change {
+            back: back.min(2),
+            ..nothing
+        },
     }
 }
 
@@ -226,10 +257,14 @@ fn add_command(pipe: &mut redis::Pipeline, shas: &[String; 3], now: u64, step: &
         }
     };
     let command = pipe.cmd("EVALSHA").arg(sha);
-    let keys = |n: usize| (0..n).map(|i| format!("{{rate:test}}:{i}"));
+    let pause = "{rate:test}:pause".to_owned();
+    let keys = |n: usize| {
+        let levels = (0..n).map(|i| format!("{{rate:test}}:{i}"));
+        levels.chain([pause.clone()])
+    };
     match step {
         Step::Take(max_wait, asks) => {
-            command.arg(asks.len());
+            command.arg(asks.len() + 1);
             keys(asks.len()).for_each(|key| {
                 command.arg(key);
             });
@@ -240,22 +275,25 @@ fn add_command(pipe: &mut redis::Pipeline, shas: &[String; 3], now: u64, step: &
                 }
             }
         }
-        Step::Settle(changes) => {
-            command.arg(changes.len());
+        Step::Settle(pause, changes) => {
+            command.arg(changes.len() + 1);
             keys(changes.len()).for_each(|key| {
                 command.arg(key);
             });
-            command.arg(now);
-            for (pace, back, more) in changes {
-                for number in [pace.amount, pace.period, pace.burst, *back, *more] {
+            command.arg(now).arg(*pause);
+            for it in changes {
+                let pace = it.pace;
+                for number in [pace.amount, pace.period, pace.burst] {
                     command.arg(number);
                 }
+                command.arg(it.back).arg(it.more).arg(it.most);
             }
         }
         Step::Beat(node) => {
             command
-                .arg(1)
+                .arg(2)
                 .arg("{rate:test}:nodes")
+                .arg(pause)
                 .arg(now)
                 .arg(node)
                 .arg(TTL);
@@ -291,7 +329,7 @@ async fn broken_scripts_are_found_out() {
     let take: Part = |it| &mut it.take;
     let settle: Part = |it| &mut it.settle;
     let beat: Part = |it| &mut it.beat;
-    let mutants: [(&str, Part, &str, &str); 9] = [
+    let mutants: [(&str, Part, &str, &str); 14] = [
         (
             "a longer wait than allowed",
             take,
@@ -320,8 +358,8 @@ async fn broken_scripts_are_found_out() {
         (
             "a clock that steps back",
             take,
-            "if at - now > STEP_BACK then at = now end",
-            "at = now",
+            "if at - first > STEP_BACK then at = first end",
+            "at = first",
         ),
         (
             "takes from some",
@@ -336,6 +374,36 @@ async fn broken_scripts_are_found_out() {
             "math.max(missing - (math.min(back, burst) + 1) * period, 0)",
         ),
         ("counts the dead", beat, "now - ttl", "0"),
+        (
+            "turns in a pause",
+            take,
+            "local first = pause_end(KEYS[n + 1])",
+            "local first = now",
+        ),
+        (
+            "a pause that a clock makes longer",
+            take,
+            "math.min(tonumber(till), now + tonumber(length))",
+            "tonumber(till)",
+        ),
+        (
+            "a shorter pause ends a longer one",
+            settle,
+            "if length > before - now then",
+            "if length > 0 then",
+        ),
+        (
+            "earns in a pause",
+            settle,
+            "at = math.max(at, first)",
+            "at = math.max(at, before)",
+        ),
+        (
+            "more is left than the service says",
+            settle,
+            "math.max(missing, (burst - math.min(most, burst)) * period)",
+            "missing",
+        ),
     ];
     let Some(server) = Server::start(&[]).await else {
         return;
@@ -364,7 +432,7 @@ fn no_window_holds_more_than_the_burst_and_what_it_earns() {
     for seed in 0..200 {
         let mut rng = StdRng::seed_from_u64(seed);
         let pace = PACES[rng.random_range(0..PACES.len() - 1)];
-        let (mut stored, mut now) = (None, 1_000_000_000_000);
+        let (mut stored, mut pause, mut now) = (None, None, 1_000_000_000_000);
         let mut passed: Vec<(u64, u64)> = Vec::new();
         for _ in 0..400 {
             now += rng.random_range(0..=4 * pace.period / pace.amount);
@@ -372,9 +440,13 @@ fn no_window_holds_more_than_the_burst_and_what_it_earns() {
             let want = need + rng.random_range(0..3);
             let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
             let asks = [Ask { pace, need, want }];
-            if let Taken::Granted { wait, got, .. } =
-                core::take(&mut [&mut stored], now, max_wait, &asks)
-            {
+            if rng.random_ratio(1, 30) {
+                let length = rng.random_range(0..=20 * pace.period / pace.amount);
+                let change = Change::nothing(pace);
+                core::settle(&mut pause, &mut [&mut stored], now, length, &[change]);
+            }
+            let answered = core::take(pause, &mut [&mut stored], now, max_wait, &asks);
+            if let Taken::Granted { wait, got, .. } = answered.taken {
                 passed.push((now + wait, got[0]));
             }
         }
@@ -416,8 +488,8 @@ fn no_window_holds_more_than_the_largest_of_different_quotas_allows() {
             let want = rng.random_range(1..=burst);
             let need = 1;
             let asks = [Ask { pace, need, want }];
-            let taken = core::take(&mut [&mut stored], now, 0, &asks);
-            if let Taken::Granted { got, .. } = taken {
+            let answered = core::take(None, &mut [&mut stored], now, 0, &asks);
+            if let Taken::Granted { got, .. } = answered.taken {
                 passed.push((now, got[0]));
             }
         }
@@ -481,7 +553,6 @@ async fn what_was_not_used_can_be_used_by_others_of_the_fleet() {
 
 #[tokio::test(start_paused = true)]
 async fn a_layer_makes_calls_wait_and_gives_back_what_a_refusal_below_has_not_used() {
-    use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
     let limit = Fleet::in_process()
         .rate_limit("api")
         .quota("calls", Quota::per_second(10).burst(2))
@@ -507,6 +578,102 @@ async fn a_layer_makes_calls_wait_and_gives_back_what_a_refusal_below_has_not_us
     }
     let took = Instant::now() - begin;
     assert!((300..320).contains(&took.as_millis()), "{took:?}");
+}
+
+/// What a service answers: the units that it has used, those that are left, and for how long nobody is to come.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    used: Option<u64>,
+    left: Option<u64>,
+    pause: Option<Duration>,
+}
+
+/// A process of the fleet that calls a service, which says the request.
+fn says(
+    fleet: &Fleet,
+) -> (
+    FleetRateLimit,
+    impl Service<Said, Response = Said, Error = Error<std::io::Error>>,
+) {
+    let limit = fleet.rate_limit("api").quota("units", Quota::per_hour(100));
+    let limit = limit.build().unwrap();
+    let layer = limit.layer().cost(|_: &Said| 10);
+    let layer = layer
+        .settle(|said: &Said| said.used)
+        .pause_with(|result: Result<&Said, &std::io::Error>| result.ok()?.pause)
+        .left_by(|said: &Said| said.left.map(|left| ("units", left)));
+    let answers = service_fn(|said: Said| async move { Ok::<_, std::io::Error>(said) });
+    (limit, layer.layer(answers))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_response_says_that_it_has_used_is_counted_in_the_whole_fleet() {
+    let fleet = Fleet::in_process();
+    let ((_, mut service), (other, _)) = (says(&fleet), says(&fleet));
+    for (used, left) in [(Some(3), 97), (Some(12), 85), (None, 75), (Some(0), 75)] {
+        let said = Said {
+            used,
+            ..Said::default()
+        };
+        service.ready().await.unwrap().call(said).await.unwrap();
+        tokio::task::yield_now().await;
+        // It takes all there is, and gives it back.
+        other.try_acquire(left + 1).await.unwrap_err();
+        let again = fleet.rate_limit("api").quota("units", Quota::per_hour(100));
+        let again = again.build().unwrap();
+        again.try_acquire(left).await.unwrap().cancel();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_response_says_is_left_and_the_pause_that_it_asks_for_are_for_the_whole_fleet() {
+    let fleet = Fleet::in_process();
+    let ((_, mut service), (other, _)) = (says(&fleet), says(&fleet));
+    let said = Said {
+        left: Some(20),
+        pause: Some(Duration::from_secs(7)),
+        ..Said::default()
+    };
+    service.ready().await.unwrap().call(said).await.unwrap();
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    let refused = other.try_acquire(1).await.unwrap_err();
+    assert_eq!(refused.quota(), None);
+    other.acquire(20).await.unwrap();
+    let took = Instant::now() - begin;
+    assert!((7_000..7_010).contains(&took.as_millis()), "{took:?}");
+    other.try_acquire(1).await.unwrap_err();
+}
+
+/// As a refusal by a layer below, or a `429` of an API.
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_response_over_http_pauses_the_fleet_and_is_settled_when_its_body_has_been_read() {
+    use tower_bulwark::http::{HttpClassify, Unsettled};
+    let fleet = Fleet::in_process();
+    let ((limit, _), (other, _)) = (says(&fleet), says(&fleet));
+    let answers = service_fn(|status: u16| async move {
+        let response = http::Response::builder().status(status);
+        let response = response.header("retry-after", "3").body(()).unwrap();
+        Ok::<_, std::io::Error>(response)
+    });
+    let layer = limit.layer().cost(|_: &u16| 60).settle_later();
+    let mut service = layer.pause_by(HttpClassify::new()).layer(answers);
+    let response = service.ready().await.unwrap().call(200).await.unwrap();
+    tokio::task::yield_now().await;
+    other.try_acquire(50).await.unwrap_err();
+    Unsettled::of(response.extensions()).settle(10);
+    tokio::task::yield_now().await;
+    let again = says(&fleet).0;
+    again.try_acquire(90).await.unwrap().cancel();
+    tokio::task::yield_now().await;
+
+    service.ready().await.unwrap().call(429).await.unwrap();
+    tokio::task::yield_now().await;
+    let refused = again.try_acquire(1).await.unwrap_err();
+    let after = refused.retry_after().unwrap();
+    assert!((2_990..=3_001).contains(&after.as_millis()), "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]

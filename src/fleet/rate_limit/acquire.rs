@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::core::{Ask, Taken};
+use super::exact::{Away, Decided};
 use super::pool::{Leasing, Look};
-use super::request::{InLine, Request, Turn};
+use super::request::{InLine, Request};
 use super::reservation::FleetReservation;
 use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
@@ -103,11 +104,6 @@ async fn first<T>(
 fn polled_too_often() -> ! {
     panic!("`FleetRateAcquire` polled after completion")
 }
-
-/// The store has not answered: this process's share decides.
-struct Away;
-
-type Answered = Result<Result<FleetReservation, RateLimited>, Away>;
 
 impl Shared {
     /// What there is without asking, and without overtaking anybody.
@@ -232,77 +228,13 @@ impl Shared {
         }
     }
 
-    /// Asks the store for this call alone, and waits for the turn that it gives.
-    async fn exactly(self: &Arc<Self>, request: &Request, costs: &[u64]) -> Answered {
-        let now = time::now();
-        if let Some((quota, until)) = self.pool().denied(costs, &self.paces, now)
-            && until > request.gives_up
-        {
-            let wait = Some(until.since(now));
-            return Ok(Err(self.refused(
-                Some(quota),
-                request.too_late(),
-                wait,
-                request.since,
-            )));
-        }
-        let patience = request.gives_up.since(now).as_micros();
-        let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
-        let ask = |(cost, pace): (&u64, &_)| Ask {
-            pace: *pace,
-            need: *cost,
-            want: *cost,
-        };
-        let asks: Vec<_> = costs.iter().zip(&self.paces).map(ask).collect();
-        match self.ask(max_wait, &asks).await? {
-            Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
-            Taken::Granted { wait, .. } => {
-                let turn = Turn::new(self, request);
-                let due = time::now().after(Duration::from_micros(wait));
-                sleep_until(due.to_instant()).await;
-                Ok(Ok(turn.came()))
-            }
-            Taken::Refused { quota, wait } => {
-                let (now, wait) = (time::now(), Duration::from_micros(wait));
-                self.pool().refused(quota, costs[quota], now, wait);
-                let refused =
-                    self.refused(Some(quota), request.too_late(), Some(wait), request.since);
-                Ok(Err(refused))
-            }
-            Taken::Never { quota } => {
-                let reason = RateLimitReason::ExceedsBurst;
-                Ok(Err(self.refused(Some(quota), reason, None, request.since)))
-            }
-        }
-    }
-
-    /// Asks the store, and learns from what it says.
-    async fn ask(&self, max_wait: u64, asks: &[Ask]) -> Result<Taken, Away> {
-        add(&self.counts.asked);
-        let taken = self.store.take(&self.limit, max_wait, asks).await;
-        let taken = taken.map_err(|error| {
-            self.degrade(&error);
-            Away
-        })?;
-        match &taken {
-            Taken::Granted { left, .. } => {
-                left.iter()
-                    .enumerate()
-                    .for_each(|(i, left)| self.left(i, *left));
-            }
-            Taken::Refused { quota, .. } => self.left(*quota, 0),
-            Taken::Never { .. } => {}
-        }
-        Ok(taken)
-    }
-
     /// Takes leased tokens; asks for more if there are not enough. Waits for the store, not for a turn.
     async fn from_pool(
         self: &Arc<Self>,
         request: &Request,
         costs: &[u64],
         leasing: Leasing,
-    ) -> Answered {
+    ) -> Decided {
         // Others may be quicker than this one: then it asks for itself.
         for _ in 0..3 {
             if self.is_degraded() {
@@ -315,7 +247,7 @@ impl Shared {
                     0 => pool.take(costs, &self.paces, now),
                     // There will be some for the one who waits, and not for one that comes later.
                     _ => {
-                        let soon = (0, now.after(leasing.shortest_denial()));
+                        let soon = (Some(0), now.after(leasing.shortest_denial()));
                         let (quota, until) = pool.denial(now).unwrap_or(soon);
                         Look::Denied { quota, until }
                     }
@@ -326,7 +258,7 @@ impl Shared {
                 Look::Denied { quota, until } => {
                     let wait = Some(until.since(now));
                     let reason = request.too_late();
-                    return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
+                    return Ok(Err(self.refused(quota, reason, wait, request.since)));
                 }
                 Look::Short => self.refill(costs, leasing).await,
             }
@@ -340,7 +272,7 @@ impl Shared {
         request: &Request,
         costs: &[u64],
         leasing: Leasing,
-    ) -> Answered {
+    ) -> Decided {
         let mut place = InLine::new(self, *request);
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
@@ -348,9 +280,9 @@ impl Shared {
             let now = time::now();
             let denied = self.pool().denied(costs, &self.paces, now);
             let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
-            let quota = denied.map_or(0, |(quota, _)| quota);
+            let quota = denied.map_or(Some(0), |(quota, _)| quota);
             return Ok(Err(self.refused(
-                Some(quota),
+                quota,
                 request.too_late(),
                 Some(wait),
                 request.since,
@@ -376,7 +308,7 @@ impl Shared {
                 Look::Denied { quota, until } if until > request.gives_up => {
                     drop(place.ended());
                     let (wait, reason) = (Some(until.since(now)), request.too_late());
-                    return Ok(Err(self.refused(Some(quota), reason, wait, request.since)));
+                    return Ok(Err(self.refused(quota, reason, wait, request.since)));
                 }
                 Look::Denied { until, .. } => {
                     place.is_short();
@@ -434,14 +366,19 @@ impl InFlight {
         match shared.ask(0, &questions).await {
             Ok(Taken::Granted { got, .. }) => {
                 let mut pool = shared.pool();
-                pool.granted(&got, until);
+                pool.granted(&got, time::now(), until);
                 if let Some(quota) = got.iter().zip(&asks).position(|(got, ask)| *got < ask.1) {
                     // That was all there is: there will be more to ask for a little later.
                     let pause = leasing.shortest_denial();
                     pool.refused(quota, asks[quota].0, time::now(), pause);
                 }
             }
-            Ok(Taken::Refused { quota, wait }) => {
+            // There is a pause, and the pool knows.
+            Ok(Taken::Refused { quota: None, .. }) => {}
+            Ok(Taken::Refused {
+                quota: Some(quota),
+                wait,
+            }) => {
                 let wait = Duration::from_micros(wait).max(leasing.shortest_denial());
                 shared
                     .pool()

@@ -6,8 +6,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::core::Change;
 use super::shared::{RECHECK, Shared};
+use super::store::micros;
 use crate::util::random::Random;
+use crate::util::time;
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -16,8 +19,12 @@ pub(super) async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
         let Some(shared) = limit.upgrade() else {
             return;
         };
+        let asked = time::now();
         match shared.store.beat(&shared.limit).await {
-            Ok(nodes) => tell(&shared, nodes).await,
+            Ok((nodes, paused)) => {
+                shared.hears_of_pause(paused, asked);
+                tell(&shared, nodes).await;
+            }
             Err(error) => shared.degrade(&error),
         }
         // Not all at the same moment.
@@ -35,14 +42,18 @@ pub(super) async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
 
 /// The store is there. If it was away, it hears first what has passed meanwhile.
 async fn tell(shared: &Shared, nodes: u64) {
-    let untold = match shared.is_degraded() {
-        true => shared.take_untold(),
+    let (untold, pause) = match shared.is_degraded() {
+        true => (shared.take_untold(), shared.paused_for()),
         false => Default::default(),
     };
-    if untold.iter().any(|it| *it > 0) {
-        let changes = shared.paces.iter().zip(untold);
-        let changes: Vec<_> = changes.map(|(pace, more)| (*pace, 0, more)).collect();
-        if let Err(error) = shared.store.settle(&shared.limit, &changes).await {
+    if untold.iter().any(|it| *it > 0) || !pause.is_zero() {
+        let changes = shared.paces.iter().zip(untold).map(|(pace, more)| Change {
+            more,
+            ..Change::nothing(*pace)
+        });
+        let changes: Vec<_> = changes.collect();
+        let told = shared.store.settle(&shared.limit, micros(pause), &changes);
+        if let Err(error) = told.await {
             if !error.may_have_been_done() {
                 shared.add_untold(untold);
             }

@@ -28,6 +28,7 @@ pub struct FleetRateLimitBuilder {
     reporter: Arc<Reporter>,
     leases: Option<bool>,
     max_wait: Duration,
+    max_pause: Duration,
     expected_nodes: u64,
     store_timeout: Duration,
 }
@@ -63,6 +64,7 @@ impl FleetRateLimitBuilder {
             quotas: Vec::new(),
             leases: None,
             max_wait: Duration::from_secs(30),
+            max_pause: Duration::from_secs(60),
             expected_nodes: 10,
             store_timeout: Duration::from_millis(100),
         }
@@ -100,6 +102,13 @@ impl FleetRateLimitBuilder {
     /// Zero: nobody waits.
     pub fn max_wait(mut self, longest: Duration) -> Self {
         self.max_wait = longest;
+        self
+    }
+
+    /// The longest [pause](FleetRateLimit::pause) that a service can ask of this process. Default: 60 s, as for a local limit:
+    /// a service that is not well must not stop its callers for a day.
+    pub fn max_pause(mut self, longest: Duration) -> Self {
+        self.max_pause = longest;
         self
     }
 
@@ -159,6 +168,7 @@ impl FleetRateLimitBuilder {
             paces: paces.iter().map(kept_back).collect(),
             leasing,
             max_wait: self.max_wait,
+            max_pause: self.max_pause.min(LONGEST_PAUSE),
             store: self.store,
             expected_nodes: self.expected_nodes,
             reporter: Arc::clone(&self.reporter),
@@ -180,6 +190,8 @@ impl FleetRateLimitBuilder {
     fn local(&self) -> Result<RateLimit, ConfigError> {
         let mut checked = RateLimit::builder(Arc::clone(&self.name));
         let mut local = RateLimit::builder(Arc::clone(&self.name)).max_wait(self.max_wait);
+        // A pause of another process may be longer than one that this process may ask for.
+        local = local.max_pause(LONGEST_PAUSE);
         for (name, quota) in &self.quotas {
             checked = checked.quota(Arc::clone(name), *quota);
             local = local.quota(Arc::clone(name), share(*quota, self.expected_nodes));
@@ -191,6 +203,9 @@ impl FleetRateLimitBuilder {
         local.build()
     }
 }
+
+/// What is counted stays exact.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400 * 365);
 
 /// An observer of both.
 struct Told(Arc<dyn Observer>);

@@ -41,7 +41,33 @@ pub(crate) struct Ask {
     pub(crate) want: u64,
 }
 
-/// What came of it.
+/// Nobody has a turn before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pause {
+    pub(crate) until: u64,
+    /// How long it was made for.
+    pub(crate) length: u64,
+}
+
+/// What a call, or a service, has said after the fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) pace: Pace,
+    /// So much was not used.
+    pub(crate) back: u64,
+    /// So much was used beyond what was taken.
+    pub(crate) more: u64,
+    /// No more than this is left.
+    pub(crate) most: u64,
+}
+
+/// What came of it, and for how long nobody has a turn because of a pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) taken: Taken,
+    pub(crate) paused: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// So much of each, to be used after `wait` microseconds, and so much is left.
@@ -50,8 +76,8 @@ pub(crate) enum Taken {
         got: Vec<u64>,
         left: Vec<u64>,
     },
-    /// There will be enough of this one, and of all others, after `wait`.
-    Refused { quota: usize, wait: u64 },
+    /// There will be enough of this one, and of all others, after `wait`. `None`: a pause will be over.
+    Refused { quota: Option<usize>, wait: u64 },
     /// This one never holds as much.
     Never { quota: usize },
 }
@@ -65,6 +91,37 @@ impl Pace {
     pub(crate) fn is_exact(self) -> bool {
         let capacity = self.burst.checked_mul(self.period);
         self.amount > 0 && capacity.is_some_and(|it| 0 < it && it <= HIGHEST / 2)
+    }
+}
+
+impl Change {
+    pub(crate) fn nothing(pace: Pace) -> Self {
+        Self {
+            pace,
+            back: 0,
+            more: 0,
+            most: pace.burst,
+        }
+    }
+}
+
+impl Pause {
+    /// When the next turn may be. A clock that steps back makes no pause longer.
+    fn end(stored: Option<Self>, now: u64) -> u64 {
+        stored.map_or(now, |it| it.until.min(now + it.length).max(now))
+    }
+
+    /// How long it lasts.
+    pub(crate) fn left(stored: Option<Self>, now: u64) -> u64 {
+        Self::end(stored, now) - now
+    }
+
+    /// Begins one. One that is shorter than what is left of the last changes nothing.
+    fn begin(stored: &mut Option<Self>, now: u64, length: u64) {
+        if length > Self::left(*stored, now) {
+            let until = now + length;
+            *stored = Some(Self { until, length });
+        }
     }
 }
 
@@ -117,32 +174,36 @@ impl Level {
 
 /// Takes from all, or from none. Whoever has to wait for no longer than `max_wait` microseconds is given its turn: those
 /// that come after it wait behind it.
+///
+/// In a pause the first turn is at its end: the levels are as they are then.
 pub(crate) fn take(
+    pause: Option<Pause>,
     levels: &mut [&mut Option<Level>],
     now: u64,
     max_wait: u64,
     asks: &[Ask],
-) -> Taken {
+) -> Answered {
+    let first = Pause::end(pause, now);
+    let paused = first - now;
+    let answered = |taken| Answered { taken, paused };
     let mut read = Vec::with_capacity(asks.len());
-    let (mut wait, mut slowest) = (0, 0);
+    let (mut wait, mut slowest) = (paused, None);
     for (i, ask) in asks.iter().enumerate() {
-        let level = Level::read(*levels[i], ask.pace, now);
+        let level = Level::read(*levels[i], ask.pace, first);
         if ask.need > ask.pace.burst {
-            return Taken::Never { quota: i };
+            return answered(Taken::Never { quota: i });
         }
-        let this = level.wait(ask.pace, ask.need);
+        let this = paused + level.wait(ask.pace, ask.need);
         if this > wait {
-            (wait, slowest) = (this, i);
+            (wait, slowest) = (this, Some(i));
         }
         read.push(level);
     }
-    let is_bounded =
-        |(level, ask): (&Level, &Ask)| level.missing + ask.need * ask.pace.period <= HIGHEST;
-    if wait > max_wait || !read.iter().zip(asks).all(is_bounded) {
-        return Taken::Refused {
-            quota: slowest,
-            wait,
-        };
+    let over = |(level, ask): (&Level, &Ask)| level.missing + ask.need * ask.pace.period > HIGHEST;
+    let unbounded = read.iter().zip(asks).position(over);
+    if wait > max_wait || unbounded.is_some() {
+        let quota = slowest.or(unbounded);
+        return answered(Taken::Refused { quota, wait });
     }
     let (mut got, mut left) = (Vec::new(), Vec::new());
     for (i, (ask, level)) in asks.iter().zip(&mut read).enumerate() {
@@ -158,16 +219,31 @@ pub(crate) fn take(
         got.push(units);
         left.push(level.left(ask.pace));
     }
-    Taken::Granted { wait, got, left }
+    answered(Taken::Granted { wait, got, left })
 }
 
-/// Gives back units, or takes more: what a call used was something else than what it had asked for.
-pub(crate) fn settle(stored: &mut Option<Level>, now: u64, pace: Pace, back: u64, more: u64) {
-    let mut level = Level::read(*stored, pace, now);
-    let back = back.min(pace.burst) * pace.period;
-    let more = more.min(pace.burst) * pace.period;
-    level.missing = (level.missing.saturating_sub(back) + more).min(HIGHEST);
-    *stored = Some(level);
+/// Gives back units, takes more, or believes a service that less is left; and begins a pause, if `length` is longer than what
+/// is left of another. In a pause nothing is earned: whoever has been given a turn has it later by as much.
+pub(crate) fn settle(
+    pause: &mut Option<Pause>,
+    levels: &mut [&mut Option<Level>],
+    now: u64,
+    length: u64,
+    changes: &[Change],
+) {
+    let before = Pause::end(*pause, now);
+    Pause::begin(pause, now, length);
+    let first = Pause::end(*pause, now);
+    for (stored, change) in levels.iter_mut().zip(changes) {
+        let pace = change.pace;
+        let mut level = Level::read(**stored, pace, before);
+        let units = |it: u64| it.min(pace.burst) * pace.period;
+        level.missing = level.missing.saturating_sub(units(change.back)) + units(change.more);
+        let most = pace.capacity() - units(change.most);
+        level.missing = level.missing.max(most).min(HIGHEST);
+        level.at = level.at.max(first);
+        **stored = Some(level);
+    }
 }
 
 /// Who uses a limit: when each was last heard of.

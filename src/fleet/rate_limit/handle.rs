@@ -1,6 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::acquire::FleetRateAcquire;
 use super::shared::Shared;
@@ -75,6 +76,23 @@ impl FleetRateLimit {
             reserved.cancel();
         }
         result
+    }
+
+    /// Nobody of the fleet passes for so long, as the service has asked: up to
+    /// [`max_pause`](super::FleetRateLimitBuilder::max_pause). A pause that is shorter than what is left of another changes nothing.
+    ///
+    /// This process pauses at once, and tells the store in the background; outside a tokio runtime this process alone pauses.
+    /// The others hear of it with the next answer of the store; see the [module](super).
+    pub fn pause(&self, pause: Duration) {
+        self.shared.pause(pause);
+    }
+
+    /// The service says how much is left of the quota of that name: no more is believed to be there than that. Other clients
+    /// may have used it. A name that no quota has changes nothing.
+    ///
+    /// The store is told in the background, and only if that is less than there can be by its last answer.
+    pub fn left(&self, quota: &str, units: u64) {
+        self.shared.left_by_service(quota, units);
     }
 
     /// What this process knows. Does not ask the store.

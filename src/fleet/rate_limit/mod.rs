@@ -44,6 +44,26 @@
 //!
 //! A refusal is remembered: until the time that the store has named a process does not ask again for as much.
 //!
+//! # What the service says
+//!
+//! The [layer](FleetRateLimitLayer) learns from results as that of a local limit does.
+//!
+//! - [`settle`](FleetRateLimitLayer::settle), and `settle_later` over HTTP: what a call has not used comes back to the whole fleet,
+//!   what it has used beyond its cost is owed by the whole fleet. Each such call is a command to the store, in the background.
+//! - [`pause_by`](FleetRateLimitLayer::pause_by), [`pause`](FleetRateLimit::pause): nobody passes until the time that the service
+//!   has named. The process that hears it pauses at once: leased tokens are dropped, and turns that the store has given come
+//!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. The other
+//!   processes hear of it with the next answer of the store: when a call asks, when leased tokens are used up or over (100 ms),
+//!   and at the latest after 5.5 s. Until then leased tokens are spent there, and turns that were given before come as they
+//!   were given. In a pause nothing is earned, other than with a local limit: else those whose turns fall into it would all
+//!   pass at its end.
+//! - [`left_by`](FleetRateLimitLayer::left_by), [`left`](FleetRateLimit::left): no more is believed to be left in the whole fleet.
+//!   Tokens that are leased at that moment can still be spent. The store is told only of what is less than there can be by its
+//!   last answer.
+//!
+//! There is no `reset` and no `update`, as a local limit has: one process would change what all go by. A pause ends when its time is
+//! over, and quotas change by a deploy.
+//!
 //! # While the store is away
 //!
 //! A call whose question is not answered within [`store_timeout`](FleetRateLimitBuilder::store_timeout) is decided by this
@@ -53,7 +73,8 @@
 //! All shares together are the quota, and those who have been given a turn keep it as a part of them. A share has a burst of one
 //! call at least: of a burst that is smaller than the number of processes each process has one. A call that costs more than
 //! the share's burst is refused while the store is away. When the store is back, each process tells it what has passed
-//! meanwhile and is not earned yet, and those who wait for a share ask the store instead.
+//! meanwhile and is not earned yet, and those who wait for a share ask the store instead. A pause that a process hears of
+//! holds for its own share, and is told when the store is back.
 //!
 //! So a store that goes and comes back, however often, lets one burst more pass at most: two bursts, and what the time earns.
 //! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
@@ -69,7 +90,10 @@ mod acquire;
 mod beat;
 mod builder;
 mod core;
+mod exact;
 mod handle;
+mod heard;
+mod layer;
 mod pool;
 mod request;
 mod reservation;
@@ -84,7 +108,8 @@ mod words;
 pub use acquire::FleetRateAcquire;
 pub use builder::FleetRateLimitBuilder;
 pub use handle::FleetRateLimit;
+pub use layer::FleetRateLimitLayer;
 pub use reservation::FleetReservation;
-pub use service::{FleetRateLimitFuture, FleetRateLimitLayer, FleetRateLimitService};
+pub use service::{FleetRateLimitFuture, FleetRateLimitService};
 pub use snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 pub(super) use store::InProcess;

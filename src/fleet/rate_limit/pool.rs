@@ -91,9 +91,9 @@ pub(super) struct Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Taken,
-    /// The store would refuse before this time.
+    /// The store would refuse before this time: because of this quota, or of a pause.
     Denied {
-        quota: usize,
+        quota: Option<usize>,
         until: Tick,
     },
     /// The store has to be asked.
@@ -105,6 +105,10 @@ pub(super) struct Pool {
     leases: Vec<Lease>,
     words: Arc<Words>,
     denial: Option<Denial>,
+    /// Nobody has a turn before this.
+    paused_until: Tick,
+    /// How long all pauses were: so much later are the turns that were given before.
+    shifted: Duration,
     /// Somebody asks the store right now.
     pub(super) is_asking: bool,
 }
@@ -119,6 +123,8 @@ impl Pool {
             leases: vec![nothing; quotas],
             words,
             denial: None,
+            paused_until: Tick(0),
+            shifted: Duration::ZERO,
             is_asking: false,
         }
     }
@@ -130,7 +136,7 @@ impl Pool {
 
     /// Takes from the leased tokens, from all quotas or from none.
     pub(super) fn take(&mut self, cost: &[u64], paces: &[Pace], now: Tick) -> Look {
-        if self.words.take(cost, now) {
+        if self.paused_until <= now && self.words.take(cost, now) {
             return Look::Taken;
         }
         match self.denied(cost, paces, now) {
@@ -140,21 +146,60 @@ impl Pool {
     }
 
     /// Whether the store would refuse that, by what it said last.
-    pub(super) fn denied(&self, cost: &[u64], paces: &[Pace], now: Tick) -> Option<(usize, Tick)> {
-        let denial = self.denial.filter(|it| now < it.until)?;
-        let more = cost[denial.quota].checked_sub(denial.units)?;
-        let pace = paces[denial.quota];
-        let longer = more.saturating_mul(pace.period) / pace.amount;
-        Some((
-            denial.quota,
-            denial.until.after(Duration::from_micros(longer)),
-        ))
+    pub(super) fn denied(
+        &self,
+        cost: &[u64],
+        paces: &[Pace],
+        now: Tick,
+    ) -> Option<(Option<usize>, Tick)> {
+        let denied = self.denial.filter(|it| now < it.until).and_then(|denial| {
+            let more = cost[denial.quota].checked_sub(denial.units)?;
+            let pace = paces[denial.quota];
+            let longer = more.saturating_mul(pace.period) / pace.amount;
+            let until = denial.until.after(Duration::from_micros(longer));
+            Some((Some(denial.quota), until))
+        });
+        self.or_paused(denied, now)
     }
 
     /// Until when the store would refuse those who wait.
-    pub(super) fn denial(&self, now: Tick) -> Option<(usize, Tick)> {
-        let denial = self.denial.filter(|it| now < it.until)?;
-        Some((denial.quota, denial.until))
+    pub(super) fn denial(&self, now: Tick) -> Option<(Option<usize>, Tick)> {
+        let denial = self.denial.filter(|it| now < it.until);
+        self.or_paused(denial.map(|it| (Some(it.quota), it.until)), now)
+    }
+
+    /// The later of both.
+    fn or_paused(
+        &self,
+        denied: Option<(Option<usize>, Tick)>,
+        now: Tick,
+    ) -> Option<(Option<usize>, Tick)> {
+        let until = self.paused_until;
+        let is_later = until > now && denied.is_none_or(|(_, it)| it < until);
+        if is_later {
+            Some((None, until))
+        } else {
+            denied
+        }
+    }
+
+    /// Nobody has a turn before this, and what is leased is no turn. Whether that is later than before.
+    pub(super) fn pause(&mut self, now: Tick, until: Tick) -> bool {
+        let is_longer = until > self.paused_until.max(now);
+        if is_longer {
+            self.shifted += until.since(self.paused_until.max(now));
+            self.paused_until = until;
+            self.words.clear();
+        }
+        is_longer
+    }
+
+    pub(super) fn paused_until(&self) -> Tick {
+        self.paused_until
+    }
+
+    pub(super) fn shifted(&self) -> Duration {
+        self.shifted
     }
 
     /// What to ask the store for: `(need, want)` of each quota.
@@ -179,8 +224,11 @@ impl Pool {
     }
 
     /// What the store has given: to be used within `life` of when it was asked.
-    pub(super) fn granted(&mut self, got: &[u64], until: Tick) {
+    pub(super) fn granted(&mut self, got: &[u64], now: Tick, until: Tick) {
         self.denial = None;
+        if now < self.paused_until {
+            return; // It was said after the store had been asked.
+        }
         for (quota, (lease, got)) in self.leases.iter_mut().zip(got).enumerate() {
             if *got > 0 {
                 // What was left was less than one call needed. Its time is not made longer.
@@ -200,10 +248,14 @@ impl Pool {
         });
     }
 
-    /// Forgets all that the store has said.
+    /// Forgets all that the store has said, but for a pause.
     pub(super) fn forget(&mut self) {
         self.words.clear();
-        *self = Self::new(self.leases.len(), Arc::clone(&self.words));
+        *self = Self {
+            paused_until: self.paused_until,
+            shifted: self.shifted,
+            ..Self::new(self.leases.len(), Arc::clone(&self.words))
+        };
     }
 
     /// What is leased at the moment.

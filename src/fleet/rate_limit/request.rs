@@ -79,6 +79,13 @@ impl Turn {
             None => unreachable!("a turn comes once"),
         }
     }
+
+    /// Whoever waits asks for another.
+    pub(super) fn give_back(mut self) {
+        if let Some((shared, request)) = self.take() {
+            FleetReservation::new(shared, request.cost).cancel();
+        }
+    }
 }
 
 impl Drop for Turn {

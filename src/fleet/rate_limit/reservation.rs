@@ -1,10 +1,12 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::core::Change;
 use super::shared::Shared;
-use crate::rate_limit::{Cost, Reservation};
+use crate::rate_limit::{Cost, Reservation, Taken};
 
 /// What a call has taken from a shared limit. Dropped, it stays taken: the call was made, and the service has counted it.
 pub struct FleetReservation {
@@ -49,41 +51,61 @@ impl FleetReservation {
     /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed. The store is told
     /// in the background. If it cannot be told, what was taken stays taken: also outside a tokio runtime.
     pub fn settle(self, used: impl Into<Cost>) {
-        let used = used.into();
-        if let Some(share) = self.share {
+        Taken::settle(&self, used.into());
+    }
+
+    /// The call was not made: all of it is given back.
+    pub fn cancel(self) {
+        self.settle(0);
+    }
+}
+
+impl Taken for FleetReservation {
+    fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    fn settle(&self, used: Cost) {
+        if let Some(share) = &self.share {
             self.shared.settled_share(self.cost, used);
-            return share.settle(used);
+            return Taken::settle(share, used);
         }
-        let shared = self.shared;
-        let changes: Vec<_> = self
-            .cost
-            .each()
-            .into_iter()
-            .zip(used.each())
-            .zip(&shared.paces)
-            .map(|((taken, used), pace)| {
-                (
-                    *pace,
-                    taken.saturating_sub(used),
-                    used.saturating_sub(taken),
-                )
-            })
-            .collect();
-        if changes.iter().all(|(_, back, more)| back == more) || shared.is_degraded() {
+        let pairs = self.cost.each().into_iter().zip(used.each());
+        let changes = pairs
+            .zip(&self.shared.paces)
+            .map(|((taken, used), pace)| Change {
+                back: taken.saturating_sub(used),
+                more: used.saturating_sub(taken),
+                ..Change::nothing(*pace)
+            });
+        let changes: Vec<_> = changes.collect();
+        if changes.iter().all(|it| it.back == it.more) || self.shared.is_degraded() {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
+            let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
-                if let Err(error) = shared.store.settle(&shared.limit, &changes).await {
+                if let Err(error) = shared.store.settle(&shared.limit, 0, &changes).await {
                     shared.degrade(&error);
                 }
             });
         }
     }
 
-    /// The call was not made: all of it is given back.
-    pub fn cancel(self) {
-        self.settle(0);
+    fn pause(&self, pause: Duration) {
+        self.shared.pause(pause);
+    }
+
+    fn left(&self, quota: &str, units: u64) {
+        self.shared.left_by_service(quota, units);
+    }
+
+    fn boxed(&self) -> Box<dyn Taken> {
+        Box::new(Self {
+            shared: Arc::clone(&self.shared),
+            cost: self.cost,
+            share: self.share.as_ref().map(Reservation::copied),
+        })
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) struct Shared {
     pub(super) paces: Box<[Pace]>,
     pub(super) leasing: Option<Leasing>,
     pub(super) max_wait: Duration,
+    pub(super) max_pause: Duration,
+    /// What the store is still to be told of what services have said.
+    pub(super) heard: Mutex<Heard>,
     pub(super) store: Arc<dyn RateStore>,
     pub(super) limit: Limit,
     /// This process's share, while the store is away.
@@ -61,17 +64,31 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
 }
 
+/// What the store is still to be told of what services have said.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    pub(super) until: Tick,
+    pub(super) most: [Option<u64>; MOST_QUOTAS],
+    pub(super) is_telling: bool,
+}
+
 pub(super) struct Named {
     pub(super) name: Arc<str>,
     pub(super) quota: Quota,
-    /// What was left in the whole fleet, by the last answer.
-    left: AtomicU64,
+    /// What was left in the whole fleet, by the last answer; and when that was.
+    pub(super) left: AtomicU64,
+    pub(super) left_at: AtomicU64,
 }
 
 impl Named {
     pub(super) fn new(name: Arc<str>, quota: Quota) -> Self {
         let left = AtomicU64::new(quota.burst);
-        Self { name, quota, left }
+        Self {
+            name,
+            quota,
+            left,
+            left_at: AtomicU64::new(0),
+        }
     }
 }
 
@@ -167,7 +184,9 @@ impl Shared {
     }
 
     pub(super) fn left(&self, quota: usize, left: u64) {
-        self.quotas[quota].left.store(left, Ordering::Relaxed);
+        let it = &self.quotas[quota];
+        it.left.store(left, Ordering::Relaxed);
+        it.left_at.store(time::now().0, Ordering::Relaxed);
     }
 
     pub(super) fn is_degraded(&self) -> bool {
@@ -271,6 +290,8 @@ impl Shared {
             paces: parts.paces,
             leasing: parts.leasing,
             max_wait: parts.max_wait,
+            max_pause: parts.max_pause,
+            heard: Mutex::default(),
             store: parts.store,
             limit: parts.limit,
             local,
@@ -325,13 +346,18 @@ impl Shared {
     pub(super) fn snapshot(&self) -> FleetRateLimitSnapshot {
         let (of, now) = (|it: &AtomicU64| it.load(Ordering::Relaxed), time::now());
         let counts = &self.counts;
+        let (leased, paused_for) = {
+            let pool = self.pool();
+            (pool.leased(now), pool.paused_until().since(now))
+        };
         FleetRateLimitSnapshot {
             name: Arc::clone(self.funnel.name()),
             leases: self.leasing.map(|it| it.life),
-            leased: self.pool().leased(now),
+            leased,
             left: self.quotas.iter().map(|it| of(&it.left)).collect(),
             nodes: self.nodes.known(),
             waiting: self.in_line.load(Ordering::Relaxed),
+            paused_for: Some(paused_for).filter(|it| !it.is_zero()),
             degraded_for: self.since().map(|it| now.since(it)),
             totals: FleetRateLimitTotals {
                 passed: counts.passed.sum(),
@@ -352,6 +378,7 @@ pub(super) struct Parts {
     pub(super) paces: Box<[Pace]>,
     pub(super) leasing: Option<Leasing>,
     pub(super) max_wait: Duration,
+    pub(super) max_pause: Duration,
     pub(super) store: Arc<dyn RateStore>,
     pub(super) limit: Limit,
     pub(super) expected_nodes: u64,

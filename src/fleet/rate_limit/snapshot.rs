@@ -18,6 +18,8 @@ pub struct FleetRateLimitSnapshot {
     pub nodes: u64,
     /// How many calls of this process wait in line for leased tokens.
     pub waiting: usize,
+    /// How long nobody passes, because a service has asked for a pause.
+    pub paused_for: Option<Duration>,
     /// How long this process has gone by its share, because the store is away.
     pub degraded_for: Option<Duration>,
     /// What has been counted since the handle was made.

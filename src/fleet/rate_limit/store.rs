@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::core::{self, Ask, Level, Nodes, Pace, Taken};
+use super::core::{self, Answered, Ask, Change, Level, Nodes, Pause, Taken};
 use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
 use crate::fleet::{Backend, Shared, StoreError};
@@ -16,13 +16,14 @@ use crate::util::time;
 
 /// What a store does in one step each.
 pub(super) trait RateStore: Send + Sync {
-    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask]) -> Answer<'a, Taken>;
+    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask])
+    -> Answer<'a, Answered>;
 
-    /// Gives back, or takes more: so many of each.
-    fn settle<'a>(&'a self, limit: &'a Limit, changes: &'a [(Pace, u64, u64)]) -> Answer<'a, ()>;
+    /// Changes all quotas, and begins a pause of so many microseconds.
+    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()>;
 
-    /// This process is there. How many are.
-    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, u64>;
+    /// This process is there. How many are, and how long a pause lasts.
+    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)>;
 }
 
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -30,9 +31,10 @@ pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 /// What a store knows a limit by.
 #[derive(Clone, Debug)]
 pub(super) struct Limit {
-    /// One for each quota.
-    pub(super) levels: Vec<String>,
-    pub(super) nodes: String,
+    /// A level for each quota, and the pause.
+    pub(super) keys: Vec<String>,
+    /// The processes, and the pause.
+    pub(super) nodes: [String; 2],
     /// This process.
     pub(super) node: Arc<str>,
     /// How long an answer may take.
@@ -46,11 +48,11 @@ impl Limit {
         quotas: impl Iterator<Item = &'a str>,
         within: Duration,
     ) -> Self {
+        let pause = names.key("rate", name, "pause");
+        let levels = quotas.map(|quota| names.key("rate", name, &format!("level:{quota}")));
         Self {
-            levels: quotas
-                .map(|quota| names.key("rate", name, &format!("level:{quota}")))
-                .collect(),
-            nodes: names.key("rate", name, "nodes"),
+            keys: levels.chain([pause.clone()]).collect(),
+            nodes: [names.key("rate", name, "nodes"), pause],
             node: Arc::clone(&names.node),
             within,
         }
@@ -60,7 +62,7 @@ impl Limit {
 /// How long a process is counted after it was last heard of.
 pub(super) const NODE_TTL: Duration = Duration::from_secs(15);
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -71,6 +73,7 @@ pub(in crate::fleet) struct InProcess(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     levels: HashMap<String, Option<Level>>,
+    pauses: HashMap<String, Pause>,
     nodes: HashMap<String, Nodes>,
 }
 
@@ -79,35 +82,52 @@ impl InProcess {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(&self, limit: &Limit, max_wait: u64, asks: &[Ask]) -> Taken {
+    pub(super) fn take(&self, limit: &Limit, max_wait: u64, asks: &[Ask]) -> Answered {
         let (mut table, now) = (self.table(), now());
-        let mut copies: Vec<_> = limit.levels.iter().map(|key| table.level(key)).collect();
+        let mut copies: Vec<_> = limit.levels().iter().map(|it| table.level(it)).collect();
         let mut levels: Vec<_> = copies.iter_mut().collect();
-        let taken = core::take(&mut levels, now, max_wait, asks);
-        for (key, level) in limit.levels.iter().zip(copies) {
+        let answered = core::take(table.pause(limit), &mut levels, now, max_wait, asks);
+        for (key, level) in limit.levels().iter().zip(copies) {
             table.levels.insert(key.clone(), level);
         }
-        taken
+        answered
     }
 
-    pub(super) fn settle(&self, limit: &Limit, changes: &[(Pace, u64, u64)]) {
+    pub(super) fn settle(&self, limit: &Limit, pause: u64, changes: &[Change]) {
         let (mut table, now) = (self.table(), now());
-        for (key, (pace, back, more)) in limit.levels.iter().zip(changes) {
-            let level = table.levels.entry(key.clone()).or_default();
-            core::settle(level, now, *pace, *back, *more);
+        let mut paused = table.pause(limit);
+        let mut copies: Vec<_> = limit.levels().iter().map(|it| table.level(it)).collect();
+        let mut levels: Vec<_> = copies.iter_mut().collect();
+        core::settle(&mut paused, &mut levels, now, pause, changes);
+        if let Some(paused) = paused {
+            table.pauses.insert(limit.nodes[1].clone(), paused);
+        }
+        for (key, level) in limit.levels().iter().zip(copies) {
+            table.levels.insert(key.clone(), level);
         }
     }
 
-    pub(super) fn beat(&self, limit: &Limit) -> u64 {
-        let nodes = &mut self.table().nodes;
-        let nodes = nodes.entry(limit.nodes.clone()).or_default();
-        nodes.beat(now(), &limit.node, micros(NODE_TTL))
+    pub(super) fn beat(&self, limit: &Limit) -> (u64, u64) {
+        let (mut table, now) = (self.table(), now());
+        let paused = Pause::left(table.pause(limit), now);
+        let nodes = table.nodes.entry(limit.nodes[0].clone()).or_default();
+        (nodes.beat(now, &limit.node, micros(NODE_TTL)), paused)
+    }
+}
+
+impl Limit {
+    fn levels(&self) -> &[String] {
+        &self.keys[..self.keys.len() - 1]
     }
 }
 
 impl Table {
     fn level(&self, key: &str) -> Option<Level> {
         self.levels.get(key).copied().flatten()
+    }
+
+    fn pause(&self, limit: &Limit) -> Option<Pause> {
+        self.pauses.get(&limit.nodes[1]).copied()
     }
 }
 
@@ -116,29 +136,32 @@ fn now() -> u64 {
 }
 
 impl RateStore for Shared {
-    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask]) -> Answer<'a, Taken> {
+    fn take<'a>(
+        &'a self,
+        limit: &'a Limit,
+        max_wait: u64,
+        asks: &'a [Ask],
+    ) -> Answer<'a, Answered> {
         Box::pin(async move {
             match &self.backend {
                 Backend::InProcess(it) => Ok(it.rate_limits.take(limit, max_wait, asks)),
                 Backend::Redis(redis) => {
                     let args = take_args(max_wait, asks);
-                    let reply = redis
-                        .eval(&TAKE, &limit.levels, &args, limit.within)
-                        .await?;
+                    let reply = redis.eval(&TAKE, &limit.keys, &args, limit.within).await?;
                     taken(&reply, asks.len())
                 }
             }
         })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, changes: &'a [(Pace, u64, u64)]) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
         Box::pin(async move {
             match &self.backend {
-                Backend::InProcess(it) => it.rate_limits.settle(limit, changes),
+                Backend::InProcess(it) => it.rate_limits.settle(limit, pause, changes),
                 Backend::Redis(redis) => {
-                    let args = settle_args(changes);
+                    let args = settle_args(pause, changes);
                     redis
-                        .eval(&SETTLE, &limit.levels, &args, limit.within)
+                        .eval(&SETTLE, &limit.keys, &args, limit.within)
                         .await?;
                 }
             }
@@ -146,16 +169,14 @@ impl RateStore for Shared {
         })
     }
 
-    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, u64> {
+    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
         Box::pin(async move {
             match &self.backend {
                 Backend::InProcess(it) => Ok(it.rate_limits.beat(limit)),
                 Backend::Redis(redis) => {
-                    let keys = std::slice::from_ref(&limit.nodes);
-                    let reply = redis
-                        .eval(&BEAT, keys, &beat_args(&limit.node), limit.within)
-                        .await?;
-                    number(&reply)
+                    let args = beat_args(&limit.node);
+                    let reply = redis.eval(&BEAT, &limit.nodes, &args, limit.within).await?;
+                    beaten(&reply)
                 }
             }
         })
@@ -180,10 +201,18 @@ pub(super) fn take_args(max_wait: u64, asks: &[Ask]) -> Vec<Vec<u8>> {
     args
 }
 
-pub(super) fn settle_args(changes: &[(Pace, u64, u64)]) -> Vec<Vec<u8>> {
-    let mut args = vec![Vec::new()];
-    for (pace, back, more) in changes {
-        let numbers = [pace.amount, pace.period, pace.burst, *back, *more];
+pub(super) fn settle_args(pause: u64, changes: &[Change]) -> Vec<Vec<u8>> {
+    let mut args = vec![Vec::new(), text(pause)];
+    for it in changes {
+        let pace = it.pace;
+        let numbers = [
+            pace.amount,
+            pace.period,
+            pace.burst,
+            it.back,
+            it.more,
+            it.most,
+        ];
         args.extend(numbers.map(|it| text(it.min(core::HIGHEST))));
     }
     args
@@ -193,7 +222,7 @@ pub(super) fn beat_args(node: &str) -> Vec<Vec<u8>> {
     vec![Vec::new(), node.as_bytes().to_vec(), text(micros(NODE_TTL))]
 }
 
-pub(super) fn number(reply: &Value) -> Result<u64, StoreError> {
+fn number(reply: &Value) -> Result<u64, StoreError> {
     match reply {
         Value::Int(n) => {
             u64::try_from(*n).map_err(|_| StoreError::Data(format!("a number below zero: {n}")))
@@ -202,21 +231,35 @@ pub(super) fn number(reply: &Value) -> Result<u64, StoreError> {
     }
 }
 
-pub(super) fn taken(reply: &Value, quotas: usize) -> Result<Taken, StoreError> {
-    let Value::Array(items) = reply else {
-        return Err(StoreError::Data(format!("no list: {reply:?}")));
-    };
-    let numbers: Vec<u64> = items.iter().map(number).collect::<Result<_, _>>()?;
+fn numbers(reply: &Value) -> Result<Vec<u64>, StoreError> {
+    match reply {
+        Value::Array(items) => items.iter().map(number).collect(),
+        other => Err(StoreError::Data(format!("no list: {other:?}"))),
+    }
+}
+
+pub(super) fn beaten(reply: &Value) -> Result<(u64, u64), StoreError> {
+    match numbers(reply)?[..] {
+        [nodes, paused] => Ok((nodes, paused)),
+        ref other => Err(StoreError::Data(format!("{other:?} for two numbers"))),
+    }
+}
+
+pub(super) fn taken(reply: &Value, quotas: usize) -> Result<Answered, StoreError> {
+    let numbers = numbers(reply)?;
     let quota = |n: u64| usize::try_from(n).ok().filter(|n| *n < quotas);
     let read = match numbers[..] {
-        [1, wait, ref rest @ ..] if rest.len() == 2 * quotas => Some(Taken::Granted {
-            wait,
-            got: rest[..quotas].to_vec(),
-            left: rest[quotas..].to_vec(),
-        }),
-        [0, n, wait] => quota(n).map(|quota| Taken::Refused { quota, wait }),
-        [2, n] => quota(n).map(|quota| Taken::Never { quota }),
+        [1, paused, wait, ref rest @ ..] if rest.len() == 2 * quotas => {
+            let (got, left) = (rest[..quotas].to_vec(), rest[quotas..].to_vec());
+            Some((paused, Taken::Granted { wait, got, left }))
+        }
+        [0, paused, n, wait] if n <= quotas as u64 => {
+            let quota = quota(n);
+            Some((paused, Taken::Refused { quota, wait }))
+        }
+        [2, paused, n] => quota(n).map(|quota| (paused, Taken::Never { quota })),
         _ => None,
     };
+    let read = read.map(|(paused, taken)| Answered { taken, paused });
     read.ok_or_else(|| StoreError::Data(format!("{numbers:?} for {quotas} quotas")))
 }

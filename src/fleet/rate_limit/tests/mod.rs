@@ -1,5 +1,6 @@
 //! The handle over both stores, in virtual time: what passes, how often the store is asked, and what happens without it.
 
+mod pause;
 mod trouble;
 
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::builder::FleetRateLimitBuilder;
-use super::core::{Ask, Pace, Taken};
+use super::core::{Answered, Ask, Change};
 use super::store::{
-    Answer, BEAT, Limit, RateStore, SETTLE, TAKE, beat_args, number, settle_args, take_args, taken,
+    Answer, BEAT, Limit, RateStore, SETTLE, TAKE, beat_args, beaten, settle_args, take_args, taken,
 };
 use super::{FleetRateLimit, FleetReservation};
 use crate::call::deadline::{self, Deadline};
@@ -40,20 +41,24 @@ impl OnServer {
 }
 
 impl RateStore for OnServer {
-    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask]) -> Answer<'a, Taken> {
-        let reply = self.eval(&TAKE, &limit.levels, take_args(max_wait, asks));
+    fn take<'a>(
+        &'a self,
+        limit: &'a Limit,
+        max_wait: u64,
+        asks: &'a [Ask],
+    ) -> Answer<'a, Answered> {
+        let reply = self.eval(&TAKE, &limit.keys, take_args(max_wait, asks));
         Box::pin(async move { taken(&reply, asks.len()) })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, changes: &'a [(Pace, u64, u64)]) -> Answer<'a, ()> {
-        self.eval(&SETTLE, &limit.levels, settle_args(changes));
+    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+        self.eval(&SETTLE, &limit.keys, settle_args(pause, changes));
         Box::pin(async { Ok(()) })
     }
 
-    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, u64> {
-        let keys = std::slice::from_ref(&limit.nodes);
-        let reply = self.eval(&BEAT, keys, beat_args(&limit.node));
-        Box::pin(async move { number(&reply) })
+    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
+        let reply = self.eval(&BEAT, &limit.nodes, beat_args(&limit.node));
+        Box::pin(async move { beaten(&reply) })
     }
 }
 
@@ -101,7 +106,12 @@ impl Counting {
 }
 
 impl RateStore for Counting {
-    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask]) -> Answer<'a, Taken> {
+    fn take<'a>(
+        &'a self,
+        limit: &'a Limit,
+        max_wait: u64,
+        asks: &'a [Ask],
+    ) -> Answer<'a, Answered> {
         Box::pin(async move {
             self.takes.fetch_add(1, Ordering::Relaxed);
             let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
@@ -113,15 +123,15 @@ impl RateStore for Counting {
         })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, changes: &'a [(Pace, u64, u64)]) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
         Box::pin(async move {
             self.settles.fetch_add(1, Ordering::Relaxed);
             self.travel(limit).await?;
-            self.inner.settle(limit, changes).await
+            self.inner.settle(limit, pause, changes).await
         })
     }
 
-    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, u64> {
+    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
         Box::pin(async move {
             self.travel(limit).await?;
             self.inner.beat(limit).await

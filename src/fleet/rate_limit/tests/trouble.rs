@@ -100,15 +100,20 @@ impl Emptied {
 }
 
 impl RateStore for Emptied {
-    fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask]) -> Answer<'a, Taken> {
+    fn take<'a>(
+        &'a self,
+        limit: &'a Limit,
+        max_wait: u64,
+        asks: &'a [Ask],
+    ) -> Answer<'a, Answered> {
         Box::pin(async move { self.now().take(limit, max_wait, asks).await })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, changes: &'a [(Pace, u64, u64)]) -> Answer<'a, ()> {
-        Box::pin(async move { self.now().settle(limit, changes).await })
+    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+        Box::pin(async move { self.now().settle(limit, pause, changes).await })
     }
 
-    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, u64> {
+    fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
         Box::pin(async move { self.now().beat(limit).await })
     }
 }

@@ -1,0 +1,111 @@
+//! A call that asks the store for itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep_until;
+
+use super::core::{Answered, Ask, Taken};
+use super::request::{Request, Turn};
+use super::reservation::FleetReservation;
+use super::shared::{Shared, add};
+use crate::error::{RateLimitReason, RateLimited};
+use crate::util::time;
+
+/// The store has not answered: this process's share decides.
+pub(super) struct Away;
+
+pub(super) type Decided = Result<Result<FleetReservation, RateLimited>, Away>;
+
+impl Shared {
+    /// Asks the store for this call alone, and waits for the turn that it gives.
+    pub(super) async fn exactly(self: &Arc<Self>, request: &Request, costs: &[u64]) -> Decided {
+        let ask = |(cost, pace): (&u64, &_)| Ask {
+            pace: *pace,
+            need: *cost,
+            want: *cost,
+        };
+        let asks: Vec<_> = costs.iter().zip(&self.paces).map(ask).collect();
+        let now = time::now();
+        let denied = self.pool().denied(costs, &self.paces, now);
+        if let Some((quota, until)) = denied
+            && until > request.gives_up
+        {
+            let (wait, reason) = (Some(until.since(now)), request.too_late());
+            return Ok(Err(self.refused(quota, reason, wait, request.since)));
+        }
+        let patience = request.gives_up.since(now).as_micros();
+        let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
+        match self.ask(max_wait, &asks).await? {
+            Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
+            Taken::Granted { wait, .. } => {
+                Ok(self.for_turn(request, Duration::from_micros(wait)).await)
+            }
+            Taken::Refused { quota, wait } => {
+                let (now, wait) = (time::now(), Duration::from_micros(wait));
+                if let Some(quota) = quota {
+                    self.pool().refused(quota, costs[quota], now, wait);
+                }
+                let reason = request.too_late();
+                Ok(Err(self.refused(quota, reason, Some(wait), request.since)))
+            }
+            Taken::Never { quota } => {
+                let reason = RateLimitReason::ExceedsBurst;
+                Ok(Err(self.refused(Some(quota), reason, None, request.since)))
+            }
+        }
+    }
+
+    /// Waits for a turn that the store has given: longer, if there are pauses meanwhile.
+    async fn for_turn(
+        self: &Arc<Self>,
+        request: &Request,
+        wait: Duration,
+    ) -> Result<FleetReservation, RateLimited> {
+        let turn = Turn::new(self, request);
+        let mut due = time::now().after(wait);
+        let mut seen = self.pool().shifted();
+        loop {
+            sleep_until(due.to_instant()).await;
+            let (shifted, paused_until) = {
+                let pool = self.pool();
+                (pool.shifted(), pool.paused_until())
+            };
+            let now = time::now();
+            due = due.after(shifted - seen).max(paused_until);
+            if due <= now {
+                return Ok(turn.came());
+            }
+            if due > request.gives_up {
+                turn.give_back();
+                let (wait, reason) = (Some(due.since(now)), request.too_late());
+                return Err(self.refused(None, reason, wait, request.since));
+            }
+            seen = shifted;
+        }
+    }
+
+    /// Asks the store, and learns from what it says.
+    pub(super) async fn ask(&self, max_wait: u64, asks: &[Ask]) -> Result<Taken, Away> {
+        add(&self.counts.asked);
+        let asked = time::now();
+        let answered = self.store.take(&self.limit, max_wait, asks).await;
+        let Answered { taken, paused } = answered.map_err(|error| {
+            self.degrade(&error);
+            Away
+        })?;
+        self.hears_of_pause(paused, asked);
+        match &taken {
+            Taken::Granted { left, .. } => {
+                left.iter()
+                    .enumerate()
+                    .for_each(|(i, left)| self.left(i, *left));
+            }
+            Taken::Refused {
+                quota: Some(quota), ..
+            } => self.left(*quota, 0),
+            Taken::Refused { .. } | Taken::Never { .. } => {}
+        }
+        Ok(taken)
+    }
+}

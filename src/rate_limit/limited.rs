@@ -1,0 +1,148 @@
+//! A call that waits for its turn, is made, and is learned from: of a limit of this process, or of one that a fleet shares.
+
+use std::cell::RefCell;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::request::{Learn, MadeCall, Taken};
+use crate::call::outcome::{Classify, Outcome, Verdict};
+use crate::error::{Answer, RateLimited};
+
+/// `W` waits for a turn, and gives what the call has taken then: a `K`.
+#[pin_project(project = StateProj)]
+pub(crate) enum State<S, Req, F, W, K> {
+    Waiting {
+        #[pin]
+        wait: W,
+        next: Option<(S, Req)>,
+    },
+    /// The clone is made ready for the call that follows.
+    Readying {
+        next: Option<(S, Req)>,
+        taken: Option<K>,
+    },
+    Calling {
+        #[pin]
+        call: F,
+        taken: K,
+    },
+}
+
+impl<S, Req, F, W, K> State<S, Req, F, W, K> {
+    #[inline]
+    pub(crate) fn calling(taken: K, call: impl FnOnce() -> F) -> Self {
+        Self::Calling {
+            call: call(),
+            taken,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::Readying { .. } => "readying",
+            Self::Calling { .. } => "calling",
+        }
+    }
+}
+
+/// Tells a refusal of a layer below from all results of the service.
+struct IsRefusal;
+
+impl<Res, L> Classify<Res, L> for IsRefusal {
+    fn classify(&self, _: Result<&Res, &L>) -> Verdict {
+        Verdict::success()
+    }
+}
+
+/// Learns from what the answer of the layer, which knows the type of its own errors, makes of a result.
+struct Learning<'a, T> {
+    learn: &'a T,
+    call: RefCell<MadeCall<'a>>,
+}
+
+impl<Res, L, T: Learn<Res, L>> Classify<Res, L> for Learning<'_, T> {
+    fn classify(&self, result: Result<&Res, &L>) -> Verdict {
+        self.learn.learn(&mut self.call.borrow_mut(), result);
+        Verdict::success()
+    }
+}
+
+impl<S, Req, W, K> State<S, Req, S::Future, W, K>
+where
+    S: Service<Req>,
+    W: Future<Output = Result<K, RateLimited>>,
+    K: Taken,
+{
+    #[inline]
+    pub(crate) fn poll<L, T, A>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        learn: &T,
+        answer: &A,
+    ) -> Poll<Result<S::Response, A::Error>>
+    where
+        L: StdError + 'static,
+        T: Learn<S::Response, L>,
+        A: Answer<S::Response, S::Error, L>,
+    {
+        loop {
+            match self.as_mut().project() {
+                StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
+                    Ok(taken) => {
+                        let (next, taken) = (next.take(), Some(taken));
+                        self.set(Self::Readying { next, taken });
+                    }
+                    Err(limited) => {
+                        *next = None;
+                        return Poll::Ready(answer.refuse(limited.into()));
+                    }
+                },
+                StateProj::Readying { next, taken } => {
+                    let Some((service, _)) = next else {
+                        polled_too_often()
+                    };
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        *next = None;
+                        // It was not called.
+                        taken.take().into_iter().for_each(|it| it.settle(0.into()));
+                        return Poll::Ready(Err(answer.error(error)));
+                    }
+                    if let (Some((mut service, request)), Some(taken)) = (next.take(), taken.take())
+                    {
+                        let state = Self::calling(taken, || service.call(request));
+                        self.set(state);
+                    }
+                }
+                StateProj::Calling { call, taken } => {
+                    let result = ready!(call.poll(cx));
+                    let mut result = result.map_err(|error| answer.error(error));
+                    let mut call = MadeCall::new(taken);
+                    if answer.judge(&result, &IsRefusal).outcome == Outcome::Ignored {
+                        call.settle(0);
+                        return Poll::Ready(result);
+                    }
+                    let learning = Learning {
+                        learn,
+                        call: RefCell::new(call),
+                    };
+                    let _ = answer.judge(&result, &learning);
+                    if let Ok(response) = &mut result {
+                        learn.mark(&learning.call.into_inner(), response);
+                    }
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+}
+
+#[cold]
+fn polled_too_often() -> ! {
+    panic!("the future of a rate limited call polled after completion")
+}
