@@ -5,6 +5,7 @@ mod breaker;
 mod chaos;
 mod connection;
 mod lock;
+mod no_server;
 mod on_server;
 mod rate_limit;
 mod seen;
