@@ -62,6 +62,10 @@
 //! connects anew, first at once and then about every 100 to 500 ms. A connection that does not answer five calls in a row within the
 //! [call timeout](FleetBuilder::call_timeout), or that leads to a replica, is given up. What that means is a matter of each pattern; [`Fleet::health`] says how it stands.
 //!
+//! In a cluster all keys of a name are on one node, and a node that is away takes only its own names with it if
+//! `cluster-require-full-coverage no` is set; otherwise all nodes refuse until a replica has taken over. While the slot of a name is
+//! moved, its calls may be refused until all keys are there: leases are renewed again and again meanwhile.
+//!
 //! A call that was not answered [may have been done](StoreError::may_have_been_done).
 //!
 //! # Ends

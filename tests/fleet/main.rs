@@ -7,6 +7,7 @@ mod chaos;
 mod connection;
 mod layer;
 mod lock;
+mod no_server;
 mod on_server;
 mod rate_limit;
 mod seen;

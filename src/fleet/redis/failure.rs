@@ -29,6 +29,14 @@ pub(super) fn of_call(error: &RedisError, what: &str) -> StoreError {
     }
 }
 
+/// The same of a cluster. A slot that is being moved is led to and fro: its keys are soon where the cluster says.
+pub(super) fn of_cluster_call(error: &RedisError, what: &str) -> StoreError {
+    match code(error) {
+        Some("MOVED" | "ASK") => StoreError::Unavailable(format!("{what}: {error}")),
+        _ => of_call(error, what),
+    }
+}
+
 /// Why there is no connection.
 pub(super) fn of_connect(error: &RedisError) -> ConnectError {
     match (code(error), error.kind()) {

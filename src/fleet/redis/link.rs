@@ -154,7 +154,10 @@ impl Link {
             self.was_answered(lane);
             return answer.map_err(|error| failure::of_call(&error, what));
         };
-        let failed = failure::of_call(&error, what);
+        let failed = match cluster {
+            true => failure::of_cluster_call(&error, what),
+            false => failure::of_call(&error, what),
+        };
         match &failed {
             // The library reconnects to the node by itself; if that goes on failing, all connections are made anew.
             StoreError::Disconnected(_) | StoreError::Deadline if cluster => {

@@ -1,6 +1,8 @@
 //! A cluster of three primaries: one of them is killed, and slots move while they are in use.
 
+use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tower_bulwark::fleet::{Fleet, StoreError};
 
 use super::super::support::server::Server;
 use super::super::support::{now, since, until};
@@ -108,10 +110,21 @@ impl Cluster {
         format!("redis-cluster://{}", all.join(","))
     }
 
+    /// Which of them had the slot of a key at first.
+    async fn owner(&self, key: &str) -> usize {
+        let slot = self.slot(key).await;
+        BEGIN.iter().rposition(|it| *it <= slot).unwrap()
+    }
+
+    async fn slot(&self, key: &str) -> u16 {
+        let ask = format!("CLUSTER KEYSLOT {key}");
+        self.primaries[OF_LEASED].ask(&ask).await.unwrap()
+    }
+
     /// Moves the slot of a key as operators' programs do: in three steps, with calls coming in between.
     async fn move_slot(&self, key: &str, [from, to]: [usize; 2]) {
         let (source, target) = (&self.primaries[from], &self.primaries[to]);
-        let slot: u16 = target.ask(&format!("CLUSTER KEYSLOT {key}")).await.unwrap();
+        let slot = self.slot(key).await;
         let set = format!("CLUSTER SETSLOT {slot}");
         let (source_id, target_id) = (id(source).await, id(target).await);
         target.tell(&format!("{set} IMPORTING {source_id}")).await;
@@ -138,6 +151,27 @@ impl Cluster {
 
 async fn id(server: &Server) -> String {
     server.ask("CLUSTER MYID").await.unwrap()
+}
+
+/// Holds a lock that nobody waits for: a node refuses its calls while its slot moves, because not all keys are there.
+async fn hold_idle(url: String, mut ends: oneshot::Receiver<()>) {
+    let fleet = Fleet::connect(url).await.unwrap();
+    let lock = fleet.lock("idle").lease(ms(2_000)).build().unwrap();
+    let guard = lock.acquire("holder").await.unwrap();
+    let mut errors = Vec::new();
+    while ends.try_recv().is_err() {
+        errors.extend(lock.fetch().await.err());
+        sleep(ms(2)).await;
+    }
+    assert!(!errors.is_empty());
+    for error in errors {
+        // It will be there in a moment, and nothing is wrong with the keys.
+        assert!(
+            matches!(error, StoreError::Unavailable(_) | StoreError::Deadline),
+            "{error:?}"
+        );
+    }
+    assert!(!guard.valid_for().unwrap().is_zero(), "it was lost");
 }
 
 /// The longest time in which none of them was admitted by the fleet.
@@ -213,6 +247,12 @@ async fn slots_that_move_while_they_are_in_use_break_no_promise() {
     let crew = Crew::start(4, cluster.url(), "lock,limits,breaker", 200).await;
     let (began, during) = (now(), length(ms(5_000)));
     let (mut lock, mut limit) = ([OF_LOCK, OF_LEASED], [OF_EXACT, OF_LEASED]);
+    let mut idle = [cluster.owner("{idle}").await, OF_LOCK];
+    if idle[0] == OF_LOCK {
+        idle[1] = OF_EXACT;
+    }
+    let (end, ends) = oneshot::channel();
+    let holds = tokio::spawn(hold_idle(cluster.url(), ends));
     let mut moved = 0;
     while since(began) < during {
         sleep(ms(700)).await;
@@ -220,12 +260,16 @@ async fn slots_that_move_while_they_are_in_use_break_no_promise() {
         watch.follow(cluster.primaries[lock[1]].url());
         cluster.move_slot("{exact}", limit).await;
         cluster.move_slot("{api}", limit).await;
+        cluster.move_slot("{idle}", idle).await;
         moved = clock();
         // And back.
         lock.reverse();
         limit.reverse();
+        idle.reverse();
     }
     sleep(ms(700)).await;
+    end.send(()).unwrap();
+    holds.await.unwrap();
     let ledger = Ledger(crew.end());
     let all: Vec<_> = cluster.primaries.iter().collect();
 

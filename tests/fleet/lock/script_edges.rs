@@ -128,6 +128,32 @@ fn every_key_goes_by_itself_a_day_after_the_name_was_last_used() {
 }
 
 #[test]
+fn a_lease_that_is_taken_up_after_a_loss_goes_by_itself_too() {
+    let Some((_server, mut scripts)) = start() else {
+        return;
+    };
+    // One waits, and nobody has a lease.
+    let mut waits = acquire("a");
+    if let Op::Acquire { grace, .. } = &mut waits {
+        *grace = 10_000_000;
+    }
+    let answer = scripts.run(&waits, "").unwrap();
+    assert_eq!(answer.reply, Reply::Waits { rank: 0, next: 0 });
+    let held = Held {
+        slot: 0,
+        token: answer.now.cast_unsigned(),
+        expiry: answer.now + 5_000_000,
+        member: member(&acquire("b")),
+    };
+    let renewed = scripts.run(&Op::Renew(vec![held]), "").unwrap();
+    assert!(matches!(renewed.reply, Reply::Renewed(it) if it[0] > answer.now));
+    for key in keys() {
+        let ttl: i64 = query(&mut scripts, &["TTL", &key]);
+        assert!((86_390..=86_400).contains(&ttl), "{key}: {ttl}");
+    }
+}
+
+#[test]
 fn a_grace_begins_with_the_history_of_the_server_and_admits_nobody_before_its_end() {
     let Some((_server, mut scripts)) = start() else {
         return;

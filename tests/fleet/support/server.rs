@@ -122,7 +122,10 @@ impl Server {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Relaxed);
         let name = format!("bulwark-fleet-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        // Nodes of clusters and sentinels wait until what they know is on the disk: seconds, on a machine that builds something.
+        let memory = Path::new("/dev/shm");
+        let place = memory.is_dir().then(|| memory.to_owned());
+        let folder = place.unwrap_or_else(std::env::temp_dir).join(name);
         fs::create_dir_all(&folder).unwrap();
         Self {
             port: free_port(),
@@ -197,8 +200,8 @@ impl Server {
 
     pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let patient = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(5)))
-            .set_response_timeout(Some(Duration::from_secs(5)));
+            .set_connection_timeout(Some(Duration::from_secs(20)))
+            .set_response_timeout(Some(Duration::from_secs(20)));
         Client::open(self.url())?
             .get_multiplexed_async_connection_with_config(&patient)
             .await

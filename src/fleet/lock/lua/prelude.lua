@@ -73,13 +73,17 @@ local function bury()
   end
 end
 
+local function live_until(slot, expiry)
+  if call('ZADD', H, text(expiry), slot) == 1 then
+    leases = leases + 1
+    if leases == 1 then call('PEXPIRE', H, DAY_MS) end -- a new key
+  end
+end
+
 local function give(slot, member, lease)
   token = most(token + 1, now)
   local expiry = now + lease
-  if call('ZADD', H, text(expiry), slot) == 1 then
-    leases = leases + 1
-    if leases == 1 then call('PEXPIRE', H, DAY_MS) end
-  end
+  live_until(slot, expiry)
   call('HSET', M, 's:' .. slot, text(token) .. '|' .. member, 'tok', text(token))
   return expiry
 end

@@ -22,7 +22,7 @@ for i = 3, #ARGV, 4 do
       longest = lease
       call('HSET', M, 'lm', text(longest))
     end
-    if call('ZADD', H, text(now + lease), slot) == 1 then leases = leases + 1 end
+    live_until(slot, now + lease)
     if not mine then
       token = most(token, t)
       call('HSET', M, 's:' .. slot, text(t) .. '|' .. member, 'tok', text(token))
