@@ -116,3 +116,51 @@ async fn of_many_holders_a_thousand_are_named_and_all_are_counted() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn the_longest_times_and_the_strangest_names_are_names_and_times_like_others() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let fleet = Fleet::builder(server.url())
+        .connect_timeout(Duration::MAX)
+        .call_timeout(Duration::MAX);
+    let fleet = fleet.connect().await.unwrap();
+    let long = "x|{}\n\0 %".repeat(20_000);
+    let names = [
+        "",
+        " ",
+        "a|b|c",
+        "{",
+        "}{",
+        "a\nb\r\n",
+        "\0",
+        "lock|1|2|3|4|5",
+        &long,
+    ];
+    let mut guards = Vec::new();
+    for name in names {
+        let lock = fleet
+            .lock(name)
+            .contention_threshold(Duration::MAX)
+            .hold_threshold(Duration::MAX)
+            .build()
+            .unwrap();
+        let guard = lock.acquire(name).timeout(Duration::MAX).await.unwrap();
+        let waiting = lock.clone();
+        let holder = format!("{name}|\n{name}");
+        let waits = tokio::spawn(async move { waiting.acquire(holder).no_timeout().await });
+        until("it waits", || async {
+            lock.fetch().await.unwrap().waiting == 1
+        })
+        .await;
+        assert_eq!(lock.fetch().await.unwrap().holders.len(), 1);
+        assert_eq!(guard.holder(), name.into());
+        let began = now();
+        drop(guard);
+        let guard = waits.await.unwrap().unwrap();
+        // By the message, and not by the next question.
+        assert!(since(began) < ms(500), "{:?}", since(began));
+        guards.push(guard);
+    }
+}
