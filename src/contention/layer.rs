@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use tower_layer::Layer;
 
 use super::handle::ResourceLock;
+use super::permits::Permits;
 use super::poll_ready::InPollReady;
 use super::request::{AmbientHolder, HolderWith, RankedBy, WaitsUntil, WeighedBy};
 use super::rules::Priority;
@@ -15,11 +16,11 @@ use crate::error::{AsError, RejectWith, Rejection};
 
 use super::service::ContentionService;
 
-/// Makes every call of a service take a permit of a [`ResourceLock`].
+/// Makes every call of a service take a permit of a lock: of a [`ResourceLock`], or of one that a fleet shares (`K`).
 ///
 /// `L` is the service's own error, and inferred.
-pub struct ContentionLayer<L, H = AmbientHolder, A = AsError> {
-    lock: ResourceLock,
+pub struct ContentionLayer<L, H = AmbientHolder, A = AsError, K = ResourceLock> {
+    lock: K,
     requests: H,
     answer: A,
     in_poll_ready: bool,
@@ -34,10 +35,10 @@ impl ResourceLock {
     }
 }
 
-impl<L> ContentionLayer<L> {
+impl<L, K: Permits> ContentionLayer<L, AmbientHolder, AsError, K> {
     /// A layer of `lock`.
     #[must_use]
-    pub fn new(lock: ResourceLock) -> Self {
+    pub fn new(lock: K) -> Self {
         Self {
             lock,
             requests: AmbientHolder,
@@ -48,11 +49,23 @@ impl<L> ContentionLayer<L> {
     }
 }
 
-impl<L, H, A> ContentionLayer<L, H, A> {
+impl<L, H, A, K: Permits> ContentionLayer<L, H, A, K> {
     /// The lock.
     #[must_use]
-    pub fn resource(&self) -> &ResourceLock {
-        &self.lock
+    pub fn resource(&self) -> &K::Lock {
+        self.lock.lock()
+    }
+
+    /// The same, of another kind of lock.
+    #[cfg(feature = "redis")]
+    pub(crate) fn map_lock<T>(self, map: impl FnOnce(K) -> T) -> ContentionLayer<L, H, A, T> {
+        ContentionLayer {
+            lock: map(self.lock),
+            requests: self.requests,
+            answer: self.answer,
+            in_poll_ready: self.in_poll_ready,
+            _leaf: PhantomData,
+        }
     }
 
     /// Takes the holder from the request: a workflow id, a tenant, a header. Many requests may have the same
@@ -61,7 +74,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
     pub fn holder<Req, T: Into<Holder>, F: Fn(&Req) -> T>(
         self,
         holder: F,
-    ) -> ContentionLayer<L, HolderWith<F, H>, A> {
+    ) -> ContentionLayer<L, HolderWith<F, H>, A, K> {
         ContentionLayer {
             lock: self.lock,
             requests: HolderWith {
@@ -79,7 +92,7 @@ impl<L, H, A> ContentionLayer<L, H, A> {
     pub fn deadline_from<Req, F: Fn(&Req) -> Option<Deadline>>(
         self,
         deadline: F,
-    ) -> ContentionLayer<L, WaitsUntil<F, H>, A> {
+    ) -> ContentionLayer<L, WaitsUntil<F, H>, A, K> {
         ContentionLayer {
             lock: self.lock,
             requests: WaitsUntil {
@@ -92,6 +105,24 @@ impl<L, H, A> ContentionLayer<L, H, A> {
         }
     }
 
+    /// Answers a call that got no permit with a response instead of an error: the error type of the service
+    /// stays what it is, so an axum router needs no `HandleErrorLayer`.
+    #[must_use]
+    pub fn reject_with<Res, F: Fn(Rejection) -> Res>(
+        self,
+        respond: F,
+    ) -> ContentionLayer<L, H, RejectWith<F>, K> {
+        ContentionLayer {
+            lock: self.lock,
+            requests: self.requests,
+            answer: RejectWith(respond),
+            in_poll_ready: self.in_poll_ready,
+            _leaf: PhantomData,
+        }
+    }
+}
+
+impl<L, H, A> ContentionLayer<L, H, A> {
     /// Takes from the request how many permits its call needs: a heavy query takes four connections' worth. At least one is
     /// taken. A call that needs more than the lock has is refused at once with
     /// [`ContendedReason::ExceedsCapacity`](crate::ContendedReason::ExceedsCapacity). One that waits for many is not
@@ -144,25 +175,9 @@ impl<L, H, A> ContentionLayer<L, H, A> {
         self.in_poll_ready = true;
         self
     }
-
-    /// Answers a call that got no permit with a response instead of an error: the error type of the service
-    /// stays what it is, so an axum router needs no `HandleErrorLayer`.
-    #[must_use]
-    pub fn reject_with<Res, F: Fn(Rejection) -> Res>(
-        self,
-        respond: F,
-    ) -> ContentionLayer<L, H, RejectWith<F>> {
-        ContentionLayer {
-            lock: self.lock,
-            requests: self.requests,
-            answer: RejectWith(respond),
-            in_poll_ready: self.in_poll_ready,
-            _leaf: PhantomData,
-        }
-    }
 }
 
-impl<L, H: Clone, A: Clone> Clone for ContentionLayer<L, H, A> {
+impl<L, H: Clone, A: Clone, K: Clone> Clone for ContentionLayer<L, H, A, K> {
     fn clone(&self) -> Self {
         Self {
             lock: self.lock.clone(),
@@ -174,7 +189,7 @@ impl<L, H: Clone, A: Clone> Clone for ContentionLayer<L, H, A> {
     }
 }
 
-impl<L, H, A> fmt::Debug for ContentionLayer<L, H, A> {
+impl<L, H, A, K: fmt::Debug> fmt::Debug for ContentionLayer<L, H, A, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContentionLayer")
             .field("lock", &self.lock)
@@ -182,8 +197,8 @@ impl<L, H, A> fmt::Debug for ContentionLayer<L, H, A> {
     }
 }
 
-impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionLayer<L, H, A> {
-    type Service = ContentionService<S, L, H, A>;
+impl<S, L, H: Clone, A: Clone, K: Clone> Layer<S> for ContentionLayer<L, H, A, K> {
+    type Service = ContentionService<S, L, H, A, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
         ContentionService {

@@ -181,6 +181,7 @@ mod handle;
 mod layer;
 mod lock_map;
 mod owner;
+mod permits;
 mod poll_ready;
 mod pool;
 mod records;
@@ -211,6 +212,9 @@ pub use guard::{OwnedResourceGuard, ResourceGuard};
 pub use handle::ResourceLock;
 pub use layer::ContentionLayer;
 pub use lock_map::LockMap;
+pub use permits::Permits;
+#[cfg(feature = "redis")]
+pub(crate) use permits::sealed;
 pub use pool::{Pooled, ResourcePool};
 pub use request::{AmbientHolder, HolderWith, RankedBy, RequestHolder, WaitsUntil, WeighedBy};
 pub use rules::Priority;

@@ -11,6 +11,7 @@ use super::acquire::Waiting;
 use super::alarm::HoldAlarm;
 use super::guard::Slot;
 use super::handle::{ResourceLock, Shared};
+use super::permits::Permits;
 use super::poll_ready::InPollReady;
 use super::request::{AmbientHolder, RequestHolder};
 use super::wait::{Ask, Asker, Timeout, WaitLimit, refuse_at_once, take_free};
@@ -31,27 +32,27 @@ use super::future::{ContentionFuture, State};
 /// the permit is there: while it waits, nothing of the inner service is reserved, not even the place (in a
 /// `ConcurrencyLimit`, a `Buffer`) that it was readied with. That is why the inner service has to be `Clone`;
 /// to call it first and wait then would let services that start their work in `call` run without a permit.
-pub struct ContentionService<S, L, H = AmbientHolder, A = AsError> {
-    pub(super) inner: S,
-    pub(super) lock: ResourceLock,
-    pub(super) requests: H,
-    pub(super) answer: A,
+pub struct ContentionService<S, L, H = AmbientHolder, A = AsError, K = ResourceLock> {
+    pub(crate) inner: S,
+    pub(crate) lock: K,
+    pub(crate) requests: H,
+    pub(crate) answer: A,
     /// What `poll_ready` has taken, if it is to take permits.
     pub(super) in_poll_ready: Option<InPollReady>,
     pub(super) _leaf: PhantomData<fn() -> L>,
 }
 
-impl<S, L, H, A> ContentionService<S, L, H, A> {
+impl<S, L, H, A, K: Permits> ContentionService<S, L, H, A, K> {
     /// The lock.
     #[must_use]
-    pub fn resource(&self) -> &ResourceLock {
-        &self.lock
+    pub fn resource(&self) -> &K::Lock {
+        self.lock.lock()
     }
 
     inner_service!("held to its permits");
 }
 
-impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionService<S, L, H, A> {
+impl<S: Clone, L, H: Clone, A: Clone, K: Clone> Clone for ContentionService<S, L, H, A, K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -65,7 +66,7 @@ impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionService<S, L, H, A> {
     }
 }
 
-impl<S: fmt::Debug, L, H, A> fmt::Debug for ContentionService<S, L, H, A> {
+impl<S: fmt::Debug, L, H, A, K: fmt::Debug> fmt::Debug for ContentionService<S, L, H, A, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContentionService")
             .field("inner", &self.inner)

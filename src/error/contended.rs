@@ -31,7 +31,7 @@ pub enum ContendedReason {
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     Unavailable {
         /// What the store said, or did not say.
-        why: String,
+        why: Arc<str>,
     },
     /// More permits were asked for at once than the resource has.
     ExceedsCapacity {

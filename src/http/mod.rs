@@ -166,6 +166,9 @@ pub use timeout::{
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use tower_http::TowerHttpClassify;
 pub use unsettled::{CarriesExtensions, SettleLater, Unsettled};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use until_body_end::FleetLockBodyFuture;
 pub use until_body_end::{
     AsHead, BreakerGuard, CircuitBreakerBodyFuture, CircuitBreakerBodyLayer,
     CircuitBreakerBodyService, ClassifyEnd, ContentionBodyFuture, ContentionBodyLayer,

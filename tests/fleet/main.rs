@@ -5,6 +5,7 @@ mod breaker;
 #[cfg(unix)]
 mod chaos;
 mod connection;
+mod layer;
 mod lock;
 mod on_server;
 mod rate_limit;

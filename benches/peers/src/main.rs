@@ -10,6 +10,7 @@
 
 mod alloc;
 mod contract;
+mod fleet;
 mod snapshot;
 mod subjects;
 
@@ -80,9 +81,10 @@ fn main() -> std::io::Result<()> {
         .enable_time()
         .build()?;
     let handle = runtime.handle().clone();
+    let fleet = fleet::Running::start()?;
     let mut subjects = {
         let _runtime = handle.enter();
-        subjects::all(&handle)
+        subjects::all(&handle, &fleet)
     };
     if let Some(wanted) = std::env::args().nth(1) {
         let is_wanted = |it: &Subject| it.case.contains(&wanted) || it.name.contains(&wanted);
@@ -159,6 +161,11 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench"))?;
     let mut file = std::fs::File::create(file)?;
     writeln!(file, "{}", serde_json::Value::from(rows))?;
+    println!(
+        "the store of the fleet: {}; its breaker has asked it {} times",
+        fleet.store,
+        fleet.commands()
+    );
     println!("written to target/bench/overhead.json");
     runtime.block_on(contract::print());
     let _runtime = handle.enter();

@@ -23,7 +23,9 @@ use tower_bulwark::{
     Timeouts,
 };
 
-type Worker = Box<dyn FnMut(u64) + Send>;
+use crate::fleet::Running;
+
+pub(crate) type Worker = Box<dyn FnMut(u64) + Send>;
 
 pub(crate) struct Subject {
     pub(crate) case: &'static str,
@@ -355,7 +357,12 @@ where
     })
 }
 
-pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
+/// Calls through the layer of a breaker.
+pub(crate) fn breaker_calls(breaker: &CircuitBreaker, handle: &Handle) -> Worker {
+    calls(breaker.layer().layer(bare()), handle.clone())
+}
+
+pub(crate) fn all(handle: &Handle, fleet: &Running) -> Vec<Subject> {
     let mut all = Vec::new();
     let mut add = |case, name, make: Box<dyn Fn() -> Worker + Sync>, alone| {
         all.push(Subject {
@@ -392,6 +399,7 @@ pub(crate) fn all(handle: &Handle) -> Vec<Subject> {
 
     service!("nothing", "bare service_fn", bare());
     rate_limits(&mut add, handle);
+    fleet.subjects(&mut add);
     family(&mut add, handle);
     by_key(&mut add);
 

@@ -225,7 +225,9 @@ impl Agent {
         let asked = time::now();
         let news = self.store.report(&self.key, self.rules, report).await;
         match self.heard(news, asked) {
-            Some(news) => self.apply(news),
+            Some(news) => {
+                self.apply(news);
+            }
             // It is told again: that a process has opened is too much to lose.
             None => self.was_open &= counted.opened == 0,
         }
@@ -247,7 +249,8 @@ impl Agent {
         }
     }
 
-    fn apply(&mut self, news: News) {
+    /// Goes by what the fleet has found. Says whether that was new.
+    fn apply(&mut self, news: News) -> bool {
         let remaining = Duration::from_micros(news.remaining);
         let before = self.fleet;
         // A store that has lost its data may count the same epoch once more.
@@ -259,17 +262,18 @@ impl Agent {
         };
         self.shared.heard(self.fleet.epoch, news.is_open);
         if !is_new {
-            return;
+            return false;
         }
         self.probing = None;
         match news.is_open {
             true => self.breaker.open_by_fleet(remaining + HOLD),
             false if before.is_open => self.breaker.close_by_fleet(),
             // It has opened and closed unheard: what this breaker has found by itself is told anew.
-            false => return self.was_open = false,
+            false => {}
         }
         // What it has opened by just now is no finding of its own.
         self.was_open = news.is_open;
+        true
     }
 
     /// The fleet is to be probed, by one of all processes.
@@ -313,7 +317,7 @@ impl Agent {
             }
             return;
         };
-        self.apply(leased.news);
+        let is_new = self.apply(leased.news);
         match (leased.is_mine, self.fleet.due) {
             (true, _) => {
                 self.shared.probes.fetch_add(1, Ordering::Relaxed);
@@ -329,8 +333,8 @@ impl Agent {
                     self.breaker.open_by_fleet(wait + HOLD);
                 }
             }
-            // The store has forgotten that it is open.
-            (false, None) if !is_closed => self.breaker.open_by_fleet(Duration::ZERO),
+            // The store has forgotten that it is open. Had the fleet closed, this breaker would be closed by now.
+            (false, None) if !is_closed && !is_new => self.breaker.open_by_fleet(Duration::ZERO),
             (false, None) => {}
         }
     }

@@ -361,7 +361,7 @@ impl Attempt {
             || "the shared store is away".to_owned(),
             |it| it.to_string(),
         );
-        ContendedReason::Unavailable { why }
+        ContendedReason::Unavailable { why: why.into() }
     }
 
     fn too_late(&self) -> End {

@@ -58,6 +58,14 @@ impl FleetLock {
         self.owner.0.funnel.name()
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.owner.0.capacity()
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.owner.0.settings.timeout
+    }
+
     /// Waits for a permit: at most for the lock's timeout, and not past the ambient [deadline](crate::deadline). First come, first
     /// served, in the whole fleet.
     ///

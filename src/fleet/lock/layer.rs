@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use tower_layer::Layer;
 use tower_service::Service;
 
 use super::acquire::FleetAcquire;
@@ -16,65 +15,84 @@ use super::guard::FleetGuard;
 use super::handle::FleetLock;
 use super::lease::Fence;
 use crate::call::context::Frame;
-use crate::call::deadline::Deadline;
 use crate::call::{Holder, workflow};
-use crate::contention::{AmbientHolder, HolderWith, RequestHolder, WaitsUntil};
-use crate::error::{Answer, AsError, RejectWith, Rejection};
-use crate::util::accessors::inner_service;
+use crate::contention::{
+    AmbientHolder, ContentionLayer, ContentionService, Permits, RequestHolder, sealed::Sealed,
+};
+use crate::error::{Answer, AsError};
 
-/// Makes every call of a service hold a permit of a [`FleetLock`]: a [`ContentionLayer`](crate::ContentionLayer) for a whole
-/// fleet. `L` is the service's own error, and inferred.
-///
-/// Refusals are those of a `ContentionLayer`, too: [`Contended`](crate::Contended). A call whose lease is lost goes on: half of it may have
-/// been done. Where that is dangerous, send the [fence](Self::fence_into) along, and let the resource refuse the old one. The
-/// search for deadlocks is a matter of one process, and does not look at shared locks.
-pub struct FleetLockLayer<L, H = AmbientHolder, A = AsError, W = NoFence> {
+/// A [`FleetLock`] whose permits put their fence into the request. Made by [`ContentionLayer::fence_into`].
+#[derive(Clone)]
+pub struct Fenced<F> {
     lock: FleetLock,
-    requests: H,
-    answer: A,
-    fence: W,
-    _leaf: PhantomData<fn() -> L>,
+    put: F,
 }
 
-/// Puts the fence of a permit into the request that goes with it. Sealed; see [`FleetLockLayer::fence_into`].
-pub trait PutFence<Req>: sealed::Sealed {
+/// A lock of the fleet, as a [`ContentionLayer`] takes it. Sealed: a [`FleetLock`], with or without a
+/// [fence](ContentionLayer::fence_into).
+pub trait FleetPermits: Permits<Lock = FleetLock> {}
+
+/// Puts the fence of a permit into the request that goes with it. Sealed; see [`ContentionLayer::fence_into`].
+pub trait PutFence<Req>: Sealed {
     #[doc(hidden)]
     fn put(&self, request: &mut Req, fence: Fence);
 }
 
-/// The fence goes nowhere: the default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoFence;
+impl Sealed for FleetLock {}
 
-/// The fence is put into the request by a closure.
-#[derive(Clone, Copy)]
-pub struct FenceWith<F>(F);
+impl Permits for FleetLock {
+    type Lock = Self;
 
-mod sealed {
-    #[expect(unnameable_types, reason = "that is how a trait is sealed")]
-    pub trait Sealed {}
-    impl Sealed for super::NoFence {}
-    impl<F> Sealed for super::FenceWith<F> {}
+    fn lock(&self) -> &Self {
+        self
+    }
 }
 
-impl<Req> PutFence<Req> for NoFence {
+impl FleetPermits for FleetLock {}
+
+impl<Req> PutFence<Req> for FleetLock {
     fn put(&self, _: &mut Req, _: Fence) {}
 }
 
-impl<Req, F: Fn(&mut Req, Fence)> PutFence<Req> for FenceWith<F> {
-    fn put(&self, request: &mut Req, fence: Fence) {
-        (self.0)(request, fence);
+impl<F> Sealed for Fenced<F> {}
+
+impl<F: Clone> Permits for Fenced<F> {
+    type Lock = FleetLock;
+
+    fn lock(&self) -> &FleetLock {
+        &self.lock
     }
 }
 
-impl<F> fmt::Debug for FenceWith<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FenceWith")
+impl<F: Clone> FleetPermits for Fenced<F> {}
+
+impl<Req, F: Fn(&mut Req, Fence)> PutFence<Req> for Fenced<F> {
+    fn put(&self, request: &mut Req, fence: Fence) {
+        (self.put)(request, fence);
     }
 }
+
+impl<F> fmt::Debug for Fenced<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fenced")
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`ContentionLayer`] of a [`FleetLock`].
+pub type FleetLockLayer<L, H = AmbientHolder, A = AsError> = ContentionLayer<L, H, A, FleetLock>;
 
 impl FleetLock {
     /// A layer whose calls each hold a permit of this lock. `L` is the service's own error, and inferred.
+    ///
+    /// It is the layer of a [`ResourceLock`](crate::ResourceLock), and its refusals are the same:
+    /// [`Contended`](crate::Contended). Each call is made by a clone of the service, which is made ready when the permit is there:
+    /// while a call waits, nothing of the inner service is reserved. Weights, priorities and permits in `poll_ready` are for
+    /// the locks of one process.
+    ///
+    /// A call whose lease is lost goes on: half of it may have been done. Where that is dangerous, send the
+    /// [fence](ContentionLayer::fence_into) along, and let the resource refuse the old one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -93,185 +111,47 @@ impl FleetLock {
     /// ```
     #[must_use]
     pub fn layer<L>(&self) -> FleetLockLayer<L> {
-        FleetLockLayer {
-            lock: self.clone(),
-            requests: AmbientHolder,
-            answer: AsError,
-            fence: NoFence,
-            _leaf: PhantomData,
-        }
+        ContentionLayer::new(self.clone())
     }
 }
 
-impl<L, H, A, W> FleetLockLayer<L, H, A, W> {
-    /// The lock.
-    #[must_use]
-    pub fn resource(&self) -> &FleetLock {
-        &self.lock
-    }
-
-    /// Takes the holder from the request: a workflow id, a tenant. Default: the [workflow](crate::workflow) of the task.
-    #[must_use]
-    pub fn holder<Req, T: Into<Holder>, F: Fn(&Req) -> T>(
-        self,
-        holder: F,
-    ) -> FleetLockLayer<L, HolderWith<F, H>, A, W> {
-        FleetLockLayer {
-            lock: self.lock,
-            requests: HolderWith {
-                holder,
-                rest: self.requests,
-            },
-            answer: self.answer,
-            fence: self.fence,
-            _leaf: PhantomData,
-        }
-    }
-
-    /// Takes the deadline of the wait from the request, where the ambient one does not reach.
-    #[must_use]
-    pub fn deadline_from<Req, F: Fn(&Req) -> Option<Deadline>>(
-        self,
-        deadline: F,
-    ) -> FleetLockLayer<L, WaitsUntil<F, H>, A, W> {
-        FleetLockLayer {
-            lock: self.lock,
-            requests: WaitsUntil {
-                deadline,
-                rest: self.requests,
-            },
-            answer: self.answer,
-            fence: self.fence,
-            _leaf: PhantomData,
-        }
-    }
-
+impl<L, H, A> ContentionLayer<L, H, A, FleetLock> {
     /// Puts the fence of the permit into the request: a header, a field, an extension. A permit of this process alone
     /// ([`local`](super::FleetLockBuilder::local)) has none.
     #[must_use]
     pub fn fence_into<Req, F: Fn(&mut Req, Fence)>(
         self,
         put: F,
-    ) -> FleetLockLayer<L, H, A, FenceWith<F>> {
-        FleetLockLayer {
-            lock: self.lock,
-            requests: self.requests,
-            answer: self.answer,
-            fence: FenceWith(put),
-            _leaf: PhantomData,
-        }
-    }
-
-    /// Answers a call that got no permit with a response instead of an error: the error type of the service stays what it
-    /// is.
-    #[must_use]
-    pub fn reject_with<Res, F: Fn(Rejection) -> Res>(
-        self,
-        respond: F,
-    ) -> FleetLockLayer<L, H, RejectWith<F>, W> {
-        FleetLockLayer {
-            lock: self.lock,
-            requests: self.requests,
-            answer: RejectWith(respond),
-            fence: self.fence,
-            _leaf: PhantomData,
-        }
+    ) -> ContentionLayer<L, H, A, Fenced<F>> {
+        self.map_lock(|lock| Fenced { lock, put })
     }
 }
 
-impl<L, H: Clone, A: Clone, W: Clone> Clone for FleetLockLayer<L, H, A, W> {
-    fn clone(&self) -> Self {
-        Self {
-            lock: self.lock.clone(),
-            requests: self.requests.clone(),
-            answer: self.answer.clone(),
-            fence: self.fence.clone(),
-            _leaf: PhantomData,
-        }
-    }
-}
-
-impl<L, H, A, W> fmt::Debug for FleetLockLayer<L, H, A, W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FleetLockLayer")
-            .field("lock", &self.lock)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S, L, H: Clone, A: Clone, W: Clone> Layer<S> for FleetLockLayer<L, H, A, W> {
-    type Service = FleetLockService<S, L, H, A, W>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        FleetLockService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// A service whose calls each hold a permit of the fleet. Made by [`FleetLockLayer`].
-///
-/// The wait for a permit is part of the response future. A call is made by a clone of the service, which is made ready when
-/// the permit is there: while it waits, nothing of the inner service is reserved.
-pub struct FleetLockService<S, L, H = AmbientHolder, A = AsError, W = NoFence> {
-    inner: S,
-    layer: FleetLockLayer<L, H, A, W>,
-}
-
-impl<S, L, H, A, W> FleetLockService<S, L, H, A, W> {
-    /// The lock.
-    #[must_use]
-    pub fn resource(&self) -> &FleetLock {
-        &self.layer.lock
-    }
-
-    inner_service!("held to the permits of the fleet");
-}
-
-impl<S: Clone, L, H: Clone, A: Clone, W: Clone> Clone for FleetLockService<S, L, H, A, W> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            layer: self.layer.clone(),
-        }
-    }
-}
-
-impl<S: fmt::Debug, L, H, A, W> fmt::Debug for FleetLockService<S, L, H, A, W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FleetLockService")
-            .field("inner", &self.inner)
-            .field("lock", &self.layer.lock)
-            .finish()
-    }
-}
-
-impl<S, L, H, A, W, Req> Service<Req> for FleetLockService<S, L, H, A, W>
+impl<S, L, H, A, K, Req> Service<Req> for ContentionService<S, L, H, A, K>
 where
     S: Service<Req> + Clone,
     L: StdError + 'static,
     H: RequestHolder<Req>,
     A: Answer<S::Response, S::Error, L> + Clone,
-    W: PutFence<Req> + Clone,
+    K: FleetPermits + PutFence<Req>,
 {
     type Response = S::Response;
     type Error = A::Error;
-    type Future = FleetLockFuture<S, Req, L, A, W>;
+    type Future = FleetLockFuture<S, Req, L, A, K>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let ready = ready!(self.inner.poll_ready(cx));
-        Poll::Ready(ready.map_err(|error| self.layer.answer.error(error)))
+        Poll::Ready(ready.map_err(|error| self.answer.error(error)))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let requests = &self.layer.requests;
-        let holder = requests
+        let holder = self
+            .requests
             .holder(&request)
             .or_else(workflow::current)
             .unwrap_or_else(Holder::anonymous);
-        let mut acquire = self.layer.lock.acquire(holder);
-        acquire.deadline = requests.deadline(&request);
+        let mut acquire = self.lock.lock().acquire(holder);
+        acquire.deadline = self.requests.deadline(&request);
         // The readied instance may keep a place that the clone would wait for without end.
         self.inner = self.inner.clone();
         FleetLockFuture {
@@ -280,8 +160,8 @@ where
                 next: Some((self.inner.clone(), request)),
             },
             frame: Frame::default(),
-            answer: self.layer.answer.clone(),
-            fence: self.layer.fence.clone(),
+            answer: self.answer.clone(),
+            lock: self.lock.clone(),
             _leaf: PhantomData,
         }
     }
@@ -291,12 +171,12 @@ where
 /// out. Dropping the future leaves the queue, or drops the call and gives the permit back.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct FleetLockFuture<S: Service<Req>, Req, L, A = AsError, W = NoFence> {
+pub struct FleetLockFuture<S: Service<Req>, Req, L, A = AsError, K = FleetLock> {
     #[pin]
     state: State<S, Req, S::Future>,
     frame: Frame,
     answer: A,
-    fence: W,
+    lock: K,
     _leaf: PhantomData<fn() -> L>,
 }
 
@@ -320,25 +200,44 @@ enum State<S, Req, F> {
     Done,
 }
 
-impl<S, Req, L, A, W> Future for FleetLockFuture<S, Req, L, A, W>
+impl<S, Req, L, A, K> Future for FleetLockFuture<S, Req, L, A, K>
 where
     S: Service<Req>,
     L: StdError + 'static,
     A: Answer<S::Response, S::Error, L>,
-    W: PutFence<Req>,
+    K: PutFence<Req>,
 {
     type Output = Result<S::Response, A::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (result, held) = ready!(self.poll_held(cx));
+        drop(held);
+        Poll::Ready(result)
+    }
+}
+
+impl<S, Req, L, A, K> FleetLockFuture<S, Req, L, A, K>
+where
+    S: Service<Req>,
+    L: StdError + 'static,
+    A: Answer<S::Response, S::Error, L>,
+    K: PutFence<Req>,
+{
+    /// Like `poll`, and hands out the permit with the result: whoever asks in this way decides how long it is held.
+    #[expect(clippy::type_complexity, reason = "a result, and what is held")]
+    pub(crate) fn poll_held(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Result<S::Response, A::Error>, Option<FleetGuard>)> {
         let mut this = self.project();
-        let result = loop {
+        let (result, held) = loop {
             match this.state.as_mut().project() {
                 StateProj::Waiting { acquire, next } => match ready!(acquire.as_mut().poll(cx)) {
                     Ok(guard) => {
                         let (next, guard) = (next.take(), Some(guard));
                         this.state.set(State::Readying { next, guard });
                     }
-                    Err(contended) => break this.answer.refuse(contended.into()),
+                    Err(contended) => break (this.answer.refuse(contended.into()), None),
                 },
                 StateProj::Readying { next, guard } => {
                     let Some((service, _)) = next.as_mut() else {
@@ -346,28 +245,31 @@ where
                     };
                     let polled = this.frame.poll(0, || service.poll_ready(cx));
                     if let Err(error) = ready!(polled) {
-                        break Err(this.answer.error(error));
+                        break (Err(this.answer.error(error)), guard.take());
                     }
                     let (Some((mut service, mut request)), guard) = (next.take(), guard.take())
                     else {
                         polled_too_often()
                     };
                     if let Some(fence) = guard.as_ref().and_then(FleetGuard::fence) {
-                        this.fence.put(&mut request, fence);
+                        this.lock.put(&mut request, fence);
                     }
                     let call = this.frame.enter(0, || service.call(request));
                     this.state.set(State::Calling { call, guard });
                 }
-                StateProj::Calling { call, .. } => {
+                StateProj::Calling { call, guard } => {
                     let result = ready!(this.frame.poll(0, || call.poll(cx)));
-                    break result.map_err(|error| this.answer.error(error));
+                    break (
+                        result.map_err(|error| this.answer.error(error)),
+                        guard.take(),
+                    );
                 }
                 StateProj::Done => polled_too_often(),
             }
         };
-        // What it held is given back.
+        // The call goes before the permit that it had.
         this.state.set(State::Done);
-        Poll::Ready(result)
+        Poll::Ready((result, held))
     }
 }
 
@@ -376,7 +278,7 @@ fn polled_too_often() -> ! {
     panic!("`FleetLockFuture` polled after completion")
 }
 
-impl<S: Service<Req>, Req, L, A, W> fmt::Debug for FleetLockFuture<S, Req, L, A, W> {
+impl<S: Service<Req>, Req, L, A, K> fmt::Debug for FleetLockFuture<S, Req, L, A, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Waiting { .. } => "waiting",

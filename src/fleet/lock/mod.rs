@@ -71,8 +71,8 @@
 //!
 //! # As a layer
 //!
-//! [`FleetLock::layer`] is what [`ResourceLock::layer`](crate::ResourceLock::layer) is for one process, and can put the fence into
-//! the request.
+//! A [`ContentionLayer`](crate::ContentionLayer) takes a `FleetLock` in place of a [`ResourceLock`](crate::ResourceLock), and can
+//! put the [fence](crate::ContentionLayer::fence_into) into the request.
 
 mod acquire;
 mod agent;
@@ -101,7 +101,7 @@ pub use acquire::FleetAcquire;
 pub use builder::FleetLockBuilder;
 pub use guard::FleetGuard;
 pub use handle::FleetLock;
-pub use layer::{FenceWith, FleetLockFuture, FleetLockLayer, FleetLockService, NoFence, PutFence};
+pub use layer::{Fenced, FleetLockFuture, FleetLockLayer, FleetPermits, PutFence};
 pub use lease::{Fence, LostReason};
 pub use snapshot::{FleetHolder, FleetLockSnapshot, FleetWaiter};
 pub(super) use store::InProcess;

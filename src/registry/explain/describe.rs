@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::chaos::{Chaos, ChaosLayer};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
-use crate::contention::{ContentionLayer, ResourceLock};
+use crate::contention::{ContentionLayer, Permits, ResourceLock};
 use crate::fallback::{Fallback, FallbackLayer};
+#[cfg(feature = "redis")]
+use crate::fleet::lock::FleetLock;
 use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
@@ -253,6 +255,17 @@ impl Describe for ResourceLock {
     }
 }
 
+#[cfg(feature = "redis")]
+impl Describe for FleetLock {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::Contention {
+            name: self.name().into(),
+            capacity: self.capacity(),
+            timeout: self.timeout(),
+        }
+    }
+}
+
 impl Describe for Fallback {
     fn describe(&self) -> LayerDescription {
         LayerDescription::Fallback {
@@ -363,7 +376,7 @@ impl<L, C, A> Describe for CircuitBreakerLayer<L, C, A> {
     }
 }
 
-impl<L, H, A> Describe for ContentionLayer<L, H, A> {
+impl<L, H, A, K: Permits<Lock: Describe>> Describe for ContentionLayer<L, H, A, K> {
     fn describe(&self) -> LayerDescription {
         self.resource().describe()
     }

@@ -38,7 +38,8 @@ pub(super) enum Word {
     },
     Asked {
         commands: u64,
-        at: u64,
+        from: u64,
+        to: u64,
     },
     Late {
         what: String,
@@ -83,7 +84,8 @@ impl Word {
             "probe" => Self::Probe { at: number(1)? },
             "asked" => Self::Asked {
                 commands: number(1)?,
-                at: number(2)?,
+                from: number(2)?,
+                to: number(3)?,
             },
             "late" => Self::Late {
                 what: text(1)?,

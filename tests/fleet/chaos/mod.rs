@@ -25,6 +25,8 @@ use tower_bulwark::rate_limit::Quota;
 /// How many hold the lock at once.
 const MAX: usize = 3;
 const LEASE: Duration = ms(600);
+/// One that outlives a failover.
+const LONG: Duration = ms(3_000);
 /// What a call may be late by.
 const LATE: u64 = 10_000;
 

@@ -75,7 +75,8 @@ async fn restarted(grace: bool) -> Option<(Ledger, u64)> {
     } else {
         "lock,limits"
     };
-    let crew = Crew::start(4, server.url(), parts, 400).await;
+    // Long enough that a lease has been renewed and outlives the restart.
+    let crew = Crew::start(4, server.url(), parts, 3_000).await;
     let mut rng = Rng::new(13);
     let (began, mut restarts) = (now(), 0);
     while since(began) < length(ms(5_000)) {
@@ -98,7 +99,7 @@ async fn a_server_that_comes_back_empty_admits_nobody_beside_those_who_hold_with
     let Some((ledger, restarts)) = restarted(true).await else {
         return;
     };
-    assert!(ledger.beliefs().len() > 20, "{}", ledger.beliefs().len());
+    assert!(ledger.beliefs().len() > 6, "{}", ledger.beliefs().len());
     ledger.leases_are_obeyed("empty, with grace");
     ledger.calls_end_in_time("empty, with grace");
     for (name, quota) in [("exact", EXACT), ("leased", LEASED)] {

@@ -7,11 +7,14 @@ use tokio::time::sleep;
 use super::super::support::proxy::Proxy;
 use super::super::support::server::Server;
 use super::super::support::until;
-use super::crew::{Crew, Word};
-use super::ledger::Ledger;
+use super::crew::Crew;
+use super::ledger::{Belief, Ledger};
 use super::processes::all_is_drained;
 use super::watch::{self, Watch};
 use super::{MAX, clock, ms};
+
+/// A replica gets its copy at once, and not after five seconds in which others might come for one too.
+pub(super) const AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
 /// A primary, its replica, and what stands between them.
 struct Pair {
@@ -22,10 +25,10 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Option<Self> {
-        let primary = Server::start(&[]).await?;
+        let primary = Server::start(&AT_ONCE).await?;
         let link = Proxy::before(primary.address()).await;
         let replica_of = format!("127.0.0.1 {}", link.port);
-        let replica = Server::start(&["--replicaof", &replica_of]).await?;
+        let replica = Server::start(&["--replicaof", &replica_of, AT_ONCE[0], AT_ONCE[1]]).await?;
         let pair = Self {
             primary,
             replica,
@@ -65,7 +68,7 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
     } else {
         "lock,limits,breaker"
     };
-    let crew = Crew::start(4, proxy.url(), parts, 400).await;
+    let crew = Crew::start(4, proxy.url(), parts, 2_000).await;
     until("leases are given", async || {
         watch.so_far().last.held.len() == MAX
     })
@@ -74,10 +77,13 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
 
     pair.link.swallow_all();
     let cut = watch.so_far().last;
-    // Until there are leases that the replica knows nothing of.
+    // Until there are only leases that the replica knows nothing of, and both the leases and the waiters that it knows have
+    // ended: it would give all slots away at once.
+    let ended = cut.now + 4_100_000;
     until("leases are given that are not copied", async || {
         let last = watch.so_far().last;
-        last.held.len() == MAX
+        last.now > ended
+            && last.held.len() == MAX
             && last
                 .held
                 .values()
@@ -102,7 +108,7 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
         .iter()
         .filter(|it| it.from > killed + 1_500_000)
         .count();
-    assert!(later > 5, "{later} leases after the promotion");
+    assert!(later >= MAX, "{later} leases after the promotion");
     let known: BTreeSet<u64> = known.held.values().map(|it| it.0).collect();
     let beliefs = ledger.beliefs();
     let unknown = beliefs
@@ -136,12 +142,13 @@ async fn a_promoted_replica_admits_nobody_too_many_with_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_by_a_sentinel_while_leases_are_held_breaks_no_promise_with_grace() {
-    let Some(mut primary) = Server::start(&[]).await else {
+async fn leases_outlive_a_failover_by_a_sentinel_with_grace() {
+    let Some(mut primary) = Server::start(&AT_ONCE).await else {
         return;
     };
     let replica_of = format!("127.0.0.1 {}", primary.port);
-    let Some(replica) = Server::start(&["--replicaof", &replica_of]).await else {
+    let Some(replica) = Server::start(&["--replicaof", &replica_of, AT_ONCE[0], AT_ONCE[1]]).await
+    else {
         return;
     };
     let monitor = format!("sentinel monitor main 127.0.0.1 {} 1", primary.port);
@@ -159,12 +166,15 @@ async fn a_failover_by_a_sentinel_while_leases_are_held_breaks_no_promise_with_g
         sentinel.address()
     );
     let watch = Watch::over(primary.url());
-    let crew = Crew::start(4, url, "lock,limits,breaker,grace", 400).await;
+    let crew = Crew::start(4, url, "lock,limits,breaker,grace,long", 3_500).await;
     until("leases are given", async || {
         watch.so_far().last.held.len() == MAX
     })
     .await;
+    // The replica has them.
+    sleep(ms(200)).await;
     primary.kill();
+    let killed = clock();
     watch.turn_to(replica.url());
     until("the replica is promoted", async || {
         let role: Vec<redis::Value> = replica.ask("ROLE").await.unwrap();
@@ -172,14 +182,22 @@ async fn a_failover_by_a_sentinel_while_leases_are_held_breaks_no_promise_with_g
     })
     .await;
     let promoted = clock();
-    let again = |word: &Word| matches!(word, Word::Hold { at, .. } if *at > promoted + 1_000_000);
-    until("leases are given again", async || {
-        crew.so_far().iter().filter(|it| again(&it.word)).count() > 100
+    until("new leases are given", async || {
+        let ledger = Ledger(crew.so_far());
+        let new = |it: &Belief| it.from > promoted;
+        ledger.beliefs().iter().filter(|it| new(it)).count() >= MAX
     })
     .await;
     let ledger = Ledger(crew.end());
     all_is_drained(&replica, true).await;
     watch.end();
+    let outlived = |it: &Belief| it.from < killed && it.to > promoted + 500_000;
+    let outlived = ledger.beliefs().iter().filter(|it| outlived(it)).count();
+    assert!(
+        outlived > 0,
+        "no lease has outlived the failover of {} us",
+        promoted - killed
+    );
     ledger.leases_are_obeyed("sentinel");
     ledger.calls_end_in_time("sentinel");
     ledger.breaker_commands("sentinel");

@@ -45,6 +45,8 @@ pub(super) struct Summary {
     tokens: BTreeMap<u32, (u64, String)>,
     tickets: BTreeMap<String, u64>,
     served: u64,
+    /// When this server was first looked at, by its clock. Older leases are of another one, and were only taken over.
+    since: Option<u64>,
 }
 
 pub(super) struct Watch {
@@ -63,10 +65,17 @@ impl Watch {
 
     /// From now on another server says what is.
     pub(super) fn turn_to(&self, url: String) {
-        *self.url.lock().unwrap() = url;
+        let mut current = self.url.lock().unwrap();
+        *current = url;
         let mut summary = self.summary.lock().unwrap();
         // It need not know of the others.
         (summary.served, summary.tickets, summary.tokens) = Default::default();
+        (summary.since, summary.last) = Default::default();
+    }
+
+    /// From now on another server says what is, and it knows all that was.
+    pub(super) fn follow(&self, url: String) {
+        *self.url.lock().unwrap() = url;
     }
 
     pub(super) fn so_far(&self) -> Summary {
@@ -126,14 +135,20 @@ pub(super) async fn look(connection: &mut MultiplexedConnection) -> redis::Redis
 async fn run(summary: Arc<Mutex<Summary>>, url: Arc<Mutex<String>>) {
     let mut connected: Option<(String, MultiplexedConnection)> = None;
     loop {
-        let url = url.lock().unwrap().clone();
-        if connected.as_ref().is_none_or(|it| it.0 != url) {
-            let new = connect(&url).await.ok();
-            connected = new.map(|it| (url.clone(), it));
+        let asked = url.lock().unwrap().clone();
+        if connected.as_ref().is_none_or(|it| it.0 != asked) {
+            let new = connect(&asked).await.ok();
+            connected = new.map(|it| (asked.clone(), it));
         }
         if let Some((_, connection)) = &mut connected {
             match look(connection).await {
-                Ok(seen) => summary.lock().unwrap().check(seen),
+                Ok(seen) => {
+                    // What another server has said meanwhile is of no concern any more.
+                    let current = url.lock().unwrap();
+                    if *current == asked {
+                        summary.lock().unwrap().check(seen);
+                    }
+                }
                 // It is frozen, or killed, or busy with something that a test does to it.
                 Err(_) => connected = None,
             }
@@ -158,11 +173,30 @@ impl Summary {
                 self.wrong.push(format!("{held:?} after {before:?}"));
             }
         }
+        self.check_turns(&seen);
+        self.last = seen;
+    }
+
+    /// Those who wait are served in the order of their tickets, and before those who have none.
+    fn check_turns(&mut self, seen: &Seen) {
+        for held in seen.held.values().filter(|it| it.0 > self.last.now) {
+            let ticket = self.tickets.get(&held.1);
+            // Whoever waits now and waited at the last look was there when this was given.
+            let waited = self.last.queue.iter().filter(|it| seen.queue.contains(it));
+            for (member, before) in waited {
+                if self.last.now > 0 && ticket.is_none_or(|it| it > before) {
+                    let wrong = format!("{held:?} with {ticket:?} before {member} with {before}");
+                    self.wrong.push(wrong);
+                }
+            }
+        }
         for (member, ticket) in &seen.queue {
             self.tickets.insert(member.clone(), *ticket);
         }
-        for (_, member) in seen.held.values() {
-            if let Some(ticket) = self.tickets.remove(member) {
+        let since = *self.since.get_or_insert(seen.now);
+        for (token, member) in seen.held.values() {
+            let ticket = self.tickets.remove(member);
+            if let Some(ticket) = ticket.filter(|_| *token >= since) {
                 self.from_queue += 1;
                 self.served = self.served.max(ticket);
             }
@@ -175,6 +209,5 @@ impl Summary {
                     .push(format!("{member} with {ticket} was overtaken by {served}"));
             }
         }
-        self.last = seen;
     }
 }

@@ -17,14 +17,14 @@ use tower_bulwark::fleet::{Fleet, FleetLock, FleetRateLimit};
 use tower_bulwark::{CircuitBreaker, CircuitState};
 
 use super::super::support::rng::Rng;
-use super::{LATE, SHARED, clock, ms};
+use super::{LATE, LONG, SHARED, clock, ms};
 
 pub(super) const URL: &str = "FLEET_CHAOS_URL";
-/// Which of `lock`, `breaker`, `limits`, and `grace`.
+/// Which of `lock`, `breaker`, `limits`, and how the lock is: with `grace`, with a `long` lease.
 pub(super) const PARTS: &str = "FLEET_CHAOS_PARTS";
 /// For how long a permit is held at most, in milliseconds.
 pub(super) const HOLD: &str = "FLEET_CHAOS_HOLD";
-/// The thread that says when the whole process stood still looks so often.
+/// So often it is looked whether the process stood still.
 const LOOK: Duration = ms(1);
 
 /// A line for the parent. Who has no parent any more ends.
@@ -52,7 +52,6 @@ async fn a_process_of_the_chaos_does_as_it_is_told() {
         let orders = Arc::clone(&orders);
         move || hear(&orders)
     });
-    thread::spawn(tell_of_gaps);
     let fleet = loop {
         match Fleet::connect(url.clone()).await {
             Ok(fleet) => break fleet,
@@ -61,15 +60,18 @@ async fn a_process_of_the_chaos_does_as_it_is_told() {
         }
     };
     let mut tasks = JoinSet::new();
+    tasks.spawn(tell_of_gaps());
     let seed = clock() ^ u64::from(std::process::id());
     let mut share = None;
     for part in parts.split(',') {
         match part {
             "lock" => {
                 let lock = super::lock(&fleet, parts.contains("grace"));
+                let is_long = parts.contains("long");
+                let lock = if is_long { lock.lease(LONG) } else { lock };
                 let lock = lock.build().unwrap();
                 for n in 0..2 {
-                    tasks.spawn(hold(lock.clone(), Rng::new(seed + n)));
+                    tasks.spawn(hold(lock.clone(), is_long, Rng::new(seed + n)));
                 }
             }
             "limits" => {
@@ -105,11 +107,11 @@ fn hear(orders: &Orders) {
     std::process::exit(0);
 }
 
-/// Nothing that this process does can be in time while it stands still.
-fn tell_of_gaps() {
+/// Nothing that this process does can be in time while it stands still, or its one thread does.
+async fn tell_of_gaps() {
     let mut last = clock();
     loop {
-        thread::park_timeout(LOOK);
+        sleep(LOOK).await;
         let now = clock();
         if now - last > 3_000 {
             say(format_args!("gap {last} {now}"));
@@ -137,7 +139,7 @@ async fn in_time<T>(what: &str, within: Duration, call: impl IntoFuture<Output =
     answer
 }
 
-async fn hold(lock: FleetLock, mut rng: Rng) {
+async fn hold(lock: FleetLock, is_long: bool, mut rng: Rng) {
     let longest = std::env::var(HOLD).map_or(200, |it| it.parse().unwrap());
     loop {
         let wait = ms(rng.below(1_500) as u64);
@@ -156,7 +158,13 @@ async fn hold(lock: FleetLock, mut rng: Rng) {
             continue;
         };
         let fence = guard.fence().unwrap();
-        for _ in 0..=rng.below(longest / 5) {
+        // Those with long leases keep them for all of that time.
+        let steps = if is_long {
+            longest / 5
+        } else {
+            rng.below(longest / 5)
+        };
+        for _ in 0..=steps {
             // In this order: what is said is never more than what it believes.
             let now = clock();
             let valid = guard.valid_for().unwrap().as_micros();
@@ -221,11 +229,9 @@ async fn call(breaker: CircuitBreaker, orders: Arc<Orders>) {
 /// How often it has asked about its breaker.
 async fn count(share: BreakerShare) {
     loop {
-        say(format_args!(
-            "asked {} {}",
-            share.snapshot().commands,
-            clock()
-        ));
-        sleep(ms(200)).await;
+        let from = clock();
+        let commands = share.snapshot().commands;
+        say(format_args!("asked {commands} {from} {}", clock()));
+        sleep(ms(100)).await;
     }
 }

@@ -174,7 +174,14 @@ async fn the_primary_that_the_sentinels_name_is_followed_when_it_changes() {
         return;
     };
     let replica_of = format!("127.0.0.1 {}", primary.port);
-    let Some(replica) = Server::start(&["--replicaof", &replica_of]).await else {
+    let Some(replica) = Server::start(&[
+        "--replicaof",
+        &replica_of,
+        "--repl-diskless-sync-delay",
+        "0",
+    ])
+    .await
+    else {
         return;
     };
     let monitor = format!("sentinel monitor main 127.0.0.1 {} 1", primary.port);

@@ -285,6 +285,12 @@ impl Drop for Process {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // The nodes of a cluster talk to each other 10,000 ports further on.
+        if port <= u16::MAX - 10_000 {
+            return port;
+        }
+    }
 }

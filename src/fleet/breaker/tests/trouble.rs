@@ -174,6 +174,29 @@ async fn a_breaker_that_changes_all_the_time_sends_ten_commands_in_a_second_at_m
     }
 }
 
+/// Its question whether it may probe is answered with the closing.
+#[tokio::test(start_paused = true)]
+async fn who_hears_of_the_closing_when_it_asks_to_probe_closes_and_does_not_probe() {
+    let store = stores().remove(0);
+    let shares = fleet(&store, 8, settings(1)).await;
+    let backend = Arc::<Backend>::default();
+    let _callers = traffic(&shares, &backend, Duration::from_millis(1));
+    for round in 0..10 {
+        fail_if_closed(shares[round % 8].breaker());
+        until_all(&shares, CircuitState::Open).await;
+        let mut probed = [false; 8];
+        while !all(&shares, CircuitState::Closed) {
+            for (share, probed) in shares.iter().zip(&mut probed) {
+                *probed |= share.breaker().state() == CircuitState::HalfOpen;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        let probed = probed.iter().filter(|it| **it).count();
+        assert_eq!(probed, 1, "round {round}");
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
 fn fail_if_closed(breaker: &CircuitBreaker) {
     for _ in 0..5 {
         breaker

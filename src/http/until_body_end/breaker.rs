@@ -1,7 +1,4 @@
-//! Calls that end with the bodies of their responses.
-//!
-//! The patterns know nothing of bodies. Their layers get one more method here, and their permits somebody
-//! who holds them for longer.
+//! A circuit breaker that judges a call when the body of its response has ended.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,42 +11,16 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::error_kind::ErrorKind;
-use super::guarded_body::{BodyGuard, GuardResponse};
+use super::super::error_kind::ErrorKind;
+use super::super::guarded_body::{BodyGuard, GuardResponse};
+use super::boilerplate::{debug_as_name, service_below};
 use crate::call::context::{Reason, reason};
 use crate::call::outcome::{Classify, ErrorsAreFailures, Outcome, Verdict, message};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService, Permit};
-use crate::contention::{
-    AmbientHolder, CallPermit, ContentionFuture, ContentionLayer, ContentionService, RequestHolder,
-    ResourceLock,
-};
 use crate::error::CircuitOpen;
 use crate::error::{Answer, AsError, Judgement};
 use crate::keyed::Idle;
 use crate::registry::explain::{Describe, LayerDescription};
-
-/// The three ways to the service inside the one that is wrapped here.
-macro_rules! service_below {
-    ($what:literal) => {
-        #[doc = concat!("The service that is ", $what, ".")]
-        #[must_use]
-        pub fn get_ref(&self) -> &S {
-            self.service.get_ref()
-        }
-
-        #[doc = concat!("The service that is ", $what, ", to change it.")]
-        #[must_use]
-        pub fn get_mut(&mut self) -> &mut S {
-            self.service.get_mut()
-        }
-
-        #[doc = concat!("The service that was ", $what, ", as it is.")]
-        #[must_use]
-        pub fn into_inner(self) -> S {
-            self.service.into_inner()
-        }
-    };
-}
 
 /// Judges a call once more, when the body of its response has ended as it should.
 ///
@@ -373,40 +344,7 @@ impl<E> Drop for BreakerGuard<E> {
     }
 }
 
-impl<L, H, A> ContentionLayer<L, H, A> {
-    /// Holds the permit until the body of the response has ended, or is dropped: for what is in use as long
-    /// as the body comes, such as a connection, or a slot of a model that sends its tokens one by one.
-    ///
-    /// A caller that keeps responses without reading them keeps their permits, and waits for itself if it
-    /// asks for more. The snapshot says who holds what, and `hold_threshold` reports long holds while a
-    /// body is being waited for.
-    #[must_use]
-    pub fn until_body_end(self) -> ContentionBodyLayer<L, H, A> {
-        ContentionBodyLayer { layer: self }
-    }
-}
-
-/// Makes every call take a permit until the body of its response has ended. Made by
-/// [`ContentionLayer::until_body_end`].
-pub struct ContentionBodyLayer<L, H = AmbientHolder, A = AsError> {
-    layer: ContentionLayer<L, H, A>,
-}
-
-impl<L, H, A> ContentionBodyLayer<L, H, A> {
-    /// The lock of which each call takes a permit.
-    #[must_use]
-    pub fn resource(&self) -> &ResourceLock {
-        self.layer.resource()
-    }
-}
-
 impl<L, C, A, E> Idle for CircuitBreakerBodyLayer<L, C, A, E> {
-    fn is_idle(&self) -> bool {
-        self.layer.is_idle()
-    }
-}
-
-impl<L, H, A> Idle for ContentionBodyLayer<L, H, A> {
     fn is_idle(&self) -> bool {
         self.layer.is_idle()
     }
@@ -418,133 +356,9 @@ impl<L, C, A, E> Describe for CircuitBreakerBodyLayer<L, C, A, E> {
     }
 }
 
-impl<L, H, A> Describe for ContentionBodyLayer<L, H, A> {
-    fn describe(&self) -> LayerDescription {
-        self.layer.describe()
-    }
-}
-
-impl<L, H: Clone, A: Clone> Clone for ContentionBodyLayer<L, H, A> {
-    fn clone(&self) -> Self {
-        Self {
-            layer: self.layer.clone(),
-        }
-    }
-}
-
-impl<S, L, H: Clone, A: Clone> Layer<S> for ContentionBodyLayer<L, H, A> {
-    type Service = ContentionBodyService<S, L, H, A>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ContentionBodyService {
-            service: self.layer.layer(inner),
-        }
-    }
-}
-
-/// A service whose calls take permits until the bodies of their responses have ended. Made by
-/// [`ContentionBodyLayer`].
-pub struct ContentionBodyService<S, L, H = AmbientHolder, A = AsError> {
-    service: ContentionService<S, L, H, A>,
-}
-
-impl<S, L, H, A> ContentionBodyService<S, L, H, A> {
-    service_below!("held to its permits");
-
-    /// The lock of which each call takes a permit.
-    #[must_use]
-    pub fn resource(&self) -> &ResourceLock {
-        self.service.resource()
-    }
-}
-
-impl<S: Clone, L, H: Clone, A: Clone> Clone for ContentionBodyService<S, L, H, A> {
-    fn clone(&self) -> Self {
-        Self {
-            service: self.service.clone(),
-        }
-    }
-}
-
-impl<S, L, H, A, Req> Service<Req> for ContentionBodyService<S, L, H, A>
-where
-    S: Service<Req> + Clone,
-    L: StdError + 'static,
-    H: RequestHolder<Req>,
-    A: Answer<S::Response, S::Error, L> + Clone,
-    S::Response: GuardResponse<PermitGuard>,
-{
-    type Response = <S::Response as GuardResponse<PermitGuard>>::Guarded;
-    type Error = A::Error;
-    type Future = ContentionBodyFuture<S, Req, L, A>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.service.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        ContentionBodyFuture {
-            call: self.service.call(request),
-        }
-    }
-}
-
-/// The response of a service whose calls take permits until its body has ended. Dropping it leaves the
-/// queue, or drops the call and gives the permit back.
-#[pin_project]
-#[must_use = "futures do nothing unless polled"]
-pub struct ContentionBodyFuture<S: Service<Req>, Req, L, A = AsError> {
-    #[pin]
-    call: ContentionFuture<S, Req, L, A>,
-}
-
-impl<S, Req, L, A> Future for ContentionBodyFuture<S, Req, L, A>
-where
-    S: Service<Req>,
-    L: StdError + 'static,
-    A: Answer<S::Response, S::Error, L>,
-    S::Response: GuardResponse<PermitGuard>,
-{
-    type Output = Result<<S::Response as GuardResponse<PermitGuard>>::Guarded, A::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (result, permit) = ready!(self.project().call.poll_held(cx));
-        let guard = permit.map(PermitGuard);
-        // With an error the permit goes before the error is handed out, as it does without a body.
-        Poll::Ready(result.map(|response| response.guard_body(guard)))
-    }
-}
-
-/// The permit of a call whose response has begun: given back when its body has ended.
-pub struct PermitGuard(CallPermit);
-
-impl BodyGuard for PermitGuard {
-    fn waits(&mut self, cx: &mut Context<'_>) {
-        self.0.waits(cx);
-    }
-
-    fn ended(self, _: Option<&HeaderMap>) {}
-
-    fn failed(self, _: &(dyn StdError + 'static)) {}
-}
-
-macro_rules! debug_as_name {
-    ($($name:ident<$($p:ident),*> $(where $s:ident: Service<$r:ident>)?),* $(,)?) => {$(
-        impl<$($p),*> fmt::Debug for $name<$($p),*> $(where $s: Service<$r>)? {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).finish_non_exhaustive()
-            }
-        }
-    )*};
-}
-
 debug_as_name!(
     CircuitBreakerBodyLayer<L, C, A, E>,
     CircuitBreakerBodyService<S, L, C, A, E>,
     CircuitBreakerBodyFuture<F, L, C, A, E>,
-    ContentionBodyLayer<L, H, A>,
-    ContentionBodyService<S, L, H, A>,
-    ContentionBodyFuture<S, Req, L, A> where S: Service<Req>,
     BreakerGuard<E>,
-    PermitGuard<>,
 );
