@@ -22,7 +22,10 @@ for i = 3, #ARGV, 4 do
       longest = lease
       call('HSET', M, 'lm', text(longest))
     end
-    if call('ZADD', H, text(now + lease), slot) == 1 then leases = leases + 1 end
+    if call('ZADD', H, text(now + lease), slot) == 1 then
+      leases = leases + 1
+      if leases == 1 then call('PEXPIRE', H, DAY_MS) end
+    end
     if not mine then
       token = most(token, t)
       call('HSET', M, 's:' .. slot, text(t) .. '|' .. member, 'tok', text(token))
