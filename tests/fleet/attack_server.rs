@@ -1,5 +1,7 @@
 //! What went wrong once, against real servers.
 
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -7,6 +9,7 @@ use tokio::time::sleep;
 use tower_bulwark::Registry;
 use tower_bulwark::fleet::Fleet;
 
+use super::support::fake::Fake;
 use super::support::proxy::Proxy;
 use super::support::server::Server;
 use super::support::{now, since, until};
@@ -115,4 +118,110 @@ async fn of_many_holders_a_thousand_are_named_and_all_are_counted() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn the_longest_times_and_the_strangest_names_are_names_and_times_like_others() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let fleet = Fleet::builder(server.url())
+        .connect_timeout(Duration::MAX)
+        .call_timeout(Duration::MAX);
+    let fleet = fleet.connect().await.unwrap();
+    let long = "x|{}\n\0 %".repeat(20_000);
+    let names = [
+        "",
+        " ",
+        "a|b|c",
+        "{",
+        "}{",
+        "a\nb\r\n",
+        "\0",
+        "lock|1|2|3|4|5",
+        &long,
+    ];
+    let mut guards = Vec::new();
+    for name in names {
+        let lock = fleet
+            .lock(name)
+            .contention_threshold(Duration::MAX)
+            .hold_threshold(Duration::MAX)
+            .build()
+            .unwrap();
+        let guard = lock.acquire(name).timeout(Duration::MAX).await.unwrap();
+        let waiting = lock.clone();
+        let holder = format!("{name}|\n{name}");
+        let waits = tokio::spawn(async move { waiting.acquire(holder).no_timeout().await });
+        until("it waits", || async {
+            lock.fetch().await.unwrap().waiting == 1
+        })
+        .await;
+        assert_eq!(lock.fetch().await.unwrap().holders.len(), 1);
+        assert_eq!(guard.holder(), name.into());
+        let began = now();
+        drop(guard);
+        let guard = waits.await.unwrap().unwrap();
+        // By the message, and not by the next question.
+        assert!(since(began) < ms(500), "{:?}", since(began));
+        guards.push(guard);
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_has_lost_its_replicas_is_left_for_the_one_that_was_promoted() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let fleet = Fleet::connect(server.url()).await.unwrap();
+    fleet.ping(ms(1_000)).await.unwrap();
+    // It is cut off, and takes no writes: another one has been promoted, or will be.
+    server.tell("CONFIG SET min-replicas-to-write 1").await;
+    assert!(fleet.ping(ms(1_000)).await.is_err());
+    until("it is left", || async { !fleet.health().connected }).await;
+    server.tell("CONFIG SET min-replicas-to-write 0").await;
+    until("it is used again", || async {
+        fleet.ping(ms(100)).await.is_ok()
+    })
+    .await;
+}
+
+/// Where the sentinel of the test below says that the primary is.
+static PRIMARY: AtomicU16 = AtomicU16::new(0);
+
+fn as_a_sentinel(command: &[String]) -> String {
+    match command[0].to_uppercase().as_str() {
+        "HELLO" => "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned(),
+        "SENTINEL" => {
+            let port = PRIMARY.load(SeqCst).to_string();
+            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+        }
+        _ => "+OK\r\n".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn messages_come_from_the_primary_that_was_promoted_also_if_the_old_one_still_answers() {
+    let (Some(old), Some(new)) = (Server::start(&[]).await, Server::start(&[]).await) else {
+        return;
+    };
+    PRIMARY.store(old.port, SeqCst);
+    let sentinel = Fake::start(as_a_sentinel).await;
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{}?sentinelMasterId=main",
+        sentinel.port
+    );
+    let fleet = Fleet::connect(url).await.unwrap();
+    PRIMARY.store(new.port, SeqCst);
+    old.tell("CONFIG SET min-replicas-to-write 1").await;
+    until("the new one is used", || async {
+        fleet.ping(ms(100)).await.is_ok()
+    })
+    .await;
+    let messages = fleet.health().messages;
+    until("its messages come", || async {
+        fleet.ping(ms(100)).await.unwrap();
+        fleet.health().messages > messages
+    })
+    .await;
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::super::error::StoreError;
 use super::super::redis::{Inbox, News, Redis, Script};
 use super::core::{Clock, SemCore};
-use super::op::{Answer, Handoff, Op};
+use super::op::{Answer, Handoff, Micros, Op};
 use super::{scripts, wire};
 use crate::util::time;
 
@@ -65,7 +65,35 @@ impl Ear {
 
 /// The locks of one process: a cheap clone of what all share.
 #[derive(Clone, Default)]
-pub(in super::super) struct InProcess(Arc<Mutex<HashMap<Arc<str>, Named>>>);
+pub(in super::super) struct InProcess(Arc<Mutex<Names>>);
+
+#[derive(Default)]
+struct Names {
+    all: HashMap<Arc<str>, Named>,
+    /// At so many, those that nobody uses are forgotten, as a server forgets them after a day.
+    look_at: usize,
+}
+
+impl Names {
+    /// Before the first.
+    const FEW: usize = 256;
+
+    fn forget_unused(&mut self) {
+        if self.all.len() < self.look_at.max(Self::FEW) {
+            return;
+        }
+        let now = micros_now();
+        self.all.retain(|_, it| {
+            it.ears.retain(|ear| !ear.1.is_closed());
+            !it.ears.is_empty() || !it.core.says_nothing(now)
+        });
+        self.look_at = self.all.len() * 2;
+    }
+}
+
+fn micros_now() -> Micros {
+    Micros::try_from(time::now().0 / 1_000).unwrap_or(Micros::MAX)
+}
 
 struct Named {
     core: SemCore,
@@ -73,9 +101,18 @@ struct Named {
 }
 
 impl InProcess {
+    #[cfg(test)]
+    pub(in super::super) fn names(&self) -> usize {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.all.len()
+    }
+
     fn named<T>(&self, name: &Arc<str>, f: impl FnOnce(&mut Named) -> T) -> T {
-        let mut all: MutexGuard<'_, _> = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = all.entry(Arc::clone(name)).or_insert_with(|| Named {
+        let mut names: MutexGuard<'_, _> = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.all.contains_key(name) {
+            names.forget_unused();
+        }
+        let named = names.all.entry(Arc::clone(name)).or_insert_with(|| Named {
             core: SemCore::new(),
             ears: Vec::new(),
         });
@@ -94,8 +131,10 @@ pub(super) struct InProcessStore {
 impl LockStore for InProcessStore {
     fn ask<'a>(&'a self, op: &'a Op, _within: Duration) -> Asked<'a> {
         Box::pin(async move {
-            let now = i64::try_from(time::now().0 / 1_000).unwrap_or(i64::MAX);
-            let clock = Clock { now, history: 0 };
+            let clock = Clock {
+                now: micros_now(),
+                history: 0,
+            };
             Ok(self.locks.named(&self.name, |named| {
                 let answer = named.core.apply(op, clock);
                 named.ears.retain(|it| !it.1.is_closed());

@@ -37,6 +37,11 @@ pub(super) fn of_cluster_call(error: &RedisError, what: &str) -> StoreError {
     }
 }
 
+/// Whether the server takes nothing because it is apart from those that it replicates to, or from.
+pub(super) fn is_cut_off(error: &RedisError) -> bool {
+    matches!(code(error), Some("NOREPLICAS" | "MASTERDOWN"))
+}
+
 /// Why there is no connection.
 pub(super) fn of_connect(error: &RedisError) -> ConnectError {
     match (code(error), error.kind()) {
@@ -76,6 +81,7 @@ fn code(error: &RedisError) -> Option<&str> {
     let inner = [
         ("READONLY", "READONLY "),
         ("OOM", "OOM command not allowed"),
+        ("NOREPLICAS", "NOREPLICAS "),
         ("WRONGTYPE", "WRONGTYPE "),
         ("NOPERM", "NOPERM "),
         ("NOPERM", "ACL failure in script"),

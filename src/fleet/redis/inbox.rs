@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::super::error::ConnectError;
-use super::link::{Link, Lives, varied};
+use super::address::Address;
+use super::link::{self, Link, Lives, varied};
 use super::open::Opener;
 use crate::event::FleetEvent;
 use crate::util::time;
@@ -152,14 +153,24 @@ async fn hand_on(
                 _ => return,
             },
             // What befell the one connection has often befallen the other.
-            Ok(()) = watch.changed() => if !stands(connection, link.patience).await {
-                return;
+            Ok(()) = watch.changed() => {
+                let elsewhere = may_be_elsewhere(opener, &watch.borrow_and_update());
+                if elsewhere || !stands(connection, link.patience).await {
+                    return;
+                }
             },
             () = sleep(IDLE) => if !stands(connection, link.patience).await {
                 return;
             },
         }
     }
+}
+
+/// Whether commands go to another server now: sentinels name another primary, and the former one may answer for long, and
+/// brings nothing.
+fn may_be_elsewhere(opener: &Opener, commands: &link::State) -> bool {
+    let is_anew = matches!(commands, link::State::Up(up) if up.number > 1);
+    is_anew && matches!(opener.address, Address::Sentinel(_))
 }
 
 /// Whether the server still answers on this connection, within five times the patience of a call.

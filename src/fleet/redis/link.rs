@@ -5,8 +5,9 @@
 //! and proxies close connections that are idle.
 //!
 //! The client library keeps a connection that answers nothing (a host that lost power, a proxy that forgot it), and one
-//! to a primary that has become a replica. So five calls in a row without an answer, or one answer `READONLY`, end it. A call
-//! that had less time than others does not count: the task asks then.
+//! to a primary that has become a replica, or is cut off from its own. So five calls in a row without an answer, or one
+//! answer `READONLY`, `NOREPLICAS` or `MASTERDOWN`, end it. A call that had less time than others does not count: the task
+//! asks then.
 //!
 //! A cluster is many connections, of which one may be lost. The library replaces those that were closed. After five calls in
 //! a row without an answer, for keys that are counted together, all of them are made anew: at most once a second, and calls
@@ -167,6 +168,8 @@ impl Link {
             StoreError::ReadOnly if cluster => self.was_not_answered(up.number, lane),
             StoreError::Disconnected(_) => self.end(up.number, &failed, true),
             StoreError::ReadOnly => self.end(up.number, &failed, false),
+            // The sentinels may know another primary by now, or will.
+            _ if !cluster && failure::is_cut_off(&error) => self.end(up.number, &failed, false),
             _ if error.is_unrecoverable_error() => self.end(up.number, &failed, true),
             _ => self.was_answered(lane),
         }

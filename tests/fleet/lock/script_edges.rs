@@ -176,3 +176,39 @@ fn a_grace_begins_with_the_history_of_the_server_and_admits_nobody_before_its_en
     assert_eq!(id.len(), 40);
     assert!(format!("{info:?}").contains(&id));
 }
+
+#[test]
+fn a_lease_that_is_taken_up_again_after_a_loss_goes_by_itself_too() {
+    let Some((_server, mut scripts)) = start() else {
+        return;
+    };
+    let first = acquire("a");
+    let (slot, token, expiry) = granted(&scripts.run(&first, "").unwrap());
+    let () = query(&mut scripts, &["FLUSHALL"]);
+    // Somebody new comes first, and has to wait for the grace.
+    let Op::Acquire { member: new, .. } = acquire("b") else {
+        panic!("it asks for a permit");
+    };
+    let waits = Op::Acquire {
+        member: new,
+        may_wait: 10,
+        max: 1,
+        version: 1,
+        grace: 10_000_000,
+        retry: false,
+    };
+    let waits = scripts.run(&waits, "").unwrap();
+    assert!(matches!(waits.reply, Reply::Waits { .. }), "{waits:?}");
+    let held = Held {
+        slot,
+        token,
+        expiry,
+        member: member(&first),
+    };
+    let renewed = scripts.run(&Op::Renew(vec![held]), "").unwrap();
+    assert!(matches!(renewed.reply, Reply::Renewed(it) if it[0] > expiry));
+    for key in keys() {
+        let ttl: i64 = query(&mut scripts, &["PTTL", &key]);
+        assert!(ttl > 80_000_000, "{key}: {ttl}");
+    }
+}

@@ -326,3 +326,50 @@ async fn who_was_last_seen_to_hold_and_wait_is_not_named_when_that_must_be_over(
     assert!(!refused.to_string().contains("holder"), "{refused}");
     assert_eq!((refused.holders().len(), refused.queue_length()), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_does_not_keep_every_name_that_it_has_ever_locked() {
+    let fleet = Fleet::in_process();
+    let kept = fleet.lock("kept").build().unwrap();
+    let guard = kept.acquire("holder").await.unwrap();
+    let token = guard.fence().unwrap().token;
+    for n in 0..5_000 {
+        let lock = fleet.lock(format!("user-{n}")).build().unwrap();
+        drop(lock.acquire("job").await.unwrap());
+        drop(lock);
+        settle().await;
+    }
+    let crate::fleet::Backend::InProcess(store) = &fleet.shared.backend else {
+        panic!("it is in this process");
+    };
+    let names = store.locks.names();
+    assert!(names < 1_000, "{names}");
+    assert!(kept.try_acquire("other").await.is_err());
+    drop(guard);
+    settle().await;
+    assert!(kept.acquire("next").await.unwrap().fence().unwrap().token > token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_opens_no_breaker_and_is_not_tried_again_by_a_retry() {
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+    let world = World::default();
+    let a = world.node("a", |_| {});
+    a.faults.set(Mode::Hang);
+    let breaker = crate::CircuitBreaker::builder("upstream")
+        .consecutive_failures(2)
+        .slow_call_rate(0.5, ms(50))
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(crate::RetryPolicy::new().layer())
+        .layer(breaker.layer())
+        .layer(a.lock.layer())
+        .service(service_fn(|(): ()| async { Ok::<_, std::io::Error>(()) }));
+    for _ in 0..10 {
+        let refused = service.clone().oneshot(()).await.unwrap_err();
+        assert!(refused.is_rejection(), "{refused}");
+    }
+    assert_eq!(breaker.state(), crate::CircuitState::Closed);
+    assert_eq!(a.lock.snapshot().unavailable, 10);
+}
