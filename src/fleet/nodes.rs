@@ -26,6 +26,8 @@ pub struct NodesSeen {
 
 /// Between two reports of a process.
 const EVERY: Duration = Duration::from_secs(5);
+/// After one that failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// After so long a process is forgotten.
 const TTL: Duration = Duration::from_secs(15);
 /// So many are named.
@@ -76,11 +78,15 @@ pub(super) async fn report(nodes: Weak<Nodes>, redis: Redis, names: Names) {
     loop {
         let told = tell(&redis, &names).await;
         let Some(nodes) = nodes.upgrade() else { return };
-        if let Ok(heard) = told {
-            *nodes.lock() = Some(heard);
-        }
+        let pause = match told {
+            Ok(heard) => {
+                *nodes.lock() = Some(heard);
+                EVERY
+            }
+            Err(_) => AGAIN,
+        };
         drop(nodes);
-        sleep(EVERY).await;
+        sleep(pause).await;
     }
 }
 

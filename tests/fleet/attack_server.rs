@@ -225,3 +225,25 @@ async fn messages_come_from_the_primary_that_was_promoted_also_if_the_old_one_st
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_process_that_began_without_the_store_is_one_of_the_fleet_soon_after_it_comes() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let mut proxy = Proxy::before(server.address()).await;
+    proxy.refuse().await;
+    let fleet = Fleet::builder(proxy.url()).connect_in_background().unwrap();
+    until("it is known to be away", || async {
+        fleet.health().why.is_some() && fleet.ping(ms(100)).await.is_err()
+    })
+    .await;
+    sleep(ms(300)).await;
+    proxy.heal().await;
+    until("it is connected", || async { fleet.health().connected }).await;
+    let took = until("it is one of the fleet", || async {
+        fleet.snapshot().nodes.count == 1
+    })
+    .await;
+    assert!(took < ms(2_500), "{took:?}");
+}
