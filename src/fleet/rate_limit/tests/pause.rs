@@ -351,3 +351,32 @@ async fn who_asks_at_the_very_moment_of_a_pause_waits_for_its_end() {
         }
     }
 }
+
+/// Turns of the one are moved, and those of the other come as they were given.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_some_have_not_heard_of_lets_no_more_pass_besides_than_it_lasts() {
+    for store in stores() {
+        let quota = Quota::per_second(10).burst(1);
+        let nodes = nodes(&store, 2, |it| it.quota("calls", quota)).await;
+        let (log, mut waiters) = (Log::default(), JoinSet::new());
+        for node in [0, 1] {
+            for _ in 0..20 {
+                let (limit, log) = (nodes[node].clone(), Arc::clone(&log));
+                waiters.spawn(async move {
+                    limit.acquire(1).await.unwrap();
+                    log.lock().unwrap().push(time::now().to_instant());
+                });
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        nodes[0].pause(Duration::from_secs(1));
+        waiters.join_all().await;
+        let mut log = std::mem::take(&mut *log.lock().unwrap());
+        log.sort_unstable();
+        assert_windows(
+            &log,
+            Quota::per_second(10).burst(1 + 10),
+            "one has not heard",
+        );
+    }
+}
