@@ -244,3 +244,92 @@ async fn all_processes_on_a_server_open_within_a_tenth_of_a_second_of_a_trip() {
     }
     assert!(slowest < Duration::from_millis(100), "{slowest:?}");
 }
+
+/// A server that is full, or that has become a replica, answers all that would write with an error.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_as_good_as_away_until_it_takes_them_again() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let refusals = [
+        ["CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"],
+        ["REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"],
+    ];
+    for (i, [refuse, take]) in refusals.into_iter().enumerate() {
+        let fleet = Fleet::builder(server.url()).connect().await.unwrap();
+        let quota = Quota::per_second(1_000).burst(500);
+        let limit = |leased: bool| {
+            let limit = fleet.rate_limit(format!("{i}-{leased}"));
+            let limit = limit.quota("calls", quota).expected_nodes(1);
+            let limit = if leased {
+                limit.leased()
+            } else {
+                limit.exact()
+            };
+            limit.build().unwrap()
+        };
+        let limits = [limit(false), limit(true)];
+        let settings = SharedBreaker {
+            min_nodes: 1,
+            ..SharedBreaker::default()
+        };
+        let breaker = CircuitBreaker::builder(format!("breaker-{i}"));
+        let breaker = breaker.recovery_timeout(Duration::from_millis(300));
+        let share = fleet.share(&breaker.build().unwrap(), settings).unwrap();
+        until("all have joined", async || {
+            limits.iter().all(|it| it.snapshot().nodes == 1)
+                && share.snapshot().answered_before.is_some()
+        })
+        .await;
+
+        server.tell(refuse).await;
+        until("both limits go by their share", async || {
+            let mut local = 0;
+            for limit in &limits {
+                let reserved = limit.acquire(1).await.unwrap();
+                local += usize::from(reserved.is_local());
+            }
+            local == limits.len()
+        })
+        .await;
+        for _ in 0..5 {
+            share.breaker().try_acquire().unwrap().failure();
+        }
+        // It opens, probes and closes alone.
+        until("the breaker has closed by itself", async || {
+            share
+                .breaker()
+                .try_acquire()
+                .into_iter()
+                .for_each(|it| it.success());
+            share.breaker().state() == CircuitState::Closed
+        })
+        .await;
+        assert!(share.snapshot().failed > 0);
+
+        server.tell(take).await;
+        until("all are shared again", async || {
+            let mut shared = 0;
+            for limit in &limits {
+                let reserved = limit.acquire(1).await.unwrap();
+                shared += usize::from(!reserved.is_local());
+            }
+            share
+                .breaker()
+                .try_acquire()
+                .into_iter()
+                .for_each(|it| it.success());
+            shared == limits.len() && share.snapshot().away_for.is_none()
+        })
+        .await;
+        let other = CircuitBreaker::new(format!("breaker-{i}"));
+        let other = fleet.share(&other, settings).unwrap();
+        for _ in 0..5 {
+            share.breaker().try_acquire().unwrap().failure();
+        }
+        until("the other hears of it", async || {
+            other.breaker().state() == CircuitState::Open
+        })
+        .await;
+    }
+}

@@ -114,12 +114,13 @@ impl Shared {
             return None;
         }
         let now = time::now();
-        if self.words.take_from_one(cost.each()[0], now) {
+        // Also what costs nothing waits for the end of a pause.
+        if cost.each()[0] > 0 && self.words.take_from_one(cost.each()[0], now) {
             return Some(self.passed(cost));
         }
         // Several quotas are taken from together: with a lock, which is held for no longer than that.
         let is_one = self.quotas.len() == 1;
-        let taken = !is_one && self.pool().words().take(&cost.each(), now);
+        let taken = !is_one && self.pool().take_leased(&cost.each(), now);
         taken.then(|| self.passed(cost))
     }
 

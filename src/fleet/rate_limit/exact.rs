@@ -37,7 +37,10 @@ impl Shared {
         let patience = request.gives_up.since(now).as_micros();
         let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
         match self.ask(max_wait, &asks).await? {
-            Taken::Granted { wait: 0, .. } => Ok(Ok(self.passed(request.cost))),
+            Taken::Granted { wait: 0, .. } if self.paused_for().is_zero() => {
+                Ok(Ok(self.passed(request.cost)))
+            }
+            // Later than the store has said, if it has not heard of a pause.
             Taken::Granted { wait, .. } => {
                 Ok(self.for_turn(request, Duration::from_micros(wait)).await)
             }
@@ -63,25 +66,26 @@ impl Shared {
         wait: Duration,
     ) -> Result<FleetReservation, RateLimited> {
         let turn = Turn::new(self, request);
-        let mut due = time::now().after(wait);
-        let mut seen = self.pool().shifted();
+        let look = || {
+            let pool = self.pool();
+            (pool.shifted(), pool.paused_until())
+        };
+        let granted = time::now().after(wait);
+        let (mut seen, paused_until) = look();
+        let mut due = granted.max(paused_until);
         loop {
-            sleep_until(due.to_instant()).await;
-            let (shifted, paused_until) = {
-                let pool = self.pool();
-                (pool.shifted(), pool.paused_until())
-            };
-            let now = time::now();
-            due = due.after(shifted - seen).max(paused_until);
-            if due <= now {
-                return Ok(turn.came());
-            }
-            if due > request.gives_up {
+            if due > granted && due > request.gives_up {
                 turn.give_back();
-                let (wait, reason) = (Some(due.since(now)), request.too_late());
+                let (wait, reason) = (Some(due.since(time::now())), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));
             }
+            sleep_until(due.to_instant()).await;
+            let (shifted, paused_until) = look();
+            due = due.after(shifted - seen).max(paused_until);
             seen = shifted;
+            if due <= time::now() {
+                return Ok(turn.came());
+            }
         }
     }
 

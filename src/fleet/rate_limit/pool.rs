@@ -129,14 +129,14 @@ impl Pool {
         }
     }
 
-    /// For whoever has the lock.
-    pub(super) fn words(&self) -> &Words {
-        &self.words
+    /// Takes what there is, from all quotas or from none.
+    pub(super) fn take_leased(&self, cost: &[u64], now: Tick) -> bool {
+        self.paused_until <= now && self.words.take(cost, now)
     }
 
-    /// Takes from the leased tokens, from all quotas or from none.
+    /// The same, and what to do if there is not enough.
     pub(super) fn take(&mut self, cost: &[u64], paces: &[Pace], now: Tick) -> Look {
-        if self.paused_until <= now && self.words.take(cost, now) {
+        if self.take_leased(cost, now) {
             return Look::Taken;
         }
         match self.denied(cost, paces, now) {

@@ -7,7 +7,7 @@ use super::*;
 
 /// The core as a store, with a clock that steps, and memory that it can lose. It publishes nothing.
 #[derive(Default)]
-struct Fragile {
+pub(super) struct Fragile {
     breaker: Mutex<Breaker>,
     /// What its clock is behind, in microseconds.
     behind: AtomicU64,
@@ -15,7 +15,7 @@ struct Fragile {
 }
 
 impl Fragile {
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         *self.breaker.lock().unwrap() = Breaker::default();
     }
 
@@ -49,7 +49,7 @@ impl BreakerStore for Fragile {
     }
 }
 
-fn fragile() -> (Arc<Fragile>, Arc<Counting>) {
+pub(super) fn fragile() -> (Arc<Fragile>, Arc<Counting>) {
     let fragile = Arc::<Fragile>::default();
     let store = Counting::around(fragile.clone(), false);
     (fragile, store)

@@ -197,6 +197,7 @@ async fn a_thousand_answers_that_ask_for_a_pause_are_told_by_few_commands() {
         for i in 0..1_000 {
             limit.pause(Duration::from_millis(1_000 + i));
             limit.left("calls", 40 - i % 20);
+            tokio::task::yield_now().await;
         }
         sleep(Duration::from_millis(10)).await;
         let told = store.settles.load(Ordering::Relaxed);
@@ -296,4 +297,86 @@ fn what_is_said_outside_a_runtime_holds_for_this_process_alone() {
     limit.left("calls", 1);
     assert_eq!(store.settles.load(Ordering::Relaxed), 0);
     runtime.block_on(async { try_one(&limit).await.unwrap_err() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_costs_nothing_waits_for_the_end_of_a_pause_too() {
+    let quota = Quota::per_second(200).burst(40);
+    for quotas in [1, 2] {
+        for leased in [false, true] {
+            for store in stores() {
+                let names = ["calls", "tokens"].into_iter().take(quotas);
+                let limit = names.fold(builder(&store, 0), |it, name| it.quota(name, quota));
+                let limit = if leased {
+                    limit.leased()
+                } else {
+                    limit.exact()
+                };
+                let limit = limit.build().unwrap();
+                limit.try_acquire(0).await.unwrap();
+                let begin = time::now().to_instant();
+                limit.pause(PAUSE);
+                limit.try_acquire(0).await.unwrap_err();
+                limit.acquire(0).await.unwrap();
+                assert!(elapsed(begin) >= PAUSE, "{quotas}, leased: {leased}");
+            }
+        }
+    }
+}
+
+/// The store has not been told yet.
+#[tokio::test(start_paused = true)]
+async fn who_asks_at_the_very_moment_of_a_pause_waits_for_its_end() {
+    for set_up in both(Quota::per_second(200).burst(40)) {
+        for store in stores() {
+            let limit = set_up(builder(&store, 0)).build().unwrap();
+            let begin = time::now().to_instant();
+            let mut waiters = JoinSet::new();
+            for _ in 0..5 {
+                let limit = limit.clone();
+                waiters.spawn(async move { passes_after(&limit, begin).await });
+            }
+            // They have asked, and are not answered.
+            sleep(Duration::from_micros(500)).await;
+            limit.pause(PAUSE);
+            for _ in 0..5 {
+                try_one(&limit).await.unwrap_err();
+                let limit = limit.clone();
+                waiters.spawn(async move { passes_after(&limit, begin).await });
+            }
+            for after in waiters.join_all().await {
+                assert!(after >= PAUSE, "{after:?}");
+                assert!(after < PAUSE + Duration::from_millis(100), "{after:?}");
+            }
+        }
+    }
+}
+
+/// Turns of the one are moved, and those of the other come as they were given.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_some_have_not_heard_of_lets_no_more_pass_besides_than_it_lasts() {
+    for store in stores() {
+        let quota = Quota::per_second(10).burst(1);
+        let nodes = nodes(&store, 2, |it| it.quota("calls", quota)).await;
+        let (log, mut waiters) = (Log::default(), JoinSet::new());
+        for node in [0, 1] {
+            for _ in 0..20 {
+                let (limit, log) = (nodes[node].clone(), Arc::clone(&log));
+                waiters.spawn(async move {
+                    limit.acquire(1).await.unwrap();
+                    log.lock().unwrap().push(time::now().to_instant());
+                });
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        nodes[0].pause(Duration::from_secs(1));
+        waiters.join_all().await;
+        let mut log = std::mem::take(&mut *log.lock().unwrap());
+        log.sort_unstable();
+        assert_windows(
+            &log,
+            Quota::per_second(10).burst(1 + 10),
+            "one has not heard",
+        );
+    }
 }

@@ -1,0 +1,123 @@
+//! Operators, stores and processes that do anything at any moment: afterwards the fleet shares as before.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::trouble::{Fragile, fragile};
+use super::*;
+
+/// Something happens to one process, to the store, or to what all call.
+fn befall(
+    rng: &mut StdRng,
+    shares: &mut [BreakerShare],
+    fragile: &Fragile,
+    store: &Arc<Counting>,
+    backend: &Backend,
+) -> &'static str {
+    let one = rng.random_range(0..shares.len());
+    let breaker = shares[one].breaker().clone();
+    match rng.random_range(0..24) {
+        0..6 => {
+            breaker.reset();
+            "reset"
+        }
+        6 => {
+            breaker.force_open();
+            "force_open"
+        }
+        7 => {
+            breaker.force_close();
+            "force_close"
+        }
+        8 => {
+            breaker.open_for(Duration::from_millis(rng.random_range(1..8_000)));
+            "open_for"
+        }
+        9 | 10 => {
+            breaker.trip();
+            "trip"
+        }
+        11 => {
+            breaker.disable();
+            "disable"
+        }
+        12 => {
+            breaker.metrics_only();
+            "metrics_only"
+        }
+        13 => {
+            let mut config = (*breaker.config()).clone();
+            config.consecutive_failures = Some(rng.random_range(3..6));
+            config.probe_timeout = Duration::from_millis(rng.random_range(500..2_000));
+            breaker.update(config).unwrap();
+            "update"
+        }
+        14 => {
+            fragile.forget();
+            "forget"
+        }
+        15..18 => {
+            let is_away = rng.random_bool(0.5);
+            store.is_away.store(is_away, Ordering::Relaxed);
+            "away or back"
+        }
+        18..23 => {
+            let is_bad = rng.random_bool(0.7);
+            backend.is_bad.store(is_bad, Ordering::Relaxed);
+            "bad or good"
+        }
+        _ => {
+            // It dies, and another comes.
+            shares[one] = share(store, 100 + rng.random_range(0..1_000), settings(1));
+            "dies"
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_has_happened_a_fleet_that_is_left_alone_shares_as_before() {
+    for seed in 0..16 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (fragile, store) = fragile();
+        let mut shares = fleet(&store, 4, settings(1)).await;
+        let (backend, mut story) = (Arc::<Backend>::default(), Vec::new());
+        for _ in 0..60 {
+            let _callers = traffic(&shares, &backend, OFTEN);
+            let pause = rng.random_range(1..1_500);
+            sleep(Duration::from_millis(pause)).await;
+            let what = befall(&mut rng, &mut shares, &fragile, &store, &backend);
+            story.push((pause, what));
+        }
+        store.assert_pace();
+        store.is_away.store(false, Ordering::Relaxed);
+        backend.is_bad.store(false, Ordering::Relaxed);
+        shares.iter().for_each(|it| it.breaker().reset());
+        let callers = traffic(&shares, &backend, OFTEN);
+        sleep(2 * (OPEN_FOR + PROBE_TIMEOUT)).await;
+        let is_quiet = |it: &BreakerShare| {
+            it.breaker().state() == CircuitState::Closed && !it.snapshot().fleet_is_open
+        };
+        let seen: Vec<_> = shares.iter().map(BreakerShare::snapshot).collect();
+        assert!(
+            shares.iter().all(is_quiet),
+            "seed {seed}: {seen:#?}\n{story:?}"
+        );
+        // One finds it bad, all open, and one probes.
+        let probes =
+            |shares: &[BreakerShare]| -> u64 { shares.iter().map(|it| it.snapshot().probes).sum() };
+        let before = probes(&shares);
+        drop(callers);
+        while shares[1].breaker().state() == CircuitState::Closed {
+            fail(shares[1].breaker(), 1);
+        }
+        let _callers = traffic(&shares, &backend, OFTEN);
+        let took = until_all(&shares, CircuitState::Open).await;
+        assert!(took < Duration::from_millis(400), "seed {seed}: {took:?}");
+        let took = until_all(&shares, CircuitState::Closed).await;
+        assert!(
+            took < OPEN_FOR + Duration::from_secs(1),
+            "seed {seed}: {took:?}"
+        );
+        assert_eq!(probes(&shares) - before, 1, "seed {seed}");
+    }
+}
