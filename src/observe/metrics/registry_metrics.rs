@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use metrics::Key;
 
@@ -25,13 +25,17 @@ struct Recorded {
     handles: HashMap<(&'static str, Arc<str>, Option<Address>), OfHandle>,
 }
 
-/// Where the name of a part of a fleet is. As long as it is kept, there is no other.
+/// Where a name is.
 type Address = usize;
+
+fn address(name: &Arc<str>) -> Address {
+    Arc::as_ptr(name).cast::<u8>() as Address
+}
 
 /// What has been recorded of a handle so far.
 struct OfHandle {
-    name: Arc<str>,
-    _part: Option<Arc<str>>,
+    /// Its name, by whose address it is known. As long as this is kept, no other name is there.
+    id: Weak<str>,
     /// When it was last seen.
     round: u64,
     counts: HashMap<Key, u64>,
@@ -72,8 +76,7 @@ impl RegistryMetrics {
 impl Recorded {
     fn record(&mut self, sample: Sample) {
         let round = self.round;
-        let part = sample.part.as_ref();
-        let address = part.map(|name| Arc::as_ptr(name).cast::<u8>() as Address);
+        let address = sample.part.as_ref().map(address);
         let of_handle = self
             .handles
             .entry((sample.pattern, Arc::clone(&sample.name), address))
@@ -90,15 +93,28 @@ impl Recorded {
         of_handle.record(sample);
     }
 
-    /// What is not registered any more is zero from here on.
+    /// What is not registered any more is zero from here on. What was counted of it is known for as long as it lives: it may
+    /// be registered again.
     fn let_go(&mut self) {
         let round = self.round;
+        let gone = |it: &OfHandle| it.round != round;
+        if !self.handles.values().any(gone) {
+            return;
+        }
+        let mut kept_here: HashMap<Address, usize> = HashMap::new();
+        for (_, name, _) in self.handles.keys() {
+            *kept_here.entry(address(name)).or_default() += 1;
+        }
         self.handles.retain(|_, of_handle| {
-            let is_there = of_handle.round == round;
-            if !is_there {
-                of_handle.gauges.iter().for_each(|key| gauge(key).set(0.0));
+            if !gone(of_handle) {
+                return true;
             }
-            is_there
+            of_handle
+                .gauges
+                .drain(..)
+                .for_each(|key| gauge(&key).set(0.0));
+            let at = of_handle.id.as_ptr().cast::<u8>() as Address;
+            of_handle.id.strong_count() > kept_here.get(&at).copied().unwrap_or(0)
         });
     }
 }
@@ -106,8 +122,7 @@ impl Recorded {
 impl OfHandle {
     fn new(sample: &Sample) -> Self {
         Self {
-            name: Arc::clone(&sample.name),
-            _part: sample.part.clone(),
+            id: Arc::downgrade(sample.id()),
             round: 0,
             counts: HashMap::new(),
             cells: HashMap::new(),
@@ -119,7 +134,8 @@ impl OfHandle {
     fn begins_anew(&self, sample: &Sample) -> bool {
         let known = |key: &Key| self.counts.get(key).copied().unwrap_or(0);
         let shrinks = |it: &super::sample::Count| it.exact && it.value < known(&it.key);
-        !Arc::ptr_eq(&self.name, &sample.name) || sample.counts.iter().any(shrinks)
+        let is_same = std::ptr::addr_eq(self.id.as_ptr(), Arc::as_ptr(sample.id()));
+        !is_same || sample.counts.iter().any(shrinks)
     }
 
     fn record(&mut self, sample: Sample) {
@@ -190,6 +206,36 @@ mod tests {
         assert_eq!(counted(&values, exact), 5 + 6);
         let computed = |sample: &mut Sample, n| sample.computed(&CALLS, &["passed"], n);
         assert_eq!(counted(&values, computed), 6);
+    }
+
+    #[test]
+    fn a_handle_that_comes_back_is_not_counted_twice_and_one_that_is_dropped_is_forgotten() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let mut recorded = Recorded::default();
+        metrics::with_local_recorder(&recorder, || {
+            let name: Arc<str> = "api".into();
+            let part: Arc<str> = "gpu".into();
+            for is_there in [true, true, false, false, true] {
+                recorded.round += 1;
+                for part in [None, Some(&part)].into_iter().filter(|_| is_there) {
+                    let mut sample = Sample::new("contention", &name);
+                    sample.part = part.cloned();
+                    sample.count(&CALLS, &[part.map_or("passed", |it| it)], 5);
+                    recorded.record(sample);
+                }
+                recorded.let_go();
+            }
+            assert_eq!(recorded.handles.len(), 2);
+            recorded.round += 1;
+            drop((name, part));
+            recorded.let_go();
+        });
+        assert!(recorded.handles.is_empty());
+        let series = snapshotter.snapshot().into_vec().into_iter();
+        for (.., value) in series {
+            assert_eq!(value, DebugValue::Counter(5));
+        }
     }
 
     #[test]

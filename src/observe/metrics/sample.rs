@@ -10,7 +10,7 @@ use super::series::key;
 /// Everything that one handle shows.
 pub(super) struct Sample {
     pub(super) pattern: &'static str,
-    /// Of the handle itself: as long as it is kept, no other handle's name is at its address.
+    /// Of the handle itself, and not a copy: handles are known apart by where their names are.
     pub(super) name: Arc<str>,
     /// Of a part of a fleet: its own name, by whose address it is known. One name may stand for several.
     pub(super) part: Option<Arc<str>>,
@@ -40,6 +40,10 @@ impl Sample {
             gauges: Vec::new(),
             histograms: Vec::new(),
         }
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        self.part.as_ref().unwrap_or(&self.name)
     }
 
     pub(super) fn count(&mut self, info: &MetricInfo, values: &[&str], value: u64) {
