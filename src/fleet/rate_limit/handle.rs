@@ -24,6 +24,10 @@ impl FleetRateLimit {
         self.shared.funnel.name()
     }
 
+    pub(crate) fn max_wait(&self) -> std::time::Duration {
+        self.shared.max_wait
+    }
+
     /// Takes `cost`, when its turn has come. Refuses at once if it is known that this would take longer than `max_wait`, or
     /// until after the ambient [deadline](crate::deadline).
     ///

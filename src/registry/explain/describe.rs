@@ -9,7 +9,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, Permits, ResourceLock};
 use crate::fallback::{Fallback, FallbackLayer};
 #[cfg(feature = "redis")]
-use crate::fleet::lock::FleetLock;
+use crate::fleet::{FleetRateLimit, lock::FleetLock, rate_limit::FleetRateLimitLayer};
 use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
@@ -286,6 +286,23 @@ impl Describe for RateLimit {
             name: self.name().into(),
             max_wait: self.config().max_wait,
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Describe for FleetRateLimit {
+    fn describe(&self) -> LayerDescription {
+        LayerDescription::RateLimit {
+            name: self.name().into(),
+            max_wait: self.max_wait(),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl<L, C, T, A> Describe for FleetRateLimitLayer<L, C, T, A> {
+    fn describe(&self) -> LayerDescription {
+        self.limit().describe()
     }
 }
 
