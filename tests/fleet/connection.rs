@@ -320,7 +320,7 @@ async fn no_call_goes_on_beyond_its_deadline_under_any_fault() {
             // A machine that is busy may stand still for longer than these deadlines.
             "none" => assert!(failed < calls.len(), "{failed} of {}", calls.len()),
             // The next connection is made at once, and all that were not under way wait for it.
-            "reset" => assert!(failed <= 64, "{failed}"),
+            "reset" => assert!(failed * 2 < calls.len(), "{failed} of {}", calls.len()),
             _ => assert!(failed > 64, "{fault}: {failed}"),
         }
     }
