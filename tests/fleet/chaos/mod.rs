@@ -74,7 +74,7 @@ const SHARED: SharedBreaker = SharedBreaker {
     minimum_calls: 20,
     window: Duration::from_secs(10),
     open_for: OPEN_FOR,
-    store_timeout: ms(100),
+    store_timeout: ms(1_000),
 };
 
 fn breaker() -> CircuitBreaker {

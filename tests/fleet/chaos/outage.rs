@@ -128,7 +128,7 @@ async fn a_network_that_swallows_resets_and_delays_breaks_no_promise() {
     let watch = Watch::over(server.url());
     let crew = Crew::start(4, proxy.url(), "lock,limits,breaker", 200).await;
     let (began, mut faults) = (now(), 0);
-    let faulty = length(ms(6_000));
+    let faulty = length(ms(5_000));
     while since(began) < faulty {
         for fault in 0..5 {
             match fault {

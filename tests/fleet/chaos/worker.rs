@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::fleet::breaker::BreakerShare;
 use tower_bulwark::fleet::{Fleet, FleetLock, FleetRateLimit};
 use tower_bulwark::{CircuitBreaker, CircuitState};
@@ -19,6 +20,8 @@ use tower_bulwark::{CircuitBreaker, CircuitState};
 use super::super::support::rng::Rng;
 use super::{LATE, LONG, SHARED, clock, ms};
 
+/// The deadline of a call of a limit.
+const WITHIN: Duration = ms(250);
 pub(super) const URL: &str = "FLEET_CHAOS_URL";
 /// Which of `lock`, `breaker`, `limits`, and how the lock is: with `grace`, with a `long` lease.
 pub(super) const PARTS: &str = "FLEET_CHAOS_PARTS";
@@ -185,8 +188,10 @@ async fn hold(lock: FleetLock, is_long: bool, mut rng: Rng) {
 async fn pass(name: &str, limit: FleetRateLimit, pause: Duration) {
     loop {
         let asked = clock();
-        // As long as the store may take to answer.
-        let passed = in_time(name, ms(100), limit.try_acquire(1)).await;
+        // The store may take 100 ms to answer, and one call may ask it more than once: its deadline ends that.
+        let until = Deadline::after(WITHIN);
+        let call = deadline::scope(until, limit.try_acquire(1).into_future());
+        let passed = in_time(name, WITHIN, call).await;
         if let Ok(reserved) = passed {
             let by = if reserved.is_local() {
                 "local"

@@ -144,6 +144,8 @@ async fn a_lock_on_a_server_keeps_what_a_lock_promises() {
     let Some(server) = Server::start(&[]).await else {
         return;
     };
-    let fleet = || Fleet::connect(server.url());
+    // A busy machine takes its time.
+    let patient = Duration::from_secs(5);
+    let fleet = || Fleet::builder(server.url()).call_timeout(patient).connect();
     all((fleet().await.unwrap(), fleet().await.unwrap())).await;
 }
