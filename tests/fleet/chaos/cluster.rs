@@ -198,8 +198,7 @@ async fn a_primary_that_is_killed_takes_its_own_keys_only_and_its_replica_goes_o
     let killed = clock();
     watch.turn_to(cluster.replica.url());
     until("the replica is promoted", async || {
-        let role: Vec<redis::Value> = cluster.replica.ask("ROLE").await.unwrap();
-        role[0] == redis::Value::BulkString(b"master".to_vec())
+        cluster.replica.is_primary().await
     })
     .await;
     let promoted = clock();

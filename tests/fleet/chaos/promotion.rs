@@ -171,8 +171,7 @@ async fn failover() -> Option<(Ledger, u64, u64)> {
     let killed = clock();
     watch.turn_to(replica.url());
     until("the replica is promoted", async || {
-        let role: Vec<redis::Value> = replica.ask("ROLE").await.unwrap();
-        role[0] == redis::Value::BulkString(b"master".to_vec())
+        replica.is_primary().await
     })
     .await;
     let promoted = clock();

@@ -217,6 +217,12 @@ impl Server {
         question.query_async(&mut connection).await
     }
 
+    /// A server whose role changes hangs up on those who ask meanwhile.
+    pub(crate) async fn is_primary(&self) -> bool {
+        let role: RedisResult<Vec<redis::Value>> = self.ask("ROLE").await;
+        role.is_ok_and(|it| it[0] == redis::Value::BulkString(b"master".to_vec()))
+    }
+
     pub(crate) async fn tell(&self, command: &str) {
         let _: redis::Value = self.ask(command).await.unwrap();
     }
