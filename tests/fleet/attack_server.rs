@@ -83,7 +83,7 @@ async fn thousands_who_come_at_once_do_not_send_the_store_away() {
     let fleet = fleet.connect().await.unwrap();
     let lock = fleet.lock("gpu").max_concurrent(100).build().unwrap();
     let mut all = JoinSet::new();
-    for n in 0..4_000 {
+    for n in 0..8_000 {
         let lock = lock.clone();
         all.spawn(async move {
             let guard = lock.acquire(n.to_string()).await.map(drop);
