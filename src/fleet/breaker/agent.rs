@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use tokio::select;
 use tokio::sync::Notify;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
 use super::core::{News, Report, Rules};
-use super::either;
 use super::shared::Shared;
-use super::store::{BreakerStore, Key};
+use super::store::{BreakerStore, Heard, Key, Listener};
 use crate::circuit_breaker::{
     Cause, CircuitBreaker, CircuitBreakerSnapshot, CircuitBreakerTotals, CircuitState, Watch,
 };
@@ -45,7 +45,7 @@ pub(super) struct Agent {
     /// The fleet as it was last heard of.
     fleet: Fleet,
     probing: Option<Probing>,
-    /// Somebody has changed something: one question says what.
+    /// News may have been lost: one question says what.
     must_ask: bool,
     /// It is time to tell what was counted.
     is_due: bool,
@@ -133,15 +133,32 @@ impl Agent {
                 due = now.after(EVERY.mul_f64(1.0 + 0.1 * Random::System.unit()));
             }
             self.step().await;
-            let pause = due.since(time::now());
-            let kicked = async {
-                let kicked = std::pin::pin!(kick.0.notified());
-                let heard = std::pin::pin!(news.next(self.fleet.epoch));
-                either::first(kicked, heard).await
+            self.must_ask = false;
+            self.wait(&kick, &mut news, due).await;
+        }
+    }
+
+    /// Until there may be something to tell or to ask, and a command may be sent. What the fleet has found applies at once.
+    async fn wait(&mut self, kick: &Kick, news: &mut Listener, due: Tick) {
+        let mut is_kicked = false;
+        loop {
+            let now = time::now();
+            let wants = is_kicked || self.must_ask || now >= due;
+            let until = match (wants, self.pace.next(now)) {
+                (true, None) => return,
+                (true, Some(next)) => next,
+                (false, _) => due,
             };
-            self.must_ask = timeout(pause, kicked).await == Ok(true);
-            if let Some(next) = self.pace.next(time::now()) {
-                sleep_until(next.to_instant()).await;
+            select! {
+                biased;
+                heard = news.next(self.fleet.epoch) => match heard {
+                    Heard::Change(news) => {
+                        self.apply(news);
+                    }
+                    Heard::Perhaps => self.must_ask = true,
+                },
+                () = kick.0.notified(), if !is_kicked => is_kicked = true,
+                () = sleep_until(until.to_instant()) => {}
             }
         }
     }

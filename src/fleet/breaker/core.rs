@@ -34,7 +34,7 @@ pub(crate) struct Report {
 }
 
 /// What all processes go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
     pub(crate) is_open: bool,
     /// Grows with each change.

@@ -58,12 +58,11 @@
 //! # Costs
 //!
 //! Calls cost what they cost without. A process asks the store about eight times a second while there are calls, whatever their
-//! number, and at once when its breaker opens or the fleet changes; in no second more than ten times. While there are no calls it
-//! asks only when the fleet changes.
+//! number, and at once when its breaker opens; in no second more than ten times. A change of the fleet is told by a message, and
+//! costs no question. While there are no calls a process asks only when messages may have been lost.
 
 mod agent;
 mod core;
-mod either;
 mod handle;
 mod shared;
 mod snapshot;

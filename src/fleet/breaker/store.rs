@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::Value;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::core::{Breaker, Leased, News, Report, Rules};
 use crate::fleet::names::Names;
@@ -59,25 +59,48 @@ impl Key {
     }
 }
 
-/// Hears when a breaker has changed. News may be lost: each report brings them too.
+/// Hears what has changed. News may be lost: each report brings them too.
 pub(super) enum Listener {
-    InProcess(Arc<Notify>),
+    InProcess(watch::Receiver<News>),
     Inbox(Inbox, String),
     #[cfg(test)]
     Deaf,
 }
 
+#[derive(Debug, PartialEq)]
+pub(super) enum Heard {
+    Change(News),
+    /// It was lost, or is not understood.
+    Perhaps,
+}
+
 impl Listener {
-    /// Returns when there may be news of later epochs than `known`. Dropped before, it loses none.
-    pub(super) async fn next(&mut self, known: u64) {
+    /// Returns when there are news of later epochs than `known`. Dropped before, it loses none.
+    pub(super) async fn next(&mut self, known: u64) -> Heard {
         match self {
-            Self::InProcess(changed) => changed.notified().await,
+            Self::InProcess(changed) => loop {
+                if changed.changed().await.is_err() {
+                    // The fleet has ended.
+                    pending::<()>().await;
+                }
+                let news = *changed.borrow_and_update();
+                if news.epoch > known {
+                    return Heard::Change(news);
+                }
+            },
             Self::Inbox(inbox, mark) => loop {
-                match inbox.next().await {
-                    Some(redis::News::Common(text)) if is_news(&text, mark, known) => return,
-                    Some(redis::News::Gap) => return,
-                    Some(redis::News::Common(_) | redis::News::Own(_)) => {}
+                let heard = match inbox.next().await {
+                    Some(redis::News::Common(text)) => {
+                        text.strip_prefix(mark.as_bytes()).map(heard)
+                    }
+                    Some(redis::News::Gap) => Some(Heard::Perhaps),
+                    Some(redis::News::Own(_)) => None,
                     None => pending().await,
+                };
+                match heard {
+                    Some(Heard::Change(news)) if news.epoch <= known => {}
+                    Some(heard) => return heard,
+                    None => {}
                 }
             },
             #[cfg(test)]
@@ -86,16 +109,18 @@ impl Listener {
     }
 }
 
-/// Whether a message tells of a later epoch: `breaker|key|open|epoch|length`. One that is not understood may.
-fn is_news(text: &[u8], mark: &str, known: u64) -> bool {
-    let Some(rest) = text.strip_prefix(mark.as_bytes()) else {
-        return false;
-    };
-    let mut fields = rest.split(|it| *it == b'|');
-    let epoch = fields.nth(1).and_then(|it| std::str::from_utf8(it).ok());
-    epoch
-        .and_then(|it| it.parse().ok())
-        .is_none_or(|epoch: u64| epoch > known)
+/// What a message tells, after its mark: `open|epoch|length`.
+pub(super) fn heard(text: &[u8]) -> Heard {
+    let fields = std::str::from_utf8(text).unwrap_or_default().split('|');
+    let numbers: Result<Vec<u64>, _> = fields.map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok(&[is_open @ (0 | 1), epoch, remaining]) => Heard::Change(News {
+            is_open: is_open == 1,
+            epoch,
+            remaining,
+        }),
+        _ => Heard::Perhaps,
+    }
 }
 
 /// The shared state of one process.
@@ -105,8 +130,7 @@ pub(in crate::fleet) struct InProcess(Mutex<HashMap<String, Entry>>);
 #[derive(Default)]
 struct Entry {
     breaker: Breaker,
-    /// Of each process that listens.
-    news: HashMap<Arc<str>, Arc<Notify>>,
+    news: watch::Sender<News>,
 }
 
 impl InProcess {
@@ -124,17 +148,15 @@ impl InProcess {
         let before = entry.breaker.epoch();
         let (answer, news) = step(&mut entry.breaker, time::now().0 / 1_000);
         if news.epoch != before {
-            // Who has changed it is answered.
-            let others = entry.news.iter().filter(|(node, _)| **node != key.node);
-            others.for_each(|(_, it)| it.notify_one());
+            entry.news.send_replace(news);
         }
         answer
     }
 
-    pub(super) fn news(&self, key: &Key) -> Arc<Notify> {
+    pub(super) fn news(&self, key: &Key) -> watch::Receiver<News> {
         let mut table = self.table();
         let entry = table.entry(key.keys[0].clone()).or_default();
-        Arc::clone(entry.news.entry(Arc::clone(&key.node)).or_default())
+        entry.news.subscribe()
     }
 }
 

@@ -3,6 +3,7 @@
 use tokio::sync::Notify;
 
 use super::super::core::Breaker;
+use super::super::store::{Heard, heard};
 use super::*;
 
 /// The core as a store, with a clock that steps, and memory that it can lose. It publishes nothing.
@@ -172,6 +173,85 @@ async fn a_breaker_that_changes_all_the_time_sends_ten_commands_in_a_second_at_m
         assert!(asked > 60, "{asked}");
         store.assert_pace();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_heard_at_once_and_costs_no_question() {
+    let store = stores().remove(0);
+    let shares = fleet(&store, 8, settings(1)).await;
+    sleep(Duration::from_secs(2)).await;
+    store.log.lock().unwrap().clear();
+    fail(shares[3].breaker(), 5);
+    let took = until_all(&shares, CircuitState::Open).await;
+    assert!(took <= Duration::from_millis(2), "{took:?}");
+    sleep(Duration::from_millis(500)).await;
+    let asked: Vec<_> = store
+        .log
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|it| Arc::clone(&it.0))
+        .collect();
+    assert!(
+        asked.iter().all(|it| it.starts_with("node-3-")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn a_message_that_is_not_understood_is_a_reason_to_ask() {
+    let news = News {
+        is_open: true,
+        epoch: 7,
+        remaining: 500,
+    };
+    assert_eq!(heard(b"1|7|500"), Heard::Change(news));
+    for text in [
+        "",
+        "2|7|500",
+        "1|7",
+        "1|7|500|1",
+        "1|-7|500",
+        "1||",
+        "\u{fe}",
+    ] {
+        assert_eq!(heard(text.as_bytes()), Heard::Perhaps, "{text}");
+    }
+}
+
+/// Then each process has used up its commands most of the time.
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_opens_for_a_tenth_of_a_second_is_probed_by_one_process_at_a_time() {
+    for store in stores() {
+        let shares: Vec<_> = (0..8).map(|node| short(&store, node)).collect();
+        let backend = Arc::<Backend>::default();
+        let _callers = traffic(&shares, &backend, Duration::from_millis(1));
+        backend.is_bad.store(true, Ordering::Relaxed);
+        until_all(&shares, CircuitState::Open).await;
+        sleep(Duration::from_secs(1)).await;
+        backend.reset();
+        sleep(Duration::from_secs(30)).await;
+        let probes = backend.calls.load(Ordering::Relaxed);
+        assert!(probes > 30, "{probes}");
+        assert_eq!(backend.most_at_once.load(Ordering::Relaxed), 1);
+        store.assert_pace();
+    }
+}
+
+fn short(store: &Arc<Counting>, node: usize) -> BreakerShare {
+    let open_for = Duration::from_millis(100);
+    let breaker = CircuitBreaker::builder("api")
+        .consecutive_failures(5)
+        .recovery_timeout(open_for)
+        .probe_timeout(PROBE_TIMEOUT)
+        .build()
+        .unwrap();
+    let settings = SharedBreaker {
+        open_for,
+        ..settings(1)
+    };
+    let reporter = Reporter::of_a_test();
+    BreakerShare::begin(&breaker, settings, store.clone(), &names(node), &reporter).unwrap()
 }
 
 /// Its question whether it may probe is answered with the closing.
