@@ -119,7 +119,8 @@ impl FleetRateLimitBuilder {
         self
     }
 
-    /// How long the store may take to answer. Then it counts as away, and this process goes by its share. Default: 100 ms.
+    /// How long the store may take to answer a question. Then it counts as away, and this process goes by its share. Default:
+    /// 100 ms, hundreds of times what a store nearby takes. A call may ask a few times, if others take what it was answered for.
     pub fn store_timeout(mut self, longest: Duration) -> Self {
         self.store_timeout = longest;
         self
