@@ -88,14 +88,18 @@ impl Future for FleetRateAcquire {
     }
 }
 
-/// What the one gives, unless the other is ready before.
+/// What the one gives, unless the other is ready before; and whether it had to wait.
 async fn first<T>(
     mut one: Pin<&mut impl Future<Output = T>>,
     mut other: Pin<&mut impl Future>,
-) -> Option<T> {
+) -> Option<(T, bool)> {
+    let mut has_waited = false;
     poll_fn(|cx| match one.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => other.as_mut().poll(cx).map(|_| None),
+        Poll::Ready(output) => Poll::Ready(Some((output, has_waited))),
+        Poll::Pending => {
+            has_waited = true;
+            other.as_mut().poll(cx).map(|_| None)
+        }
     })
     .await
 }
@@ -181,7 +185,7 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request,
     ) -> Option<Result<FleetReservation, RateLimited>> {
-        let reserved = match request.may_wait {
+        let (reserved, has_waited) = match request.may_wait {
             true => {
                 let mut back = pin!(self.back.notified());
                 back.as_mut().enable();
@@ -192,22 +196,22 @@ impl Shared {
                 let turn = pin!(deadline::scope(until, self.local.acquire(request.cost)));
                 first(turn, back).await?
             }
-            false => self.local.try_acquire(request.cost),
+            false => (self.local.try_acquire(request.cost), false),
         };
-        Some(self.by_share(request, reserved))
+        Some(self.by_share(request, reserved, has_waited))
     }
 
     fn by_share(
         self: &Arc<Self>,
         request: &Request,
         reserved: Result<Reservation, RateLimited>,
+        has_waited: bool,
     ) -> Result<FleetReservation, RateLimited> {
         match reserved {
             Ok(reserved) => {
                 add(&self.counts.local);
                 self.add_untold(request.cost.each());
-                let waited = time::now() > request.since && request.may_wait;
-                let it = match waited {
+                let it = match has_waited {
                     true => self.went_on(request),
                     false => self.passed(request.cost),
                 };

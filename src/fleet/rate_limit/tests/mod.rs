@@ -1,5 +1,6 @@
 //! The handle over both stores, in virtual time: what passes, how often the store is asked, and what happens without it.
 
+mod edges;
 mod pause;
 mod trouble;
 

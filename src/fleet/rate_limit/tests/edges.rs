@@ -1,0 +1,66 @@
+//! What is counted, and what happens at the edges: futures that nobody polls, costs that no quota holds, two handles.
+
+use super::*;
+
+/// In real time, which goes on between two readings of the clock.
+#[tokio::test]
+async fn a_call_that_its_share_lets_pass_at_once_has_not_waited() {
+    let store = Counting::around(Fleet::in_process().shared);
+    store.is_away.store(true, Ordering::Relaxed);
+    let limit = builder(&store, 0).quota("calls", Quota::per_second(50));
+    let limit = limit.build().unwrap();
+    drop(limit.acquire(1).await);
+    for _ in 0..10 {
+        assert!(limit.acquire(1).await.unwrap().is_local());
+    }
+    let totals = limit.snapshot().totals;
+    assert_eq!((totals.passed, totals.waited), (11, 0), "{totals:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_is_a_cost_and_anything_may_have_been_used() {
+    let edges = [0, 1, 39, 40, 41, u64::MAX - 1, u64::MAX];
+    for store in stores() {
+        for leased in [false, true] {
+            let it = builder(&store, 0)
+                .quota("calls", Quota::per_second(200).burst(40))
+                .quota("tokens", Quota::per_second(400).burst(80))
+                .max_wait(Duration::MAX)
+                .max_pause(Duration::MAX);
+            let limit = if leased { it.leased() } else { it.exact() };
+            let limit = limit.build().unwrap();
+            for away in [false, true, false] {
+                store.is_away.store(away, Ordering::Relaxed);
+                sleep(Duration::from_secs(1)).await;
+                for cost in edges {
+                    for used in edges {
+                        if let Ok(reserved) = limit.try_acquire([cost, cost]).await {
+                            reserved.settle([used, used]);
+                        }
+                        limit.left("calls", used);
+                    }
+                }
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(limit.shared.is_degraded(), away, "leased: {leased}");
+                limit.pause(Duration::ZERO);
+            }
+            limit.pause(Duration::MAX);
+            sleep(Duration::from_secs(1)).await;
+            assert!(!limit.shared.is_degraded());
+            drop(limit.snapshot());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_callers_of_a_leased_limit_ask_with_one_question() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(20_000);
+    let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let calls = (0..10_000).map(|_| limit.acquire(1));
+    let ended = futures::future::join_all(calls).await;
+    assert!(ended.iter().all(Result::is_ok));
+    assert_eq!(store.most_at_once.load(Ordering::Relaxed), 1);
+    assert!(store.takes() < 200, "{}", store.takes());
+}
