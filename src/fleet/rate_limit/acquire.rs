@@ -139,17 +139,14 @@ impl Shared {
             return Err(self.refused(Some(quota), reason, None, request.since));
         }
         let decided = self.decide(&request, costs);
-        let Some(deadline) = request.deadline else {
-            return decided.await;
-        };
         // Also if it is the store that takes too long.
-        match timeout_at(deadline.to_instant(), decided).await {
-            Ok(decided) => decided,
-            Err(_) => {
-                let reason = RateLimitReason::DeadlineExceeded;
-                Err(self.refused(Some(0), reason, Some(RECHECK), request.since))
-            }
-        }
+        let decided = request.within_deadline(decided).await;
+        decided.unwrap_or_else(|| Err(self.refused_by_deadline(&request)))
+    }
+
+    fn refused_by_deadline(self: &Arc<Self>, request: &Request) -> RateLimited {
+        let reason = RateLimitReason::DeadlineExceeded;
+        self.refused(Some(0), reason, Some(RECHECK), request.since)
     }
 
     async fn decide(
@@ -322,7 +319,11 @@ impl Shared {
                 }
                 Look::Short if asked < 3 => {
                     asked += 1;
-                    self.refill(costs, leasing).await;
+                    let refill = self.refill(costs, leasing);
+                    if request.within_deadline(refill).await.is_none() {
+                        drop(place.ended());
+                        return Ok(Err(self.refused_by_deadline(request)));
+                    }
                 }
                 // What has come was over each time: the store takes as long as a lease.
                 Look::Short => {

@@ -10,7 +10,7 @@ use super::request::{Request, Turn};
 use super::reservation::FleetReservation;
 use super::shared::{Shared, add};
 use crate::error::{RateLimitReason, RateLimited};
-use crate::util::time;
+use crate::util::time::{self, Tick};
 
 /// The store has not answered: this process's share decides.
 pub(super) struct Away;
@@ -74,7 +74,12 @@ impl Shared {
         let (mut seen, paused_until) = look();
         let mut due = granted.max(paused_until);
         loop {
-            if due > granted && due > request.gives_up {
+            // A turn may come as much after `max_wait` as the answer took, and none after the deadline.
+            let latest = match due > granted {
+                true => request.gives_up,
+                false => request.deadline.unwrap_or(Tick::NEVER),
+            };
+            if due > latest {
                 turn.give_back();
                 let (wait, reason) = (Some(due.since(time::now())), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));

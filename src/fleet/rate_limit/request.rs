@@ -1,8 +1,11 @@
 //! A call that asks a shared limit, and what it gives back when it goes away.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::time::timeout_at;
 
 use super::reservation::FleetReservation;
 use super::shared::{Shared, add, add_each, take_from};
@@ -39,6 +42,14 @@ impl Request {
             since,
             gives_up: deadline.map_or(by_config, |it| it.min(by_config)),
             deadline,
+        }
+    }
+
+    /// What the future gives, unless the caller's deadline is before.
+    pub(super) async fn within_deadline<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match self.deadline {
+            Some(deadline) => timeout_at(deadline.to_instant(), future).await.ok(),
+            None => Some(future.await),
         }
     }
 

@@ -2,6 +2,35 @@
 
 use super::*;
 
+/// Calls that end at their deadline.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_refused_is_not_counted_as_one_that_went_away() {
+    for (leased, hangs) in [(false, false), (false, true), (true, false), (true, true)] {
+        let store = Counting::around(Fleet::in_process().shared);
+        let it = builder(&store, 0).quota("calls", Quota::per_second(200).burst(40));
+        let limit = if leased { it.leased() } else { it.exact() };
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        while limit.try_acquire(1).await.is_ok() {}
+        sleep(Duration::from_millis(100)).await;
+        let before = limit.snapshot().totals;
+        store.hangs.store(hangs, Ordering::Relaxed);
+        let calls = (0..60).map(|i| {
+            let within = Deadline::after(Duration::from_millis(20 + i / 2));
+            deadline::scope(within, limit.acquire(1))
+        });
+        let ended = futures::future::join_all(calls).await;
+        let refused = ended.iter().filter(|it| it.is_err()).count() as u64;
+        assert!(refused > 10, "{refused}");
+        let after = limit.snapshot().totals;
+        let what = format!("leased: {leased}, hangs: {hangs}");
+        assert_eq!(after.refused - before.refused, refused, "{what}");
+        assert_eq!(after.abandoned, 0, "{what}");
+        let passed = after.passed + after.waited - before.passed - before.waited;
+        assert_eq!(passed, 60 - refused, "{what}");
+    }
+}
+
 /// In real time, which goes on between two readings of the clock.
 #[tokio::test]
 async fn a_call_that_its_share_lets_pass_at_once_has_not_waited() {
