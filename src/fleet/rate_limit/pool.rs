@@ -248,12 +248,13 @@ impl Pool {
         });
     }
 
-    /// Forgets all that the store has said, but for a pause.
+    /// Forgets all that the store has said, but for a pause. A question may still be on its way.
     pub(super) fn forget(&mut self) {
         self.words.clear();
         *self = Self {
             paused_until: self.paused_until,
             shifted: self.shifted,
+            is_asking: self.is_asking,
             ..Self::new(self.leases.len(), Arc::clone(&self.words))
         };
     }

@@ -47,6 +47,30 @@ async fn a_call_that_its_share_lets_pass_at_once_has_not_waited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_has_one_question_on_its_way_also_if_the_store_went_away_meanwhile() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(200).burst(40);
+    let limit = builder(&store, 0).quota("calls", quota).leased();
+    let limit = limit.store_timeout(Duration::from_secs(1)).build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..3 {
+        store.hangs.store(true, Ordering::Relaxed);
+        let asked = tokio::spawn({
+            let limit = limit.clone();
+            async move { limit.acquire(1).await.map(drop) }
+        });
+        sleep(Duration::from_millis(1)).await;
+        store.hangs.store(false, Ordering::Relaxed);
+        // Another command fails, and the store is there again before the question has been answered.
+        limit.shared.degrade(&StoreError::Deadline);
+        sleep(Duration::from_millis(300)).await;
+        assert!(!limit.shared.is_degraded());
+        drop(asked.await);
+    }
+    assert_eq!(store.most_at_once.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn any_number_is_a_cost_and_anything_may_have_been_used() {
     let edges = [0, 1, 39, 40, 41, u64::MAX - 1, u64::MAX];
     for store in stores() {
