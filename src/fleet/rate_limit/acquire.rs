@@ -29,45 +29,60 @@ pub struct FleetRateAcquire {
 }
 
 enum Stage {
-    /// There were leased tokens.
-    Ready(Option<FleetReservation>),
+    /// Not polled yet: nothing is taken.
+    New {
+        shared: Arc<Shared>,
+        cost: Cost,
+        may_wait: bool,
+    },
     Asking {
         name: Arc<str>,
         wait: Wait,
         asking: Asking,
     },
+    Over,
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<FleetReservation, RateLimited>> + Send>>;
 
 impl FleetRateAcquire {
     pub(super) fn new(shared: &Arc<Shared>, cost: Cost, may_wait: bool) -> Self {
-        let stage = match shared.take_leased(cost) {
-            Some(reserved) => Stage::Ready(Some(reserved)),
-            None => {
-                let shared = Arc::clone(shared);
-                let name = Arc::clone(shared.funnel.name());
-                let asking = Box::pin(async move {
-                    // The deadline is that of whoever polls.
-                    let request = Request::new(&shared, cost, may_wait);
-                    shared.acquire(request).await
-                });
-                Stage::Asking {
-                    name,
-                    wait: Wait::new(0),
-                    asking,
-                }
-            }
+        let shared = Arc::clone(shared);
+        let stage = Stage::New {
+            shared,
+            cost,
+            may_wait,
         };
         Self { stage }
     }
 
-    /// What it has got already.
+    /// What there is for it at once. If there is nothing, it asks when it is polled.
     pub(super) fn take_ready(&mut self) -> Option<FleetReservation> {
-        match &mut self.stage {
-            Stage::Ready(reserved) => reserved.take(),
-            Stage::Asking { .. } => None,
+        let (shared, cost, may_wait) = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::New {
+                shared,
+                cost,
+                may_wait,
+            } => (shared, cost, may_wait),
+            other => {
+                self.stage = other;
+                return None;
+            }
+        };
+        if shared.take_leased(cost) {
+            shared.counts.passed.add_one();
+            return Some(FleetReservation::new(shared, cost));
         }
+        self.stage = Stage::Asking {
+            name: Arc::clone(shared.funnel.name()),
+            wait: Wait::new(0),
+            asking: Box::pin(async move {
+                // The deadline is that of whoever polls.
+                let request = Request::new(&shared, cost, may_wait);
+                shared.acquire(request).await
+            }),
+        };
+        None
     }
 }
 
@@ -75,15 +90,15 @@ impl Future for FleetRateAcquire {
     type Output = Result<FleetReservation, RateLimited>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(reserved) = self.take_ready() {
+            return Poll::Ready(Ok(reserved));
+        }
         match &mut self.stage {
-            Stage::Ready(reserved) => match reserved.take() {
-                Some(reserved) => Poll::Ready(Ok(reserved)),
-                None => polled_too_often(),
-            },
             // Time at no service: the calls around are told.
             Stage::Asking { wait, asking, .. } => {
                 wait.poll(cx.waker(), || asking.as_mut().poll(cx))
             }
+            Stage::New { .. } | Stage::Over => polled_too_often(),
         }
     }
 }
@@ -112,20 +127,19 @@ fn polled_too_often() -> ! {
 impl Shared {
     /// What there is without asking, and without overtaking anybody.
     #[inline]
-    fn take_leased(self: &Arc<Self>, cost: Cost) -> Option<FleetReservation> {
-        self.leasing?;
-        if self.in_line.load(Ordering::Relaxed) > 0 || self.is_degraded() {
-            return None;
+    fn take_leased(&self, cost: Cost) -> bool {
+        let is_alone = self.in_line.load(Ordering::Relaxed) == 0;
+        if self.leasing.is_none() || !is_alone || self.is_degraded() {
+            return false;
         }
         let now = time::now();
         // Also what costs nothing waits for the end of a pause.
         if cost.each()[0] > 0 && self.words.take_from_one(cost.each()[0], now) {
-            return Some(self.passed(cost));
+            return true;
         }
         // Several quotas are taken from together: with a lock, which is held for no longer than that.
         let is_one = self.quotas.len() == 1;
-        let taken = !is_one && self.pool().take_leased(&cost.each(), now);
-        taken.then(|| self.passed(cost))
+        !is_one && self.pool().take_leased(&cost.each(), now)
     }
 
     async fn acquire(self: &Arc<Self>, request: Request) -> Result<FleetReservation, RateLimited> {
@@ -410,8 +424,9 @@ impl Drop for InFlight {
 impl fmt::Debug for FleetRateAcquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match &self.stage {
-            Stage::Ready(reserved) => reserved.as_ref().map(FleetReservation::limit),
+            Stage::New { shared, .. } => Some(&**shared.funnel.name()),
             Stage::Asking { name, .. } => Some(&**name),
+            Stage::Over => None,
         };
         f.debug_struct("FleetRateAcquire")
             .field("limit", &name)

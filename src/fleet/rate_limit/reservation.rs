@@ -32,10 +32,6 @@ impl FleetReservation {
         }
     }
 
-    pub(super) fn limit(&self) -> &str {
-        self.shared.funnel.name()
-    }
-
     /// What was taken.
     #[must_use]
     pub fn cost(&self) -> Cost {

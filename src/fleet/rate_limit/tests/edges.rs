@@ -2,6 +2,25 @@
 
 use super::*;
 
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_not_polled_takes_nothing() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(200).burst(40);
+    let limit = builder(&store, 0).quota("calls", quota).leased();
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..8 {
+        drop(limit.acquire(1).await);
+    }
+    let before = limit.snapshot();
+    assert!(before.leased[0] > 1, "{before:?}");
+    drop(limit.acquire(1));
+    drop(limit.try_acquire(1));
+    let after = limit.snapshot();
+    assert_eq!(after.totals, before.totals);
+    assert_eq!(after.leased, before.leased);
+}
+
 /// Calls that end at their deadline.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_refused_is_not_counted_as_one_that_went_away() {
