@@ -16,9 +16,18 @@ use crate::util::time::{self, Tick};
 impl Named {
     /// How much there can be by now, by the last answer.
     fn may_be_left(&self, now: Tick) -> u64 {
+        self.left_by_now(now, u128::div_ceil)
+    }
+
+    /// As much of it as there is for sure, if nobody has used any since.
+    pub(super) fn is_left(&self, now: Tick) -> u64 {
+        self.left_by_now(now, |earned, one| earned / one)
+    }
+
+    fn left_by_now(&self, now: Tick, divide: impl FnOnce(u128, u128) -> u128) -> u64 {
         let since = now.since(Tick(self.left_at.load(Ordering::Relaxed)));
         let earned = since.as_nanos() * u128::from(self.quota.amount);
-        let earned = earned.div_ceil(self.quota.period.as_nanos().max(1));
+        let earned = divide(earned, self.quota.period.as_nanos().max(1));
         let earned = u64::try_from(earned).unwrap_or(u64::MAX);
         let left = self.left.load(Ordering::Relaxed).saturating_add(earned);
         left.min(self.quota.burst)

@@ -204,12 +204,12 @@ impl Shared {
         if since.is_some() {
             return;
         }
-        *since = Some(time::now());
+        let now = time::now();
+        *since = Some(now);
         let nodes = self.nodes.known();
         for it in &self.quotas {
-            // What others have used is gone here too.
-            self.local
-                .left(&it.name, it.left.load(Ordering::Relaxed) / nodes);
+            // What others had used by the last answer is gone here too, if it is not earned since.
+            self.local.left(&it.name, it.is_left(now) / nodes);
         }
         // Those who have a turn keep it: it is a part of the share.
         let promised = self

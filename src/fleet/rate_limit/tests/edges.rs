@@ -90,6 +90,22 @@ async fn a_process_has_one_question_on_its_way_also_if_the_store_went_away_meanw
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_been_earned_since_the_last_answer_is_a_part_of_the_share() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let limit = builder(&store, 0).quota("calls", Quota::per_minute(10));
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    while limit.try_acquire(1).await.is_ok() {}
+    sleep(Duration::from_secs(3_600)).await;
+    store.is_away.store(true, Ordering::Relaxed);
+    let mut passed = 0;
+    while limit.try_acquire(1).await.is_ok() {
+        passed += 1;
+    }
+    assert_eq!(passed, 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn any_number_is_a_cost_and_anything_may_have_been_used() {
     let edges = [0, 1, 39, 40, 41, u64::MAX - 1, u64::MAX];
     for store in stores() {
