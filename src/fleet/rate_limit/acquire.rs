@@ -196,6 +196,7 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request,
     ) -> Option<Result<FleetReservation, RateLimited>> {
+        self.keep_beating();
         let (reserved, has_waited) = match request.may_wait {
             true => {
                 let mut back = pin!(self.back.notified());

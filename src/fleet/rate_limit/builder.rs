@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::beat;
 use super::core::{HIGHEST, Pace};
 use super::handle::FleetRateLimit;
 use super::pool::Leasing;
@@ -133,13 +132,13 @@ impl FleetRateLimitBuilder {
     }
 
     /// Makes the handle, and starts the task that tells the store about this process every 5 s, until the last clone of
-    /// the handle is gone.
+    /// the handle is gone. If the runtime ends before, the next call that asks the store starts it anew, on that of the caller.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] for a setting that cannot work, and outside a tokio runtime.
     pub fn build(self) -> Result<FleetRateLimit, ConfigError> {
-        let runtime = Handle::try_current().map_err(|_| {
+        Handle::try_current().map_err(|_| {
             let advice = "a shared limit has a task: build it inside a tokio runtime";
             ConfigError::new("runtime", "none", advice)
         })?;
@@ -182,8 +181,7 @@ impl FleetRateLimitBuilder {
         let funnel = Funnel::new(Arc::from(&*self.name), self.observers);
         let shared = Arc::new(Shared::new(parts, funnel, local));
         self.reporter.parts.add(&shared);
-        let beats = runtime.spawn(beat::run(Arc::downgrade(&shared), Arc::clone(&shared.kick)));
-        let _ = shared.beats.set(beats.abort_handle());
+        shared.keep_beating();
         Ok(FleetRateLimit { shared })
     }
 

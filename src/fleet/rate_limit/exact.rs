@@ -95,8 +95,9 @@ impl Shared {
     }
 
     /// Asks the store, and learns from what it says.
-    pub(super) async fn ask(&self, max_wait: u64, asks: &[Ask]) -> Result<Taken, Away> {
+    pub(super) async fn ask(self: &Arc<Self>, max_wait: u64, asks: &[Ask]) -> Result<Taken, Away> {
         add(&self.counts.asked);
+        self.keep_beating();
         let asked = time::now();
         let answered = self.store.take(&self.limit, max_wait, asks).await;
         let Answered { taken, paused } = answered.map_err(|error| {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::beat;
 use super::core::Pace;
 use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
@@ -60,7 +62,7 @@ pub(super) struct Shared {
     degraded: AtomicBool,
     since: Mutex<Option<Tick>>,
     pub(super) kick: Arc<Notify>,
-    pub(super) beats: OnceLock<AbortHandle>,
+    beats: Mutex<Option<AbortHandle>>,
     pub(super) counts: Counts,
 }
 
@@ -173,6 +175,18 @@ impl Nodes {
 impl Shared {
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the task of this limit, unless it runs: the runtime that it ran on may be gone.
+    pub(super) fn keep_beating(self: &Arc<Self>) {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = beats.as_ref().is_some_and(|it| !it.is_finished());
+        if let Ok(runtime) = Handle::try_current()
+            && !runs
+        {
+            let task = beat::run(Arc::downgrade(self), Arc::clone(&self.kick));
+            *beats = Some(runtime.spawn(task).abort_handle());
+        }
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
@@ -307,7 +321,7 @@ impl Shared {
             degraded: AtomicBool::new(false),
             since: Mutex::new(None),
             kick: Arc::default(),
-            beats: OnceLock::new(),
+            beats: Mutex::default(),
             counts: Counts::new(),
         }
     }
@@ -400,7 +414,8 @@ pub(super) fn share(quota: Quota, nodes: u64) -> Quota {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(beats) = self.beats.get() {
+        let beats = self.beats.get_mut();
+        if let Some(beats) = beats.unwrap_or_else(PoisonError::into_inner) {
             beats.abort();
         }
     }

@@ -140,6 +140,29 @@ async fn any_number_is_a_cost_and_anything_may_have_been_used() {
     }
 }
 
+/// A runtime that is used for a while, such as one for setting up.
+#[test]
+fn a_limit_outlives_the_runtime_on_which_it_was_built() {
+    let paused = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let first = paused();
+    let (store, limit) = first.block_on(async {
+        let store = Counting::around(Fleet::in_process().shared);
+        let limit = builder(&store, 0).quota("calls", Quota::per_second(50));
+        (store, limit.build().unwrap())
+    });
+    drop(first);
+    paused().block_on(async {
+        store.is_away.store(true, Ordering::Relaxed);
+        assert!(limit.acquire(1).await.unwrap().is_local());
+        store.is_away.store(false, Ordering::Relaxed);
+        sleep(Duration::from_secs(1)).await;
+        assert!(!limit.acquire(1).await.unwrap().is_local());
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_callers_of_a_leased_limit_ask_with_one_question() {
     let store = Counting::around(Fleet::in_process().shared);
