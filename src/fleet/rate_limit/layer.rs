@@ -75,7 +75,7 @@ impl<L, C, T, A> FleetRateLimitLayer<L, C, T, A> {
     }
 
     /// Takes from the response what the call has used in truth: what is left over is given back, and what was used beyond
-    /// it is owed. `None`: as much as was asked for. A call that fails has used what it asked for.
+    /// it is owed, up to one burst. `None`: as much as was asked for. A call that fails has used what it asked for.
     ///
     /// The store is told in the background: a command for each call that has used something else than it asked for.
     #[must_use]

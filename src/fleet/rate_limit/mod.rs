@@ -49,7 +49,8 @@
 //! The [layer](FleetRateLimitLayer) learns from results as that of a local limit does.
 //!
 //! - [`settle`](FleetRateLimitLayer::settle), and `settle_later` over HTTP: what a call has not used comes back to the whole fleet,
-//!   what it has used beyond its cost is owed by the whole fleet. Each such call is a command to the store, in the background.
+//!   what it has used beyond its cost is owed by the whole fleet, up to one burst for each call. Each such call is a command to
+//!   the store, in the background.
 //! - [`pause_by`](FleetRateLimitLayer::pause_by), [`pause`](FleetRateLimit::pause): nobody passes until the time that the service
 //!   has named. The process that hears it pauses at once: leased tokens are dropped, and turns that the store has given come
 //!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. The other
@@ -67,8 +68,9 @@
 //! # While the store is away
 //!
 //! A call whose question is not answered within [`store_timeout`](FleetRateLimitBuilder::store_timeout) is decided by this
-//! process's *share*: each quota divided by the number of processes that used the limit last. So are all calls after it,
-//! without asking, until the store answers a task that tries it every 100 ms. Callers never get an error of the store.
+//! process's *share*: each quota divided by the number of processes that used the limit last, where each handle that was
+//! built counts as a process. So are all calls after it, without asking, until the store answers a task that tries it every
+//! 100 ms. Callers never get an error of the store.
 //!
 //! All shares together are the quota, and those who have been given a turn keep it as a part of them. A share has a burst of one
 //! call at least: of a burst that is smaller than the number of processes each process has one. A call that costs more than

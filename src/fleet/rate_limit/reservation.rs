@@ -44,8 +44,9 @@ impl FleetReservation {
         self.share.is_some()
     }
 
-    /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed. The store is told
-    /// in the background. If it cannot be told, what was taken stays taken: also outside a tokio runtime.
+    /// Says what was used in truth: what is left over is given back, and what was used beyond it is owed, up to one burst:
+    /// a number that is wrong must not stop a fleet for years. The store is told in the background. If it cannot be told,
+    /// what was taken stays taken: also outside a tokio runtime.
     pub fn settle(self, used: impl Into<Cost>) {
         Taken::settle(&self, used.into());
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
@@ -35,8 +36,8 @@ pub(super) struct Limit {
     pub(super) keys: Vec<String>,
     /// The processes, and the pause.
     pub(super) nodes: [String; 2],
-    /// This process.
-    pub(super) node: Arc<str>,
+    /// This handle of this process: each has a share.
+    pub(super) node: String,
     /// How long an answer may take.
     pub(super) within: Duration,
 }
@@ -53,11 +54,14 @@ impl Limit {
         Self {
             keys: levels.chain([pause.clone()]).collect(),
             nodes: [names.key("rate", name, "nodes"), pause],
-            node: Arc::clone(&names.node),
+            node: format!("{}/{}", names.node, MADE.fetch_add(1, Ordering::Relaxed)),
             within,
         }
     }
 }
+
+/// How many handles this process has made.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// How long a process is counted after it was last heard of.
 pub(super) const NODE_TTL: Duration = Duration::from_secs(15);

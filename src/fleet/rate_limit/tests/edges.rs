@@ -106,6 +106,29 @@ async fn what_has_been_earned_since_the_last_answer_is_a_part_of_the_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_handles_of_one_process_have_one_share_together() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let names = Names::new("test", Some("node")).unwrap();
+    let make = || {
+        let store: Arc<dyn RateStore> = store.clone();
+        FleetRateLimitBuilder::new("api".into(), store, names.clone(), Reporter::of_a_test())
+            .quota("calls", Quota::per_second(40).burst(40))
+            .build()
+            .unwrap()
+    };
+    let handles = [make(), make(), make(), make()];
+    sleep(Duration::from_secs(12)).await;
+    store.is_away.store(true, Ordering::Relaxed);
+    let mut passed = 0;
+    for limit in &handles {
+        while limit.try_acquire(1).await.is_ok() {
+            passed += 1;
+        }
+    }
+    assert!(passed <= 40, "{passed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn any_number_is_a_cost_and_anything_may_have_been_used() {
     let edges = [0, 1, 39, 40, 41, u64::MAX - 1, u64::MAX];
     for store in stores() {
@@ -136,6 +159,26 @@ async fn any_number_is_a_cost_and_anything_may_have_been_used() {
             sleep(Duration::from_secs(1)).await;
             assert!(!limit.shared.is_degraded());
             drop(limit.snapshot());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_has_used_beyond_its_cost_is_owed_up_to_a_burst() {
+    for store in stores() {
+        for (used, owed) in [(26, 25), (501, 50), (u64::MAX, 50)] {
+            let quota = Quota::per_second(50).burst(50);
+            let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+            sleep(Duration::from_secs(10)).await;
+            let reserved = limit.acquire(1).await.unwrap();
+            let begin = time::now().to_instant();
+            reserved.settle(used);
+            sleep(Duration::from_millis(5)).await;
+            limit.acquire(50).await.unwrap();
+            // One more than is owed is missing.
+            let took = elapsed(begin).as_millis();
+            let earned = (owed + 1) * 20;
+            assert!((earned - 5..earned + 5).contains(&took), "{used}: {took}");
         }
     }
 }
