@@ -358,7 +358,7 @@ impl Agent {
 
     fn lease_length(&self) -> Duration {
         // As long as the breaker waits for a probe, and two steps of the agent.
-        self.breaker.config().probe_timeout + 2 * EVERY
+        self.breaker.config().probe_timeout.saturating_add(2 * EVERY)
     }
 
     /// This process probes for all.

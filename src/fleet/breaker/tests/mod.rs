@@ -1,5 +1,6 @@
 //! Shared breakers over both stores, in virtual time: who opens, who probes, and what happens without the store.
 
+mod edges;
 mod random;
 mod trouble;
 

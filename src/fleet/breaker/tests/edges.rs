@@ -1,0 +1,115 @@
+//! What befalls a shared breaker at the edges: the longest times, messages of a store that counts anew, two shares.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_whose_probes_may_take_for_ever_probes_for_all() {
+    for store in stores() {
+        let shares: Vec<_> = (0..2)
+            .map(|node| {
+                let breaker = CircuitBreaker::builder("api")
+                    .consecutive_failures(5)
+                    .recovery_timeout(OPEN_FOR)
+                    .success_threshold(3)
+                    .probe_timeout(Duration::MAX)
+                    .build()
+                    .unwrap();
+                let store: Arc<dyn BreakerStore> = store.clone();
+                let reporter = Reporter::of_a_test();
+                BreakerShare::begin(&breaker, settings(1), store, &names(node), &reporter).unwrap()
+            })
+            .collect();
+        sleep(Duration::from_millis(1)).await;
+        let _callers = traffic(&shares, &Arc::default(), Duration::from_millis(200));
+        fail(shares[0].breaker(), 5);
+        until_all(&shares, CircuitState::Open).await;
+        until_all(&shares, CircuitState::Closed).await;
+        let epochs: Vec<_> = shares.iter().map(|it| it.snapshot().epoch).collect();
+        assert_eq!(epochs, [2, 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_shares_of_one_breaker_open_probe_and_close_with_the_fleet() {
+    for store in stores() {
+        let one = share(&store, 0, settings(1));
+        let store_of_two: Arc<dyn BreakerStore> = store.clone();
+        let two = BreakerShare::begin(
+            one.breaker(),
+            settings(1),
+            store_of_two,
+            &names(0),
+            &Reporter::of_a_test(),
+        );
+        let shares = [one, two.unwrap(), share(&store, 1, settings(1))];
+        sleep(Duration::from_millis(1)).await;
+        let backend = Arc::<Backend>::default();
+        let _callers = traffic(&shares[1..], &backend, OFTEN);
+        for bad_for in [0, 20] {
+            backend.is_bad.store(bad_for > 0, Ordering::Relaxed);
+            fail(shares[2].breaker(), 5);
+            until_all(&shares, CircuitState::Open).await;
+            sleep(Duration::from_secs(bad_for)).await;
+            backend.is_bad.store(false, Ordering::Relaxed);
+            until_all(&shares, CircuitState::Closed).await;
+            sleep(Duration::from_secs(1)).await;
+            assert!(all(&shares, CircuitState::Closed));
+        }
+        store.assert_pace();
+    }
+}
+
+/// A share that is dropped at any moment of an opening and a probe.
+#[tokio::test(start_paused = true)]
+async fn a_share_that_is_dropped_at_any_moment_leaves_a_breaker_that_works_and_a_fleet_that_goes_on()
+ {
+    for store in stores() {
+        for moment in 0..40 {
+            let name_of_two = share(&store, 1, settings(1));
+            let shares = [share(&store, 0, settings(1)), name_of_two];
+            sleep(Duration::from_millis(1)).await;
+            let _callers = traffic(&shares, &Arc::default(), OFTEN);
+            fail(shares[0].breaker(), 5);
+            until_all(&shares, CircuitState::Open).await;
+            sleep(OPEN_FOR.mul_f64(0.97) + Duration::from_millis(11 * moment)).await;
+            let [dropped, stays] = shares;
+            let alone = dropped.breaker().clone();
+            drop(dropped);
+            let both = async {
+                while alone.state() != CircuitState::Closed
+                    || stays.breaker().state() != CircuitState::Closed
+                {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let closed = timeout(Duration::from_secs(6), both).await;
+            assert!(
+                closed.is_ok(),
+                "dropped after {moment}: {} {}",
+                alone.state(),
+                stays.breaker().state()
+            );
+        }
+    }
+}
+
+/// The store takes as long as it may, and a little longer, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_always_late_leaves_each_breaker_to_its_own_rules() {
+    let store = Counting::around(Fleet::in_process().shared, true);
+    let shares = fleet(&store, 2, settings(1)).await;
+    store.is_away.store(true, Ordering::Relaxed);
+    let backend = bad();
+    let _callers = traffic(&shares, &backend, OFTEN);
+    until_all(&shares, CircuitState::Open).await;
+    backend.is_bad.store(false, Ordering::Relaxed);
+    let took = until_all(&shares, CircuitState::Closed).await;
+    assert!(took < OPEN_FOR + Duration::from_secs(1), "{took:?}");
+    assert!(shares.iter().all(|it| it.snapshot().away_for.is_some()));
+}
+
+fn bad() -> Arc<Backend> {
+    let backend = Arc::<Backend>::default();
+    backend.is_bad.store(true, Ordering::Relaxed);
+    backend
+}
