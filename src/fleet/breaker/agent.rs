@@ -283,6 +283,7 @@ impl Agent {
         }
         self.probing = None;
         match news.is_open {
+            _ if self.is_operators(self.fleet.due.max(before.due)) => {}
             true => self.breaker.open_by_fleet(remaining + HOLD),
             false if before.is_open => self.breaker.close_by_fleet(),
             // It has opened and closed unheard: what this breaker has found by itself is told anew.
@@ -291,6 +292,16 @@ impl Agent {
         // What it has opened by just now is no finding of its own.
         self.was_open = news.is_open;
         true
+    }
+
+    /// Whether an operator has opened the breaker for a time: nothing else makes that longer than the fleet is open.
+    fn is_operators(&self, due: Option<Tick>) -> bool {
+        let look = self.breaker.snapshot();
+        let until = look.remaining_open.map(|it| time::now().after(it));
+        match due.map(|it| it.after(HOLD + EVERY)) {
+            Some(by_fleet) => !opened_by_itself(&look) && until.is_some_and(|it| it > by_fleet),
+            None => look.cause == Some(Cause::Operator) && until.is_some(),
+        }
     }
 
     /// The fleet is to be probed, by one of all processes.
@@ -358,7 +369,10 @@ impl Agent {
 
     fn lease_length(&self) -> Duration {
         // As long as the breaker waits for a probe, and two steps of the agent.
-        self.breaker.config().probe_timeout.saturating_add(2 * EVERY)
+        self.breaker
+            .config()
+            .probe_timeout
+            .saturating_add(2 * EVERY)
     }
 
     /// This process probes for all.

@@ -3,6 +3,30 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
+async fn what_an_operator_has_opened_for_a_time_stays_open_for_that_time() {
+    for store in stores() {
+        let shares = fleet(&store, 3, settings(1)).await;
+        let _callers = traffic(&shares, &Arc::default(), OFTEN);
+        let hour = Duration::from_secs(3_600);
+        // Before the fleet opens, and while it is open.
+        shares[0].breaker().open_for(hour);
+        sleep(Duration::from_millis(300)).await;
+        fail(shares[2].breaker(), 5);
+        until_all(&shares, CircuitState::Open).await;
+        shares[1].breaker().open_for(hour);
+        sleep(OPEN_FOR + Duration::from_secs(5)).await;
+        assert_eq!(shares[2].breaker().state(), CircuitState::Closed);
+        for share in &shares[..2] {
+            assert_eq!(share.breaker().state(), CircuitState::Open);
+            let left = share.breaker().snapshot().remaining_open.unwrap();
+            assert!(left > hour - Duration::from_secs(60), "{left:?}");
+        }
+        sleep(hour).await;
+        until_all(&shares, CircuitState::Closed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_breaker_whose_probes_may_take_for_ever_probes_for_all() {
     for store in stores() {
         let shares: Vec<_> = (0..2)
