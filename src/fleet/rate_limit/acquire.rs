@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::core::{Ask, Taken};
 use super::exact::{Away, Decided};
 use super::pool::{Leasing, Look};
-use super::request::{InLine, Request};
+use super::request::{InLine, Request, Undecided};
 use super::reservation::FleetReservation;
 use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
@@ -88,14 +88,18 @@ impl Future for FleetRateAcquire {
     }
 }
 
-/// What the one gives, unless the other is ready before.
+/// What the one gives, and whether it had to wait, unless the other is ready before.
 async fn first<T>(
     mut one: Pin<&mut impl Future<Output = T>>,
     mut other: Pin<&mut impl Future>,
-) -> Option<T> {
+) -> Option<(T, bool)> {
+    let mut has_waited = false;
     poll_fn(|cx| match one.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => other.as_mut().poll(cx).map(|_| None),
+        Poll::Ready(output) => Poll::Ready(Some((output, has_waited))),
+        Poll::Pending => {
+            has_waited = true;
+            other.as_mut().poll(cx).map(|_| None)
+        }
     })
     .await
 }
@@ -134,18 +138,21 @@ impl Shared {
             let reason = RateLimitReason::ExceedsBurst;
             return Err(self.refused(Some(quota), reason, None, request.since));
         }
+        let undecided = Undecided::new(self, &request);
         let decided = self.decide(&request, costs);
-        let Some(deadline) = request.deadline else {
-            return decided.await;
+        let decided = match request.deadline {
+            None => decided.await,
+            // Also if it is the store that takes too long.
+            Some(deadline) => match timeout_at(deadline.to_instant(), decided).await {
+                Ok(decided) => decided,
+                Err(_) => {
+                    let reason = RateLimitReason::DeadlineExceeded;
+                    Err(self.refused(Some(0), reason, Some(RECHECK), request.since))
+                }
+            },
         };
-        // Also if it is the store that takes too long.
-        match timeout_at(deadline.to_instant(), decided).await {
-            Ok(decided) => decided,
-            Err(_) => {
-                let reason = RateLimitReason::DeadlineExceeded;
-                Err(self.refused(Some(0), reason, Some(RECHECK), request.since))
-            }
-        }
+        undecided.ends();
+        decided
     }
 
     async fn decide(
@@ -181,7 +188,7 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request,
     ) -> Option<Result<FleetReservation, RateLimited>> {
-        let reserved = match request.may_wait {
+        let (reserved, has_waited) = match request.may_wait {
             true => {
                 let mut back = pin!(self.back.notified());
                 back.as_mut().enable();
@@ -192,22 +199,22 @@ impl Shared {
                 let turn = pin!(deadline::scope(until, self.local.acquire(request.cost)));
                 first(turn, back).await?
             }
-            false => self.local.try_acquire(request.cost),
+            false => (self.local.try_acquire(request.cost), false),
         };
-        Some(self.by_share(request, reserved))
+        Some(self.by_share(request, reserved, has_waited))
     }
 
     fn by_share(
         self: &Arc<Self>,
         request: &Request,
         reserved: Result<Reservation, RateLimited>,
+        has_waited: bool,
     ) -> Result<FleetReservation, RateLimited> {
         match reserved {
             Ok(reserved) => {
                 add(&self.counts.local);
                 self.add_untold(request.cost.each());
-                let waited = time::now() > request.since && request.may_wait;
-                let it = match waited {
+                let it = match has_waited {
                     true => self.went_on(request),
                     false => self.passed(request.cost),
                 };
@@ -274,10 +281,10 @@ impl Shared {
         costs: &[u64],
         leasing: Leasing,
     ) -> Decided {
-        let mut place = InLine::new(self, *request);
+        let mut place = InLine::new(self);
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
-            drop(place.ended());
+            drop(place);
             let now = time::now();
             let denied = self.pool().denied(costs, &self.paces, now);
             let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
@@ -292,7 +299,7 @@ impl Shared {
         let mut asked = 0;
         loop {
             if self.is_degraded() {
-                drop(place.ended());
+                drop(place);
                 return Err(Away);
             }
             let now = time::now();
@@ -300,14 +307,14 @@ impl Shared {
             match look {
                 Look::Taken => {
                     let has_waited = place.is_short;
-                    drop(place.ended());
+                    drop(place);
                     return Ok(Ok(match has_waited {
                         true => self.went_on(request),
                         false => self.passed(request.cost),
                     }));
                 }
                 Look::Denied { quota, until } if until > request.gives_up => {
-                    drop(place.ended());
+                    drop(place);
                     let (wait, reason) = (Some(until.since(now)), request.too_late());
                     return Ok(Err(self.refused(quota, reason, wait, request.since)));
                 }
@@ -322,7 +329,7 @@ impl Shared {
                 }
                 // What has come was over each time: the store takes as long as a lease.
                 Look::Short => {
-                    drop(place.ended());
+                    drop(place);
                     return self.exactly(request, costs).await;
                 }
             }

@@ -75,7 +75,7 @@ impl Shared {
         let mut due = granted.max(paused_until);
         loop {
             if due > granted && due > request.gives_up {
-                turn.give_back();
+                drop(turn);
                 let (wait, reason) = (Some(due.since(time::now())), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));
             }
