@@ -14,8 +14,8 @@ use super::request::{Learn, LearnNothing};
 use super::reservation::Reservation;
 use crate::error::{Answer, AsError};
 
-/// The response of a service whose calls wait for their turn. Dropping it leaves the queue; a call that was made stays
-/// counted.
+/// The response of a service whose calls wait for their turn. Dropping it leaves the queue. A call that has been at the service
+/// stays counted; one that still waited below, as for a permit of a lock, gives back what it has taken.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct RateLimitFuture<S: Service<Req>, Req, L, T = LearnNothing, A = AsError> {

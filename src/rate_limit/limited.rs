@@ -10,12 +10,40 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::request::{Learn, MadeCall, Taken};
+use crate::call::context::Frame;
 use crate::call::outcome::{Classify, Outcome, Verdict};
 use crate::error::{Answer, RateLimited};
 
+/// What a call has taken that is not made yet. Dropped, all of it is given back.
+pub(crate) struct NotMade<K: Taken>(Option<K>);
+
+impl<K: Taken> Drop for NotMade<K> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|it| it.settle(0.into()));
+    }
+}
+
+/// What a call has taken that is made. Dropped while it waits for something of this crate and has never been at the service,
+/// such as in the queue of a lock below, it gives all of it back.
+pub(crate) struct Made<K: Taken> {
+    taken: K,
+    frame: Frame,
+    /// Or it has ended.
+    was_at_service: bool,
+}
+
+impl<K: Taken> Drop for Made<K> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.frame.is_waiting() && !self.was_at_service {
+            self.taken.settle(0.into());
+        }
+    }
+}
+
 /// `W` waits for a turn, and gives what the call has taken then: a `K`.
 #[pin_project(project = StateProj)]
-pub(crate) enum State<S, Req, F, W, K> {
+pub(crate) enum State<S, Req, F, W, K: Taken> {
     Waiting {
         #[pin]
         wait: W,
@@ -24,21 +52,26 @@ pub(crate) enum State<S, Req, F, W, K> {
     /// The clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        taken: Option<K>,
+        taken: NotMade<K>,
     },
     Calling {
         #[pin]
         call: F,
-        taken: K,
+        made: Made<K>,
     },
 }
 
-impl<S, Req, F, W, K> State<S, Req, F, W, K> {
+impl<S, Req, F, W, K: Taken> State<S, Req, F, W, K> {
     #[inline]
     pub(crate) fn calling(taken: K, call: impl FnOnce() -> F) -> Self {
+        let mut frame = Frame::default();
         Self::Calling {
-            call: call(),
-            taken,
+            call: frame.enter(0, call),
+            made: Made {
+                taken,
+                frame,
+                was_at_service: false,
+            },
         }
     }
 
@@ -95,7 +128,7 @@ where
             match self.as_mut().project() {
                 StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
                     Ok(taken) => {
-                        let (next, taken) = (next.take(), Some(taken));
+                        let (next, taken) = (next.take(), NotMade(Some(taken)));
                         self.set(Self::Readying { next, taken });
                     }
                     Err(limited) => {
@@ -109,20 +142,21 @@ where
                     };
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         *next = None;
-                        // It was not called.
-                        taken.take().into_iter().for_each(|it| it.settle(0.into()));
+                        drop(NotMade(taken.0.take()));
                         return Poll::Ready(Err(answer.error(error)));
                     }
-                    if let (Some((mut service, request)), Some(taken)) = (next.take(), taken.take())
+                    if let (Some((mut service, request)), Some(taken)) =
+                        (next.take(), taken.0.take())
                     {
                         let state = Self::calling(taken, || service.call(request));
                         self.set(state);
                     }
                 }
-                StateProj::Calling { call, taken } => {
-                    let result = ready!(call.poll(cx));
-                    let mut result = result.map_err(|error| answer.error(error));
-                    let mut call = MadeCall::new(taken);
+                StateProj::Calling { call, made } => {
+                    let polled = made.frame.poll(0, || call.poll(cx));
+                    made.was_at_service |= polled.is_ready() || !made.frame.is_waiting();
+                    let mut result = ready!(polled).map_err(|error| answer.error(error));
+                    let mut call = MadeCall::new(&made.taken);
                     if answer.judge(&result, &IsRefusal).outcome == Outcome::Ignored {
                         call.settle(0);
                         return Poll::Ready(result);

@@ -55,7 +55,8 @@
 //! - Several quotas are taken together or not at all.
 //! - What a call costs can be corrected by its response: what is left over comes back, what was used beyond it is owed. Over
 //!   HTTP also when the body has been read (`settle_later`, feature `http`).
-//! - A caller that goes away while it waits gives its place to those behind. A call that a layer below refuses has used
+//! - A caller that goes away while it waits gives its place to those behind; one that goes away while it waits for something below,
+//!   such as a permit of a lock, has used nothing. A call that a layer below refuses has used
 //!   nothing (one that it answers with a response of its own, only if [`pause_by`](RateLimitLayer::pause_by) ignores that). A call that was made stays counted, however it ended: the service has counted it too.
 //! - A service that says when to come back ([`pause_by`](RateLimitLayer::pause_by)) pauses everybody, not one call; what it
 //!   says is left ([`left_by`](RateLimitLayer::left_by)) is believed if it is less.

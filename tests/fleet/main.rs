@@ -10,5 +10,7 @@ mod lock;
 mod no_server;
 mod on_server;
 mod rate_limit;
+#[cfg(all(feature = "http", feature = "hyper"))]
+mod seams;
 mod seen;
 mod support;

@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::core::{Ask, Taken};
 use super::exact::{Away, Decided};
 use super::pool::{Leasing, Look};
-use super::request::{InLine, Request};
+use super::request::{InLine, Request, Undecided};
 use super::reservation::FleetReservation;
 use super::shared::{RECHECK, Shared, add};
 use crate::call::context::Wait;
@@ -103,7 +103,7 @@ impl Future for FleetRateAcquire {
     }
 }
 
-/// What the one gives, unless the other is ready before; and whether it had to wait.
+/// What the one gives, and whether it had to wait, unless the other is ready before.
 async fn first<T>(
     mut one: Pin<&mut impl Future<Output = T>>,
     mut other: Pin<&mut impl Future>,
@@ -152,9 +152,11 @@ impl Shared {
             let reason = RateLimitReason::ExceedsBurst;
             return Err(self.refused(Some(quota), reason, None, request.since));
         }
+        let undecided = Undecided::new(self, &request);
         let decided = self.decide(&request, costs);
         // Also if it is the store that takes too long.
         let decided = request.within_deadline(decided).await;
+        undecided.ends();
         decided.unwrap_or_else(|| Err(self.refused_by_deadline(&request)))
     }
 
@@ -290,10 +292,10 @@ impl Shared {
         costs: &[u64],
         leasing: Leasing,
     ) -> Decided {
-        let mut place = InLine::new(self, *request);
+        let mut place = InLine::new(self);
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
-            drop(place.ended());
+            drop(place);
             let now = time::now();
             let denied = self.pool().denied(costs, &self.paces, now);
             let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
@@ -308,7 +310,7 @@ impl Shared {
         let mut asked = 0;
         loop {
             if self.is_degraded() {
-                drop(place.ended());
+                drop(place);
                 return Err(Away);
             }
             let now = time::now();
@@ -316,14 +318,14 @@ impl Shared {
             match look {
                 Look::Taken => {
                     let has_waited = place.is_short;
-                    drop(place.ended());
+                    drop(place);
                     return Ok(Ok(match has_waited {
                         true => self.went_on(request),
                         false => self.passed(request.cost),
                     }));
                 }
                 Look::Denied { quota, until } if until > request.gives_up => {
-                    drop(place.ended());
+                    drop(place);
                     let (wait, reason) = (Some(until.since(now)), request.too_late());
                     return Ok(Err(self.refused(quota, reason, wait, request.since)));
                 }
@@ -336,13 +338,13 @@ impl Shared {
                     asked += 1;
                     let refill = self.refill(costs, leasing);
                     if request.within_deadline(refill).await.is_none() {
-                        drop(place.ended());
+                        drop(place);
                         return Ok(Err(self.refused_by_deadline(request)));
                     }
                 }
                 // What has come was over each time: the store takes as long as a lease.
                 Look::Short => {
-                    drop(place.ended());
+                    drop(place);
                     return self.exactly(request, costs).await;
                 }
             }

@@ -80,7 +80,7 @@ impl Shared {
                 false => request.deadline.unwrap_or(Tick::NEVER),
             };
             if due > latest {
-                turn.give_back();
+                drop(turn);
                 let (wait, reason) = (Some(due.since(time::now())), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));
             }

@@ -91,6 +91,19 @@ impl Shared {
         self.tell();
     }
 
+    /// The store knows of what was given back: there is more than it said last, and what it refused may be there now.
+    pub(super) fn gave_back(&self, changes: &[Change]) {
+        if changes.iter().all(|it| it.back == 0) {
+            return;
+        }
+        for (quota, Change { back, .. }) in self.quotas.iter().zip(changes) {
+            let add = |left: u64| Some(left.saturating_add(*back).min(quota.quota.burst));
+            let relaxed = Ordering::Relaxed;
+            let _ = quota.left.fetch_update(relaxed, relaxed, add);
+        }
+        self.pool().forget_denial();
+    }
+
     fn tell(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else {
             return;

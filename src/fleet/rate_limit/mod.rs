@@ -42,7 +42,8 @@
 //! In both, in no stretch of time by the clock of the store does more pass than the burst and what that time earns. A process
 //! that is stopped between its admission and its call may make the call later.
 //!
-//! A refusal is remembered: until the time that the store has named a process does not ask again for as much.
+//! A refusal is remembered: for 100 ms, and no longer than until the time that the store has named, a process does not ask again for
+//! as much. What others give back meanwhile is there for it after that, and what it gives back itself at once.
 //!
 //! # What the service says
 //!

@@ -85,7 +85,12 @@ pub(super) struct Denial {
     /// What was asked of that quota.
     units: u64,
     pub(super) until: Tick,
+    /// From then on it may be out of date: others give back what they have not used.
+    doubted: Tick,
 }
+
+/// How long a refusal is believed: as long as a lease.
+const BELIEVED: Duration = Duration::from_millis(100);
 
 /// What there is for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +150,15 @@ impl Pool {
         }
     }
 
+    fn believed(&self, now: Tick) -> Option<Denial> {
+        self.denial.filter(|it| now < it.until.min(it.doubted))
+    }
+
+    /// Something has been given back.
+    pub(super) fn forget_denial(&mut self) {
+        self.denial = None;
+    }
+
     /// Whether the store would refuse that, by what it said last.
     pub(super) fn denied(
         &self,
@@ -152,7 +166,7 @@ impl Pool {
         paces: &[Pace],
         now: Tick,
     ) -> Option<(Option<usize>, Tick)> {
-        let denied = self.denial.filter(|it| now < it.until).and_then(|denial| {
+        let denied = self.believed(now).and_then(|denial| {
             let more = cost[denial.quota].checked_sub(denial.units)?;
             let pace = paces[denial.quota];
             let longer = more.saturating_mul(pace.period) / pace.amount;
@@ -164,7 +178,7 @@ impl Pool {
 
     /// Until when the store would refuse those who wait.
     pub(super) fn denial(&self, now: Tick) -> Option<(Option<usize>, Tick)> {
-        let denial = self.denial.filter(|it| now < it.until);
+        let denial = self.believed(now);
         self.or_paused(denial.map(|it| (Some(it.quota), it.until)), now)
     }
 
@@ -245,6 +259,7 @@ impl Pool {
             quota,
             units,
             until,
+            doubted: now.after(BELIEVED),
         });
     }
 

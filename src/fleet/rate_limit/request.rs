@@ -67,6 +67,35 @@ impl Request {
     }
 }
 
+/// A call for which nothing is decided yet. Dropped, it has gone away: it is counted once, wherever it was.
+pub(super) struct Undecided {
+    shared: Arc<Shared>,
+    request: Request,
+    is_decided: bool,
+}
+
+impl Undecided {
+    pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            request: *request,
+            is_decided: false,
+        }
+    }
+
+    pub(super) fn ends(mut self) {
+        self.is_decided = true;
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        if !self.is_decided {
+            self.shared.went_away(&self.request);
+        }
+    }
+}
+
 /// A turn that the store has given, and that has not come yet.
 pub(super) struct Turn(Option<(Arc<Shared>, Request)>);
 
@@ -90,19 +119,11 @@ impl Turn {
             None => unreachable!("a turn comes once"),
         }
     }
-
-    /// Whoever waits asks for another.
-    pub(super) fn give_back(mut self) {
-        if let Some((shared, request)) = self.take() {
-            FleetReservation::new(shared, request.cost).cancel();
-        }
-    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some((shared, request)) = self.take() {
-            shared.went_away(&request);
             FleetReservation::new(shared, request.cost).cancel();
         }
     }
@@ -111,19 +132,15 @@ impl Drop for Turn {
 /// A place in the line of this process.
 pub(super) struct InLine<'a> {
     shared: &'a Shared,
-    request: Request,
-    has_ended: bool,
     /// There was too little for it, and it waits for more.
     pub(super) is_short: bool,
 }
 
 impl<'a> InLine<'a> {
-    pub(super) fn new(shared: &'a Shared, request: Request) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         shared.in_line.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
-            request,
-            has_ended: false,
             is_short: false,
         }
     }
@@ -133,11 +150,6 @@ impl<'a> InLine<'a> {
             self.shared.short.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    pub(super) fn ended(mut self) -> Self {
-        self.has_ended = true;
-        self
-    }
 }
 
 impl Drop for InLine<'_> {
@@ -145,9 +157,6 @@ impl Drop for InLine<'_> {
         self.shared.in_line.fetch_sub(1, Ordering::Relaxed);
         if self.is_short {
             self.shared.short.fetch_sub(1, Ordering::Relaxed);
-        }
-        if !self.has_ended {
-            self.shared.went_away(&self.request);
         }
     }
 }

@@ -82,8 +82,9 @@ impl Taken for FleetReservation {
         if let Ok(runtime) = Handle::try_current() {
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
-                if let Err(error) = shared.store.settle(&shared.limit, 0, &changes).await {
-                    shared.degrade(&error);
+                match shared.store.settle(&shared.limit, 0, &changes).await {
+                    Ok(()) => shared.gave_back(&changes),
+                    Err(error) => shared.degrade(&error),
                 }
             });
         }

@@ -91,8 +91,8 @@ where
     }
 }
 
-/// The response of a service whose calls wait for their turn. Dropping it gives up the turn; a call that was made stays
-/// counted.
+/// The response of a service whose calls wait for their turn. Dropping it gives up the turn. A call that has been at the service
+/// stays counted; one that still waited below, as for a permit of a lock, gives back what it has taken.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct FleetRateLimitFuture<S: Service<Req>, Req, L, T = LearnNothing, A = AsError> {
