@@ -96,9 +96,8 @@ pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
 pub use lock::{Fence, FleetLock};
-pub use nodes::NodesSeen;
 pub use rate_limit::FleetRateLimit;
-pub use snapshot::FleetSnapshot;
+pub use snapshot::{FleetSnapshot, NodesSeen};
 
 use std::fmt;
 use std::sync::Arc;
