@@ -58,6 +58,7 @@
 //! - `http` and `grpc` (features of these names): what a `429`, a `GOAWAY` or a `RESOURCE_EXHAUSTED` means to each
 //!   layer, which requests may be done twice, when a server wants to be asked again, bodies that can be sent again,
 //!   and calls that end with their bodies.
+//! - `fleet` (feature `redis`): breakers, locks and rate limits that many processes share, through Redis or Valkey.
 //! - [`docs::operations`]: for whoever is paged. [`docs::metrics`]: every name, unit and label.
 //! - `config` and `dashboard` (features of these names): settings in a file that is applied as it changes, and a page that shows
 //!   what is refused and why.

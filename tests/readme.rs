@@ -79,17 +79,27 @@ async fn reqwest_client() -> Result<(), Box<dyn std::error::Error>> {
 #[allow(dead_code)]
 #[rustfmt::skip]
 async fn a_fleet() -> Result<(), Box<dyn std::error::Error>> {
-    use std::time::Duration;
+    use tower::{ServiceExt, service_fn};
+    let client = service_fn(|prompt: &'static str| async move { Ok::<_, std::io::Error>(prompt.len()) });
 
+    use std::time::Duration;
+    use tower::ServiceBuilder;
     use tower_bulwark::{CircuitBreaker, fleet::{Fleet, SharedBreaker}, rate_limit::Quota};
 
     let fleet = Fleet::connect("redis://redis.internal:6379").await?;
     let breaker = CircuitBreaker::new("openai");
-    let share = fleet.share(&breaker, SharedBreaker::default())?; // as long as it is kept; calls cost what they did
+    let share = fleet.share(&breaker, SharedBreaker::default())?; // it is shared for as long as this is kept; calls cost the same
     let gpu = fleet.lock("gpu").max_concurrent(8).lease(Duration::from_secs(10)).build()?;
     let limit = fleet.rate_limit("openai").quota("requests", Quota::per_minute(500)).build()?;
 
-    drop((share, gpu, limit));
+    let service = ServiceBuilder::new()
+        .layer(breaker.layer())
+        .layer(limit.layer())
+        .layer(gpu.layer())
+        .service(client);
+
+    let answer = service.oneshot("hello").await?;
+    drop((share, answer));
     Ok(())
 }
 

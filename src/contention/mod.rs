@@ -9,7 +9,8 @@
 //! # When not
 //!
 //! - To bound a *rate*. Ten permits are ten at once, not ten a second.
-//! - Between processes. It is a lock of this process.
+//! - Between processes. It is a lock of this process; with the feature `redis`, `fleet::FleetLock` is one of many processes, and
+//!   [`ContentionLayer`] takes it as well.
 //! - Around a few lines of code that never wait: that is what a mutex is for.
 //!
 //! # A wait

@@ -12,14 +12,31 @@
 //! # Example
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), tower_bulwark::fleet::ConnectError> {
-//! use tower_bulwark::fleet::Fleet;
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # use tower::{ServiceExt, service_fn};
+//! # let client = service_fn(|n: u32| async move { Ok::<_, std::io::Error>(n) });
+//! use tower::ServiceBuilder;
+//! use tower_bulwark::CircuitBreaker;
+//! use tower_bulwark::fleet::{Fleet, SharedBreaker};
+//! use tower_bulwark::rate_limit::Quota;
 //!
+//! // All processes that share something give the same namespace, names and settings.
 //! let fleet = Fleet::builder("redis://redis.internal:6379")
 //!     .namespace("checkout")
 //!     .connect()
 //!     .await?;
-//! assert!(fleet.health().connected);
+//!
+//! let breaker = CircuitBreaker::new("payments");
+//! let share = fleet.share(&breaker, SharedBreaker::default())?; // keep it: it is shared until this is dropped
+//! let limit = fleet.rate_limit("payments").quota("calls", Quota::per_second(200)).build()?;
+//! let terminal = fleet.lock("terminal").max_concurrent(8).build()?;
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(breaker.layer())
+//!     .layer(limit.layer())
+//!     .layer(terminal.layer())
+//!     .service(client);
+//! # drop((share, service.oneshot(1).await?));
 //! # Ok(())
 //! # }
 //! ```
@@ -96,9 +113,8 @@ pub use builder::FleetBuilder;
 pub use error::{ConnectError, StoreError};
 pub use health::Health;
 pub use lock::{Fence, FleetLock};
-pub use nodes::NodesSeen;
 pub use rate_limit::FleetRateLimit;
-pub use snapshot::FleetSnapshot;
+pub use snapshot::{FleetSnapshot, NodesSeen};
 
 use std::fmt;
 use std::sync::Arc;

@@ -9,20 +9,8 @@ use tokio::time::sleep;
 use super::error::StoreError;
 use super::names::Names;
 use super::redis::{Redis, Script};
+use super::snapshot::NodesSeen;
 use crate::util::time::{self, Tick};
-
-/// The processes of a fleet, as this one has last heard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct NodesSeen {
-    /// How many there are. This process is one of them.
-    pub count: u64,
-    /// Their names, by how long ago they were heard of: those that may have ended come first. At most 100.
-    pub names: Vec<Arc<str>>,
-    /// How long ago that was heard; `None`: it was not heard yet.
-    pub age: Option<Duration>,
-}
 
 /// Between two reports of a process.
 const EVERY: Duration = Duration::from_secs(5);
@@ -43,17 +31,6 @@ struct Heard {
     at: Tick,
     count: u64,
     names: Vec<Arc<str>>,
-}
-
-impl NodesSeen {
-    /// Of a fleet that is one process.
-    pub(super) fn only(node: &Arc<str>) -> Self {
-        Self {
-            count: 1,
-            names: vec![Arc::clone(node)],
-            age: Some(Duration::ZERO),
-        }
-    }
 }
 
 impl Nodes {

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::breaker::SharedBreakerSnapshot;
 use super::health::Health;
 use super::lock::FleetLockSnapshot;
-use super::nodes::NodesSeen;
 use super::rate_limit::FleetRateLimitSnapshot;
 use super::{Backend, Fleet};
 
@@ -26,6 +26,30 @@ pub struct FleetSnapshot {
     pub locks: Vec<FleetLockSnapshot>,
     /// The rate limits that this process shares, by name.
     pub rate_limits: Vec<FleetRateLimitSnapshot>,
+}
+
+/// The processes of a fleet, as this one has last heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct NodesSeen {
+    /// How many there are. This process is one of them.
+    pub count: u64,
+    /// Their names, by how long ago they were heard of: those that may have ended come first. At most 100.
+    pub names: Vec<Arc<str>>,
+    /// How long ago that was heard; `None`: it was not heard yet.
+    pub age: Option<Duration>,
+}
+
+impl NodesSeen {
+    /// Of a fleet that is one process.
+    pub(super) fn only(node: &Arc<str>) -> Self {
+        Self {
+            count: 1,
+            names: vec![Arc::clone(node)],
+            age: Some(Duration::ZERO),
+        }
+    }
 }
 
 /// Something that a fleet shares, and that is seen in its snapshot.

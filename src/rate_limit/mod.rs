@@ -8,7 +8,8 @@
 //! # When not
 //!
 //! Against too many calls *at once*: that is a number of permits, [`contention`](crate::contention). To share what is left
-//! among tenants: a limit for each, with [`keyed`](crate::keyed). Across processes: each process has limits of its own.
+//! among tenants: a limit for each, with [`keyed`](crate::keyed). Across processes: each process has limits
+//! of its own; with the feature `redis`, `fleet::FleetRateLimit` is one of many processes.
 //!
 //! ```text
 //!                     tokens: 90,000 a minute

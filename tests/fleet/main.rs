@@ -1,6 +1,5 @@
 //! Breakers, locks and rate limits of a fleet: against the pure cores in one process, and against real servers.
 
-mod attack_server;
 mod breaker;
 #[cfg(unix)]
 mod chaos;
@@ -10,6 +9,7 @@ mod lock;
 mod no_server;
 mod on_server;
 mod rate_limit;
+mod regressions;
 #[cfg(all(feature = "http", feature = "hyper"))]
 mod seams;
 mod seen;

@@ -105,7 +105,7 @@ impl Recorded {
         for (_, name, _) in self.handles.keys() {
             *kept_here.entry(address(name)).or_default() += 1;
         }
-        self.handles.retain(|_, of_handle| {
+        self.handles.retain(|(_, name, _), of_handle| {
             if !gone(of_handle) {
                 return true;
             }
@@ -114,7 +114,12 @@ impl Recorded {
                 .drain(..)
                 .for_each(|key| gauge(&key).set(0.0));
             let at = of_handle.id.as_ptr().cast::<u8>() as Address;
-            of_handle.id.strong_count() > kept_here.get(&at).copied().unwrap_or(0)
+            let lives = of_handle.id.strong_count() > kept_here.get(&at).copied().unwrap_or(0);
+            if !lives && let Some(kept) = kept_here.get_mut(&address(name)) {
+                // This name goes with it: one less for those that are looked at after it.
+                *kept -= 1;
+            }
+            lives
         });
     }
 }
@@ -236,6 +241,26 @@ mod tests {
         for (.., value) in series {
             assert_eq!(value, DebugValue::Counter(5));
         }
+    }
+
+    #[test]
+    fn parts_that_end_while_a_fleet_is_not_registered_take_nothing_of_it_with_them() {
+        let mut recorded = Recorded::default();
+        let name: Arc<str> = "fleet".into();
+        let parts: Vec<Arc<str>> = (0..100).map(|n| n.to_string().into()).collect();
+        recorded.round += 1;
+        for part in std::iter::once(None).chain(parts.iter().map(Some)) {
+            let mut sample = Sample::new("fleet", &name);
+            sample.part = part.cloned();
+            recorded.record(sample);
+        }
+        drop(parts);
+        recorded.round += 1;
+        recorded.let_go();
+        assert_eq!(recorded.handles.len(), 1, "the fleet alone is known");
+        drop(name);
+        recorded.let_go();
+        assert!(recorded.handles.is_empty());
     }
 
     #[test]

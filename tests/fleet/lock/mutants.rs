@@ -43,3 +43,23 @@ fn leases_that_outlive_a_clock_that_went_back_are_noticed() {
 fn a_shrunk_lock_that_admits_while_others_drain_is_noticed() {
     breaks("if leases > max and live() >= max then return nil end", "");
 }
+
+#[test]
+fn an_index_that_forgets_the_first_slot_of_a_member_is_noticed() {
+    breaks("(known[2] or '') .. slot", "slot");
+}
+
+#[test]
+fn an_index_that_does_not_say_which_slot_a_member_has_is_noticed() {
+    breaks("others, (known[2] or '')", "'o:', (known[2] or '')");
+}
+
+#[test]
+fn an_index_that_forgets_all_slots_of_a_member_when_another_takes_one_is_noticed() {
+    breaks("if left == '' then", "if true then");
+}
+
+#[test]
+fn a_member_whose_first_slot_to_expire_is_found_is_noticed() {
+    breaks("ends > expiry or", "ends < expiry or");
+}

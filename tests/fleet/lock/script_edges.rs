@@ -212,3 +212,76 @@ fn a_lease_that_is_taken_up_again_after_a_loss_goes_by_itself_too() {
         assert!(ttl > 80_000_000, "{key}: {ttl}");
     }
 }
+
+fn named(id: &str, max: i64, retry: bool) -> Op {
+    let Op::Acquire {
+        member,
+        may_wait,
+        version,
+        grace,
+        ..
+    } = acquire(id)
+    else {
+        panic!("it asks for a permit");
+    };
+    Op::Acquire {
+        member,
+        may_wait,
+        max,
+        version,
+        grace,
+        retry,
+    }
+}
+
+/// How many commands of this kind the server has done.
+fn done(scripts: &mut Scripts, command: &str) -> u64 {
+    let stats: String = query(scripts, &["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|it| {
+        let it = it.strip_prefix("cmdstat_")?.strip_prefix(command)?;
+        it.strip_prefix(":calls=")?.split(',').next()
+    });
+    line.map_or(0, |it| it.parse().unwrap())
+}
+
+#[test]
+fn who_asks_again_or_gives_up_does_not_make_the_server_look_at_every_lease() {
+    const HELD: u64 = 1_000;
+    let Some((_server, mut scripts)) = start() else {
+        return;
+    };
+    for n in 0..HELD {
+        granted(
+            &scripts
+                .run(&named(&n.to_string(), 2_000, false), "")
+                .unwrap(),
+        );
+    }
+    let before = done(&mut scripts, "hget");
+    let again = scripts.run(&named("7", 2_000, true), "").unwrap();
+    assert_eq!(granted(&again).0, 7);
+    let gone = ["8", "9", "never"].map(|id| member(&acquire(id)));
+    let cancelled = scripts.run(&Op::Cancel(gone.into()), "").unwrap();
+    let (there, unknown) = (Cancelled::GaveBack, Cancelled::Unknown);
+    assert_eq!(
+        cancelled.reply,
+        Reply::Cancelled(vec![there, there, unknown])
+    );
+    let looks = done(&mut scripts, "hget") - before;
+    assert!((1..50).contains(&looks), "{looks} of {HELD}");
+}
+
+#[test]
+fn what_is_kept_of_a_lock_does_not_grow_with_those_who_had_it() {
+    let Some((_server, mut scripts)) = start() else {
+        return;
+    };
+    let mut sizes = Vec::new();
+    for n in 0..100 {
+        let (slot, token, _) = granted(&scripts.run(&acquire(&n.to_string()), "").unwrap());
+        let size: u64 = query(&mut scripts, &["HLEN", &keys()[0]]);
+        sizes.push(size);
+        scripts.run(&Op::Release(vec![(slot, token)]), "").unwrap();
+    }
+    assert_eq!(sizes[99], sizes[0]);
+}

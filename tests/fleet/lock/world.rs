@@ -116,7 +116,8 @@ impl World {
             60..=64 => self.with_one(|it| matches!(it, State::Done(_)), Self::release),
             65..=72 => self.with_one(|it| !matches!(it, State::Done(_)), Self::cancel),
             73..=84 => self.renew(),
-            85..=94 => Op::Beat(self.some(|it| matches!(it, State::Asked))),
+            85..=91 => Op::Beat(self.some(|it| matches!(it, State::Asked))),
+            92..=94 => self.with_one(|it| matches!(it, State::Holding(_)), Self::acquire_late),
             95..=96 if self.faults.resize => self.resize(),
             _ => Op::List,
         }
@@ -167,6 +168,13 @@ impl World {
         self.acquire(member, 1_000, true)
     }
 
+    /// A call that was not answered is done after the one that was made again: the member has two slots then.
+    fn acquire_late(&mut self, i: usize) -> Op {
+        let member = self.clients[i].0.clone();
+        let retry = self.rng.one_in(3);
+        self.acquire(member, 0, retry)
+    }
+
     fn release(&mut self, i: usize) -> Op {
         let state = &mut self.clients[i].1;
         let (State::Holding(held) | State::Done(Some(held))) = state.clone() else {
@@ -196,6 +204,10 @@ impl World {
         let (member, state) = &mut self.clients[i];
         *state = State::Done(None);
         let mut members = vec![member.clone()];
+        if self.rng.one_in(4) {
+            // Both that it may have.
+            members.push(member.clone());
+        }
         if self.rng.one_in(5) {
             members.push(Member::new("nobody", 1_000, "", "node", ""));
         }

@@ -80,11 +80,27 @@ local function live_until(slot, expiry)
   end
 end
 
+-- Who had a slot last: `s:slot` is token|member, and `o:member` names the slots of which that is so, nearly always one.
+local function record(slot, t, member)
+  local mine, others = 's:' .. slot, 'o:' .. member
+  local known = call('HMGET', M, mine, others)
+  local before = match(known[1] or '', '^%d+|(.*)$')
+  if before == member then
+    call('HSET', M, mine, text(t) .. '|' .. member, 'tok', text(token))
+    return
+  end
+  call('HSET', M, mine, text(t) .. '|' .. member, others, (known[2] or '') .. slot .. ',', 'tok', text(token))
+  if before then
+    local left = string.gsub(call('HGET', M, 'o:' .. before) or '', slot .. ',', '')
+    if left == '' then call('HDEL', M, 'o:' .. before) else call('HSET', M, 'o:' .. before, left) end
+  end
+end
+
 local function give(slot, member, lease)
   token = most(token + 1, now)
   local expiry = now + lease
   live_until(slot, expiry)
-  call('HSET', M, 's:' .. slot, text(token) .. '|' .. member, 'tok', text(token))
+  record(slot, token, member)
   return expiry
 end
 
@@ -144,14 +160,17 @@ local function hand_off(me)
   end
 end
 
--- What a member has: slot, token, expiry. Looks at every lease: only for retries and cancellations.
+-- What a member has and has not given back: slot, token, expiry; of several the last to expire.
 local function find(member)
-  local all = call('ZREVRANGEBYSCORE', H, '+inf', '(0', 'WITHSCORES')
-  for i = 1, #all, 2 do
-    local record = call('HGET', M, 's:' .. all[i])
-    local t, who = match(record or '', '^(%d+)|(.*)$')
-    if who == member then return all[i], tonumber(t), tonumber(all[i + 1]) end
+  local found, t, expiry
+  for slot in string.gmatch(call('HGET', M, 'o:' .. member) or '', '%d+') do
+    local ends = tonumber(call('ZSCORE', H, slot)) or 0
+    local last, who = match(call('HGET', M, 's:' .. slot) or '', '^(%d+)|(.*)$')
+    if who == member and ends > 0 and (not found or ends > expiry or (ends == expiry and slot > found)) then
+      found, t, expiry = slot, tonumber(last), ends
+    end
   end
+  return found, t, expiry
 end
 
 local function answer(rest)

@@ -25,7 +25,7 @@ for i = 3, #ARGV, 4 do
     live_until(slot, now + lease)
     if not mine then
       token = most(token, t)
-      call('HSET', M, 's:' .. slot, text(t) .. '|' .. member, 'tok', text(token))
+      record(slot, t, member)
     end
     out[#out + 1] = now + lease
   else

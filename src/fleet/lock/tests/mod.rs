@@ -5,12 +5,13 @@
     reason = "tests measure how long something took"
 )]
 
-mod attack;
 mod away;
 mod cancel;
 mod chaos;
 mod layer;
 mod leases;
+mod regressions;
+mod release;
 mod stores;
 mod support;
 mod waits;
