@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::beat;
@@ -26,6 +26,9 @@ use crate::util::time::{self, Tick};
 
 /// How often the store is tried again when it is away.
 pub(super) const RECHECK: Duration = Duration::from_millis(100);
+
+/// So many commands for single calls are on their way at once: some milliseconds of work for a server.
+const AT_ONCE: usize = 128;
 
 pub(super) struct Shared {
     reporter: Arc<Reporter>,
@@ -53,6 +56,8 @@ pub(super) struct Shared {
     pub(super) promised: [AtomicU64; MOST_QUOTAS],
     /// What has passed by this process's share, and the store does not know.
     pub(super) untold: [AtomicU64; MOST_QUOTAS],
+    /// Who asks, or gives back, for a single call: of ten thousand who come at once, most would not be answered in time.
+    pub(super) places: Semaphore,
     /// Those who wait for leased tokens, first come, first served.
     pub(super) line: tokio::sync::Mutex<()>,
     pub(super) in_line: AtomicUsize,
@@ -313,6 +318,7 @@ impl Shared {
             back: Notify::new(),
             promised: Default::default(),
             untold: Default::default(),
+            places: Semaphore::new(AT_ONCE),
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
             short: AtomicUsize::new(0),

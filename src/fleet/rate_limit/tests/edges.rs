@@ -218,3 +218,21 @@ async fn ten_thousand_callers_of_a_leased_limit_ask_with_one_question() {
     assert_eq!(store.most_at_once.load(Ordering::Relaxed), 1);
     assert!(store.takes() < 200, "{}", store.takes());
 }
+
+#[tokio::test(start_paused = true)]
+async fn thousands_who_ask_a_store_that_hangs_are_decided_after_one_timeout() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(50).burst(5_000);
+    let limit = builder(&store, 0).quota("calls", quota).exact();
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    store.hangs.store(true, Ordering::Relaxed);
+    let begin = time::now().to_instant();
+    let calls = (0..5_000).map(|_| limit.acquire(1));
+    let ended = futures::future::join_all(calls).await;
+    assert!(elapsed(begin) < Duration::from_millis(110));
+    let local =
+        |it: &Result<FleetReservation, _>| it.as_ref().is_ok_and(FleetReservation::is_local);
+    assert!(ended.iter().all(local));
+    assert_eq!(store.most_at_once.load(Ordering::Relaxed), 128);
+}
