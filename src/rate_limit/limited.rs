@@ -15,7 +15,7 @@ use crate::error::{Answer, RateLimited};
 
 /// `W` waits for a turn, and gives what the call has taken then: a `K`.
 #[pin_project(project = StateProj)]
-pub(crate) enum State<S, Req, F, W, K> {
+pub(crate) enum State<S, Req, F, W, K: Taken> {
     Waiting {
         #[pin]
         wait: W,
@@ -24,7 +24,7 @@ pub(crate) enum State<S, Req, F, W, K> {
     /// The clone is made ready for the call that follows.
     Readying {
         next: Option<(S, Req)>,
-        taken: Option<K>,
+        taken: NotCalled<K>,
     },
     Calling {
         #[pin]
@@ -33,7 +33,18 @@ pub(crate) enum State<S, Req, F, W, K> {
     },
 }
 
-impl<S, Req, F, W, K> State<S, Req, F, W, K> {
+/// What was taken for a call that was not made yet. Dropped, it is given back.
+pub(crate) struct NotCalled<K: Taken>(Option<K>);
+
+impl<K: Taken> Drop for NotCalled<K> {
+    fn drop(&mut self) {
+        if let Some(taken) = &self.0 {
+            taken.settle(0.into());
+        }
+    }
+}
+
+impl<S, Req, F, W, K: Taken> State<S, Req, F, W, K> {
     #[inline]
     pub(crate) fn calling(taken: K, call: impl FnOnce() -> F) -> Self {
         Self::Calling {
@@ -95,7 +106,7 @@ where
             match self.as_mut().project() {
                 StateProj::Waiting { wait, next } => match ready!(wait.poll(cx)) {
                     Ok(taken) => {
-                        let (next, taken) = (next.take(), Some(taken));
+                        let (next, taken) = (next.take(), NotCalled(Some(taken)));
                         self.set(Self::Readying { next, taken });
                     }
                     Err(limited) => {
@@ -109,11 +120,11 @@ where
                     };
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         *next = None;
-                        // It was not called.
-                        taken.take().into_iter().for_each(|it| it.settle(0.into()));
+                        drop(NotCalled(taken.0.take()));
                         return Poll::Ready(Err(answer.error(error)));
                     }
-                    if let (Some((mut service, request)), Some(taken)) = (next.take(), taken.take())
+                    if let (Some((mut service, request)), Some(taken)) =
+                        (next.take(), taken.0.take())
                     {
                         let state = Self::calling(taken, || service.call(request));
                         self.set(state);
