@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tower_bulwark::fleet::rate_limit::FleetReservation;
 use tower_bulwark::fleet::{Fleet, SharedBreaker};
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{CircuitBreaker, CircuitState};
@@ -334,4 +335,34 @@ async fn a_server_that_takes_no_writes_is_as_good_as_away_until_it_takes_them_ag
         })
         .await;
     }
+}
+
+/// More than a server answers within the time that a question may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_who_come_at_once_to_an_exact_limit_do_not_send_the_store_away() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let fleet = Fleet::builder(server.url()).connect().await.unwrap();
+    let quota = Quota::per_second(1).burst(20_000);
+    let limit = fleet.rate_limit("api").quota("calls", quota).exact();
+    let limit = limit.build().unwrap();
+    limit.acquire(1).await.unwrap();
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..10_000 {
+        let limit = limit.clone();
+        all.spawn(async move { limit.acquire(1).await });
+    }
+    let all = all.join_all().await;
+    let passed: Vec<_> = all.into_iter().filter_map(Result::ok).collect();
+    let local = passed.iter().filter(|it| it.is_local()).count();
+    assert_eq!((passed.len(), local), (10_000, 0));
+    // Nor if they all give back at once.
+    passed.into_iter().for_each(FleetReservation::cancel);
+    until("all have come back", async || {
+        limit.try_acquire(0).await.is_ok() && limit.snapshot().left[0] >= 19_990
+    })
+    .await;
+    let seen = (limit.snapshot().totals.failed, fleet.health().connections);
+    assert_eq!(seen, (0, 1));
 }

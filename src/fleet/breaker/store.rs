@@ -97,14 +97,24 @@ impl Listener {
                     Some(redis::News::Own(_)) => None,
                     None => pending().await,
                 };
-                match heard {
-                    Some(Heard::Change(news)) if news.epoch <= known => {}
-                    Some(heard) => return heard,
-                    None => {}
+                if let Some(heard) = heard.and_then(|it| it.since(known)) {
+                    return heard;
                 }
             },
             #[cfg(test)]
             Self::Deaf => pending().await,
+        }
+    }
+}
+
+impl Heard {
+    /// What is new in it for one who knows this epoch. Epochs go back if the store has lost its data: those who know no better
+    /// count anew, and it has to be told.
+    pub(super) fn since(self, known: u64) -> Option<Self> {
+        match self {
+            Self::Change(news) if news.epoch > known => Some(self),
+            Self::Change(news) => (news.is_open && news.epoch < known).then_some(Self::Perhaps),
+            Self::Perhaps => Some(self),
         }
     }
 }

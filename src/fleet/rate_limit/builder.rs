@@ -76,7 +76,7 @@ impl FleetRateLimitBuilder {
     }
 
     /// Every call asks the store: one command each, no call more than the quota allows, and first come, first served in
-    /// the whole fleet. Default for what is below 100 a second.
+    /// the whole fleet. Of a process 128 ask at once, and the others after them. Default for what is below 100 a second.
     pub fn exact(mut self) -> Self {
         self.leases = Some(false);
         self

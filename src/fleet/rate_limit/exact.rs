@@ -26,6 +26,11 @@ impl Shared {
             want: *cost,
         };
         let asks: Vec<_> = costs.iter().zip(&self.paces).map(ask).collect();
+        // First come, first served. It is never closed.
+        let place = self.places.acquire().await;
+        if self.is_degraded() {
+            return Err(Away);
+        }
         let now = time::now();
         let denied = self.pool().denied(costs, &self.paces, now);
         if let Some((quota, until)) = denied
@@ -36,7 +41,9 @@ impl Shared {
         }
         let patience = request.gives_up.since(now).as_micros();
         let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
-        match self.ask(max_wait, &asks).await? {
+        let taken = self.ask(max_wait, &asks).await?;
+        drop(place);
+        match taken {
             Taken::Granted { wait: 0, .. } if self.paused_for().is_zero() => {
                 Ok(Ok(self.passed(request.cost)))
             }

@@ -82,6 +82,10 @@ impl Taken for FleetReservation {
         if let Ok(runtime) = Handle::try_current() {
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
+                let _place = shared.places.acquire().await;
+                if shared.is_degraded() {
+                    return;
+                }
                 match shared.store.settle(&shared.limit, 0, &changes).await {
                     Ok(()) => shared.gave_back(&changes),
                     Err(error) => shared.degrade(&error),

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::beat;
 use super::core::Pace;
 use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
@@ -26,6 +24,9 @@ use crate::util::time::{self, Tick};
 
 /// How often the store is tried again when it is away.
 pub(super) const RECHECK: Duration = Duration::from_millis(100);
+
+/// So many commands for single calls are on their way at once: some milliseconds of work for a server.
+const AT_ONCE: usize = 128;
 
 pub(super) struct Shared {
     reporter: Arc<Reporter>,
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     pub(super) promised: [AtomicU64; MOST_QUOTAS],
     /// What has passed by this process's share, and the store does not know.
     pub(super) untold: [AtomicU64; MOST_QUOTAS],
+    /// Who asks, or gives back, for a single call: of ten thousand who come at once, most would not be answered in time.
+    pub(super) places: Semaphore,
     /// Those who wait for leased tokens, first come, first served.
     pub(super) line: tokio::sync::Mutex<()>,
     pub(super) in_line: AtomicUsize,
@@ -62,7 +65,7 @@ pub(super) struct Shared {
     degraded: AtomicBool,
     since: Mutex<Option<Tick>>,
     pub(super) kick: Arc<Notify>,
-    beats: Mutex<Option<AbortHandle>>,
+    pub(super) beats: Mutex<Option<AbortHandle>>,
     pub(super) counts: Counts,
 }
 
@@ -175,18 +178,6 @@ impl Nodes {
 impl Shared {
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts the task of this limit, unless it runs: the runtime that it ran on may be gone.
-    pub(super) fn keep_beating(self: &Arc<Self>) {
-        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        let runs = beats.as_ref().is_some_and(|it| !it.is_finished());
-        if let Ok(runtime) = Handle::try_current()
-            && !runs
-        {
-            let task = beat::run(Arc::downgrade(self), Arc::clone(&self.kick));
-            *beats = Some(runtime.spawn(task).abort_handle());
-        }
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
@@ -313,6 +304,7 @@ impl Shared {
             back: Notify::new(),
             promised: Default::default(),
             untold: Default::default(),
+            places: Semaphore::new(AT_ONCE),
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
             short: AtomicUsize::new(0),

@@ -1,5 +1,6 @@
 //! What befalls a shared breaker at the edges: the longest times, messages of a store that counts anew, two shares.
 
+use super::super::store::Heard;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -136,4 +137,22 @@ fn bad() -> Arc<Backend> {
     let backend = Arc::<Backend>::default();
     backend.is_bad.store(true, Ordering::Relaxed);
     backend
+}
+
+/// The server has lost its data and kept the connections, or the state was not used for a day.
+#[test]
+fn a_message_of_those_who_count_anew_is_a_reason_to_ask() {
+    for is_open in [true, false] {
+        let news = |epoch| {
+            Heard::Change(News {
+                is_open,
+                epoch,
+                remaining: 500,
+            })
+        };
+        assert_eq!(news(7).since(6), Some(news(7)));
+        assert_eq!(news(7).since(7), None);
+        assert_eq!(news(6).since(7), is_open.then_some(Heard::Perhaps));
+        assert_eq!(Heard::Perhaps.since(7), Some(Heard::Perhaps));
+    }
 }

@@ -1,5 +1,12 @@
 //! What is counted, and what happens at the edges: futures that nobody polls, costs that no quota holds, two handles.
 
+use std::convert::Infallible;
+use std::future::Ready;
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -217,4 +224,55 @@ async fn ten_thousand_callers_of_a_leased_limit_ask_with_one_question() {
     assert!(ended.iter().all(Result::is_ok));
     assert_eq!(store.most_at_once.load(Ordering::Relaxed), 1);
     assert!(store.takes() < 200, "{}", store.takes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_who_ask_a_store_that_hangs_are_decided_after_one_timeout() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(50).burst(5_000);
+    let limit = builder(&store, 0).quota("calls", quota).exact();
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    store.hangs.store(true, Ordering::Relaxed);
+    let begin = time::now().to_instant();
+    let calls = (0..5_000).map(|_| limit.acquire(1));
+    let ended = futures::future::join_all(calls).await;
+    assert!(elapsed(begin) < Duration::from_millis(110));
+    let local =
+        |it: &Result<FleetReservation, _>| it.as_ref().is_ok_and(FleetReservation::is_local);
+    assert!(ended.iter().all(local));
+    assert_eq!(store.most_at_once.load(Ordering::Relaxed), 128);
+}
+
+/// A service that is never ready for the call whose turn has come.
+#[derive(Clone)]
+struct NeverReady;
+
+impl Service<u32> for NeverReady {
+    type Response = u32;
+    type Error = Infallible;
+    type Future = Ready<Result<u32, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_before_it_is_made_gives_back_what_it_has_taken() {
+    for store in stores() {
+        let limit = builder(&store, 0).quota("calls", Quota::per_hour(2));
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        let mut service = limit.layer().layer(NeverReady);
+        let called = timeout(Duration::from_secs(1), service.call(1)).await;
+        assert!(called.is_err());
+        assert_eq!(limit.snapshot().left, [1]);
+        sleep(Duration::from_millis(10)).await;
+        limit.try_acquire(2).await.unwrap();
+    }
 }
