@@ -159,7 +159,7 @@ mod bodies {
         drop(answer);
         runtime().block_on(async {
             let fleet = Fleet::connect(server.url()).await.unwrap();
-            lock(&fleet).acquire("another").await.unwrap();
+            drop(lock(&fleet).acquire("another").await.unwrap());
         });
     }
 }
