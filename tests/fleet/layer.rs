@@ -92,3 +92,74 @@ async fn a_permit_of_the_fleet_is_held_until_the_body_has_ended() {
     drop(held);
     drop(gpu.acquire("after the wait").await.unwrap());
 }
+
+#[cfg(feature = "http")]
+mod bodies {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::{BodyExt, Full};
+    use tokio::runtime::{Builder, Runtime};
+    use tower::{Layer, ServiceExt, service_fn};
+    use tower_bulwark::fleet::lock::LostReason;
+    use tower_bulwark::fleet::{Fleet, FleetLock};
+    use tower_bulwark::http::GuardedBody;
+
+    use super::super::support::server::Server;
+
+    type Answer = Response<GuardedBody<Full<Bytes>, tower_bulwark::fleet::lock::FleetGuard>>;
+
+    async fn answer(gpu: &FleetLock) -> Answer {
+        let service = gpu.layer().until_body_end().layer(service_fn(|()| async {
+            let body = Full::new(Bytes::from("token by token"));
+            Ok::<_, std::io::Error>(Response::new(body))
+        }));
+        service.oneshot(()).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_says_that_its_permit_is_lost_and_goes_on() {
+        let gpu = Fleet::in_process().lock("gpu").build().unwrap();
+        let answer = answer(&gpu).await;
+        let guard = answer.body().guard().unwrap();
+        assert!(tokio_test::task::spawn(guard.lost()).poll().is_pending());
+        // The process stands still for longer than the lease.
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(guard.lost().await, LostReason::Expired);
+        let next = gpu.acquire("another").await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "token by token");
+        // What was lost is not taken from whoever has it now.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let held = gpu.fetch().await.unwrap().holders;
+        assert_eq!(held[0].fence, next.fence().unwrap());
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_body_that_outlives_its_runtime_is_dropped_like_any_other_and_its_lease_ends_by_itself() {
+        let Some(server) = Server::start_blocking(&[]) else {
+            return;
+        };
+        let lock = |fleet: &Fleet| {
+            let lock = fleet.lock("gpu").lease(Duration::from_millis(300));
+            lock.build().unwrap()
+        };
+        let first = runtime();
+        let answer = first.block_on(async {
+            let fleet = Fleet::connect(server.url()).await.unwrap();
+            answer(&lock(&fleet)).await
+        });
+        drop(first);
+        // Here is no runtime, and that of the fleet is gone.
+        drop(answer);
+        runtime().block_on(async {
+            let fleet = Fleet::connect(server.url()).await.unwrap();
+            drop(lock(&fleet).acquire("another").await.unwrap());
+        });
+    }
+}

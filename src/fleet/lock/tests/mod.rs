@@ -11,6 +11,7 @@ mod chaos;
 mod layer;
 mod leases;
 mod regressions;
+mod release;
 mod stores;
 mod support;
 mod waits;
