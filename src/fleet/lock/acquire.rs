@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::{sleep_until, timeout_at};
 
+use super::super::error::StoreError;
 use super::agent;
 use super::guard::{FleetGuard, Permit};
 use super::lease::{Fence, Grant};
@@ -118,7 +120,7 @@ struct Attempt {
     was_sent: bool,
     /// Whether a call is under way, or was not answered.
     is_doubtful: bool,
-    /// Whether it waits in the queue.
+    /// Whether it has waited for more than one answer of the store: in the queue, for its turn to ask, or to ask again.
     has_waited: bool,
     is_reported: bool,
     is_over: bool,
@@ -211,7 +213,7 @@ impl Attempt {
             if shared.is_away() {
                 return Some(self.without_the_store());
             }
-            let turn = timeout_at(self.until.to_instant(), shared.turns.acquire()).await;
+            let turn = self.turn(&shared).await;
             if shared.is_away() {
                 return Some(self.without_the_store());
             }
@@ -254,16 +256,30 @@ impl Attempt {
                     }
                     _ => {}
                 },
-                Err(error) => {
-                    let may_be_done = error.may_have_been_done();
-                    self.was_sent = knew || may_be_done;
-                    self.is_doubtful |= may_be_done;
-                }
+                Err(error) => self.is_not_answered(knew, &error),
             }
             let again = time::now().after(pause).min(self.until);
             pause = (pause * 2).min(LONGEST_PAUSE);
             sleep_until(again.to_instant()).await;
         }
+    }
+
+    /// Its turn to ask. `None`: its time is over.
+    async fn turn<'a>(&mut self, shared: &'a Shared) -> Option<SemaphorePermit<'a>> {
+        if let Ok(turn) = shared.turns.try_acquire() {
+            return Some(turn);
+        }
+        self.has_waited = true;
+        let turn = timeout_at(self.until.to_instant(), shared.turns.acquire());
+        turn.await.ok()?.ok()
+    }
+
+    fn is_not_answered(&mut self, knew: bool, error: &StoreError) {
+        let may_be_done = error.may_have_been_done();
+        self.was_sent = knew || may_be_done;
+        self.is_doubtful |= may_be_done;
+        // It pauses, and asks again.
+        self.has_waited = true;
     }
 
     fn op(&self) -> Op {

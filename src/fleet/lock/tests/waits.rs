@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::{Instant, sleep};
 
-use super::support::{World, ms, settle};
+use super::support::{Mode, World, ms, settle};
 use crate::call::deadline::{self, Deadline};
 use crate::error::ContendedReason;
 use crate::event::Event;
@@ -201,4 +201,35 @@ async fn the_number_of_permits_is_changed_for_every_process_and_only_a_higher_ve
     let third = new.lock.acquire("3").await.unwrap();
     assert_eq!(new.lock.snapshot().capacity, 3);
     drop((guard, second, third));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_turn_or_for_the_store_has_waited() {
+    let world = World::default();
+    let crowded = world.node("a", |it| it.max_concurrent = 1_000);
+    crowded.faults.set(Mode::Slow(50));
+    let calls: Vec<_> = (0..300)
+        .map(|n: u64| {
+            let lock = crowded.lock.clone();
+            tokio::spawn(async move { lock.acquire(n).await })
+        })
+        .collect();
+    let mut guards = Vec::new();
+    for call in calls {
+        guards.push(call.await.unwrap().unwrap());
+    }
+    // The first 128 asked at once, the last after two others.
+    let wait = crowded.lock.snapshot().stats.wait;
+    assert_eq!(wait.count, 300);
+    assert!((ms(90)..ms(200)).contains(&wait.max), "{wait:?}");
+
+    let failing = world.node("b", |it| it.max_concurrent = 1_000);
+    failing.faults.set(Mode::Down);
+    let lock = failing.lock.clone();
+    let call = tokio::spawn(async move { lock.acquire("again").await });
+    sleep(ms(10)).await;
+    failing.faults.set(Mode::Up);
+    let _guard = call.await.unwrap().unwrap();
+    let wait = failing.lock.snapshot().stats.wait;
+    assert!((ms(20)..ms(100)).contains(&wait.max), "{wait:?}");
 }
