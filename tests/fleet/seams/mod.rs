@@ -8,6 +8,7 @@ mod grpc;
 #[cfg(all(feature = "dashboard", feature = "metrics"))]
 mod numbers;
 mod outage;
+mod probes;
 mod refusals;
 mod retries;
 mod upstream;
@@ -46,6 +47,8 @@ type Failure = Error<ClientError>;
 /// What differs from process to process.
 struct Settings {
     retry: RetryPolicy,
+    /// For how long the breakers are open.
+    open_for: Duration,
     lock: fn(FleetLockBuilder) -> FleetLockBuilder,
     limit: fn(FleetRateLimitBuilder) -> FleetRateLimitBuilder,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             retry: RetryPolicy::none(),
+            open_for: 60 * SECOND,
             lock: |lock| lock,
             limit: |limit| limit.quota("calls", Quota::per_second(10_000)).exact(),
         }
@@ -80,13 +84,14 @@ impl Process {
 
     fn of(fleet: Fleet, settings: Settings) -> Self {
         let breaker = CircuitBreaker::builder("api").consecutive_failures(3);
-        let breaker = breaker.build().unwrap();
+        let breaker = breaker.recovery_timeout(settings.open_for).build().unwrap();
         // One failure that is told opens all.
         let touchy = SharedBreaker {
             min_nodes: 1,
             minimum_calls: 1,
             failure_rate: 0.001,
             store_timeout: 500 * MS,
+            open_for: settings.open_for,
             ..SharedBreaker::default()
         };
         let limit = (settings.limit)(fleet.rate_limit("api")).store_timeout(500 * MS);
