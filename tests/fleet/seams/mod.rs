@@ -29,7 +29,7 @@ use tower_bulwark::fleet::breaker::BreakerShare;
 use tower_bulwark::fleet::lock::{FleetGuard, FleetLockBuilder};
 use tower_bulwark::fleet::rate_limit::FleetRateLimitBuilder;
 use tower_bulwark::fleet::{Fleet, FleetLock, FleetRateLimit, SharedBreaker};
-use tower_bulwark::http::{GuardedBody, HttpClassify};
+use tower_bulwark::http::GuardedBody;
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{Backoff, CircuitBreaker, Error, Jitter, RetryPolicy};
 
@@ -118,12 +118,7 @@ impl Process {
         let stack = ServiceBuilder::new()
             .layer(self.retry.http_layer())
             .layer(self.breaker().http_layer())
-            .layer(
-                self.limit
-                    .layer()
-                    .pause_by(HttpClassify::new())
-                    .settle_later(),
-            )
+            .layer(self.limit.http_layer().settle_later())
             .layer(self.lock.layer().until_body_end())
             .service(self.client.clone());
         BoxCloneService::new(stack)
