@@ -40,6 +40,8 @@ pub struct Judgement {
     pub(crate) message: Option<String>,
     /// When the service asked to be called again.
     pub(crate) retry_after: Option<std::time::Duration>,
+    /// A layer below refused: the service was not called.
+    pub(crate) was_refused: bool,
 }
 
 impl Judgement {
@@ -50,6 +52,7 @@ impl Judgement {
             outcome: verdict.outcome(),
             message: is_bad.then(|| Self::message(verdict, error)),
             retry_after: if is_bad { verdict.retry_delay() } else { None },
+            was_refused: false,
         }
     }
 
@@ -58,6 +61,7 @@ impl Judgement {
             outcome,
             message: None,
             retry_after: None,
+            was_refused: false,
         }
     }
 
@@ -66,6 +70,7 @@ impl Judgement {
             outcome: Outcome::Failure,
             message: Some(message),
             retry_after: None,
+            was_refused: false,
         }
     }
 
@@ -86,22 +91,26 @@ impl Judgement {
     ) -> Self {
         match result {
             Ok(response) => Self::new(&classify.classify(Ok(response)), None),
-            // A refusal of a layer below, in an error type of the user's own.
-            Err(View::Leaf(error)) if says_nothing(*error) => Self::plain(Outcome::Ignored),
-            Err(View::Leaf(error)) => Self::new(&classify.classify(Err(error)), Some(*error)),
+            Err(View::Leaf(error)) => match Found::look(*error) {
+                // A refusal of a layer below, in an error type of the user's own.
+                Found::Rejection(_) => Self::refused(),
+                Found::TimedOut(late) if late.is_callers_own() => Self::plain(Outcome::Ignored),
+                Found::TimedOut(_) | Found::Exhausted | Found::Nothing => {
+                    Self::new(&classify.classify(Err(error)), Some(*error))
+                }
+            },
             Err(View::TimedOut(late)) => Self::new(&Verdict::failure(), Some(*late)),
             Err(View::FailedResponse) => Self::new(&Verdict::failure(), None),
-            Err(View::Rejected) => Self::new(&Verdict::ignored(), None),
+            Err(View::CutShort) => Self::plain(Outcome::Ignored),
+            Err(View::Rejected) => Self::refused(),
         }
     }
-}
 
-/// Whether an error of the user's own holds what says nothing of the service: a refusal, or the end of the caller's time.
-fn says_nothing(error: &(dyn StdError + 'static)) -> bool {
-    match Found::look(error) {
-        Found::Rejection(_) => true,
-        Found::TimedOut(late) => late.is_callers_own(),
-        Found::Exhausted | Found::Nothing => false,
+    fn refused() -> Self {
+        Self {
+            was_refused: true,
+            ..Self::plain(Outcome::Ignored)
+        }
     }
 }
 

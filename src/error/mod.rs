@@ -288,8 +288,10 @@ pub enum View<'a, L> {
     TimedOut(&'a TimedOut),
     /// The service answered with a failure.
     FailedResponse,
-    /// One of this crate's layers refused, or the caller's own time was over: says nothing about the service.
+    /// One of this crate's layers refused: the service was not called.
     Rejected,
+    /// The caller's own time was over when the service had been called: says nothing about it.
+    CutShort,
 }
 
 impl<L> Error<L> {
@@ -308,6 +310,7 @@ impl<L> Error<L> {
             Self::TimedOut(late) if late.was_called() && !late.is_callers_own() => {
                 View::TimedOut(late)
             }
+            Self::TimedOut(late) if late.was_called() => View::CutShort,
             Self::TimedOut(_) => View::Rejected,
             Self::AllFailed(failed) => failed.view(),
             Self::__Never(never, _) => match *never {},

@@ -11,6 +11,8 @@ use tower_layer::Stack;
 
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::fallback::{Fallback, FallbackLayer};
+#[cfg(feature = "redis")]
+use crate::fleet::{FleetRateLimit, rate_limit::FleetRateLimitLayer};
 use crate::hedge::{Hedge, HedgeLayer, MarkAnswer};
 use crate::rate_limit::{LearnNothing, OneEach, PauseBy, RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
@@ -47,6 +49,19 @@ impl RateLimit {
     /// [`quotas_left`](super::quotas_left).
     #[must_use]
     pub fn http_layer<L>(&self) -> RateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
+        self.layer().pause_by(HttpClassify::new())
+    }
+}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+impl FleetRateLimit {
+    /// As [`http_layer`](RateLimit::http_layer) of a local limit: a `429` that says when to come back pauses the whole fleet, for up to
+    /// `max_pause`.
+    #[must_use]
+    pub fn http_layer<L>(
+        &self,
+    ) -> FleetRateLimitLayer<L, OneEach, PauseBy<HttpClassify, LearnNothing>> {
         self.layer().pause_by(HttpClassify::new())
     }
 }

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::request::{Learn, MadeCall, Taken};
 use crate::call::context::Frame;
-use crate::call::outcome::{Classify, Outcome, Verdict};
+use crate::call::outcome::{Classify, Verdict};
 use crate::error::{Answer, RateLimited};
 
 /// What a call has taken that is not made yet. Dropped, all of it is given back.
@@ -157,7 +157,7 @@ where
                     made.was_at_service |= polled.is_ready() || !made.frame.is_waiting();
                     let mut result = ready!(polled).map_err(|error| answer.error(error));
                     let mut call = MadeCall::new(&made.taken);
-                    if answer.judge(&result, &IsRefusal).outcome == Outcome::Ignored {
+                    if answer.judge(&result, &IsRefusal).was_refused {
                         call.settle(0);
                         return Poll::Ready(result);
                     }

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use tokio::time::timeout;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_bulwark::ResourceLock;
 use tower_bulwark::fleet::Fleet;
 use tower_bulwark::rate_limit::{Quota, RateLimit};
+use tower_bulwark::{Error, ResourceLock, Timeouts, deadline};
 
 use super::{HOUR, MS};
 
@@ -136,6 +136,28 @@ async fn a_call_that_is_dropped_at_the_service_has_used_its_tokens() {
     assert!(limit.try_acquire(1).await.is_err());
     // And the permit is free.
     drop(lock.try_acquire("the next").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_cut_at_the_service_by_the_callers_own_deadline_has_used_its_tokens() {
+    let fleet = Fleet::in_process();
+    let shared = fleet.rate_limit("api").quota("calls", hourly());
+    let shared = shared.build().unwrap();
+    let local = RateLimit::builder("api").quota("calls", hourly());
+    let local = local.build().unwrap();
+    let timeouts = Timeouts::builder("api").end_at_deadline(true);
+    let timeouts = timeouts.build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(shared.layer())
+        .layer(local.layer())
+        .layer(timeouts.layer())
+        .service(service_fn(|_: u32| pending::<Result<u32, Infallible>>()));
+    let ends = deadline::Deadline::after(50 * MS);
+    let late = deadline::scope(ends, service.oneshot(1)).await;
+    assert!(matches!(late, Err(Error::TimedOut(_))), "{late:?}");
+    tokio::time::sleep(MS).await;
+    assert!(local.try_acquire(1).is_err());
+    assert!(shared.try_acquire(1).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod grpc;
 #[cfg(all(feature = "dashboard", feature = "metrics"))]
 mod numbers;
 mod outage;
+mod probes;
 mod refusals;
 mod retries;
 mod upstream;
@@ -28,7 +29,7 @@ use tower_bulwark::fleet::breaker::BreakerShare;
 use tower_bulwark::fleet::lock::{FleetGuard, FleetLockBuilder};
 use tower_bulwark::fleet::rate_limit::FleetRateLimitBuilder;
 use tower_bulwark::fleet::{Fleet, FleetLock, FleetRateLimit, SharedBreaker};
-use tower_bulwark::http::{GuardedBody, HttpClassify};
+use tower_bulwark::http::GuardedBody;
 use tower_bulwark::rate_limit::Quota;
 use tower_bulwark::{Backoff, CircuitBreaker, Error, Jitter, RetryPolicy};
 
@@ -46,6 +47,8 @@ type Failure = Error<ClientError>;
 /// What differs from process to process.
 struct Settings {
     retry: RetryPolicy,
+    /// For how long the breakers are open.
+    open_for: Duration,
     lock: fn(FleetLockBuilder) -> FleetLockBuilder,
     limit: fn(FleetRateLimitBuilder) -> FleetRateLimitBuilder,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             retry: RetryPolicy::none(),
+            open_for: 60 * SECOND,
             lock: |lock| lock,
             limit: |limit| limit.quota("calls", Quota::per_second(10_000)).exact(),
         }
@@ -80,13 +84,14 @@ impl Process {
 
     fn of(fleet: Fleet, settings: Settings) -> Self {
         let breaker = CircuitBreaker::builder("api").consecutive_failures(3);
-        let breaker = breaker.build().unwrap();
+        let breaker = breaker.recovery_timeout(settings.open_for).build().unwrap();
         // One failure that is told opens all.
         let touchy = SharedBreaker {
             min_nodes: 1,
             minimum_calls: 1,
             failure_rate: 0.001,
             store_timeout: 500 * MS,
+            open_for: settings.open_for,
             ..SharedBreaker::default()
         };
         let limit = (settings.limit)(fleet.rate_limit("api")).store_timeout(500 * MS);
@@ -113,12 +118,7 @@ impl Process {
         let stack = ServiceBuilder::new()
             .layer(self.retry.http_layer())
             .layer(self.breaker().http_layer())
-            .layer(
-                self.limit
-                    .layer()
-                    .pause_by(HttpClassify::new())
-                    .settle_later(),
-            )
+            .layer(self.limit.http_layer().settle_later())
             .layer(self.lock.layer().until_body_end())
             .service(self.client.clone());
         BoxCloneService::new(stack)

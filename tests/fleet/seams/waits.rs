@@ -25,6 +25,7 @@ async fn a_deadline_ends_the_wait_for_a_permit_and_what_waited_leaves_the_queue_
     let held = a.lock.acquire("a holder").await.unwrap();
     let waits = async || a.lock.fetch().await.unwrap().waiters.len();
 
+    let began = now();
     let until_then = deadline::Deadline::after(500 * MS);
     let call = deadline::scope(until_then, b.post(upstream.url("/pay")));
     let in_queue = until("it waits", || async { waits().await == 1 });
@@ -37,6 +38,7 @@ async fn a_deadline_ends_the_wait_for_a_permit_and_what_waited_leaves_the_queue_
         }
         other => panic!("{other:?}"),
     }
+    assert!(since(began) < 10 * SECOND, "the lock itself waits longer");
     until("it has left the queue", || async { waits().await == 0 }).await;
 
     // A client that hangs up.
