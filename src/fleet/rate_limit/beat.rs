@@ -1,8 +1,9 @@
 //! The task of a limit: it tells the store that this process is there, and finds out when the store is back.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -14,7 +15,21 @@ use crate::util::time;
 
 const EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
+impl Shared {
+    /// Starts the task of this limit, unless it runs: the runtime that it ran on may be gone.
+    pub(super) fn keep_beating(self: &Arc<Self>) {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = beats.as_ref().is_some_and(|it| !it.is_finished());
+        if let Ok(runtime) = Handle::try_current()
+            && !runs
+        {
+            let task = run(Arc::downgrade(self), Arc::clone(&self.kick));
+            *beats = Some(runtime.spawn(task).abort_handle());
+        }
+    }
+}
+
+async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
     loop {
         let Some(shared) = limit.upgrade() else {
             return;

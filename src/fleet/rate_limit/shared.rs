@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::beat;
 use super::core::Pace;
 use super::pool::{Leasing, Pool};
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
@@ -67,7 +65,7 @@ pub(super) struct Shared {
     degraded: AtomicBool,
     since: Mutex<Option<Tick>>,
     pub(super) kick: Arc<Notify>,
-    beats: Mutex<Option<AbortHandle>>,
+    pub(super) beats: Mutex<Option<AbortHandle>>,
     pub(super) counts: Counts,
 }
 
@@ -180,18 +178,6 @@ impl Nodes {
 impl Shared {
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts the task of this limit, unless it runs: the runtime that it ran on may be gone.
-    pub(super) fn keep_beating(self: &Arc<Self>) {
-        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        let runs = beats.as_ref().is_some_and(|it| !it.is_finished());
-        if let Ok(runtime) = Handle::try_current()
-            && !runs
-        {
-            let task = beat::run(Arc::downgrade(self), Arc::clone(&self.kick));
-            *beats = Some(runtime.spawn(task).abort_handle());
-        }
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
