@@ -23,7 +23,7 @@ pub struct SharedBreaker {
     /// that is cut off, or has a bad configuration, opens its own breaker and not those of others.
     pub min_nodes: u32,
     /// The share of failures of all processes together, in (0, 1], that opens all breakers: also if the failures of each
-    /// process are too few for its own rules. Default: 0.5.
+    /// process are too few for its own rules. It is counted in thousandths, rounded up. Default: 0.5.
     pub failure_rate: f64,
     /// Below so many calls in the window the share says nothing. Default: 20.
     pub minimum_calls: u64,

@@ -127,7 +127,9 @@ pub(super) fn add(count: &AtomicU64) {
 
 pub(super) fn add_each(counts: &[AtomicU64; MOST_QUOTAS], units: [u64; MOST_QUOTAS]) {
     for (count, units) in counts.iter().zip(units) {
-        count.fetch_add(units, Ordering::Relaxed);
+        // As much as may be said to have been used: it must not begin anew.
+        let more = |it: u64| Some(it.saturating_add(units));
+        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 }
 
@@ -256,10 +258,10 @@ impl Shared {
 
     /// A call has used something else than what it had asked for of this process's share.
     pub(super) fn settled_share(&self, taken: Cost, used: Cost) {
-        let pairs = taken.each().into_iter().zip(used.each());
-        for (untold, (taken, used)) in self.untold.iter().zip(pairs) {
-            untold.fetch_add(used.saturating_sub(taken), Ordering::Relaxed);
-            take_from(untold, taken.saturating_sub(used));
+        let (taken, used) = (taken.each(), used.each());
+        self.add_untold(std::array::from_fn(|i| used[i].saturating_sub(taken[i])));
+        for (i, untold) in self.untold.iter().enumerate() {
+            take_from(untold, taken[i].saturating_sub(used[i]));
         }
     }
 

@@ -156,3 +156,44 @@ fn a_message_of_those_who_count_anew_is_a_reason_to_ask() {
         assert_eq!(Heard::Perhaps.since(7), Some(Heard::Perhaps));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_there_are_no_calls_nobody_asks_until_messages_may_have_been_lost() {
+    for store in stores() {
+        let _shares = fleet(&store, 4, settings(1)).await;
+        sleep(Duration::from_secs(1)).await;
+        store.log.lock().unwrap().clear();
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(store.log.lock().unwrap().len(), 0);
+    }
+}
+
+/// The right to probe was for longer than the fleet is open after the probe has failed.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_fails_soon_keeps_the_others_open_for_no_longer_than_the_fleet() {
+    for store in stores() {
+        let shares: Vec<_> = (0..3)
+            .map(|node| {
+                let breaker = CircuitBreaker::builder("api")
+                    .consecutive_failures(5)
+                    .success_threshold(2)
+                    .recovery_timeout(Duration::from_secs(1))
+                    .probe_timeout(Duration::from_secs(60))
+                    .build()
+                    .unwrap();
+                let store: Arc<dyn BreakerStore> = store.clone();
+                let reporter = Reporter::of_a_test();
+                BreakerShare::begin(&breaker, settings(1), store, &names(node), &reporter).unwrap()
+            })
+            .collect();
+        sleep(Duration::from_millis(1)).await;
+        let backend = bad();
+        let _callers = traffic(&shares, &backend, Duration::from_millis(150));
+        fail(shares[0].breaker(), 5);
+        until_all(&shares, CircuitState::Open).await;
+        sleep(Duration::from_secs(10)).await;
+        backend.is_bad.store(false, Ordering::Relaxed);
+        let took = until_all(&shares, CircuitState::Closed).await;
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+}

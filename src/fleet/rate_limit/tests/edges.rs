@@ -1,7 +1,7 @@
 //! What is counted, and what happens at the edges: futures that nobody polls, costs that no quota holds, two handles.
 
 use std::convert::Infallible;
-use std::future::Ready;
+use std::future::{Future, Ready};
 use std::task::{Context, Poll};
 
 use tower_layer::Layer;
@@ -274,5 +274,85 @@ async fn a_call_that_is_dropped_before_it_is_made_gives_back_what_it_has_taken()
         assert_eq!(limit.snapshot().left, [1]);
         sleep(Duration::from_millis(10)).await;
         limit.try_acquire(2).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_shares_have_used_beyond_all_numbers_is_told_when_the_store_is_back() {
+    for store in stores() {
+        let quota = Quota::per_second(50).burst(50);
+        let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+        sleep(Duration::from_secs(6)).await;
+        store.is_away.store(true, Ordering::Relaxed);
+        let (one, two) = (
+            try_one(&limit).await.unwrap(),
+            try_one(&limit).await.unwrap(),
+        );
+        assert!(one.is_local() && two.is_local());
+        one.settle(u64::MAX);
+        store.is_away.store(false, Ordering::Relaxed);
+        sleep(Duration::from_millis(250)).await;
+        assert!(!limit.shared.is_degraded());
+        // A burst is owed, and little of it is earned yet.
+        let refused = limit.try_acquire(20).await.unwrap_err();
+        assert_eq!(refused.reason(), RateLimitReason::Exhausted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_share_ask_the_store_when_it_is_back() {
+    for store in stores() {
+        let quota = Quota::per_minute(600).burst(10);
+        // A share of a twentieth earns one in two seconds.
+        let limit = builder(&store, 0).quota("calls", quota);
+        let limit = limit.expected_nodes(20).build().unwrap();
+        store.is_away.store(true, Ordering::Relaxed);
+        assert!(limit.acquire(1).await.unwrap().is_local());
+        let begin = time::now().to_instant();
+        let waits = async {
+            let reserved = limit.acquire(1).await.unwrap();
+            (reserved.is_local(), elapsed(begin))
+        };
+        let back = async {
+            sleep(Duration::from_millis(300)).await;
+            store.is_away.store(false, Ordering::Relaxed);
+        };
+        let ((is_local, took), ()) = tokio::join!(waits, back);
+        assert!(!is_local && took < Duration::from_millis(600), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_would_have_got_that_went_away_while_it_asked_is_earned_again_and_no_more() {
+    let store = Counting::around(Fleet::in_process().shared);
+    let quota = Quota::per_second(10).burst(10);
+    let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    for _ in 0..10 {
+        // The store has decided, and the answer is not read.
+        let mut asks = std::pin::pin!(limit.acquire(1));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(asks.as_mut().poll(&mut cx).is_pending());
+    }
+    let totals = limit.snapshot().totals;
+    assert_eq!((totals.asked, totals.passed, totals.waited), (10, 0, 0));
+    sleep(Duration::from_secs(1)).await;
+    limit.try_acquire(10).await.unwrap();
+    assert!(try_one(&limit).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_cost_of_a_leased_limit_is_the_burst_less_what_a_lease_earns() {
+    for store in stores() {
+        let quota = Quota::per_second(200).burst(100);
+        for (leased, largest) in [(true, 80), (false, 100)] {
+            let it = builder(&store, 0).quota("calls", quota);
+            let limit = if leased { it.leased() } else { it.exact() };
+            let limit = limit.build().unwrap();
+            sleep(Duration::from_secs(2)).await;
+            let refused = limit.acquire(largest + 1).await.unwrap_err();
+            assert_eq!(refused.reason(), RateLimitReason::ExceedsBurst);
+            limit.acquire(largest).await.unwrap();
+        }
     }
 }
