@@ -19,6 +19,10 @@ pub trait Answer<Res, E, L>: sealed::Sealed {
     #[doc(hidden)]
     fn refuse(&self, rejection: Rejection) -> Result<Res, Self::Error>;
 
+    /// Whether a layer below has refused the call, so that the service was not called.
+    #[doc(hidden)]
+    fn was_refused(&self, result: &Result<Res, Self::Error>) -> bool;
+
     /// Judges a result of the layered service, once.
     #[doc(hidden)]
     fn judge<C: Classify<Res, L>>(
@@ -40,8 +44,6 @@ pub struct Judgement {
     pub(crate) message: Option<String>,
     /// When the service asked to be called again.
     pub(crate) retry_after: Option<std::time::Duration>,
-    /// A layer below refused: the service was not called.
-    pub(crate) was_refused: bool,
 }
 
 impl Judgement {
@@ -52,7 +54,6 @@ impl Judgement {
             outcome: verdict.outcome(),
             message: is_bad.then(|| Self::message(verdict, error)),
             retry_after: if is_bad { verdict.retry_delay() } else { None },
-            was_refused: false,
         }
     }
 
@@ -61,7 +62,6 @@ impl Judgement {
             outcome,
             message: None,
             retry_after: None,
-            was_refused: false,
         }
     }
 
@@ -70,7 +70,6 @@ impl Judgement {
             outcome: Outcome::Failure,
             message: Some(message),
             retry_after: None,
-            was_refused: false,
         }
     }
 
@@ -91,26 +90,31 @@ impl Judgement {
     ) -> Self {
         match result {
             Ok(response) => Self::new(&classify.classify(Ok(response)), None),
-            Err(View::Leaf(error)) => match Found::look(*error) {
-                // A refusal of a layer below, in an error type of the user's own.
-                Found::Rejection(_) => Self::refused(),
-                Found::TimedOut(late) if late.is_callers_own() => Self::plain(Outcome::Ignored),
-                Found::TimedOut(_) | Found::Exhausted | Found::Nothing => {
-                    Self::new(&classify.classify(Err(error)), Some(*error))
-                }
-            },
+            // A refusal of a layer below, in an error type of the user's own.
+            Err(View::Leaf(error)) if says_nothing(*error) => Self::plain(Outcome::Ignored),
+            Err(View::Leaf(error)) => Self::new(&classify.classify(Err(error)), Some(*error)),
             Err(View::TimedOut(late)) => Self::new(&Verdict::failure(), Some(*late)),
             Err(View::FailedResponse) => Self::new(&Verdict::failure(), None),
-            Err(View::CutShort) => Self::plain(Outcome::Ignored),
-            Err(View::Rejected) => Self::refused(),
+            Err(View::Rejected | View::CutShort) => Self::plain(Outcome::Ignored),
         }
     }
+}
 
-    fn refused() -> Self {
-        Self {
-            was_refused: true,
-            ..Self::plain(Outcome::Ignored)
-        }
+/// Whether an error of the user's own holds what says nothing of the service: a refusal, or the end of the caller's time.
+fn says_nothing(error: &(dyn StdError + 'static)) -> bool {
+    match Found::look(error) {
+        Found::Rejection(_) => true,
+        Found::TimedOut(late) => late.is_callers_own(),
+        Found::Exhausted | Found::Nothing => false,
+    }
+}
+
+/// Whether a layer below has refused, so that the service was not called.
+fn is_refusal<L: StdError + 'static>(view: &View<'_, L>) -> bool {
+    match view {
+        View::Rejected => true,
+        View::Leaf(error) => matches!(Found::look(*error), Found::Rejection(_)),
+        View::TimedOut(_) | View::FailedResponse | View::CutShort => false,
     }
 }
 
@@ -132,6 +136,11 @@ where
 
     fn refuse(&self, rejection: Rejection) -> Result<Res, Error<L>> {
         Err(rejection.into())
+    }
+
+    #[inline]
+    fn was_refused(&self, result: &Result<Res, Error<L>>) -> bool {
+        result.as_ref().is_err_and(|it| is_refusal(&it.view()))
     }
 
     #[inline]
@@ -170,6 +179,11 @@ where
 
     fn refuse(&self, rejection: Rejection) -> Result<Res, E> {
         Ok((self.0)(rejection))
+    }
+
+    #[inline]
+    fn was_refused(&self, result: &Result<Res, E>) -> bool {
+        result.as_ref().is_err_and(|it| is_refusal(&it.view()))
     }
 
     #[inline]

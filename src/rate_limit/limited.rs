@@ -84,15 +84,6 @@ impl<S, Req, F, W, K: Taken> State<S, Req, F, W, K> {
     }
 }
 
-/// Tells a refusal of a layer below from all results of the service.
-struct IsRefusal;
-
-impl<Res, L> Classify<Res, L> for IsRefusal {
-    fn classify(&self, _: Result<&Res, &L>) -> Verdict {
-        Verdict::success()
-    }
-}
-
 /// Learns from what the answer of the layer, which knows the type of its own errors, makes of a result.
 struct Learning<'a, T> {
     learn: &'a T,
@@ -157,7 +148,7 @@ where
                     made.was_at_service |= polled.is_ready() || !made.frame.is_waiting();
                     let mut result = ready!(polled).map_err(|error| answer.error(error));
                     let mut call = MadeCall::new(&made.taken);
-                    if answer.judge(&result, &IsRefusal).was_refused {
+                    if answer.was_refused(&result) {
                         call.settle(0);
                         return Poll::Ready(result);
                     }
