@@ -5,8 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Extensions, Response};
 
-#[cfg(feature = "redis")]
-use crate::fleet::rate_limit::FleetRateLimitLayer;
 use crate::rate_limit::{CallReservation, Cost, Learn, MadeCall, RateLimitLayer};
 
 /// What a call has taken from a rate limit: an extension of its response, for those who learn only from the body what was used,
@@ -96,21 +94,11 @@ impl<Res: CarriesExtensions, L, R: Learn<Res, L>> Learn<Res, L> for SettleLater<
     }
 }
 
-impl<L, C, T, A> RateLimitLayer<L, C, T, A> {
+impl<L, C, T, A, K> RateLimitLayer<L, C, T, A, K> {
     /// Where what was used is known only from the body: the response carries [`Unsettled`], which settles the call when that has
     /// been read. It allocates for each call.
     #[must_use]
-    pub fn settle_later(self) -> RateLimitLayer<L, C, SettleLater<T>, A> {
-        self.learning(|rest| SettleLater { rest })
-    }
-}
-
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-impl<L, C, T, A> FleetRateLimitLayer<L, C, T, A> {
-    /// As [`settle_later`](RateLimitLayer::settle_later) of a local limit.
-    #[must_use]
-    pub fn settle_later(self) -> FleetRateLimitLayer<L, C, SettleLater<T>, A> {
+    pub fn settle_later(self) -> RateLimitLayer<L, C, SettleLater<T>, A, K> {
         self.learning(|rest| SettleLater { rest })
     }
 }

@@ -96,6 +96,7 @@ mod cost;
 mod future;
 mod handle;
 mod layer;
+mod limit;
 mod limited;
 mod quota;
 mod request;
@@ -118,8 +119,9 @@ pub use cost::Cost;
 pub use future::RateLimitFuture;
 pub use handle::RateLimit;
 pub use layer::RateLimitLayer;
+pub use limit::Limit;
 #[cfg(feature = "redis")]
-pub(crate) use limited::State as Limited;
+pub(crate) use limit::sealed;
 pub use quota::Quota;
 #[cfg(feature = "redis")]
 pub(crate) use request::Taken;

@@ -45,7 +45,12 @@ pub trait Learn<Res, L> {
 }
 
 /// What a call has taken: from a limit of this process, or from one that a fleet shares.
-pub(crate) trait Taken: Send {
+#[doc(hidden)]
+#[expect(
+    unnameable_types,
+    reason = "only passes between the limits and the layer of this crate"
+)]
+pub trait Taken: Send {
     fn cost(&self) -> Cost;
 
     /// Says what was used in truth. Said once at most.

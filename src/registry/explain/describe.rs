@@ -9,7 +9,7 @@ use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 use crate::contention::{ContentionLayer, Permits, ResourceLock};
 use crate::fallback::{Fallback, FallbackLayer};
 #[cfg(feature = "redis")]
-use crate::fleet::{FleetRateLimit, lock::FleetLock, rate_limit::FleetRateLimitLayer};
+use crate::fleet::{FleetRateLimit, lock::FleetLock};
 use crate::hedge::{Hedge, HedgeLayer};
 use crate::rate_limit::{RateLimit, RateLimitLayer};
 use crate::retry::{RetryLayer, RetryPolicy};
@@ -299,13 +299,6 @@ impl Describe for FleetRateLimit {
     }
 }
 
-#[cfg(feature = "redis")]
-impl<L, C, T, A> Describe for FleetRateLimitLayer<L, C, T, A> {
-    fn describe(&self) -> LayerDescription {
-        self.limit().describe()
-    }
-}
-
 impl Describe for Hedge {
     fn describe(&self) -> LayerDescription {
         let config = self.config();
@@ -325,7 +318,7 @@ impl<L, C, R, M> Describe for HedgeLayer<L, C, R, M> {
     }
 }
 
-impl<L, C, T, A> Describe for RateLimitLayer<L, C, T, A> {
+impl<L, C, T, A, K: Describe> Describe for RateLimitLayer<L, C, T, A, K> {
     fn describe(&self) -> LayerDescription {
         self.limit().describe()
     }
