@@ -115,10 +115,7 @@ impl Acquire {
             return Poll::Ready(Ok(self.reservation(version | mark)));
         }
         let config = shared.config.load_full();
-        let by_config = now.after(config.max_wait);
-        let deadline = deadline::current().map(|deadline| deadline.0);
-        let gives_up = deadline.map_or(by_config, |deadline| deadline.min(by_config));
-        let by_deadline = gives_up < by_config;
+        let (gives_up, by_deadline) = gives_up(now, config.max_wait);
         let queued = shared.with_state(now, |state, time| {
             // Anew: somebody may have given something back.
             let (at, quota) = match state.outlook(self.cost, time) {
@@ -138,10 +135,8 @@ impl Acquire {
             if shared.tick(at) > gives_up {
                 return Err((not, too_late(by_deadline)));
             }
-            if config
-                .max_waiting
-                .is_some_and(|most| state.waiting() >= most)
-            {
+            let most = config.max_waiting.unwrap_or(usize::MAX);
+            if state.waiting() >= most {
                 return Err((not, RateLimitReason::QueueFull));
             }
             Ok(Some(state.enqueue(self.cost)))
@@ -170,12 +165,8 @@ impl Acquire {
             }
             Err((refused, reason)) => {
                 let limit = shared.clone().into_arc();
-                Poll::Ready(Err(shared.refused(
-                    limit,
-                    refused,
-                    reason,
-                    (Duration::ZERO, now),
-                )))
+                let refused = shared.refused(limit, refused, reason, (Duration::ZERO, now));
+                Poll::Ready(Err(refused))
             }
         }
     }
@@ -226,6 +217,14 @@ impl Acquire {
             }
         }
     }
+}
+
+/// When a call gives up, and whether it is its deadline that makes it so.
+fn gives_up(now: Tick, max_wait: Duration) -> (Tick, bool) {
+    let by_config = now.after(max_wait);
+    let deadline = deadline::current().map(|deadline| deadline.0);
+    let gives_up = deadline.map_or(by_config, |deadline| deadline.min(by_config));
+    (gives_up, gives_up < by_config)
 }
 
 fn too_late(by_deadline: bool) -> RateLimitReason {

@@ -38,7 +38,7 @@ impl Limit for RateLimit {
     /// In a box: a call whose turn it is is not to carry the room for it.
     type Wait = Pin<Box<Acquire>>;
 
-    #[inline]
+    #[inline(always)]
     fn take(&self, cost: Cost) -> Result<Reservation, Self::Wait> {
         let shared = &self.shared;
         let version = shared.version();

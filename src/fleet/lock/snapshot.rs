@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::snapshot::{FleetSnapshot, Part};
 use super::lease::Fence;
-use super::op::{MOST_HELD, Member};
+use super::op::{Listed, MOST_HELD, Member, Micros};
 use super::shared::{Shared, as_count, micros, since};
 use crate::contention::ResourceStats;
 use crate::util::time;
@@ -93,6 +93,38 @@ fn who(member: &Member) -> (String, String) {
     (member.workflow().to_owned(), member.node().to_owned())
 }
 
+fn named_holders(listed: &Listed, then: Micros, passed: Duration) -> Vec<FleetHolder> {
+    let held = listed.still_held(then, passed);
+    held.map(|it| {
+        let (holder, node) = who(&it.member);
+        FleetHolder {
+            holder,
+            node,
+            fence: Fence {
+                slot: it.slot,
+                token: it.token,
+            },
+            held_for: since(it.token, then) + passed,
+            expires_in: micros(it.expiry - then).saturating_sub(passed),
+        }
+    })
+    .collect()
+}
+
+fn named_waiters(listed: &Listed, then: Micros, passed: Duration) -> Vec<FleetWaiter> {
+    let waiting = listed.still_waiting(passed).iter();
+    waiting
+        .map(|(member, ticket)| {
+            let (holder, node) = who(member);
+            FleetWaiter {
+                holder,
+                node,
+                waiting_for: micros(then - ticket) + passed,
+            }
+        })
+        .collect()
+}
+
 pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
     let now = time::now();
     let view = shared.view();
@@ -104,28 +136,8 @@ pub(super) fn snapshot(shared: &Shared) -> FleetLockSnapshot {
         if listed.is_fresh(passed) {
             waiting = as_count(listed.waiting);
         }
-        for it in listed.still_held(*then, passed) {
-            let (holder, node) = who(&it.member);
-            holders.push(FleetHolder {
-                holder,
-                node,
-                fence: Fence {
-                    slot: it.slot,
-                    token: it.token,
-                },
-                held_for: since(it.token, *then) + passed,
-                expires_in: micros(it.expiry - then).saturating_sub(passed),
-            });
-        }
-        for (member, ticket) in listed.still_waiting(passed) {
-            let (holder, node) = who(member);
-            let waiting_for = micros(then - ticket) + passed;
-            waiters.push(FleetWaiter {
-                holder,
-                node,
-                waiting_for,
-            });
-        }
+        holders = named_holders(listed, *then, passed);
+        waiters = named_waiters(listed, *then, passed);
         // Who is not named is taken to hold for as long as somebody who is.
         held = match listed.held.len() < MOST_HELD || holders.is_empty() {
             true => holders.len(),

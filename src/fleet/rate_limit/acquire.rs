@@ -296,16 +296,7 @@ impl Shared {
         let gives_up = request.gives_up.to_instant();
         let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
             drop(place);
-            let now = time::now();
-            let denied = self.pool().denied(costs, &self.paces, now);
-            let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
-            let quota = denied.map_or(Some(0), |(quota, _)| quota);
-            return Ok(Err(self.refused(
-                quota,
-                request.too_late(),
-                Some(wait),
-                request.since,
-            )));
+            return Ok(Err(self.refused_in_line(request, costs)));
         };
         let mut asked = 0;
         loop {
@@ -336,11 +327,7 @@ impl Shared {
                 }
                 Look::Short if asked < 3 => {
                     asked += 1;
-                    let refill = self.refill(costs, leasing);
-                    if request.within_deadline(refill).await.is_none() {
-                        drop(place);
-                        return Ok(Err(self.refused_by_deadline(request)));
-                    }
+                    self.refill(costs, leasing).await;
                 }
                 // What has come was over each time: the store takes as long as a lease.
                 Look::Short => {
@@ -349,6 +336,15 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The line is too long.
+    fn refused_in_line(self: &Arc<Self>, request: &Request, costs: &[u64]) -> RateLimited {
+        let now = time::now();
+        let denied = self.pool().denied(costs, &self.paces, now);
+        let wait = denied.map_or(RECHECK, |(_, until)| until.since(now));
+        let quota = denied.map_or(Some(0), |(quota, _)| quota);
+        self.refused(quota, request.too_late(), Some(wait), request.since)
     }
 
     /// Returns when the store has answered somebody of this process.

@@ -142,7 +142,7 @@ async fn a_process_that_is_not_called_hears_of_a_pause_within_six_seconds() {
     for store in stores() {
         let nodes = nodes(&store, 2, |it| it.quota("calls", Quota::per_second(50))).await;
         nodes[0].pause(Duration::from_secs(20));
-        sleep(Duration::from_secs(6)).await;
+        sleep(Duration::from_millis(5_510)).await;
         store.is_away.store(true, Ordering::Relaxed);
         // By its share, too.
         let refused = try_one(&nodes[1]).await.unwrap_err();
