@@ -135,6 +135,10 @@ impl State {
             Mode::ForcedOpen | Mode::Disabled => return None,
             Mode::Normal | Mode::MetricsOnly => {}
         }
+        #[cfg(feature = "redis")]
+        if cause == Cause::Operator {
+            self.operators_until = now.after(delay);
+        }
         if let Phase::Open { until } = &mut self.phase
             && now < *until
         {

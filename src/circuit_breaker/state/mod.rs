@@ -42,6 +42,9 @@ pub(in crate::circuit_breaker) struct State {
     closed: Tick,
     /// When an operator's command began.
     commanded: Tick,
+    /// Until when an operator last opened it for a time.
+    #[cfg(feature = "redis")]
+    pub(in crate::circuit_breaker) operators_until: Tick,
     pub(in crate::circuit_breaker) changed: Tick,
     pub(in crate::circuit_breaker) totals: Totals,
     pub(in crate::circuit_breaker) last_failure: Option<Arc<str>>,
@@ -82,6 +85,8 @@ impl State {
             open_nanos: 0,
             closed: now,
             commanded: now,
+            #[cfg(feature = "redis")]
+            operators_until: Tick(0),
             changed: now,
             totals: Totals::default(),
             last_failure: None,

@@ -283,8 +283,9 @@ impl Agent {
         }
         self.probing = None;
         match news.is_open {
-            _ if self.is_operators(self.fleet.due.max(before.due)) => {}
+            true if self.is_operators(remaining + HOLD) => {}
             true => self.breaker.open_by_fleet(remaining + HOLD),
+            false if self.is_operators(Duration::ZERO) => {}
             false if before.is_open => self.breaker.close_by_fleet(),
             // It has opened and closed unheard: what this breaker has found by itself is told anew.
             false => {}
@@ -294,14 +295,10 @@ impl Agent {
         true
     }
 
-    /// Whether an operator has opened the breaker for a time: nothing else makes that longer than the fleet is open.
-    fn is_operators(&self, due: Option<Tick>) -> bool {
-        let look = self.breaker.snapshot();
-        let until = look.remaining_open.map(|it| time::now().after(it));
-        match due.map(|it| it.after(HOLD + EVERY)) {
-            Some(by_fleet) => !opened_by_itself(&look) && until.is_some_and(|it| it > by_fleet),
-            None => look.cause == Some(Cause::Operator) && until.is_some(),
-        }
+    /// Whether an operator has opened the breaker for longer than the fleet keeps it open.
+    fn is_operators(&self, by_fleet: Duration) -> bool {
+        let left = self.breaker.left_of_operators_time();
+        left.is_some_and(|it| it > by_fleet)
     }
 
     /// The fleet is to be probed, by one of all processes.

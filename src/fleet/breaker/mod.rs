@@ -43,8 +43,9 @@
 //! changes nothing.
 //!
 //! An operator's command is for the process to which it was given, and goes before what the fleet finds: a breaker that is
-//! forced open or disabled stays so, one that was opened for a time stays open for that time at least, and what is done to the one that probes is no result of the probe. A breaker that an
-//! operator closes while the fleet is open lets its calls through; if they succeed when the time is over, the fleet closes.
+//! forced open or disabled stays so, one that was opened for a time stays open for that time at least, and what is done to the
+//! one that probes is no result of the probe. A breaker that an operator closes while the fleet is open lets its calls through;
+//! if they succeed when the time is over, the fleet closes.
 //!
 //! # While the store is away
 //!

@@ -168,25 +168,34 @@ async fn while_there_are_no_calls_nobody_asks_until_messages_may_have_been_lost(
     }
 }
 
+/// Two successes close it.
+async fn fleet_with_probes_of(
+    store: &Arc<Counting>,
+    n: usize,
+    probe_timeout: Duration,
+) -> Vec<BreakerShare> {
+    let share = |node| {
+        let breaker = CircuitBreaker::builder("api")
+            .consecutive_failures(5)
+            .success_threshold(2)
+            .recovery_timeout(Duration::from_secs(1))
+            .probe_timeout(probe_timeout)
+            .build()
+            .unwrap();
+        let store: Arc<dyn BreakerStore> = store.clone();
+        let reporter = Reporter::of_a_test();
+        BreakerShare::begin(&breaker, settings(1), store, &names(node), &reporter).unwrap()
+    };
+    let shares = (0..n).map(share).collect();
+    sleep(Duration::from_millis(1)).await;
+    shares
+}
+
 /// The right to probe was for longer than the fleet is open after the probe has failed.
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_fails_soon_keeps_the_others_open_for_no_longer_than_the_fleet() {
     for store in stores() {
-        let shares: Vec<_> = (0..3)
-            .map(|node| {
-                let breaker = CircuitBreaker::builder("api")
-                    .consecutive_failures(5)
-                    .success_threshold(2)
-                    .recovery_timeout(Duration::from_secs(1))
-                    .probe_timeout(Duration::from_secs(60))
-                    .build()
-                    .unwrap();
-                let store: Arc<dyn BreakerStore> = store.clone();
-                let reporter = Reporter::of_a_test();
-                BreakerShare::begin(&breaker, settings(1), store, &names(node), &reporter).unwrap()
-            })
-            .collect();
-        sleep(Duration::from_millis(1)).await;
+        let shares = fleet_with_probes_of(&store, 3, Duration::from_secs(60)).await;
         let backend = bad();
         let _callers = traffic(&shares, &backend, Duration::from_millis(150));
         fail(shares[0].breaker(), 5);
@@ -195,5 +204,30 @@ async fn a_probe_that_fails_soon_keeps_the_others_open_for_no_longer_than_the_fl
         backend.is_bad.store(false, Ordering::Relaxed);
         let took = until_all(&shares, CircuitState::Closed).await;
         assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+}
+
+/// Who asks meanwhile is told to wait for as long as a probe may take.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_succeeds_late_closes_also_those_who_wanted_to_probe_meanwhile() {
+    for store in stores() {
+        let shares = fleet_with_probes_of(&store, 2, Duration::from_secs(60)).await;
+        let callers = traffic(&shares[1..], &Arc::default(), OFTEN);
+        fail(shares[0].breaker(), 5);
+        until_all(&shares, CircuitState::Open).await;
+        drop(callers);
+        let probe = loop {
+            match shares[0].breaker().try_acquire() {
+                Ok(probe) => break probe,
+                Err(_) => sleep(OFTEN).await,
+            }
+        };
+        let _callers = traffic(&shares[1..], &Arc::default(), OFTEN);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(shares[1].breaker().state(), CircuitState::Open);
+        probe.success();
+        shares[0].breaker().try_acquire().unwrap().success();
+        let took = until_all(&shares, CircuitState::Closed).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
     }
 }
