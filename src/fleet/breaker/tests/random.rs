@@ -121,3 +121,58 @@ async fn whatever_has_happened_a_fleet_that_is_left_alone_shares_as_before() {
         assert_eq!(probes(&shares) - before, 1, "seed {seed}");
     }
 }
+
+/// Each process has the same settings, whatever they are, and is called as often as it happens to be.
+#[tokio::test(start_paused = true)]
+async fn with_any_settings_all_close_with_the_one_that_probed() {
+    for seed in 0..32 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut millis = |range| Duration::from_millis(rng.random_range(range));
+        let (recovery, probe_timeout) = (millis(300..6_000), millis(500..60_000));
+        let (open_for, every) = (millis(300..6_000), millis(5..400));
+        let successes = rng.random_range(1..4);
+        let store = Counting::around(Fleet::in_process().shared, true);
+        let share = |node| {
+            let breaker = CircuitBreaker::builder("api")
+                .consecutive_failures(5)
+                .recovery_timeout(recovery)
+                .probe_timeout(probe_timeout)
+                .success_threshold(successes)
+                .build()
+                .unwrap();
+            let settings = SharedBreaker {
+                open_for,
+                ..settings(1)
+            };
+            let store: Arc<dyn BreakerStore> = store.clone();
+            let reporter = Reporter::of_a_test();
+            BreakerShare::begin(&breaker, settings, store, &names(node), &reporter).unwrap()
+        };
+        let shares: Vec<_> = (0..rng.random_range(2..6)).map(share).collect();
+        let backend = Arc::<Backend>::default();
+        let _callers = traffic(&shares, &backend, every);
+        for round in 0..6 {
+            let story = format!(
+                "seed {seed}, round {round}: {recovery:?} {probe_timeout:?} {open_for:?} {every:?} {successes}"
+            );
+            backend.is_bad.store(true, Ordering::Relaxed);
+            until_all(&shares, CircuitState::Open).await;
+            sleep(Duration::from_millis(rng.random_range(0..12_000))).await;
+            backend.is_bad.store(false, Ordering::Relaxed);
+            let closes = async {
+                while !shares
+                    .iter()
+                    .any(|it| it.breaker().state() == CircuitState::Closed)
+                {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let probe = (every + Duration::from_millis(3)) * (successes + 1);
+            let in_time = recovery.max(open_for) + probe + Duration::from_secs(2);
+            assert!(timeout(in_time, closes).await.is_ok(), "{story}");
+            let took = until_all(&shares, CircuitState::Closed).await;
+            assert!(took < Duration::from_millis(300), "{story}: {took:?}");
+        }
+        store.assert_pace();
+    }
+}
