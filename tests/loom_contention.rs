@@ -21,7 +21,7 @@ use loom::thread::{self, Thread};
 mod codel;
 #[path = "../src/util/sharded/collisions.rs"]
 mod collisions;
-#[path = "../src/contention/core.rs"]
+#[path = "../src/contention/core/mod.rs"]
 mod core;
 #[path = "../src/contention/owner.rs"]
 mod owner;
