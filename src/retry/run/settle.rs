@@ -1,114 +1,35 @@
-//! One call on its way: the session, its clock, and what is reported of it. Shared by the layer, by `run` and
-//! by `run_blocking`, so that all three decide alike.
+//! What follows an attempt that has ended: another one, or the end of the call.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use super::budget::{RetryBudget, Spend};
-use super::config::RetryConfig;
-use super::handle::{AttemptOutcome, Shared};
-use super::state::{Ended, Next, Session};
-use crate::call::context::{Frame, Reason};
-use crate::call::deadline::{self, Deadline};
+use super::super::budget::{RetryBudget, Spend};
+use super::super::config::RetryConfig;
+use super::super::handle::{AttemptOutcome, Shared};
+use super::super::state::{Ended, Next};
+use super::Run;
+use super::clock::UNREAD;
+use super::judge::Ending;
+use crate::call::deadline;
 use crate::call::outcome::{
-    Classify, Idempotency, Outcome, RetryDelay, RetrySafety, Verdict, message, message_of_chain,
+    Idempotency, Outcome, RetryDelay, RetrySafety, Verdict, message, message_of_chain,
 };
 use crate::error::{
-    AttemptEnd, Error, Exhausted, Found, LastFailure, Rejection, Report, StopReason, TimedOut,
+    AttemptEnd, Error, Exhausted, LastFailure, Rejection, Report, StopReason, TimedOut,
     TimeoutPhase,
 };
 use crate::event::RetryEvent;
-use crate::util::time::{self, Tick};
-
-#[derive(Debug)]
-pub(super) struct Run {
-    session: Session,
-    clock: Clock,
-    /// How long one attempt may take, as it was when the call began; [`Tick::NEVER`] for as long as it takes.
-    attempt_limit: Tick,
-    /// All that an attempt takes it gives back when it has failed.
-    is_whole_job: bool,
-}
-
-/// What is known of a call's times. [`UNREAD`] where nobody has looked, [`Tick::NEVER`] where nothing ends.
-#[derive(Debug)]
-struct Clock {
-    started: Tick,
-    attempt_began: Tick,
-    /// When the policy's own total timeout is over.
-    total_ends: Tick,
-    /// When the caller can use no answer any more: the request's own deadline.
-    caller_ends: Tick,
-}
-
-const UNREAD: Tick = Tick(0);
-
-impl Clock {
-    #[inline]
-    fn unread(caller_ends: Tick) -> Self {
-        Self {
-            started: UNREAD,
-            attempt_began: UNREAD,
-            total_ends: Tick::NEVER,
-            caller_ends,
-        }
-    }
-
-    /// The clock of a call that has a timeout, and whose first attempt begins.
-    #[inline(never)]
-    fn begun(rules: &RetryConfig, caller_ends: Tick) -> Self {
-        let now = time::now();
-        let total = rules.total_timeout;
-        Self {
-            started: now,
-            attempt_began: now,
-            total_ends: total.map_or(Tick::NEVER, |it| now.after(it)),
-            caller_ends,
-        }
-    }
-
-    fn starts(&mut self, now: impl FnOnce() -> Tick) {
-        if self.started == UNREAD {
-            self.started = now();
-        }
-    }
-
-    /// When all of it ends.
-    #[inline]
-    fn ends(&self) -> Tick {
-        self.total_ends.min(self.caller_ends)
-    }
-
-    fn total_timeout(&self) -> Option<Duration> {
-        let is_limited = self.total_ends != Tick::NEVER;
-        is_limited.then(|| self.total_ends.since(self.started))
-    }
-
-    fn deadline(&self) -> Option<Deadline> {
-        let ends = self.ends();
-        (ends != Tick::NEVER).then_some(Deadline(ends))
-    }
-}
-
-/// How an attempt ended, and who says so.
-pub(super) enum Ending {
-    /// The service's own doing, as the classifier sees it.
-    Judged(Verdict),
-    /// A layer below refused it.
-    Refused(Rejection),
-    /// A retry below has given up: nested retries must not multiply.
-    GivenUpBelow,
-}
+use crate::util::time;
 
 /// Whether there is a request for another attempt, and the claim on it.
-pub(super) struct Copy<F> {
-    pub(super) is_there: bool,
+pub(in crate::retry) struct Copy<F> {
+    pub(in crate::retry) is_there: bool,
     /// Asked last: to say yes may mean to give the ended attempt up for good.
-    pub(super) claim: F,
+    pub(in crate::retry) claim: F,
 }
 
 /// The last failure of the service itself.
-pub(super) type Last<L> = Option<Box<LastFailure<L>>>;
+pub(in crate::retry) type Last<L> = Option<Box<LastFailure<L>>>;
 
 /// What a result asks for, as far as this request may have it.
 #[derive(Clone, Copy)]
@@ -136,198 +57,22 @@ impl Wanted {
 
 /// What follows an attempt.
 #[must_use]
-pub(super) enum Step<Res, L> {
+pub(in crate::retry) enum Step<Res, L> {
     Done(Result<Res, Error<L>>),
     Again(Again),
 }
 
 /// When another attempt begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Again {
+pub(in crate::retry) enum Again {
     After(Duration),
     /// Now, and without letting others run first.
     AtOnce,
 }
 
 impl Run {
-    /// The first attempt of a call begins.
-    #[inline]
-    pub(super) fn new(
-        policy: &Shared,
-        limit: u32,
-        ends: Option<Deadline>,
-        idempotency: Idempotency,
-    ) -> Self {
-        let ends = ends.map_or(Tick::NEVER, |deadline| deadline.0);
-        let rules = policy.config.load();
-        Self {
-            session: Session::begun(limit, idempotency),
-            clock: match rules.is_timed() || ends != Tick::NEVER {
-                false => Clock::unread(ends),
-                true => Clock::begun(&rules, ends),
-            },
-            attempt_limit: rules
-                .attempt_timeout
-                .map_or(Tick::NEVER, |it| Tick(0).after(it)),
-            is_whole_job: false,
-        }
-    }
-
-    /// The first attempt of a closure begins, and not of a request on its way through layers.
-    pub(super) fn of_job(policy: &Shared) -> Self {
-        let limit = policy.config.load().max_retries;
-        let run = Self::new(policy, limit, None, Idempotency::Idempotent);
-        Self {
-            is_whole_job: true,
-            ..run
-        }
-    }
-
-    /// The number of the running attempt as the service may know it, from 1.
-    #[inline]
-    pub(super) fn attempt(&self) -> u32 {
-        self.session.shown_attempt()
-    }
-
-    /// Another attempt begins.
-    pub(super) fn begin_attempt(&mut self) {
-        self.session.begin_attempt();
-        if self.can_be_cut() {
-            let now = time::now();
-            self.clock.starts(|| now);
-            self.clock.attempt_began = now;
-        }
-    }
-
-    /// Whether another attempt may follow the one that has begun: only then is a copy of the request needed.
-    pub(super) fn may_retry(&self) -> bool {
-        self.session.may_retry()
-    }
-
-    /// The attempt has to wait: from here on time matters.
-    pub(super) fn waits(&mut self) {
-        self.clock.starts(time::now);
-    }
-
-    /// Whether anything can cut the running attempt off.
-    #[inline]
-    pub(super) fn can_be_cut(&self) -> bool {
-        self.clock.ends() != Tick::NEVER || self.attempt_limit != Tick::NEVER
-    }
-
-    fn attempt_timeout(&self) -> Option<Duration> {
-        let is_limited = self.attempt_limit != Tick::NEVER;
-        is_limited.then(|| self.attempt_limit.since(Tick(0)))
-    }
-
-    /// When the running attempt is to be looked at again, or why it is to be dropped now.
-    ///
-    /// An attempt timeout bounds the time at the service: while the attempt waits for something of this crate it stands
-    /// still. Who waits is cut by the end of all of it only, and by the waits' own bounds.
-    pub(super) fn cut(&self, frame: &Frame, now: Tick) -> Result<Tick, Reason> {
-        let limit = self.attempt_timeout().unwrap_or(Duration::MAX);
-        let spent = frame.spent(self.clock.attempt_began, now);
-        let waits = frame.is_waiting();
-        if spent >= limit && !waits {
-            return Err(Reason::TimedOut);
-        }
-        if now >= self.clock.ends() {
-            return Err(match waits {
-                true => Reason::Deadline,
-                // The policy's own time is over: this is what it grants.
-                false if self.clock.total_ends <= self.clock.caller_ends => Reason::TimedOut,
-                // The caller was in a hurry. It says something only if the service had an attempt's time.
-                false => {
-                    let total = self.clock.total_timeout().unwrap_or(Duration::MAX);
-                    match spent >= limit.min(total) {
-                        true => Reason::TimedOut,
-                        false => Reason::Deadline,
-                    }
-                }
-            });
-        }
-        // The end of a wait polls the attempt. One that was taken elsewhere is looked for ever more rarely.
-        let left = match waits {
-            true => limit.max(frame.waited(now)),
-            false => limit - spent,
-        };
-        Ok(now.after(left).min(self.clock.ends()))
-    }
-
-    /// The service is ready, and the attempt is sent: from here on it is at the service.
-    pub(super) fn sends(&mut self) {
-        if self.clock.attempt_began != UNREAD {
-            self.clock.attempt_began = time::now();
-        }
-    }
-
-    /// The deadline that the layers below shall see; `None` if this call adds none to the one around it.
-    #[inline]
-    pub(super) fn ambient(&self) -> Option<Deadline> {
-        self.clock.deadline()
-    }
-
-    /// Judges how an attempt ended.
-    #[inline]
-    pub(super) fn judge<Res, L: StdError + 'static, C: Classify<Res, L>>(
-        &self,
-        policy: &Shared,
-        result: &Result<Res, Error<L>>,
-        classify: &C,
-    ) -> Ending {
-        let attempt = self.session.attempts();
-        match result {
-            Ok(response) => Ending::Judged(classify.classify_attempt(attempt, Ok(response))),
-            Err(error) => Self::judge_error(policy, attempt, error, classify),
-        }
-    }
-
-    fn judge_error<Res, L: StdError + 'static, C: Classify<Res, L>>(
-        policy: &Shared,
-        attempt: u32,
-        error: &Error<L>,
-        classify: &C,
-    ) -> Ending {
-        if let Some(rejection) = error.rejection() {
-            return Ending::Refused(rejection);
-        }
-        let inner = match error {
-            Error::TimedOut(late) => return Ending::Judged(judge_timeout(late)),
-            Error::Inner(inner) => match Found::look(inner) {
-                Found::Rejection(rejection) => return Ending::Refused(rejection),
-                Found::TimedOut(late) if late.is_callers_own() => {
-                    return Ending::Judged(Verdict::ignored());
-                }
-                Found::Exhausted if !policy.config.load().retry_exhausted => {
-                    return Ending::GivenUpBelow;
-                }
-                Found::TimedOut(_) | Found::Exhausted | Found::Nothing => inner,
-            },
-            _ if !policy.config.load().retry_exhausted => return Ending::GivenUpBelow,
-            other => match other.as_inner() {
-                Some(inner) => inner,
-                None => return Ending::Judged(Verdict::failure()),
-            },
-        };
-        Ending::Judged(classify.classify_attempt(attempt, Err(inner)))
-    }
-
-    /// Whether a result that was judged like this is the caller's, and nobody needs to be told of it but the counts and
-    /// the budget, which are.
-    #[inline]
-    pub(super) fn is_plain(&self, policy: &Shared, ending: &Ending) -> bool {
-        let Ending::Judged(verdict) = ending else {
-            return false;
-        };
-        let plain = verdict.is_plain_success() && self.session.attempts() == 1;
-        if plain {
-            policy.count_plain();
-        }
-        plain
-    }
-
     /// An attempt has ended with `result`, judged as `ending`.
-    pub(super) fn settle<Res, L>(
+    pub(in crate::retry) fn settle<Res, L>(
         &mut self,
         policy: &Shared,
         result: Result<Res, Error<L>>,
@@ -508,14 +253,14 @@ impl Run {
     }
 
     /// The service cannot be made ready for the attempt, and never will be: that ends the call.
-    pub(super) fn never_ready<L: StdError>(&mut self, policy: &Shared, error: &Error<L>) {
+    pub(in crate::retry) fn never_ready<L: StdError>(&mut self, policy: &Shared, error: &Error<L>) {
         policy.count_ended(self.session.attempts(), false);
         let end = AttemptEnd::Error(message(error));
         self.give_up(policy, end, StopReason::NotWorthRetrying);
     }
 
     /// The running attempt was dropped because its time was over. `sent` is whether it ever left.
-    pub(super) fn timed_out<Res, L>(
+    pub(in crate::retry) fn timed_out<Res, L>(
         &mut self,
         policy: &Shared,
         sent: bool,
@@ -710,14 +455,6 @@ fn own_failure<L>(error: Error<L>) -> Result<LastFailure<L>, Error<L>> {
         Error::Inner(error) => Ok(LastFailure::Inner(error)),
         Error::TimedOut(late) => Ok(LastFailure::TimedOut(late)),
         other => Err(other),
-    }
-}
-
-/// What a timeout of a layer below says: the service did not answer, or the caller's own time was over.
-fn judge_timeout(late: &TimedOut) -> Verdict {
-    match late.is_callers_own() {
-        true => Verdict::ignored(),
-        false => Verdict::failure(),
     }
 }
 
