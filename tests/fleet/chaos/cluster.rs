@@ -5,12 +5,12 @@ use tokio::time::sleep;
 use tower_bulwark::fleet::{Fleet, StoreError};
 
 use super::super::support::server::Server;
-use super::super::support::{now, since, until};
+use super::super::support::{now, until};
 use super::crew::{Crew, Word};
 use super::ledger::Ledger;
 use super::processes::all_are_drained;
 use super::watch::Watch;
-use super::{EXACT, LEASED, MAX, clock, length, ms};
+use super::{EXACT, LEASED, MAX, clock, goes_on, length, ms};
 
 /// Where the slots of each begin: that of the leased limit is on the first, those of the exact limit and of the breaker on
 /// the second, that of the lock on the third.
@@ -253,7 +253,11 @@ async fn slots_that_move_while_they_are_in_use_break_no_promise() {
     let (end, ends) = oneshot::channel();
     let holds = tokio::spawn(hold_idle(cluster.url(), ends));
     let mut moved = 0;
-    while since(began) < during {
+    let is_enough = || {
+        let seen = watch.so_far();
+        seen.polls > 300 && seen.most == MAX
+    };
+    while goes_on(began, during, is_enough) {
         sleep(ms(700)).await;
         cluster.move_slot("{gpu}", lock).await;
         watch.follow(cluster.primaries[lock[1]].url());

@@ -14,8 +14,9 @@ mod trip;
 mod watch;
 mod worker;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::support::since;
 use rustix::time::{ClockId, clock_gettime};
 use tower_bulwark::CircuitBreaker;
 use tower_bulwark::fleet::lock::FleetLockBuilder;
@@ -45,6 +46,12 @@ fn length(short: Duration) -> Duration {
     let asked = std::env::var("FLEET_CHAOS_SECONDS").ok();
     let asked = asked.map(|it| it.parse().expect("FLEET_CHAOS_SECONDS is a number"));
     asked.map_or(short, |seconds| short.max(Duration::from_secs(seconds)))
+}
+
+/// Whether a scenario goes on: for its time, and on a machine that is slow until enough has happened.
+fn goes_on(began: Instant, during: Duration, is_enough: impl FnOnce() -> bool) -> bool {
+    let past = since(began);
+    past < during || past < 10 * during && !is_enough()
 }
 
 fn lock(fleet: &Fleet, grace: bool) -> FleetLockBuilder {

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::super::support::now;
 use super::super::support::proxy::Proxy;
 use super::super::support::rng::Rng;
 use super::super::support::server::Server;
-use super::super::support::{now, since};
 use super::crew::Crew;
 use super::ledger::Ledger;
 use super::processes::all_is_drained;
 use super::watch::Watch;
-use super::{EXACT, LEASED, MAX, NODES, length, ms};
+use super::{EXACT, LEASED, MAX, NODES, goes_on, length, ms};
 
 /// What passes in all, also by the shares of single processes, while the store goes and comes back so often.
 fn no_more_than_the_limit_in_all(ledger: &Ledger, outages: u64, what: &str) {
@@ -41,7 +41,12 @@ async fn a_server_that_is_frozen_again_and_again_breaks_no_promise() {
     let crew = Crew::start(4, server.url(), "lock,limits,breaker", 200).await;
     let mut rng = Rng::new(11);
     let (began, mut frozen) = (now(), 0);
-    while since(began) < length(ms(5_000)) {
+    let is_enough = || {
+        let ledger = Ledger(crew.so_far());
+        let alone = |name| !ledger.passed(name, true).is_empty();
+        watch.so_far().polls > 100 && alone("exact") && alone("leased")
+    };
+    while goes_on(began, length(ms(5_000)), is_enough) {
         sleep(ms(rng.between(400, 900).unsigned_abs())).await;
         server.freeze();
         sleep(ms(rng.between(20, 900).unsigned_abs())).await;
@@ -79,7 +84,8 @@ async fn restarted(grace: bool) -> Option<(Ledger, u64)> {
     let crew = Crew::start(4, server.url(), parts, 3_000).await;
     let mut rng = Rng::new(13);
     let (began, mut restarts) = (now(), 0);
-    while since(began) < length(ms(5_000)) {
+    let is_enough = || Ledger(crew.so_far()).beliefs().len() > 6;
+    while goes_on(began, length(ms(5_000)), is_enough) {
         // So that the grace is over, and leases are there.
         sleep(ms(rng.between(1_300, 1_800).unsigned_abs())).await;
         server.kill();
@@ -129,7 +135,11 @@ async fn a_network_that_swallows_resets_and_delays_breaks_no_promise() {
     let crew = Crew::start(4, proxy.url(), "lock,limits,breaker", 200).await;
     let (began, mut faults) = (now(), 0);
     let faulty = length(ms(5_000));
-    while since(began) < faulty {
+    let is_enough = || {
+        let seen = watch.so_far();
+        seen.polls > 500 && seen.most == MAX
+    };
+    while goes_on(began, faulty, is_enough) {
         for fault in 0..5 {
             match fault {
                 0 => proxy.delay(ms(5)),

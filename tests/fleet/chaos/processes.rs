@@ -12,7 +12,7 @@ use super::super::support::{now, since, until};
 use super::crew::{Crew, Word};
 use super::ledger::Ledger;
 use super::watch::Watch;
-use super::{EXACT, LEASED, length, ms};
+use super::{EXACT, LEASED, goes_on, length, ms};
 
 /// Waits until nobody has a lease or a place in the queue, and nothing is left that stays for ever.
 pub(super) async fn all_is_drained(server: &Server, grace: bool) {
@@ -46,10 +46,10 @@ pub(super) async fn all_are_drained(url: String, servers: &[&Server], grace: boo
     assert!(found > 0);
 }
 
-async fn stop_and_kill(crew: &mut Crew, during: Duration) {
+async fn stop_and_kill(crew: &mut Crew, during: Duration, is_enough: impl Fn(&Ledger) -> bool) {
     let mut rng = Rng::new(7);
     let began = now();
-    while since(began) < during {
+    while goes_on(began, during, || is_enough(&Ledger(crew.so_far()))) {
         sleep(ms(rng.between(50, 300).unsigned_abs())).await;
         let n = rng.below(crew.len());
         if rng.one_in(3) {
@@ -80,7 +80,16 @@ async fn processes_that_are_stopped_and_killed_break_no_promise_and_leave_nothin
             }
         }
     });
-    stop_and_kill(&mut crew, length(ms(6_000))).await;
+    let is_enough = |ledger: &Ledger| {
+        let (seen, passed) = (watch.so_far(), |name| ledger.passed(name, false).len());
+        seen.polls > 500
+            && seen.most == super::MAX
+            && seen.from_queue > 10
+            && ledger.beliefs().len() > 15
+            && passed("exact") > 200
+            && passed("leased") > 500
+    };
+    stop_and_kill(&mut crew, length(ms(6_000)), is_enough).await;
     nuisance.abort();
     let ledger = Ledger(crew.end());
     all_is_drained(&server, false).await;
@@ -107,8 +116,15 @@ async fn processes_that_are_left_alone_send_two_commands_for_each_permit() {
     let crew = Crew::start(6, server.url(), "lock", 50).await;
     server.tell("CONFIG RESETSTAT").await;
     let before = Ledger(crew.so_far());
-    sleep(length(ms(3_000))).await;
+    let acquired = |ledger: &Ledger| ledger.beliefs().len() - before.beliefs().len();
+    let began = now();
+    while goes_on(began, length(ms(3_000)), || {
+        acquired(&Ledger(crew.so_far())) > 50
+    }) {
+        sleep(ms(100)).await;
+    }
     let stats: String = server.ask("INFO commandstats").await.unwrap();
+    let lasted = since(began).as_secs() as usize + 1;
     let ledger = Ledger(crew.end());
     let calls = |name: &str| -> usize {
         let start = format!("cmdstat_{name}:calls=");
@@ -116,12 +132,12 @@ async fn processes_that_are_left_alone_send_two_commands_for_each_permit() {
         line.map_or(0, |it| it.split(',').next().unwrap().parse().unwrap())
     };
     let scripts = calls("evalsha");
-    let acquired = ledger.beliefs().len() - before.beliefs().len();
+    let acquired = acquired(&ledger);
     let refused = |ledger: &Ledger| ledger.count(|it| *it == Word::Refused);
     let refused = refused(&ledger) - refused(&before);
     // One to ask and one to give back or to cancel. Each process beats once a second for those who wait, and each time one that
     // waits is next and a lease may have lapsed; lists; renews each lease at a third; and says that it is there.
-    let others = 6 * (3 + 3 + 1) * 3;
+    let others = 6 * (3 + 3 + 1) * lasted;
     let most = 2 * (acquired + refused) + 12 + others;
     assert!(acquired > 50, "{acquired}");
     assert!(

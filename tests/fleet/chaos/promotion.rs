@@ -6,12 +6,12 @@ use tokio::time::sleep;
 
 use super::super::support::proxy::Proxy;
 use super::super::support::server::Server;
-use super::super::support::until;
+use super::super::support::{now, until};
 use super::crew::Crew;
 use super::ledger::{Belief, Ledger};
 use super::processes::all_is_drained;
 use super::watch::{self, Watch};
-use super::{MAX, clock, ms};
+use super::{MAX, clock, goes_on, ms};
 
 /// A replica gets its copy at once, and not after five seconds in which others might come for one too.
 pub(super) const AT_ONCE: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
@@ -97,18 +97,22 @@ async fn promoted(grace: bool) -> Option<(Ledger, usize)> {
     pair.replica.tell("REPLICAOF NO ONE").await;
     watch.turn_to(pair.replica.url());
     proxy.lead_to(pair.replica.address());
-    sleep(ms(3_000)).await;
+    let later = |ledger: &Ledger| {
+        let is_later = |it: &&Belief| it.from > killed + 1_500_000;
+        ledger.beliefs().iter().filter(is_later).count()
+    };
+    let began = now();
+    while goes_on(began, ms(3_000), || {
+        later(&Ledger(crew.so_far())) > 0 && watch.so_far().polls > 300
+    }) {
+        sleep(ms(100)).await;
+    }
 
     let ledger = Ledger(crew.end());
     all_is_drained(&pair.replica, grace).await;
     let seen = watch.end();
     assert!(seen.polls > 300, "{}", seen.polls);
-    let later = ledger
-        .beliefs()
-        .iter()
-        .filter(|it| it.from > killed + 1_500_000)
-        .count();
-    assert!(later > 0, "{later} leases after the promotion");
+    assert!(later(&ledger) > 0, "no leases after the promotion");
     let known: BTreeSet<u64> = known.held.values().map(|it| it.0).collect();
     let beliefs = ledger.beliefs();
     let unknown = beliefs

@@ -7,10 +7,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::super::support::server::Server;
-use super::super::support::until;
+use super::super::support::{now, until};
 use super::crew::{Crew, Said, Word};
 use super::ledger::Ledger;
-use super::{clock, length, ms};
+use super::{clock, goes_on, length, ms};
 
 const PROCESSES: usize = 8;
 
@@ -138,7 +138,13 @@ async fn a_service_that_stays_bad_is_probed_by_one_process_at_a_time() {
     let mut crew = Crew::start(PROCESSES, server.url(), "breaker", 0).await;
     sleep(ms(300)).await;
     crew.tell_all("bad");
-    sleep(length(ms(4_000))).await;
+    let began = now();
+    let is_probe = |it: &Word| matches!(it, Word::Probe { .. });
+    while goes_on(began, length(ms(4_000)), || {
+        Ledger(crew.so_far()).count(is_probe) > 4
+    }) {
+        sleep(ms(100)).await;
+    }
     crew.tell_all("good");
     let began = clock();
     until("all have closed", async || {
