@@ -7,7 +7,7 @@ use super::acquire::FleetRateAcquire;
 use super::shared::Shared;
 use super::snapshot::FleetRateLimitSnapshot;
 use crate::error::{Error, IntoError};
-use crate::rate_limit::Cost;
+use crate::rate_limit::{Cost, run};
 
 /// A rate limit that all processes of a fleet share by its name. A cheap clone.
 ///
@@ -66,6 +66,9 @@ impl FleetRateLimit {
 
     /// Runs `operation` when its turn has come. It costs one of each quota.
     ///
+    /// Dropped before its turn it is as [`acquire`](Self::acquire). An operation that has run stays counted; one that still
+    /// waited for something of this crate, as for a permit of a lock, gives back what it has taken.
+    ///
     /// # Errors
     ///
     /// [`Error::RateLimited`] if it was refused, else what the operation fails with.
@@ -75,11 +78,7 @@ impl FleetRateLimit {
         E: IntoError<L>,
     {
         let reserved = self.acquire(Cost::ONE).await.map_err(Error::RateLimited)?;
-        let result = operation().await.map_err(E::into_error);
-        if matches!(&result, Err(error) if error.is_rejection()) {
-            reserved.cancel();
-        }
-        result
+        run(reserved, operation).await
     }
 
     /// Nobody of the fleet passes for so long, as the service has asked: up to
