@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
 use super::core::{Ask, Taken};
 use super::exact::{Away, Decided};
@@ -300,12 +300,17 @@ impl Shared {
         };
         let mut asked = 0;
         loop {
+            // From before it looks: it misses none.
+            let news = self.news.notified();
             if self.is_degraded() {
                 drop(place);
                 return Err(Away);
             }
             let now = time::now();
-            let look = self.pool().take(costs, &self.paces, now);
+            let (look, asks_again) = {
+                let mut pool = self.pool();
+                (pool.take(costs, &self.paces, now), pool.asks_again(now))
+            };
             match look {
                 Look::Taken => {
                     let has_waited = place.is_short;
@@ -323,7 +328,8 @@ impl Shared {
                 Look::Denied { until, .. } => {
                     place.is_short();
                     asked = 0;
-                    sleep_until(until.to_instant()).await;
+                    let until = until.min(asks_again).to_instant();
+                    let _ = timeout_at(until, news).await;
                 }
                 Look::Short if asked < 3 => {
                     asked += 1;

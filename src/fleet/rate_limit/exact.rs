@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep_until;
+use tokio::time::timeout_at;
 
 use super::core::{Answered, Ask, Taken};
 use super::request::{Request, Turn};
@@ -73,31 +73,32 @@ impl Shared {
         wait: Duration,
     ) -> Result<FleetReservation, RateLimited> {
         let turn = Turn::new(self, request);
-        let look = || {
-            let pool = self.pool();
-            (pool.shifted(), pool.paused_until())
-        };
         let granted = time::now().after(wait);
-        let (mut seen, paused_until) = look();
-        let mut due = granted.max(paused_until);
+        let (mut due, mut seen) = (granted, self.pool().shifted());
         loop {
+            // From before it looks: it misses none.
+            let paused = self.paused.notified();
+            let (shifted, paused_until) = {
+                let pool = self.pool();
+                (pool.shifted(), pool.paused_until())
+            };
+            due = due.after(shifted - seen).max(paused_until);
+            seen = shifted;
             // A turn may come as much after `max_wait` as the answer took, and none after the deadline.
             let latest = match due > granted {
                 true => request.gives_up,
                 false => request.deadline.unwrap_or(Tick::NEVER),
             };
+            let now = time::now();
             if due > latest {
                 drop(turn);
-                let (wait, reason) = (Some(due.since(time::now())), request.too_late());
+                let (wait, reason) = (Some(due.since(now)), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));
             }
-            sleep_until(due.to_instant()).await;
-            let (shifted, paused_until) = look();
-            due = due.after(shifted - seen).max(paused_until);
-            seen = shifted;
-            if due <= time::now() {
+            if due <= now {
                 return Ok(turn.came());
             }
+            let _ = timeout_at(due.to_instant(), paused).await;
         }
     }
 

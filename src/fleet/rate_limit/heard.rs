@@ -68,6 +68,8 @@ impl Shared {
         if is_longer {
             // It tells of the pause, too.
             self.local.pause(until.since(now));
+            self.news.notify_waiters();
+            self.paused.notify_waiters();
         }
         is_longer
     }
@@ -102,6 +104,7 @@ impl Shared {
             let _ = quota.left.fetch_update(relaxed, relaxed, add);
         }
         self.pool().forget_denial();
+        self.news.notify_waiters();
     }
 
     fn tell(self: &Arc<Self>) {

@@ -154,6 +154,11 @@ impl Pool {
         self.denial.filter(|it| now < it.until.min(it.doubted))
     }
 
+    /// When who waits for what the store has refused asks it once more: others may have given something back.
+    pub(super) fn asks_again(&self, now: Tick) -> Tick {
+        self.believed(now).map_or(Tick::NEVER, |it| it.doubted)
+    }
+
     /// Something has been given back.
     pub(super) fn forget_denial(&mut self) {
         self.denial = None;

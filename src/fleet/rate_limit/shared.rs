@@ -48,6 +48,11 @@ pub(super) struct Shared {
     pub(super) pool: Mutex<Pool>,
     /// The store has answered, or is away.
     pub(super) changed: Notify,
+    /// What the first in the line waits for may come sooner than it has been told, or elsewhere: something was given back, a
+    /// pause is longer, the store is away.
+    pub(super) news: Notify,
+    /// A pause has begun, or is longer: turns come later.
+    pub(super) paused: Notify,
     /// The store is back.
     pub(super) back: Notify,
     /// What those of this process wait for whom the store has given a turn.
@@ -231,6 +236,7 @@ impl Shared {
         self.pool().forget();
         self.kick.notify_one();
         self.changed.notify_waiters();
+        self.news.notify_waiters();
         self.reporter
             .is_away(FleetPart::RateLimit, self.funnel.name(), error);
     }
@@ -303,6 +309,8 @@ impl Shared {
             limit: parts.limit,
             local,
             changed: Notify::new(),
+            news: Notify::new(),
+            paused: Notify::new(),
             back: Notify::new(),
             promised: Default::default(),
             untold: Default::default(),

@@ -1,6 +1,7 @@
 //! The handle over both stores, in virtual time: what passes, how often the store is asked, and what happens without it.
 
 mod edges;
+mod line;
 mod pause;
 mod trouble;
 
