@@ -117,11 +117,13 @@ impl Pause {
     }
 
     /// Begins one. One that is shorter than what is left of the last changes nothing.
-    fn begin(stored: &mut Option<Self>, now: u64, length: u64) {
-        if length > Self::left(*stored, now) {
+    fn begin(stored: &mut Option<Self>, now: u64, length: u64) -> bool {
+        let is_longer = length > Self::left(*stored, now);
+        if is_longer {
             let until = now + length;
             *stored = Some(Self { until, length });
         }
+        is_longer
     }
 }
 
@@ -230,9 +232,9 @@ pub(crate) fn settle(
     now: u64,
     length: u64,
     changes: &[Change],
-) {
+) -> bool {
     let before = Pause::end(*pause, now);
-    Pause::begin(pause, now, length);
+    let begins = Pause::begin(pause, now, length);
     let first = Pause::end(*pause, now);
     for (stored, change) in levels.iter_mut().zip(changes) {
         let pace = change.pace;
@@ -244,6 +246,7 @@ pub(crate) fn settle(
         level.at = level.at.max(first);
         **stored = Some(level);
     }
+    begins
 }
 
 /// Who uses a limit: when each was last heard of.

@@ -54,10 +54,11 @@
 //!   the store, in the background.
 //! - [`pause_by`](FleetRateLimitLayer::pause_by), [`pause`](FleetRateLimit::pause): nobody passes until the time that the service
 //!   has named. The process that hears it pauses at once: leased tokens are dropped, and turns that the store has given come
-//!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. The other
-//!   processes hear of it with the next answer of the store: when a call asks, when leased tokens are used up or over (100 ms),
-//!   and at the latest after 5.5 s. Until then leased tokens are spent there, and turns that were given before come as they
-//!   were given. In a pause nothing is earned, other than with a local limit: else those whose turns fall into it would all
+//!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. It tells the
+//!   other processes by a message: each asks how long the pause lasts, at once, or if it has done so just before within 100 ms.
+//!   One that the message does not reach hears of it with the next answer of the store: when a call asks, when leased tokens
+//!   are used up or over (100 ms), and at the latest after 5.5 s. Until then leased tokens are spent there, and turns that
+//!   were given before come as they were given. In a pause nothing is earned, other than with a local limit: else those whose turns fall into it would all
 //!   pass at its end.
 //! - [`left_by`](FleetRateLimitLayer::left_by), [`left`](FleetRateLimit::left): no more is believed to be left in the whole fleet.
 //!   Tokens that are leased at that moment can still be spent. The store is told only of what is less than there can be by its
@@ -98,6 +99,7 @@ mod exact;
 mod handle;
 mod heard;
 mod layer;
+mod listener;
 mod pool;
 mod request;
 mod reservation;

@@ -116,6 +116,10 @@ impl RateStore for Emptied {
     fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
         Box::pin(async move { self.now().beat(limit).await })
     }
+
+    fn listen(&self, _: &Limit) -> Listener {
+        Listener::deaf()
+    }
 }
 
 #[tokio::test(start_paused = true)]
