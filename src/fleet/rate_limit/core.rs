@@ -94,6 +94,16 @@ impl Pace {
     }
 }
 
+impl Ask {
+    /// How much is left if there is enough after `wait` microseconds, a pause not counted: no more than there is.
+    pub(crate) fn left_by(self, wait: u64) -> u64 {
+        let period = u128::from(self.pace.period);
+        let earned = u128::from(wait) * u128::from(self.pace.amount);
+        let left = (u128::from(self.need) * period).saturating_sub(earned) / period;
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
+}
+
 impl Change {
     pub(crate) fn nothing(pace: Pace) -> Self {
         Self {

@@ -120,8 +120,9 @@ impl Shared {
                     .for_each(|(i, left)| self.left(i, *left));
             }
             Taken::Refused {
-                quota: Some(quota), ..
-            } => self.left(*quota, 0),
+                quota: Some(quota),
+                wait,
+            } => self.left(*quota, asks[*quota].left_by(wait.saturating_sub(paused))),
             Taken::Refused { .. } | Taken::Never { .. } => {}
         }
         Ok(taken)

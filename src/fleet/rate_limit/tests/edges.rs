@@ -356,3 +356,24 @@ async fn the_largest_cost_of_a_leased_limit_is_the_burst_less_what_a_lease_earns
         }
     }
 }
+
+/// A call that costs more than there is says nothing about those that cost less.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_after_a_refusal_is_what_there_was_and_not_nothing() {
+    for store in stores() {
+        let nodes = nodes(&store, 2, |it| it.quota("calls", Quota::per_hour(100))).await;
+        nodes[0].acquire(40).await.unwrap();
+        nodes[0].try_acquire(70).await.unwrap_err();
+        let left = nodes[0].snapshot().left[0];
+        assert!((59..=60).contains(&left), "{left}");
+        // The service knows better.
+        nodes[0].left("calls", 10);
+        sleep(Duration::from_millis(5)).await;
+        nodes[1].try_acquire(11).await.unwrap_err();
+        nodes[1].try_acquire(1).await.unwrap();
+        // A part of the nine is there for each by itself.
+        nodes[0].try_acquire(50).await.unwrap_err();
+        store.is_away.store(true, Ordering::Relaxed);
+        nodes[0].try_acquire(4).await.unwrap();
+    }
+}
