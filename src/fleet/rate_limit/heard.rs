@@ -109,7 +109,7 @@ impl Shared {
 
     fn tell(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else {
-            return;
+            return self.heard_of().untold();
         };
         if !std::mem::replace(&mut self.heard_of().is_telling, true) {
             let telling = Telling {
@@ -117,6 +117,15 @@ impl Shared {
                 is_over: false,
             };
             runtime.spawn(telling.run());
+        }
+    }
+}
+
+impl Heard {
+    /// Nobody tells it: what is said of a moment is not true of a later one.
+    fn untold(&mut self) {
+        if !self.is_telling {
+            *self = Self::default();
         }
     }
 }
@@ -161,7 +170,9 @@ impl Drop for Telling {
     fn drop(&mut self) {
         // The store is away, or the runtime ends.
         if !self.is_over {
-            self.shared.heard_of().is_telling = false;
+            let mut heard = self.shared.heard_of();
+            heard.is_telling = false;
+            heard.untold();
         }
     }
 }

@@ -302,6 +302,27 @@ fn what_is_said_outside_a_runtime_holds_for_this_process_alone() {
     runtime.block_on(async { try_one(&limit).await.unwrap_err() });
 }
 
+/// It was said while the store was being told something else, and did not answer.
+#[tokio::test(start_paused = true)]
+async fn what_was_left_long_ago_is_not_told_when_the_store_is_back() {
+    for store in stores() {
+        let limit = builder(&store, 0).quota("calls", Quota::per_minute(60));
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        store.hangs.store(true, Ordering::Relaxed);
+        limit.left("calls", 50);
+        sleep(Duration::from_millis(5)).await;
+        limit.left("calls", 0);
+        sleep(Duration::from_secs(300)).await;
+        store.hangs.store(false, Ordering::Relaxed);
+        sleep(Duration::from_secs(5)).await;
+        assert!(!limit.shared.is_degraded());
+        limit.pause(Duration::from_millis(10));
+        sleep(Duration::from_millis(20)).await;
+        limit.try_acquire(60).await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_costs_nothing_waits_for_the_end_of_a_pause_too() {
     let quota = Quota::per_second(200).burst(40);
