@@ -71,11 +71,12 @@ async fn wait(kick: &Notify, news: &mut Listener, asked: Tick, pause: Duration) 
     }
 }
 
-/// The store is there. If it was away, it hears first what has passed meanwhile.
+/// The store is there. If it was away, it hears first what has passed meanwhile; and later of what was decided as it came back.
 async fn tell(shared: &Shared, nodes: u64) {
-    let (untold, pause) = match shared.is_degraded() {
-        true => (shared.take_untold(), shared.paused_for()),
-        false => Default::default(),
+    let untold = shared.take_untold();
+    let pause = match shared.is_degraded() {
+        true => shared.paused_for(),
+        false => Duration::ZERO,
     };
     if untold.iter().any(|it| *it > 0) || !pause.is_zero() {
         let changes = shared.paces.iter().zip(untold).map(|(pace, more)| Change {

@@ -101,6 +101,7 @@ mod heard;
 mod layer;
 mod listener;
 mod pool;
+mod promised;
 mod request;
 mod reservation;
 mod shared;
