@@ -86,3 +86,55 @@ async fn who_waits_for_its_turn_is_refused_as_soon_as_a_pause_is_heard_that_ends
         }
     }
 }
+
+/// Tokens that are over when they come: each call asks for itself, and need not wait until those before it have.
+#[tokio::test(start_paused = true)]
+async fn many_who_ask_a_store_that_takes_longer_than_a_lease_do_not_wait_for_each_other() {
+    let mut store = Counting::around(Fleet::in_process().shared);
+    Arc::get_mut(&mut store).unwrap().trip = Duration::from_millis(150);
+    let limit = builder(&store, 0).quota("calls", Quota::per_second(500));
+    let limit = limit.store_timeout(Duration::from_secs(1)).leased();
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_secs(1)).await;
+    for _ in 0..3 {
+        let begin = time::now().to_instant();
+        let calls = (0..100).map(|i| match i % 2 {
+            0 => limit.acquire(1),
+            _ => limit.try_acquire(1),
+        });
+        for ended in futures::future::join_all(calls).await {
+            drop(ended.unwrap());
+        }
+        // One batch that is late, and one question for each.
+        assert!(
+            elapsed(begin) <= Duration::from_millis(310),
+            "{:?}",
+            elapsed(begin)
+        );
+    }
+}
+
+/// As a runtime that is only used from time to time.
+#[test]
+fn a_question_on_a_runtime_that_does_not_run_holds_nobody_up_on_another() {
+    let paused = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let (idle, busy) = (paused(), paused());
+    let limit = idle.block_on(async {
+        let store = Counting::around(Fleet::in_process().shared);
+        let limit = builder(&store, 0).quota("calls", Quota::per_second(500));
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        let asks = timeout(Duration::from_micros(500), limit.acquire(1));
+        assert!(asks.await.is_err());
+        limit
+    });
+    busy.block_on(async {
+        for _ in 0..3 {
+            let acquired = timeout(Duration::from_secs(1), limit.acquire(1)).await;
+            drop(acquired.unwrap().unwrap());
+        }
+    });
+}
