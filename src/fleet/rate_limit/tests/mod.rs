@@ -3,6 +3,7 @@
 mod edges;
 mod line;
 mod pause;
+mod random;
 mod trouble;
 
 use std::collections::HashMap;
