@@ -372,7 +372,10 @@ impl Shared {
                 tokio::spawn(asking.refill(asks, leasing));
             }
         }
-        if timeout(2 * self.limit.within, changed).await.is_err() {
+        if timeout(self.limit.within.saturating_mul(2), changed)
+            .await
+            .is_err()
+        {
             // The runtime on which it is asked does not run: another asks on its own.
             self.pool().is_asking = false;
         }

@@ -36,8 +36,8 @@ impl FleetRateLimit {
     ///
     /// The wait counts as time at no service: attempt timeouts and slow-call clocks around it stand still.
     ///
-    /// Dropping the future gives up the turn: the store is told. Dropped while the store is being asked, what it gives is
-    /// lost, and is earned again.
+    /// Dropping the future gives up the turn: the store is told in the background, also if it is dropped while the store is being
+    /// asked. Outside a tokio runtime the turn is lost, and is earned again.
     ///
     /// # Errors
     ///

@@ -87,8 +87,9 @@
 //! # Not promised
 //!
 //! A store that loses its data forgets what was used: up to one burst more passes, each time. So does a clock of the server
-//! that steps. What a call gives back late ([`settle`](FleetReservation::settle)) can be used at once, also if it has been earned
-//! meanwhile. While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of
+//! that steps. What a call gives back late ([`settle`](FleetReservation::settle)), or by going away before its turn, can be used
+//! at once: also if it has been earned meanwhile, and beside turns that were given after it. So in any stretch of time as much
+//! more may pass as was given back. While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of
 //! time as much more may pass as the pause would have earned.
 
 mod acquire;

@@ -61,7 +61,7 @@ pub(super) struct Shared {
     /// What has passed by this process's share, and the store does not know.
     pub(super) untold: [AtomicU64; MOST_QUOTAS],
     /// Who asks, or gives back, for a single call: of ten thousand who come at once, most would not be answered in time.
-    pub(super) places: Semaphore,
+    pub(super) places: Arc<Semaphore>,
     /// Those who wait for leased tokens, first come, first served.
     pub(super) line: tokio::sync::Mutex<()>,
     pub(super) in_line: AtomicUsize,
@@ -321,7 +321,7 @@ impl Shared {
             back: Notify::new(),
             promised: Promised::default(),
             untold: Default::default(),
-            places: Semaphore::new(AT_ONCE),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
             short: AtomicUsize::new(0),
