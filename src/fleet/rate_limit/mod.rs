@@ -81,16 +81,27 @@
 //! holds for its own share, and is told when the store is back.
 //!
 //! So a store that goes and comes back, however often, lets one burst more pass at most: two bursts, and what the time earns.
+//! Besides that, a process that has not found out that the store is back, which takes it up to 100 ms, still goes by its share
+//! while others take all there is.
+//!
 //! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
 //! process believe that it is alone. More processes than that, as just after a scale-up, are more shares.
 //!
 //! # Not promised
 //!
+//! Processes that are cut off from the store while others are not go by their shares, and the others do not know: up to twice
+//! the quota passes for as long as that lasts.
+//!
 //! A store that loses its data forgets what was used: up to one burst more passes, each time. So does a clock of the server
-//! that steps. What a call gives back late ([`settle`](FleetReservation::settle)), or by going away before its turn, can be used
-//! at once: also if it has been earned meanwhile, and beside turns that were given after it. So in any stretch of time as much
-//! more may pass as was given back. While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of
-//! time as much more may pass as the pause would have earned.
+//! that steps. What a process has told the store when it was back is forgotten if the answer does not come: it may have arrived,
+//! and is not told twice.
+//!
+//! What a call gives back late ([`settle`](FleetReservation::settle)), or by going away before its turn, can be used at once: also
+//! if it has been earned meanwhile, and beside turns that were given after it. So in any stretch of time as much more may pass
+//! as was given back.
+//!
+//! While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of time as much
+//! more may pass as the pause would have earned.
 
 mod acquire;
 mod beat;

@@ -401,3 +401,25 @@ async fn what_a_share_has_used_is_told_also_if_it_is_said_after_the_store_is_bac
         limit.try_acquire(14).await.unwrap();
     }
 }
+
+/// Half of them, and they go on for as long as it lasts.
+#[tokio::test(start_paused = true)]
+async fn processes_that_are_cut_off_from_the_store_pass_their_shares_beside_the_others() {
+    let inner: Arc<dyn RateStore> = Fleet::in_process().shared;
+    let (there, cut_off) = (
+        Counting::around(Arc::clone(&inner)),
+        Counting::around(inner),
+    );
+    let quota = Quota::per_second(100).burst(20);
+    let make = |i| {
+        let store = if i < 2 { &there } else { &cut_off };
+        builder(store, i).quota("calls", quota).build().unwrap()
+    };
+    let nodes: Vec<_> = (0..4).map(make).collect();
+    sleep(Duration::from_secs(6)).await;
+    cut_off.is_away.store(true, Ordering::Relaxed);
+    let passed = drain(&nodes, true, Duration::from_secs(10)).await;
+    // What the store gives, and two shares of four.
+    assert!(passed > 1_400, "{passed}");
+    assert!(passed <= 2 * (20 + 1_000), "{passed}");
+}
