@@ -13,7 +13,7 @@ use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_bulwark::deadline::{self, Deadline};
 use tower_bulwark::rate_limit::{Quota, RateLimit, RateLimitConfig, RateLimitReason};
-use tower_bulwark::{Backoff, CircuitBreaker, Error, Event, Registry, RetryPolicy};
+use tower_bulwark::{Backoff, CircuitBreaker, Error, Event, Registry, ResourceLock, RetryPolicy};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -586,4 +586,27 @@ async fn what_only_the_body_says_is_settled_when_it_has_been_read() {
     assert_eq!(left(), [97, 370]);
     // Of a response without a rate limit.
     Unsettled::of(Response::new(()).extensions()).settle(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_is_dropped_while_it_waits_for_something_inside_gives_back_its_tokens() {
+    let limit = RateLimit::new("api", Quota::per_hour(2)).unwrap();
+    let inner = RateLimit::new("inner", Quota::per(1, 20 * SECOND)).unwrap();
+    let lock = ResourceLock::new("gpu");
+    inner.try_acquire(1).unwrap();
+    let _held = lock.acquire("somebody").await.unwrap();
+    for _ in 0..3 {
+        let waits = limit.run(|| lock.run("another", async || Ok::<_, Infallible>(())));
+        assert!(timeout(50 * MS, waits).await.is_err());
+        let waits = limit.run(|| inner.run(async || Ok::<_, Infallible>(())));
+        assert!(timeout(50 * MS, waits).await.is_err());
+        assert_eq!(available(&limit), [2]);
+    }
+    // What has been at the service stays counted, also if it waits after that.
+    let calls = limit.run(async || {
+        sleep(MS).await;
+        lock.run("another", async || Ok::<_, Infallible>(())).await
+    });
+    assert!(timeout(50 * MS, calls).await.is_err());
+    assert_eq!(available(&limit), [1]);
 }

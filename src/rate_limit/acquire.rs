@@ -11,6 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::bucket::Time;
 use super::cost::Cost;
 use super::handle::RateLimit;
+use super::limited;
 use super::reservation::Reservation;
 use super::shadow::InForce;
 use super::shared::{Shared, VERSION};
@@ -47,6 +48,9 @@ impl RateLimit {
 
     /// Runs `operation` when its turn has come. It costs one of each quota.
     ///
+    /// Dropping the future leaves the queue. An operation that has run stays counted; one that still waited for something of
+    /// this crate, as for a permit of a lock, gives back what it has taken.
+    ///
     /// # Errors
     ///
     /// [`Error::RateLimited`] if it was refused, else what the operation fails with.
@@ -56,11 +60,7 @@ impl RateLimit {
         E: crate::error::IntoError<L>,
     {
         let reserved = self.acquire(Cost::ONE).await.map_err(Error::RateLimited)?;
-        let result = operation().await.map_err(E::into_error);
-        if matches!(&result, Err(error) if error.is_rejection()) {
-            reserved.cancel();
-        }
-        result
+        limited::run(reserved, operation).await
     }
 }
 

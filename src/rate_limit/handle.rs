@@ -174,6 +174,18 @@ impl RateLimit {
         self.shared.left_of(quota, units);
     }
 
+    /// So much has been used, whether it is there or not, and whoever waits: the next calls wait for it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn owe(&self, used: Cost) {
+        self.shared.settle(self.shared.version(), 0.into(), used);
+    }
+
+    /// So much has not been used.
+    #[cfg(feature = "redis")]
+    pub(crate) fn forgive(&self, unused: Cost) {
+        self.shared.settle(self.shared.version(), unused, 0.into());
+    }
+
     /// Fills all quotas, forgives what is owed, and ends a pause. Who waits goes on in order.
     pub fn reset(&self) {
         self.shared.reset();

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::request::{Learn, MadeCall, Taken};
 use crate::call::context::Frame;
 use crate::call::outcome::{Classify, Verdict};
-use crate::error::{Answer, RateLimited};
+use crate::error::{Answer, Error, IntoError, RateLimited};
 
 /// What a call has taken that is not made yet. Dropped, all of it is given back.
 pub(crate) struct NotMade<K: Taken>(Option<K>);
@@ -30,6 +30,49 @@ pub(crate) struct Made<K: Taken> {
     frame: Frame,
     /// Or it has ended.
     was_at_service: bool,
+}
+
+impl<K: Taken> Made<K> {
+    /// Makes the call: what has been taken is its own from here on.
+    #[inline]
+    fn begin<F>(taken: K, call: impl FnOnce() -> F) -> (F, Self) {
+        let mut frame = Frame::default();
+        let call = frame.enter(0, call);
+        let made = Self {
+            taken,
+            frame,
+            was_at_service: false,
+        };
+        (call, made)
+    }
+
+    #[inline]
+    fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        let polled = self.frame.poll(0, poll);
+        self.was_at_service |= polled.is_ready() || !self.frame.is_waiting();
+        polled
+    }
+}
+
+/// Runs an operation that is no call of a service. It gives back what it has taken where a call of the layer does.
+pub(crate) async fn run<T, E, L, Fut, K>(
+    taken: K,
+    operation: impl FnOnce() -> Fut,
+) -> Result<T, Error<L>>
+where
+    Fut: Future<Output = Result<T, E>>,
+    E: IntoError<L>,
+    K: Taken,
+{
+    let (call, mut made) = Made::begin(taken, operation);
+    // Declared last: dropped first.
+    let mut call = pin!(call);
+    let result = poll_fn(|cx| made.poll(|| call.as_mut().poll(cx))).await;
+    let result = result.map_err(E::into_error);
+    if matches!(&result, Err(error) if error.is_rejection()) {
+        made.taken.settle(0.into());
+    }
+    result
 }
 
 impl<K: Taken> Drop for Made<K> {
@@ -64,15 +107,8 @@ pub(crate) enum State<S, Req, F, W, K: Taken> {
 impl<S, Req, F, W, K: Taken> State<S, Req, F, W, K> {
     #[inline]
     pub(crate) fn calling(taken: K, call: impl FnOnce() -> F) -> Self {
-        let mut frame = Frame::default();
-        Self::Calling {
-            call: frame.enter(0, call),
-            made: Made {
-                taken,
-                frame,
-                was_at_service: false,
-            },
-        }
+        let (call, made) = Made::begin(taken, call);
+        Self::Calling { call, made }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -144,8 +180,7 @@ where
                     }
                 }
                 StateProj::Calling { call, made } => {
-                    let polled = made.frame.poll(0, || call.poll(cx));
-                    made.was_at_service |= polled.is_ready() || !made.frame.is_waiting();
+                    let polled = made.poll(|| call.poll(cx));
                     let mut result = ready!(polled).map_err(|error| answer.error(error));
                     let mut call = MadeCall::new(&made.taken);
                     if answer.was_refused(&result) {

@@ -122,6 +122,8 @@ pub use layer::RateLimitLayer;
 pub use limit::Limit;
 #[cfg(feature = "redis")]
 pub(crate) use limit::sealed;
+#[cfg(feature = "redis")]
+pub(crate) use limited::run;
 pub use quota::Quota;
 #[cfg(feature = "redis")]
 pub(crate) use request::Taken;

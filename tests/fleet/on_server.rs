@@ -50,7 +50,7 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
     let back = eval(
         SETTLE,
         "level",
-        &["0", "1", "1000000", "10", "5", "0", "10"],
+        &["0", "events", "n", "1", "1000000", "10", "5", "0", "10"],
     );
     let _: Vec<u64> = back.query_async(&mut connection).await.unwrap();
     let reply: Vec<u64> = take.query_async(&mut connection).await.unwrap();
@@ -66,7 +66,7 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
         .unwrap();
     assert!((10_000..=15_000).contains(&ttl), "{ttl}");
 
-    let pause = eval(SETTLE, "level", &["3000000"]);
+    let pause = eval(SETTLE, "level", &["3000000", "events", "n"]);
     let _: Vec<u64> = pause.query_async(&mut connection).await.unwrap();
     let [_, paused]: [u64; 2] = beat.query_async(&mut connection).await.unwrap();
     assert!((2_000_000..=3_000_000).contains(&paused), "{paused}");
@@ -89,7 +89,10 @@ async fn the_scripts_go_by_the_clock_of_the_server_and_leave_no_key_behind() {
         .unwrap();
     for (code, args) in [
         (TAKE, &["0", "1", "1000000", "10", "6", "6"][..]),
-        (SETTLE, &["0", "1", "1000000", "10", "5", "0", "10"][..]),
+        (
+            SETTLE,
+            &["0", "events", "n", "1", "1000000", "10", "5", "0", "10"][..],
+        ),
     ] {
         let misused = eval(code, "list", args)
             .query_async::<redis::Value>(&mut connection)
@@ -365,4 +368,38 @@ async fn thousands_who_come_at_once_to_an_exact_limit_do_not_send_the_store_away
     .await;
     let seen = (limit.snapshot().totals.failed, fleet.health().connections);
     assert_eq!(seen, (0, 1));
+}
+
+/// By a message on the channel of the fleet, and not by the next answer: neither asks for anything.
+#[tokio::test]
+async fn a_pause_that_one_process_has_heard_of_stops_the_others_within_a_tenth_of_a_second() {
+    let Some(server) = Server::start(&[]).await else {
+        return;
+    };
+    let (mut fleets, mut limits) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let fleet = Fleet::builder(server.url()).connect().await.unwrap();
+        // A name that has what messages and keys are made of in it.
+        let limit = fleet
+            .rate_limit("a|p{i}")
+            .quota("calls", Quota::per_second(50));
+        limits.push(limit.build().unwrap());
+        fleets.push(fleet);
+    }
+    for limit in &limits {
+        limit.acquire(1).await.unwrap();
+    }
+    let others = fleets[0]
+        .rate_limit("other")
+        .quota("calls", Quota::per_second(50));
+    let other = others.build().unwrap();
+    // They have asked long ago, and do not ask again for seconds.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    limits[0].pause(Duration::from_secs(30));
+    let all_pause = || limits.iter().all(|it| it.snapshot().paused_for.is_some());
+    let took = until("all pause", async || all_pause()).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(other.snapshot().paused_for, None);
+    let left = limits[1].snapshot().paused_for.unwrap();
+    assert!(left <= Duration::from_secs(30), "{left:?}");
 }

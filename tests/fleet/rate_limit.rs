@@ -82,8 +82,8 @@ impl Model {
             }
             Step::Settle(pause, changes) => {
                 let mut levels: Vec<_> = self.levels.iter_mut().collect();
-                core::settle(&mut self.pause, &mut levels, now, *pause, changes);
-                vec![1]
+                let begins = core::settle(&mut self.pause, &mut levels, now, *pause, changes);
+                vec![u64::from(begins)]
             }
             Step::Beat(node) => {
                 let nodes = self.nodes.beat(now, node, TTL);
@@ -280,7 +280,7 @@ fn add_command(pipe: &mut redis::Pipeline, shas: &[String; 3], now: u64, step: &
             keys(changes.len()).for_each(|key| {
                 command.arg(key);
             });
-            command.arg(now).arg(*pause);
+            command.arg(now).arg(*pause).arg("channel").arg("node");
             for it in changes {
                 let pace = it.pace;
                 for number in [pace.amount, pace.period, pace.burst] {
@@ -329,7 +329,7 @@ async fn broken_scripts_are_found_out() {
     let take: Part = |it| &mut it.take;
     let settle: Part = |it| &mut it.settle;
     let beat: Part = |it| &mut it.beat;
-    let mutants: [(&str, Part, &str, &str); 14] = [
+    let mutants: [(&str, Part, &str, &str); 15] = [
         (
             "a longer wait than allowed",
             take,
@@ -391,6 +391,12 @@ async fn broken_scripts_are_found_out() {
             settle,
             "if length > before - now then",
             "if length > 0 then",
+        ),
+        (
+            "a longer pause that nobody is told of",
+            settle,
+            "first, begins = now + length, 1",
+            "first, begins = now + length, before == now and 1 or 0",
         ),
         (
             "earns in a pause",

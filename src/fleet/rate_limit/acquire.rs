@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use super::core::{Ask, Taken};
 use super::exact::{Away, Decided};
@@ -279,6 +279,7 @@ impl Shared {
                     let reason = request.too_late();
                     return Ok(Err(self.refused(quota, reason, wait, request.since)));
                 }
+                Look::Short if self.pool().is_late(now) => break,
                 Look::Short => self.refill(costs, leasing).await,
             }
         }
@@ -294,18 +295,23 @@ impl Shared {
     ) -> Decided {
         let mut place = InLine::new(self);
         let gives_up = request.gives_up.to_instant();
-        let Ok(_turn) = timeout_at(gives_up, self.line.lock()).await else {
+        let Ok(turn) = timeout_at(gives_up, self.line.lock()).await else {
             drop(place);
             return Ok(Err(self.refused_in_line(request, costs)));
         };
         let mut asked = 0;
         loop {
+            // From before it looks: it misses none.
+            let news = self.news.notified();
             if self.is_degraded() {
                 drop(place);
                 return Err(Away);
             }
             let now = time::now();
-            let look = self.pool().take(costs, &self.paces, now);
+            let (look, asks_again) = {
+                let mut pool = self.pool();
+                (pool.take(costs, &self.paces, now), pool.asks_again(now))
+            };
             match look {
                 Look::Taken => {
                     let has_waited = place.is_short;
@@ -323,15 +329,16 @@ impl Shared {
                 Look::Denied { until, .. } => {
                     place.is_short();
                     asked = 0;
-                    sleep_until(until.to_instant()).await;
+                    let until = until.min(asks_again).to_instant();
+                    let _ = timeout_at(until, news).await;
                 }
-                Look::Short if asked < 3 => {
+                Look::Short if asked < 3 && !self.pool().is_late(now) => {
                     asked += 1;
                     self.refill(costs, leasing).await;
                 }
-                // What has come was over each time: the store takes as long as a lease.
+                // What has come was over: the store takes as long as a lease. It keeps the order, too.
                 Look::Short => {
-                    drop(place);
+                    drop((place, turn));
                     return self.exactly(request, costs).await;
                 }
             }
@@ -365,7 +372,13 @@ impl Shared {
                 tokio::spawn(asking.refill(asks, leasing));
             }
         }
-        changed.await;
+        if timeout(self.limit.within.saturating_mul(2), changed)
+            .await
+            .is_err()
+        {
+            // The runtime on which it is asked does not run: another asks on its own.
+            self.pool().is_asking = false;
+        }
     }
 }
 

@@ -1,17 +1,20 @@
-//! The task of a limit: it tells the store that this process is there, and finds out when the store is back.
+//! The task of a limit: it tells the store that this process is there, hears of the pauses of others, and finds out when the
+//! store is back.
 
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::select;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep_until;
 
 use super::core::Change;
+use super::listener::Listener;
 use super::shared::{RECHECK, Shared};
 use super::store::micros;
 use crate::util::random::Random;
-use crate::util::time;
+use crate::util::time::{self, Tick};
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -30,6 +33,8 @@ impl Shared {
 }
 
 async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
+    let listener = limit.upgrade().map(|it| it.store.listen(&it.limit));
+    let Some(mut news) = listener else { return };
     loop {
         let Some(shared) = limit.upgrade() else {
             return;
@@ -48,18 +53,30 @@ async fn run(limit: Weak<Shared>, kick: Arc<Notify>) {
             false => EVERY.mul_f64(0.9 + 0.2 * Random::System.unit()),
         };
         drop(shared);
-        if timeout(pause, kick.notified()).await.is_ok() {
+        wait(&kick, &mut news, asked, pause).await;
+    }
+}
+
+/// Until the store is to be asked once more: when it is time, a little after it went away, or when somebody has begun a pause.
+async fn wait(kick: &Notify, news: &mut Listener, asked: Tick, pause: Duration) {
+    let mut due = time::now().after(pause);
+    loop {
+        select! {
+            biased;
             // It went away this very moment.
-            sleep(RECHECK).await;
+            () = kick.notified() => due = time::now().after(RECHECK),
+            () = news.next() => due = due.min(asked.after(RECHECK)),
+            () = sleep_until(due.to_instant()) => return,
         }
     }
 }
 
-/// The store is there. If it was away, it hears first what has passed meanwhile.
+/// The store is there. If it was away, it hears first what has passed meanwhile; and later of what was decided as it came back.
 async fn tell(shared: &Shared, nodes: u64) {
-    let (untold, pause) = match shared.is_degraded() {
-        true => (shared.take_untold(), shared.paused_for()),
-        false => Default::default(),
+    let untold = shared.take_untold();
+    let pause = match shared.is_degraded() {
+        true => shared.paused_for(),
+        false => Duration::ZERO,
     };
     if untold.iter().any(|it| *it > 0) || !pause.is_zero() {
         let changes = shared.paces.iter().zip(untold).map(|(pace, more)| Change {

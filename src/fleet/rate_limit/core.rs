@@ -94,6 +94,16 @@ impl Pace {
     }
 }
 
+impl Ask {
+    /// How much is left if there is enough after `wait` microseconds, a pause not counted: no more than there is.
+    pub(crate) fn left_by(self, wait: u64) -> u64 {
+        let period = u128::from(self.pace.period);
+        let earned = u128::from(wait) * u128::from(self.pace.amount);
+        let left = (u128::from(self.need) * period).saturating_sub(earned) / period;
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
+}
+
 impl Change {
     pub(crate) fn nothing(pace: Pace) -> Self {
         Self {
@@ -117,11 +127,13 @@ impl Pause {
     }
 
     /// Begins one. One that is shorter than what is left of the last changes nothing.
-    fn begin(stored: &mut Option<Self>, now: u64, length: u64) {
-        if length > Self::left(*stored, now) {
+    fn begin(stored: &mut Option<Self>, now: u64, length: u64) -> bool {
+        let is_longer = length > Self::left(*stored, now);
+        if is_longer {
             let until = now + length;
             *stored = Some(Self { until, length });
         }
+        is_longer
     }
 }
 
@@ -230,9 +242,9 @@ pub(crate) fn settle(
     now: u64,
     length: u64,
     changes: &[Change],
-) {
+) -> bool {
     let before = Pause::end(*pause, now);
-    Pause::begin(pause, now, length);
+    let begins = Pause::begin(pause, now, length);
     let first = Pause::end(*pause, now);
     for (stored, change) in levels.iter_mut().zip(changes) {
         let pace = change.pace;
@@ -244,6 +256,7 @@ pub(crate) fn settle(
         level.at = level.at.max(first);
         **stored = Some(level);
     }
+    begins
 }
 
 /// Who uses a limit: when each was last heard of.

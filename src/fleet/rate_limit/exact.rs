@@ -1,21 +1,60 @@
 //! A call that asks the store for itself.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep_until;
+use tokio::runtime::Handle;
+use tokio::time::timeout_at;
 
 use super::core::{Answered, Ask, Taken};
 use super::request::{Request, Turn};
 use super::reservation::FleetReservation;
 use super::shared::{Shared, add};
 use crate::error::{RateLimitReason, RateLimited};
+use crate::rate_limit::Cost;
 use crate::util::time::{self, Tick};
 
 /// The store has not answered: this process's share decides.
 pub(super) struct Away;
 
 pub(super) type Decided = Result<Result<FleetReservation, RateLimited>, Away>;
+
+type Asking = Pin<Box<dyn Future<Output = Result<Taken, Away>> + Send>>;
+
+/// What a call asks the store for. If it goes away before the answer has come, what that gives is given back.
+struct Question {
+    shared: Arc<Shared>,
+    cost: Cost,
+    asking: Option<Asking>,
+}
+
+impl Question {
+    async fn answer(mut self) -> Result<Taken, Away> {
+        let Some(asking) = &mut self.asking else {
+            return Err(Away);
+        };
+        let answer = asking.await;
+        self.asking = None;
+        answer
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Some(asking) = self.asking.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let reserved = FleetReservation::new(Arc::clone(&self.shared), self.cost);
+            runtime.spawn(async move {
+                if let Ok(Taken::Granted { .. }) = asking.await {
+                    reserved.cancel();
+                }
+            });
+        }
+    }
+}
 
 impl Shared {
     /// Asks the store for this call alone, and waits for the turn that it gives.
@@ -27,7 +66,7 @@ impl Shared {
         };
         let asks: Vec<_> = costs.iter().zip(&self.paces).map(ask).collect();
         // First come, first served. It is never closed.
-        let place = self.places.acquire().await;
+        let place = Arc::clone(&self.places).acquire_owned().await;
         if self.is_degraded() {
             return Err(Away);
         }
@@ -41,9 +80,20 @@ impl Shared {
         }
         let patience = request.gives_up.since(now).as_micros();
         let max_wait = u64::try_from(patience).unwrap_or(u64::MAX);
-        let taken = self.ask(max_wait, &asks).await?;
-        drop(place);
-        match taken {
+        let asking = {
+            let shared = Arc::clone(self);
+            async move {
+                let taken = shared.ask(max_wait, &asks).await;
+                drop(place);
+                taken
+            }
+        };
+        let question = Question {
+            shared: Arc::clone(self),
+            cost: request.cost,
+            asking: Some(Box::pin(asking)),
+        };
+        match question.answer().await? {
             Taken::Granted { wait: 0, .. } if self.paused_for().is_zero() => {
                 Ok(Ok(self.passed(request.cost)))
             }
@@ -73,31 +123,32 @@ impl Shared {
         wait: Duration,
     ) -> Result<FleetReservation, RateLimited> {
         let turn = Turn::new(self, request);
-        let look = || {
-            let pool = self.pool();
-            (pool.shifted(), pool.paused_until())
-        };
         let granted = time::now().after(wait);
-        let (mut seen, paused_until) = look();
-        let mut due = granted.max(paused_until);
+        let (mut due, mut seen) = (granted, self.pool().shifted());
         loop {
+            // From before it looks: it misses none.
+            let paused = self.paused.notified();
+            let (shifted, paused_until) = {
+                let pool = self.pool();
+                (pool.shifted(), pool.paused_until())
+            };
+            due = due.after(shifted - seen).max(paused_until);
+            seen = shifted;
             // A turn may come as much after `max_wait` as the answer took, and none after the deadline.
             let latest = match due > granted {
                 true => request.gives_up,
                 false => request.deadline.unwrap_or(Tick::NEVER),
             };
+            let now = time::now();
             if due > latest {
                 drop(turn);
-                let (wait, reason) = (Some(due.since(time::now())), request.too_late());
+                let (wait, reason) = (Some(due.since(now)), request.too_late());
                 return Err(self.refused(None, reason, wait, request.since));
             }
-            sleep_until(due.to_instant()).await;
-            let (shifted, paused_until) = look();
-            due = due.after(shifted - seen).max(paused_until);
-            seen = shifted;
-            if due <= time::now() {
+            if due <= now {
                 return Ok(turn.came());
             }
+            let _ = timeout_at(due.to_instant(), paused).await;
         }
     }
 
@@ -119,8 +170,9 @@ impl Shared {
                     .for_each(|(i, left)| self.left(i, *left));
             }
             Taken::Refused {
-                quota: Some(quota), ..
-            } => self.left(*quota, 0),
+                quota: Some(quota),
+                wait,
+            } => self.left(*quota, asks[*quota].left_by(wait.saturating_sub(paused))),
             Taken::Refused { .. } | Taken::Never { .. } => {}
         }
         Ok(taken)

@@ -7,7 +7,7 @@ use super::acquire::FleetRateAcquire;
 use super::shared::Shared;
 use super::snapshot::FleetRateLimitSnapshot;
 use crate::error::{Error, IntoError};
-use crate::rate_limit::Cost;
+use crate::rate_limit::{Cost, run};
 
 /// A rate limit that all processes of a fleet share by its name. A cheap clone.
 ///
@@ -36,8 +36,8 @@ impl FleetRateLimit {
     ///
     /// The wait counts as time at no service: attempt timeouts and slow-call clocks around it stand still.
     ///
-    /// Dropping the future gives up the turn: the store is told. Dropped while the store is being asked, what it gives is
-    /// lost, and is earned again.
+    /// Dropping the future gives up the turn: the store is told in the background, also if it is dropped while the store is being
+    /// asked. Outside a tokio runtime the turn is lost, and is earned again.
     ///
     /// # Errors
     ///
@@ -66,6 +66,9 @@ impl FleetRateLimit {
 
     /// Runs `operation` when its turn has come. It costs one of each quota.
     ///
+    /// Dropped before its turn it is as [`acquire`](Self::acquire). An operation that has run stays counted; one that still
+    /// waited for something of this crate, as for a permit of a lock, gives back what it has taken.
+    ///
     /// # Errors
     ///
     /// [`Error::RateLimited`] if it was refused, else what the operation fails with.
@@ -75,18 +78,14 @@ impl FleetRateLimit {
         E: IntoError<L>,
     {
         let reserved = self.acquire(Cost::ONE).await.map_err(Error::RateLimited)?;
-        let result = operation().await.map_err(E::into_error);
-        if matches!(&result, Err(error) if error.is_rejection()) {
-            reserved.cancel();
-        }
-        result
+        run(reserved, operation).await
     }
 
     /// Nobody of the fleet passes for so long, as the service has asked: up to
     /// [`max_pause`](super::FleetRateLimitBuilder::max_pause). A pause that is shorter than what is left of another changes nothing.
     ///
     /// This process pauses at once, and tells the store in the background; outside a tokio runtime this process alone pauses.
-    /// The others hear of it with the next answer of the store; see the [module](super).
+    /// The others are told by the store, and pause about 100 ms later at most; see the [module](super).
     pub fn pause(&self, pause: Duration) {
         self.shared.pause(pause);
     }

@@ -68,6 +68,8 @@ impl Shared {
         if is_longer {
             // It tells of the pause, too.
             self.local.pause(until.since(now));
+            self.news.notify_waiters();
+            self.paused.notify_waiters();
         }
         is_longer
     }
@@ -102,11 +104,12 @@ impl Shared {
             let _ = quota.left.fetch_update(relaxed, relaxed, add);
         }
         self.pool().forget_denial();
+        self.news.notify_waiters();
     }
 
     fn tell(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else {
-            return;
+            return self.heard_of().untold();
         };
         if !std::mem::replace(&mut self.heard_of().is_telling, true) {
             let telling = Telling {
@@ -114,6 +117,15 @@ impl Shared {
                 is_over: false,
             };
             runtime.spawn(telling.run());
+        }
+    }
+}
+
+impl Heard {
+    /// Nobody tells it: what is said of a moment is not true of a later one.
+    fn untold(&mut self) {
+        if !self.is_telling {
+            *self = Self::default();
         }
     }
 }
@@ -158,7 +170,9 @@ impl Drop for Telling {
     fn drop(&mut self) {
         // The store is away, or the runtime ends.
         if !self.is_over {
-            self.shared.heard_of().is_telling = false;
+            let mut heard = self.shared.heard_of();
+            heard.is_telling = false;
+            heard.untold();
         }
     }
 }

@@ -54,10 +54,11 @@
 //!   the store, in the background.
 //! - [`pause_by`](FleetRateLimitLayer::pause_by), [`pause`](FleetRateLimit::pause): nobody passes until the time that the service
 //!   has named. The process that hears it pauses at once: leased tokens are dropped, and turns that the store has given come
-//!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. The other
-//!   processes hear of it with the next answer of the store: when a call asks, when leased tokens are used up or over (100 ms),
-//!   and at the latest after 5.5 s. Until then leased tokens are spent there, and turns that were given before come as they
-//!   were given. In a pause nothing is earned, other than with a local limit: else those whose turns fall into it would all
+//!   later by as much, or are refused if that is after `max_wait`. The store gives no turn and no batch in a pause. It tells the
+//!   other processes by a message: each asks how long the pause lasts, at once, or if it has done so just before within 100 ms.
+//!   One that the message does not reach hears of it with the next answer of the store: when a call asks, when leased tokens
+//!   are used up or over (100 ms), and at the latest after 5.5 s. Until then leased tokens are spent there, and turns that
+//!   were given before come as they were given. In a pause nothing is earned, other than with a local limit: else those whose turns fall into it would all
 //!   pass at its end.
 //! - [`left_by`](FleetRateLimitLayer::left_by), [`left`](FleetRateLimit::left): no more is believed to be left in the whole fleet.
 //!   Tokens that are leased at that moment can still be spent. The store is told only of what is less than there can be by its
@@ -80,15 +81,27 @@
 //! holds for its own share, and is told when the store is back.
 //!
 //! So a store that goes and comes back, however often, lets one burst more pass at most: two bursts, and what the time earns.
+//! Besides that, a process that has not found out that the store is back, which takes it up to 100 ms, still goes by its share
+//! while others take all there is.
+//!
 //! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
 //! process believe that it is alone. More processes than that, as just after a scale-up, are more shares.
 //!
 //! # Not promised
 //!
+//! Processes that are cut off from the store while others are not go by their shares, and the others do not know: up to twice
+//! the quota passes for as long as that lasts.
+//!
 //! A store that loses its data forgets what was used: up to one burst more passes, each time. So does a clock of the server
-//! that steps. What a call gives back late ([`settle`](FleetReservation::settle)) can be used at once, also if it has been earned
-//! meanwhile. While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of
-//! time as much more may pass as the pause would have earned.
+//! that steps. What a process has told the store when it was back is forgotten if the answer does not come: it may have arrived,
+//! and is not told twice.
+//!
+//! What a call gives back late ([`settle`](FleetReservation::settle)), or by going away before its turn, can be used at once: also
+//! if it has been earned meanwhile, and beside turns that were given after it. So in any stretch of time as much more may pass
+//! as was given back.
+//!
+//! While a process has not heard of a pause, its turns come beside those that others have moved: in any stretch of time as much
+//! more may pass as the pause would have earned.
 
 mod acquire;
 mod beat;
@@ -98,7 +111,9 @@ mod exact;
 mod handle;
 mod heard;
 mod layer;
+mod listener;
 mod pool;
+mod promised;
 mod request;
 mod reservation;
 mod shared;

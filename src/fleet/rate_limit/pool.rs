@@ -12,6 +12,8 @@ const LONGEST_LEASE: Duration = Duration::from_millis(100);
 /// A shorter lease saves nothing, and is over before it has come.
 const SHORTEST_LEASE: Duration = Duration::from_millis(20);
 const SHORTEST_DENIAL: Duration = Duration::from_millis(10);
+/// For so long nothing is leased from a store that takes longer than a lease.
+const LATE: Duration = Duration::from_secs(1);
 /// Below this rate a batch is hardly ever more than one.
 const LOWEST_RATE: u64 = 100;
 
@@ -116,6 +118,8 @@ pub(super) struct Pool {
     shifted: Duration,
     /// Somebody asks the store right now.
     pub(super) is_asking: bool,
+    /// What was leased last was over when it came: until then nothing is leased.
+    late_until: Tick,
 }
 
 impl Pool {
@@ -131,6 +135,7 @@ impl Pool {
             paused_until: Tick(0),
             shifted: Duration::ZERO,
             is_asking: false,
+            late_until: Tick(0),
         }
     }
 
@@ -152,6 +157,11 @@ impl Pool {
 
     fn believed(&self, now: Tick) -> Option<Denial> {
         self.denial.filter(|it| now < it.until.min(it.doubted))
+    }
+
+    /// When who waits for what the store has refused asks it once more: others may have given something back.
+    pub(super) fn asks_again(&self, now: Tick) -> Tick {
+        self.believed(now).map_or(Tick::NEVER, |it| it.doubted)
     }
 
     /// Something has been given back.
@@ -237,9 +247,18 @@ impl Pool {
         asks
     }
 
+    /// Whether the store takes longer than a lease: each call asks for itself.
+    pub(super) fn is_late(&self, now: Tick) -> bool {
+        now < self.late_until
+    }
+
     /// What the store has given: to be used within `life` of when it was asked.
     pub(super) fn granted(&mut self, got: &[u64], now: Tick, until: Tick) {
         self.denial = None;
+        if until <= now {
+            self.late_until = now.after(LATE);
+            return; // What somebody else has got meanwhile may be there still.
+        }
         if now < self.paused_until {
             return; // It was said after the store had been asked.
         }

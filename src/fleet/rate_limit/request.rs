@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
+use super::promised::Promise;
 use super::reservation::FleetReservation;
-use super::shared::{Shared, add, add_each, take_from};
+use super::shared::{Shared, add};
 use crate::call::deadline;
 use crate::error::RateLimitReason;
 use crate::event::{Event, RateLimitEvent};
@@ -97,25 +98,29 @@ impl Drop for Undecided {
 }
 
 /// A turn that the store has given, and that has not come yet.
-pub(super) struct Turn(Option<(Arc<Shared>, Request)>);
+pub(super) struct Turn(Option<Given>);
+
+struct Given {
+    shared: Arc<Shared>,
+    request: Request,
+    promise: Promise,
+}
 
 impl Turn {
     pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Self {
-        add_each(&shared.promised, request.cost.each());
-        Self(Some((Arc::clone(shared), *request)))
-    }
-
-    fn take(&mut self) -> Option<(Arc<Shared>, Request)> {
-        let (shared, request) = self.0.take()?;
-        for (promised, units) in shared.promised.iter().zip(request.cost.each()) {
-            take_from(promised, units);
-        }
-        Some((shared, request))
+        Self(Some(Given {
+            shared: Arc::clone(shared),
+            request: *request,
+            promise: shared.promised.add(request.cost.each()),
+        }))
     }
 
     pub(super) fn came(mut self) -> FleetReservation {
-        match self.take() {
-            Some((shared, request)) => shared.went_on(&request),
+        match self.0.take() {
+            Some(it) => {
+                it.shared.promised.end(&it.promise);
+                it.shared.went_on(&it.request)
+            }
             None => unreachable!("a turn comes once"),
         }
     }
@@ -123,8 +128,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some((shared, request)) = self.take() {
-            FleetReservation::new(shared, request.cost).cancel();
+        if let Some(it) = self.0.take() {
+            if it.shared.promised.end(&it.promise) {
+                it.shared.local.forgive(it.request.cost);
+            }
+            FleetReservation::new(it.shared, it.request.cost).cancel();
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 
 use super::core::Change;
 use super::shared::Shared;
+use super::words::MOST_QUOTAS;
 use crate::rate_limit::{Cost, Reservation, Taken};
 
 /// What a call has taken from a shared limit. Dropped, it stays taken: the call was made, and the service has counted it.
@@ -57,6 +58,12 @@ impl FleetReservation {
     }
 }
 
+/// What was used beyond what was taken: of each quota up to one burst.
+fn more(changes: &[Change]) -> [u64; MOST_QUOTAS] {
+    let more = |i: usize| changes.get(i).map(|it| it.more.min(it.pace.burst));
+    std::array::from_fn(|i| more(i).unwrap_or_default())
+}
+
 impl Taken for FleetReservation {
     fn cost(&self) -> Cost {
         self.cost
@@ -76,19 +83,27 @@ impl Taken for FleetReservation {
                 ..Change::nothing(*pace)
             });
         let changes: Vec<_> = changes.collect();
-        if changes.iter().all(|it| it.back == it.more) || self.shared.is_degraded() {
+        if changes.iter().all(|it| it.back == it.more) {
             return;
+        }
+        if self.shared.is_degraded() {
+            return self.shared.owes(more(&changes));
         }
         if let Ok(runtime) = Handle::try_current() {
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
                 let _place = shared.places.acquire().await;
                 if shared.is_degraded() {
-                    return;
+                    return shared.owes(more(&changes));
                 }
                 match shared.store.settle(&shared.limit, 0, &changes).await {
                     Ok(()) => shared.gave_back(&changes),
-                    Err(error) => shared.degrade(&error),
+                    Err(error) => {
+                        shared.degrade(&error);
+                        if !error.may_have_been_done() {
+                            shared.owes(more(&changes));
+                        }
+                    }
                 }
             });
         }

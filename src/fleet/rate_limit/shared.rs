@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::core::Pace;
 use super::pool::{Leasing, Pool};
+use super::promised::Promised;
 use super::snapshot::{FleetRateLimitSnapshot, FleetRateLimitTotals};
 use super::store::{Limit, RateStore};
 use super::words::{MOST_QUOTAS, Words};
@@ -48,14 +49,19 @@ pub(super) struct Shared {
     pub(super) pool: Mutex<Pool>,
     /// The store has answered, or is away.
     pub(super) changed: Notify,
+    /// What the first in the line waits for may come sooner than it has been told, or elsewhere: something was given back, a
+    /// pause is longer, the store is away.
+    pub(super) news: Notify,
+    /// A pause has begun, or is longer: turns come later.
+    pub(super) paused: Notify,
     /// The store is back.
     pub(super) back: Notify,
     /// What those of this process wait for whom the store has given a turn.
-    pub(super) promised: [AtomicU64; MOST_QUOTAS],
+    pub(super) promised: Promised,
     /// What has passed by this process's share, and the store does not know.
     pub(super) untold: [AtomicU64; MOST_QUOTAS],
     /// Who asks, or gives back, for a single call: of ten thousand who come at once, most would not be answered in time.
-    pub(super) places: Semaphore,
+    pub(super) places: Arc<Semaphore>,
     /// Those who wait for leased tokens, first come, first served.
     pub(super) line: tokio::sync::Mutex<()>,
     pub(super) in_line: AtomicUsize,
@@ -125,7 +131,7 @@ pub(super) fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-pub(super) fn add_each(counts: &[AtomicU64; MOST_QUOTAS], units: [u64; MOST_QUOTAS]) {
+fn add_each(counts: &[AtomicU64; MOST_QUOTAS], units: [u64; MOST_QUOTAS]) {
     for (count, units) in counts.iter().zip(units) {
         // As much as may be said to have been used: it must not begin anew.
         let more = |it: u64| Some(it.saturating_add(units));
@@ -134,7 +140,7 @@ pub(super) fn add_each(counts: &[AtomicU64; MOST_QUOTAS], units: [u64; MOST_QUOT
 }
 
 /// No less than nothing is left.
-pub(super) fn take_from(count: &AtomicU64, units: u64) {
+fn take_from(count: &AtomicU64, units: u64) {
     let take = |it: u64| Some(it.saturating_sub(units));
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
 }
@@ -219,18 +225,13 @@ impl Shared {
             self.local.left(&it.name, it.is_left(now) / nodes);
         }
         // Those who have a turn keep it: it is a part of the share.
-        let promised = self
-            .promised
-            .each_ref()
-            .map(|it| it.load(Ordering::Relaxed));
-        if let Ok(nothing) = self.local.try_acquire([0; MOST_QUOTAS]) {
-            nothing.settle(promised);
-        }
+        self.local.owe(self.promised.owe().into());
         self.degraded.store(true, Ordering::Release);
         drop(since);
         self.pool().forget();
         self.kick.notify_one();
         self.changed.notify_waiters();
+        self.news.notify_waiters();
         self.reporter
             .is_away(FleetPart::RateLimit, self.funnel.name(), error);
     }
@@ -256,6 +257,15 @@ impl Shared {
         add_each(&self.untold, units);
     }
 
+    /// A call that the store has let pass has used so much more, and the store is not there to be told: the share owes it, and the
+    /// store is told when it is back.
+    pub(super) fn owes(&self, more: [u64; MOST_QUOTAS]) {
+        if more.iter().any(|it| *it > 0) {
+            self.local.owe(more.into());
+            self.add_untold(more);
+        }
+    }
+
     /// A call has used something else than what it had asked for of this process's share.
     pub(super) fn settled_share(&self, taken: Cost, used: Cost) {
         let (taken, used) = (taken.each(), used.each());
@@ -267,8 +277,11 @@ impl Shared {
 
     /// What the store is to be told of what has passed by this process's share: as much of it as is not earned yet.
     pub(super) fn take_untold(&self) -> [u64; MOST_QUOTAS] {
-        let share = self.local.snapshot();
         let mut untold = [0; MOST_QUOTAS];
+        if self.untold.iter().all(|it| it.load(Ordering::Relaxed) == 0) {
+            return untold;
+        }
+        let share = self.local.snapshot();
         let quotas = share.quotas.iter().zip(&self.untold);
         for (to, (quota, used)) in untold.iter_mut().zip(quotas) {
             let missing = quota.burst.saturating_sub(quota.available) + quota.owed;
@@ -303,10 +316,12 @@ impl Shared {
             limit: parts.limit,
             local,
             changed: Notify::new(),
+            news: Notify::new(),
+            paused: Notify::new(),
             back: Notify::new(),
-            promised: Default::default(),
+            promised: Promised::default(),
             untold: Default::default(),
-            places: Semaphore::new(AT_ONCE),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
             line: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
             short: AtomicUsize::new(0),

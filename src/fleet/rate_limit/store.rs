@@ -8,8 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::Value;
+use tokio::sync::watch;
 
 use super::core::{self, Answered, Ask, Change, Level, Nodes, Pause, Taken};
+use super::listener::Listener;
 use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
 use crate::fleet::{Backend, Shared, StoreError};
@@ -25,6 +27,9 @@ pub(super) trait RateStore: Send + Sync {
 
     /// This process is there. How many are, and how long a pause lasts.
     fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)>;
+
+    /// From here on.
+    fn listen(&self, limit: &Limit) -> Listener;
 }
 
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -38,6 +43,8 @@ pub(super) struct Limit {
     pub(super) nodes: [String; 2],
     /// This handle of this process: each has a share.
     pub(super) node: String,
+    /// Where pauses are published.
+    pub(super) channel: String,
     /// How long an answer may take.
     pub(super) within: Duration,
 }
@@ -55,6 +62,7 @@ impl Limit {
             keys: levels.chain([pause.clone()]).collect(),
             nodes: [names.key("rate", name, "nodes"), pause],
             node: format!("{}/{}", names.node, MADE.fetch_add(1, Ordering::Relaxed)),
+            channel: names.common_channel(),
             within,
         }
     }
@@ -77,8 +85,15 @@ pub(in crate::fleet) struct InProcess(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     levels: HashMap<String, Option<Level>>,
-    pauses: HashMap<String, Pause>,
+    pauses: HashMap<String, Paused>,
     nodes: HashMap<String, Nodes>,
+}
+
+#[derive(Default)]
+struct Paused {
+    pause: Option<Pause>,
+    /// By whom the last one was begun.
+    begun: watch::Sender<String>,
 }
 
 impl InProcess {
@@ -99,12 +114,13 @@ impl InProcess {
 
     pub(super) fn settle(&self, limit: &Limit, pause: u64, changes: &[Change]) {
         let (mut table, now) = (self.table(), now());
-        let mut paused = table.pause(limit);
+        let mut stored = table.pause(limit);
         let mut copies: Vec<_> = limit.levels().iter().map(|it| table.level(it)).collect();
         let mut levels: Vec<_> = copies.iter_mut().collect();
-        core::settle(&mut paused, &mut levels, now, pause, changes);
-        if let Some(paused) = paused {
-            table.pauses.insert(limit.nodes[1].clone(), paused);
+        if core::settle(&mut stored, &mut levels, now, pause, changes) {
+            let paused = table.paused(limit);
+            paused.pause = stored;
+            paused.begun.send_replace(limit.node.clone());
         }
         for (key, level) in limit.levels().iter().zip(copies) {
             table.levels.insert(key.clone(), level);
@@ -117,9 +133,18 @@ impl InProcess {
         let nodes = table.nodes.entry(limit.nodes[0].clone()).or_default();
         (nodes.beat(now, &limit.node, micros(NODE_TTL)), paused)
     }
+
+    fn begun(&self, limit: &Limit) -> watch::Receiver<String> {
+        self.table().paused(limit).begun.subscribe()
+    }
 }
 
 impl Limit {
+    /// What begins the messages about this limit.
+    pub(super) fn mark(&self) -> String {
+        format!("rate|{}|", self.nodes[1])
+    }
+
     fn levels(&self) -> &[String] {
         &self.keys[..self.keys.len() - 1]
     }
@@ -131,7 +156,11 @@ impl Table {
     }
 
     fn pause(&self, limit: &Limit) -> Option<Pause> {
-        self.pauses.get(&limit.nodes[1]).copied()
+        self.pauses.get(&limit.nodes[1])?.pause
+    }
+
+    fn paused(&mut self, limit: &Limit) -> &mut Paused {
+        self.pauses.entry(limit.nodes[1].clone()).or_default()
     }
 }
 
@@ -163,7 +192,7 @@ impl RateStore for Shared {
             match &self.backend {
                 Backend::InProcess(it) => it.rate_limits.settle(limit, pause, changes),
                 Backend::Redis(redis) => {
-                    let args = settle_args(pause, changes);
+                    let args = settle_args(limit, pause, changes);
                     redis
                         .eval(&SETTLE, &limit.keys, &args, limit.within)
                         .await?;
@@ -185,6 +214,15 @@ impl RateStore for Shared {
             }
         })
     }
+
+    fn listen(&self, limit: &Limit) -> Listener {
+        match &self.backend {
+            Backend::InProcess(it) => {
+                Listener::in_process(it.rate_limits.begun(limit), &limit.node)
+            }
+            Backend::Redis(redis) => Listener::on_server(redis.inbox(), limit.mark(), &limit.node),
+        }
+    }
 }
 
 pub(super) static TAKE: Script = Script::new("rate_limit.take", include_str!("lua/take.lua"));
@@ -205,8 +243,10 @@ pub(super) fn take_args(max_wait: u64, asks: &[Ask]) -> Vec<Vec<u8>> {
     args
 }
 
-pub(super) fn settle_args(pause: u64, changes: &[Change]) -> Vec<Vec<u8>> {
+pub(super) fn settle_args(limit: &Limit, pause: u64, changes: &[Change]) -> Vec<Vec<u8>> {
+    let names = [&limit.channel, &limit.node].map(|it| it.as_bytes().to_vec());
     let mut args = vec![Vec::new(), text(pause)];
+    args.extend(names);
     for it in changes {
         let pace = it.pace;
         let numbers = [

@@ -172,3 +172,21 @@ async fn a_call_that_is_dropped_before_the_service_is_ready_gives_back_its_token
     tokio::time::sleep(MS).await;
     limit.try_acquire(1).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_is_dropped_in_the_queue_of_a_lock_gives_back_its_tokens_of_a_shared_limit()
+ {
+    let fleet = Fleet::in_process();
+    let limit = fleet.rate_limit("api").quota("calls", hourly());
+    let limit = limit.build().unwrap();
+    let lock = ResourceLock::new("gpu");
+    let _held = lock.acquire("somebody").await.unwrap();
+    let waits = limit.run(|| lock.run("another", async || Ok::<_, Infallible>(())));
+    assert!(timeout(50 * MS, waits).await.is_err());
+    tokio::time::sleep(MS).await;
+    // It has been at the service.
+    let hangs = limit.run(pending::<Result<(), Infallible>>);
+    assert!(timeout(50 * MS, hangs).await.is_err());
+    tokio::time::sleep(MS).await;
+    assert!(limit.try_acquire(1).await.is_err());
+}

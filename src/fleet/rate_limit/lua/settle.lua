@@ -1,8 +1,8 @@
 -- Gives back units, takes more, or believes a service that less is left; and begins a pause. `core.rs` says what this does;
 -- a test compares both.
 -- KEYS: a level for each quota: "missing|at|period"; a pause: "until|length"
--- ARGV: now ('' = the server's), length of the pause, then for each quota: amount, period, burst, back, more, most
--- Replies: {1}
+-- ARGV: now ('' = the server's), length of the pause, channel, node, then for each quota: amount, period, burst, back, more, most
+-- Replies: {1} if it begins a pause, which the channel is told: "rate|key of the pause|node"; else {0}
 local call, F = redis.call, string.format
 local now = tonumber(ARGV[1])
 if not now then local t = call('TIME'); now = t[1] * 1000000 + t[2] end
@@ -22,11 +22,11 @@ end
 -- All is read before the first write: an error in the middle is not undone.
 local n, length = #KEYS - 1, tonumber(ARGV[2])
 local before = pause_end(KEYS[n + 1])
-local first = before
+local first, begins = before, 0
 local stored = {}
 for i = 1, n do stored[i] = call('GET', KEYS[i]) end
 if length > before - now then
-  first = now + length
+  first, begins = now + length, 1
   local pause = F('%.0f|%.0f', first, length)
   if ARGV[1] == '' then
     -- A second more, in case the clock steps back.
@@ -35,8 +35,8 @@ if length > before - now then
     call('SET', KEYS[n + 1], pause)
   end
 end
-for i = 1, (#ARGV - 2) / 6 do
-  local o = 2 + (i - 1) * 6
+for i = 1, (#ARGV - 4) / 6 do
+  local o = 4 + (i - 1) * 6
   local amount, period, burst = tonumber(ARGV[o + 1]), tonumber(ARGV[o + 2]), tonumber(ARGV[o + 3])
   local back, more, most = tonumber(ARGV[o + 4]), tonumber(ARGV[o + 5]), tonumber(ARGV[o + 6])
   local missing, at = 0, before
@@ -63,4 +63,5 @@ for i = 1, (#ARGV - 2) / 6 do
     call('SET', KEYS[i], level)
   end
 end
-return { 1 }
+if begins == 1 then call('PUBLISH', ARGV[3], F('rate|%s|%s', KEYS[n + 1], ARGV[4])) end
+return { begins }

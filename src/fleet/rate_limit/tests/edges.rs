@@ -323,9 +323,9 @@ async fn those_who_wait_for_a_share_ask_the_store_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_call_would_have_got_that_went_away_while_it_asked_is_earned_again_and_no_more() {
+async fn what_a_call_would_have_got_that_went_away_while_it_asked_is_given_back() {
     let store = Counting::around(Fleet::in_process().shared);
-    let quota = Quota::per_second(10).burst(10);
+    let quota = Quota::per_hour(1).burst(10);
     let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
     sleep(Duration::from_millis(10)).await;
     for _ in 0..10 {
@@ -336,7 +336,8 @@ async fn what_a_call_would_have_got_that_went_away_while_it_asked_is_earned_agai
     }
     let totals = limit.snapshot().totals;
     assert_eq!((totals.asked, totals.passed, totals.waited), (10, 0, 0));
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(limit.snapshot().left, [10]);
     limit.try_acquire(10).await.unwrap();
     assert!(try_one(&limit).await.is_err());
 }
@@ -354,5 +355,26 @@ async fn the_largest_cost_of_a_leased_limit_is_the_burst_less_what_a_lease_earns
             assert_eq!(refused.reason(), RateLimitReason::ExceedsBurst);
             limit.acquire(largest).await.unwrap();
         }
+    }
+}
+
+/// A call that costs more than there is says nothing about those that cost less.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_after_a_refusal_is_what_there_was_and_not_nothing() {
+    for store in stores() {
+        let nodes = nodes(&store, 2, |it| it.quota("calls", Quota::per_hour(100))).await;
+        nodes[0].acquire(40).await.unwrap();
+        nodes[0].try_acquire(70).await.unwrap_err();
+        let left = nodes[0].snapshot().left[0];
+        assert!((59..=60).contains(&left), "{left}");
+        // The service knows better.
+        nodes[0].left("calls", 10);
+        sleep(Duration::from_millis(5)).await;
+        nodes[1].try_acquire(11).await.unwrap_err();
+        nodes[1].try_acquire(1).await.unwrap();
+        // A part of the nine is there for each by itself.
+        nodes[0].try_acquire(50).await.unwrap_err();
+        store.is_away.store(true, Ordering::Relaxed);
+        nodes[0].try_acquire(4).await.unwrap();
     }
 }

@@ -109,8 +109,9 @@ async fn turns_that_were_given_before_a_pause_come_later_by_as_much() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_with_leased_tokens_pauses_with_its_next_question_at_the_latest() {
+async fn a_process_with_leased_tokens_that_no_message_reaches_pauses_with_its_next_question() {
     for store in stores() {
+        store.loses_messages.store(true, Ordering::Relaxed);
         let quota = Quota::per_second(1_000).burst(400);
         let nodes = nodes(&store, 2, |it| it.quota("calls", quota).leased()).await;
         for _ in 0..20 {
@@ -119,6 +120,7 @@ async fn a_process_with_leased_tokens_pauses_with_its_next_question_at_the_lates
         nodes[0].pause(PAUSE);
         sleep(Duration::from_millis(5)).await;
         let leased = nodes[1].snapshot().leased[0];
+        assert!(leased > 0);
         let mut passed = 0;
         while try_one(&nodes[1]).await.is_ok() {
             passed += 1;
@@ -138,8 +140,9 @@ async fn a_process_with_leased_tokens_pauses_with_its_next_question_at_the_lates
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_is_not_called_hears_of_a_pause_within_six_seconds() {
+async fn a_process_that_no_message_reaches_hears_of_a_pause_within_six_seconds() {
     for store in stores() {
+        store.loses_messages.store(true, Ordering::Relaxed);
         let nodes = nodes(&store, 2, |it| it.quota("calls", Quota::per_second(50))).await;
         nodes[0].pause(Duration::from_secs(20));
         sleep(Duration::from_millis(5_510)).await;
@@ -299,6 +302,27 @@ fn what_is_said_outside_a_runtime_holds_for_this_process_alone() {
     runtime.block_on(async { try_one(&limit).await.unwrap_err() });
 }
 
+/// It was said while the store was being told something else, and did not answer.
+#[tokio::test(start_paused = true)]
+async fn what_was_left_long_ago_is_not_told_when_the_store_is_back() {
+    for store in stores() {
+        let limit = builder(&store, 0).quota("calls", Quota::per_minute(60));
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        store.hangs.store(true, Ordering::Relaxed);
+        limit.left("calls", 50);
+        sleep(Duration::from_millis(5)).await;
+        limit.left("calls", 0);
+        sleep(Duration::from_secs(300)).await;
+        store.hangs.store(false, Ordering::Relaxed);
+        sleep(Duration::from_secs(5)).await;
+        assert!(!limit.shared.is_degraded());
+        limit.pause(Duration::from_millis(10));
+        sleep(Duration::from_millis(20)).await;
+        limit.try_acquire(60).await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_costs_nothing_waits_for_the_end_of_a_pause_too() {
     let quota = Quota::per_second(200).burst(40);
@@ -356,6 +380,7 @@ async fn who_asks_at_the_very_moment_of_a_pause_waits_for_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_some_have_not_heard_of_lets_no_more_pass_besides_than_it_lasts() {
     for store in stores() {
+        store.loses_messages.store(true, Ordering::Relaxed);
         let quota = Quota::per_second(10).burst(1);
         let nodes = nodes(&store, 2, |it| it.quota("calls", quota)).await;
         let (log, mut waiters) = (Log::default(), JoinSet::new());
@@ -378,5 +403,76 @@ async fn a_pause_that_some_have_not_heard_of_lets_no_more_pass_besides_than_it_l
             Quota::per_second(10).burst(1 + 10),
             "one has not heard",
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_others_stop_within_a_tenth_of_a_second_of_a_pause_also_if_they_ask_for_nothing() {
+    for set_up in both(Quota::per_second(1_000).burst(400)) {
+        for store in stores() {
+            let nodes = nodes(&store, 4, set_up).await;
+            for round in 0..10_u64 {
+                let begin = time::now().to_instant();
+                nodes[0].pause(PAUSE);
+                // The next round begins a pause while the last one lasts.
+                sleep(Duration::from_millis(105)).await;
+                for node in &nodes {
+                    let left = node.snapshot().paused_for.unwrap_or_default();
+                    let lasts = PAUSE - elapsed(begin);
+                    assert!(
+                        left + Duration::from_millis(3) >= lasts,
+                        "{round}: {left:?}"
+                    );
+                    // It ends no later than it does at the store.
+                    assert!(
+                        left <= lasts + Duration::from_millis(2),
+                        "{round}: {left:?}"
+                    );
+                    node.try_acquire(1).await.unwrap_err();
+                }
+                sleep(Duration::from_millis(37 * round)).await;
+            }
+        }
+    }
+}
+
+/// All turns are moved by as much.
+#[tokio::test(start_paused = true)]
+async fn turns_of_a_process_that_hears_of_a_pause_of_another_come_later_by_as_much() {
+    for store in stores() {
+        let quota = Quota::per_second(10).burst(1);
+        let nodes = nodes(&store, 3, |it| it.quota("calls", quota)).await;
+        let (log, mut waiters) = (Log::default(), JoinSet::new());
+        for i in 0..60 {
+            let (limit, log) = (nodes[i % 3].clone(), Arc::clone(&log));
+            waiters.spawn(async move {
+                limit.acquire(1).await.unwrap();
+                log.lock().unwrap().push(time::now().to_instant());
+            });
+        }
+        sleep(Duration::from_millis(1_050)).await;
+        nodes[0].pause(Duration::from_secs(1));
+        waiters.join_all().await;
+        let mut log = std::mem::take(&mut *log.lock().unwrap());
+        log.sort_unstable();
+        assert_eq!(log.len(), 60);
+        assert_windows(&log, quota, "all have heard");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_pauses_grow_all_the_time_asks_for_none_and_the_others_ten_times_a_second()
+{
+    for store in stores() {
+        let nodes = nodes(&store, 2, |it| it.quota("calls", Quota::per_second(50))).await;
+        let before = store.beats.load(Ordering::Relaxed);
+        for _ in 0..500 {
+            nodes[0].pause(PAUSE);
+            sleep(Duration::from_millis(10)).await;
+        }
+        // In 5 s, and what both say without being told.
+        let beats = store.beats.load(Ordering::Relaxed) - before;
+        assert!((40..=52 + 2).contains(&beats), "{beats}");
+        assert!(nodes[1].snapshot().paused_for > Some(PAUSE - Duration::from_millis(120)));
     }
 }

@@ -116,6 +116,10 @@ impl RateStore for Emptied {
     fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
         Box::pin(async move { self.now().beat(limit).await })
     }
+
+    fn listen(&self, _: &Limit) -> Listener {
+        Listener::deaf()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,4 +297,129 @@ async fn what_cannot_be_leased_is_a_typed_error() {
         assert_eq!(limit.leased().build().unwrap_err().setting(), "burst");
         builder(&store, 0).quota("calls", quota).build().unwrap();
     }
+}
+
+/// Those who wait have turns for ten seconds, and the share earns as much in that time.
+#[tokio::test(start_paused = true)]
+async fn a_share_owes_each_turn_once_however_often_the_store_goes_and_comes_back() {
+    for store in stores() {
+        let quota = Quota::per_second(10).burst(10);
+        let limit = builder(&store, 0).quota("calls", quota).exact();
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        let mut waiters = JoinSet::new();
+        for _ in 0..60 {
+            let limit = limit.clone();
+            waiters.spawn(async move { limit.acquire(1).await.map(drop) });
+        }
+        sleep(Duration::from_millis(50)).await;
+        for _ in 0..5 {
+            store.is_away.store(true, Ordering::Relaxed);
+            limit.shared.degrade(&StoreError::Deadline);
+            sleep(Duration::from_millis(150)).await;
+            store.is_away.store(false, Ordering::Relaxed);
+            sleep(Duration::from_millis(250)).await;
+            assert!(!limit.shared.is_degraded());
+        }
+        let owed = limit.shared.local.snapshot().quotas[0].owed;
+        assert!((30..=50).contains(&owed), "{owed}");
+        // Who goes away needs it no more.
+        drop(waiters);
+        sleep(Duration::from_millis(10)).await;
+        let share = limit.shared.local.snapshot();
+        assert_eq!(share.quotas[0].owed, 0, "{share:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_are_a_part_of_the_share_also_if_the_store_goes_away_in_a_pause() {
+    for store in stores() {
+        let quota = Quota::per_second(10).burst(10);
+        let limit = builder(&store, 0).quota("calls", quota).exact();
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_millis(10)).await;
+        let mut waiters = JoinSet::new();
+        for _ in 0..40 {
+            let limit = limit.clone();
+            waiters.spawn(async move { limit.acquire(1).await.map(drop) });
+        }
+        sleep(Duration::from_millis(50)).await;
+        limit.pause(Duration::from_millis(500));
+        store.is_away.store(true, Ordering::Relaxed);
+        limit.shared.degrade(&StoreError::Deadline);
+        assert_eq!(limit.shared.local.snapshot().quotas[0].owed, 30);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_has_used_beyond_its_cost_is_owed_also_if_it_says_so_while_the_store_is_away() {
+    for hangs in [false, true] {
+        for store in stores() {
+            let quota = Quota::per_minute(60).burst(60);
+            let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+            sleep(Duration::from_secs(6)).await;
+            let (one, two) = (
+                try_one(&limit).await.unwrap(),
+                try_one(&limit).await.unwrap(),
+            );
+            store.is_away.store(true, Ordering::Relaxed);
+            // The first finds out that the store is away.
+            if hangs {
+                one.settle(21);
+                sleep(Duration::from_millis(10)).await;
+                assert!(limit.shared.is_degraded());
+            } else {
+                limit.shared.degrade(&StoreError::Deadline);
+                one.settle(21);
+            }
+            two.settle(21);
+            limit.try_acquire(20).await.unwrap_err();
+            store.is_away.store(false, Ordering::Relaxed);
+            sleep(Duration::from_millis(300)).await;
+            assert!(!limit.shared.is_degraded());
+            limit.try_acquire(20).await.unwrap_err();
+            limit.try_acquire(18).await.unwrap();
+        }
+    }
+}
+
+/// A call that its share lets pass says what it has used when the store is back.
+#[tokio::test(start_paused = true)]
+async fn what_a_share_has_used_is_told_also_if_it_is_said_after_the_store_is_back() {
+    for store in stores() {
+        let quota = Quota::per_minute(60).burst(60);
+        let limit = builder(&store, 0).quota("calls", quota).build().unwrap();
+        sleep(Duration::from_secs(6)).await;
+        store.is_away.store(true, Ordering::Relaxed);
+        let late = try_one(&limit).await.unwrap();
+        assert!(late.is_local());
+        store.is_away.store(false, Ordering::Relaxed);
+        sleep(Duration::from_millis(300)).await;
+        late.settle(51);
+        sleep(Duration::from_secs(6)).await;
+        limit.try_acquire(20).await.unwrap_err();
+        limit.try_acquire(14).await.unwrap();
+    }
+}
+
+/// Half of them, and they go on for as long as it lasts.
+#[tokio::test(start_paused = true)]
+async fn processes_that_are_cut_off_from_the_store_pass_their_shares_beside_the_others() {
+    let inner: Arc<dyn RateStore> = Fleet::in_process().shared;
+    let (there, cut_off) = (
+        Counting::around(Arc::clone(&inner)),
+        Counting::around(inner),
+    );
+    let quota = Quota::per_second(100).burst(20);
+    let make = |i| {
+        let store = if i < 2 { &there } else { &cut_off };
+        builder(store, i).quota("calls", quota).build().unwrap()
+    };
+    let nodes: Vec<_> = (0..4).map(make).collect();
+    sleep(Duration::from_secs(6)).await;
+    cut_off.is_away.store(true, Ordering::Relaxed);
+    let passed = drain(&nodes, true, Duration::from_secs(10)).await;
+    // What the store gives, and two shares of four.
+    assert!(passed > 1_400, "{passed}");
+    assert!(passed <= 2 * (20 + 1_000), "{passed}");
 }
