@@ -81,7 +81,8 @@ fn random_step(rng: &mut StdRng, epoch: u64) -> Step {
                 },
             )
         }
-        60..80 => Step::Lease(seen, rng.random_range(1..200_000)),
+        // For no time: the right is given back.
+        60..80 => Step::Lease(seen, some(rng, 200_000)),
         80..99 => {
             let failed_for = some(rng, 300_000);
             Step::Probed(seen, failed_for)

@@ -16,6 +16,9 @@ use super::support::{now, since, until};
 
 const WITHIN: Duration = Duration::from_millis(100);
 
+/// The longest pause between two attempts to connect is 750 ms: so many of them, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(5);
+
 /// What a call may be late by.
 const GRACE: Duration = Duration::from_millis(10);
 
@@ -111,8 +114,7 @@ async fn a_call_to_a_server_that_was_killed_fails_at_once_and_works_again_soon_a
 
     server.restart().await;
     let took = until_it_works(&fleet).await;
-    // The longest pause between two attempts is 750 ms.
-    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert_eq!(fleet.health().connections, 2);
 }
 
@@ -128,18 +130,20 @@ async fn while_a_server_is_frozen_a_few_calls_wait_and_all_others_are_refused_at
     let calls = callers(&fleet, 32, WITHIN, Duration::from_millis(1000)).await;
     server.thaw();
     assert!(calls.iter().all(|call| call.answer.is_err()));
-    let waited = calls.iter().filter(|call| call.took > WITHIN / 2);
-    let waited = waited.count();
+    let (waited, refused): (Vec<_>, Vec<_>) = calls
+        .iter()
+        .partition(|call| call.answer == Err(StoreError::Deadline));
     // Each caller once, in the beginning.
+    let waited = waited.len();
     assert!((5..=64).contains(&waited), "{waited} of {}", calls.len());
     assert!(calls.len() > 10 * waited, "{waited} of {}", calls.len());
-    let unanswered = calls
-        .iter()
-        .filter(|call| call.answer == Err(StoreError::Deadline));
-    assert!(unanswered.count() >= 5);
+    // At once: what a busy machine adds comes to few of them.
+    let mut took: Vec<_> = refused.iter().map(|call| call.took).collect();
+    took.sort();
+    assert!(took[took.len() * 9 / 10] < WITHIN / 2, "{took:?}");
 
     let took = until_it_works(&fleet).await;
-    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +160,8 @@ async fn a_connection_that_answers_nothing_is_made_anew_after_five_calls() {
     assert_eq!(fleet.ping(WITHIN).await, Err(StoreError::Deadline));
     let renewed = || async { fleet.health().connections == 2 };
     let took = until("the connection is made anew", renewed).await;
-    assert!(took < Duration::from_millis(1000), "{took:?}");
+    // Not by the question of an idle connection, which comes after two seconds.
+    assert!(took < Duration::from_secs(2), "{took:?}");
     fleet.ping(WITHIN).await.unwrap();
     // The connection for messages is asked as soon as the other one has ended.
     let heard = || async { fleet.health().gaps == 1 };
@@ -180,7 +185,8 @@ async fn a_process_that_makes_no_calls_finds_out_that_its_connection_is_half_ope
     proxy.swallow_what_stands();
     let renewed = || async { fleet.health().connections == 2 };
     let took = until("the connection is made anew", renewed).await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Two seconds without an answer, five calls, and what a busy machine adds.
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +251,7 @@ async fn a_primary_that_became_a_replica_is_left_at_the_first_answer_and_used_ag
 
     server.tell("REPLICAOF NO ONE").await;
     let took = until_it_works(&fleet).await;
-    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,35 +120,41 @@ async fn eight_processes_on_a_server_pass_what_one_may_and_go_on_while_it_is_fro
     for limit in &limits {
         let limit = limit.clone();
         callers.spawn(async move {
-            let mut passed = 0_u32;
-            while Instant::now() - begin < Duration::from_secs(2) {
+            let mut passed = Vec::new();
+            while Instant::now() - begin < Duration::from_secs(3) {
                 match limit.try_acquire(1).await {
-                    Ok(_) => passed += 1,
+                    Ok(_) => passed.push(Instant::now() - begin),
                     Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
             }
             passed
         });
     }
-    let passed: u32 = callers.join_all().await.into_iter().sum();
+    let passed = callers.join_all().await.concat();
     let took = (Instant::now() - begin).as_secs_f64();
-    assert!(
-        f64::from(passed) <= 400.0 + 2_000.0 * took,
-        "{passed} in {took} s"
-    );
-    assert!(passed > 3_000, "{passed} in {took} s");
+    let all = passed.len();
+    assert!(all as f64 <= 400.0 + 2_000.0 * took, "{all} in {took} s");
+    // In each half of a second after the first, which has the burst. A busy machine may spoil some of them.
+    let halves = (1..6).map(|half| {
+        let half = Duration::from_millis(500 * half)..Duration::from_millis(500 * (half + 1));
+        passed.iter().filter(|it| half.contains(*it)).count()
+    });
+    let halves: Vec<_> = halves.collect();
+    assert!(halves.iter().any(|it| *it > 700), "{halves:?}");
 
     server.freeze();
-    let mut local = 0;
+    let (mut local, mut took) = (0, Vec::new());
     for _ in 0..200 {
         let began = Instant::now();
         local += u32::from(limits[0].try_acquire(1).await.is_ok_and(|it| it.is_local()));
-        // One timeout, and what a busy machine adds.
-        assert!(Instant::now() - began < Duration::from_millis(400));
+        took.push(Instant::now() - began);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     server.thaw();
     assert!(local > 0);
+    // A timeout now and then, and no other wait. What a busy machine adds comes to few of them.
+    took.sort();
+    assert!(took[190] < Duration::from_millis(400), "{took:?}");
     until("the limit is shared again", async || {
         limits[0].snapshot().degraded_for.is_none()
     })

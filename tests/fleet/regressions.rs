@@ -162,8 +162,8 @@ async fn the_longest_times_and_the_strangest_names_are_names_and_times_like_othe
         let began = now();
         drop(guard);
         let guard = waits.await.unwrap().unwrap();
-        // By the message, and not by the next question.
-        assert!(since(began) < ms(500), "{:?}", since(began));
+        // By the message, and not by the next question, which comes a second after it began to wait.
+        assert!(since(began) < ms(800), "{:?}", since(began));
         guards.push(guard);
     }
 }
@@ -245,5 +245,6 @@ async fn a_process_that_began_without_the_store_is_one_of_the_fleet_soon_after_i
         fleet.snapshot().nodes.count == 1
     })
     .await;
-    assert!(took < ms(2_500), "{took:?}");
+    // It says so once a second.
+    assert!(took < ms(10_000), "{took:?}");
 }

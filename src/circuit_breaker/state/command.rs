@@ -61,6 +61,10 @@ impl State {
             Command::Trip(unit) => return self.trip_by_operator(policy, unit, now),
         };
         let from = self.effective(now);
+        #[cfg(feature = "redis")]
+        {
+            self.operators_until = Tick(0);
+        }
         self.mode = mode;
         self.phase = Phase::Closed { ramp_since: None };
         self.openings = 0;
@@ -135,14 +139,20 @@ impl State {
             Mode::ForcedOpen | Mode::Disabled => return None,
             Mode::Normal | Mode::MetricsOnly => {}
         }
+        let ends = now.after(delay);
         #[cfg(feature = "redis")]
-        if cause == Cause::Operator {
-            self.operators_until = now.after(delay);
-        }
+        let ends = match cause {
+            Cause::Operator => {
+                self.operators_until = ends;
+                ends
+            }
+            // What an operator has said is not cut short.
+            _ => ends.max(self.operators_until),
+        };
         if let Phase::Open { until } = &mut self.phase
             && now < *until
         {
-            *until = now.after(delay); // What opened it, and when, stays true.
+            *until = ends; // What opened it, and when, stays true.
             self.begin_epoch();
             return None;
         }
@@ -150,15 +160,23 @@ impl State {
         self.openings = self.openings.max(1);
         self.opening = Opening::by(cause.clone());
         self.forget_recent(policy);
-        let change = self.open_until(now.after(delay), cause, now);
+        let change = self.open_until(ends, cause, now);
         Some(Change { from, ..change })
     }
 
-    /// Closes, if a rule or the fleet has opened it. A state that an operator has set until further notice stays.
+    /// Closes, if a rule or the fleet has opened it. A state that an operator has set stays: until further notice, or for the
+    /// time that was given.
     #[cfg(feature = "redis")]
     fn close_by_fleet(&mut self, policy: &CircuitBreakerConfig, now: Tick) -> Option<Change> {
         let is_closed = matches!(self.phase, Phase::Closed { .. });
         if is_closed || matches!(self.mode, Mode::ForcedOpen | Mode::Disabled) {
+            return None;
+        }
+        if let Phase::Open { until } = &mut self.phase
+            && now < self.operators_until
+        {
+            *until = self.operators_until;
+            self.begin_epoch();
             return None;
         }
         let from = self.by_phase(now);

@@ -45,7 +45,7 @@ pub(in crate::circuit_breaker) struct State {
     closed: Tick,
     /// When an operator's command began.
     commanded: Tick,
-    /// Until when an operator last opened it for a time.
+    /// Until when an operator has opened it: it is open for as long as that is to come.
     #[cfg(feature = "redis")]
     pub(in crate::circuit_breaker) operators_until: Tick,
     pub(in crate::circuit_breaker) changed: Tick,

@@ -12,21 +12,25 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
 use super::core::{News, Report, Rules};
+use super::counted::{Counted, Told};
+use super::pace::Pace;
+use super::probing::Probing;
 use super::shared::Shared;
 use super::store::{BreakerStore, Heard, Key, Listener};
-use crate::circuit_breaker::{
-    Cause, CircuitBreaker, CircuitBreakerSnapshot, CircuitBreakerTotals, CircuitState, Watch,
-};
+use crate::circuit_breaker::{Cause, CircuitBreaker, CircuitBreakerSnapshot, CircuitState, Watch};
 use crate::fleet::StoreError;
 use crate::util::random::Random;
 use crate::util::time::{self, Tick};
 
 /// How often counts are told. Eight times a second leave two commands of ten for what is to be told at once.
 const EVERY: Duration = Duration::from_millis(125);
-/// An open circuit is kept from probing by itself for so long after the time of the fleet: until the agent has asked.
+/// An open circuit is kept from probing by itself for so long after the time of the fleet, or longer if the store may take its
+/// time: until the agent has asked.
 const HOLD: Duration = Duration::from_millis(300);
 /// The right to probe, until a probe has begun.
 const BEGIN: Duration = Duration::from_secs(1);
+/// A question that was not answered, if there are no calls.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Kick(Notify);
 
@@ -50,10 +54,12 @@ pub(super) struct Agent {
     /// It is time to tell what was counted.
     is_due: bool,
     pace: Pace,
-    /// What has been told.
-    told: CircuitBreakerTotals,
-    rejected: u64,
-    was_open: bool,
+    told: Told,
+    /// The opening that the fleet knows of, or has made.
+    known: Option<Tick>,
+    /// A question was not answered: when it is asked again.
+    ask_at: Tick,
+    was_answered: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -63,28 +69,6 @@ struct Fleet {
     is_open: bool,
     /// If it is open, and this process goes by that: when it is to be probed.
     due: Option<Tick>,
-}
-
-/// The right to probe.
-#[derive(Clone, Copy)]
-struct Probing {
-    has_begun: bool,
-    /// Somebody calls.
-    is_called: bool,
-    /// When it is made longer, if somebody calls.
-    renew: Tick,
-    ends: Tick,
-}
-
-impl Probing {
-    fn new(now: Tick, length: Duration, has_begun: bool) -> Self {
-        Self {
-            has_begun,
-            is_called: false,
-            renew: now.after(length / 2),
-            ends: now.after(length),
-        }
-    }
 }
 
 impl Agent {
@@ -110,9 +94,10 @@ impl Agent {
             must_ask: true,
             is_due: true,
             pace: Pace::default(),
-            told: CircuitBreakerTotals::default(),
-            rejected: 0,
-            was_open: false,
+            told: Told::default(),
+            known: None,
+            ask_at: Tick::NEVER,
+            was_answered: false,
         }
     }
 
@@ -121,8 +106,7 @@ impl Agent {
         let (waker, mut news) = (Waker::from(Arc::clone(&kick)), self.store.listen(&self.key));
         let mut watch = Watch::default();
         // What was counted before is of no concern to the fleet.
-        let seen = self.breaker.snapshot();
-        (self.told, self.rejected) = (seen.totals, seen.totals.rejected);
+        self.told.all(&self.breaker.snapshot().totals);
         let mut due = Tick(0);
         loop {
             self.breaker.watch(&mut watch, &waker);
@@ -131,9 +115,16 @@ impl Agent {
             if self.is_due {
                 // Not all at the same moment.
                 due = now.after(EVERY.mul_f64(1.0 + 0.1 * Random::System.unit()));
+                self.must_ask |= now >= self.ask_at;
             }
+            self.was_answered = false;
             self.step().await;
-            self.must_ask = false;
+            let has_asked = std::mem::take(&mut self.must_ask);
+            if self.was_answered {
+                self.ask_at = Tick::NEVER;
+            } else if has_asked {
+                self.ask_at = time::now().after(ASK_AGAIN);
+            }
             self.wait(&kick, &mut news, due).await;
         }
     }
@@ -165,15 +156,19 @@ impl Agent {
 
     /// Sends one command at most.
     async fn step(&mut self) {
+        // Before all else is looked at: what opens in between is told twice, and not never.
+        let at = self.breaker.opened();
         let look = self.breaker.snapshot();
         let is_open = look.state == CircuitState::Open;
-        let opened = is_open && !self.was_open && opened_by_itself(&look);
-        self.was_open = is_open;
+        let opened = is_open && self.is_own_finding(&look, at);
+        if is_open && !opened {
+            self.known = Some(at);
+        }
         // Counts can wait for their time.
         if !(self.is_due || self.must_ask || opened || self.probing.is_some()) {
             return;
         }
-        let mut counted = self.count(&look.totals);
+        let mut counted = self.told.count(&self.breaker, &look.totals);
         if opened {
             let remaining = look.remaining_open.unwrap_or_default();
             counted.opened = micros(remaining).max(1);
@@ -183,56 +178,62 @@ impl Agent {
             CircuitState::Closed | CircuitState::Open | CircuitState::HalfOpen
         );
         if !is_ours {
-            // An operator has the word: what this process has begun is for another to end.
-            self.probing = None;
-            if self.must_ask {
-                self.report(Counted::default()).await;
-            }
-            return;
+            return self.stand_back().await;
         }
+        let has_news = counted.is_traffic() || opened || self.must_ask;
         match (self.fleet.due, self.probing) {
             (Some(_), Some(probing)) => self.probe(&look, counted, probing).await,
-            (Some(due), None) if time::now() >= due => self.ask_to_probe(&look, counted).await,
+            (Some(due), None) if time::now() >= due => self.ask_to_probe(&look, counted, at).await,
             (Some(due), None) => {
-                self.hold(&look, due);
-                if counted.is_traffic() || self.must_ask {
-                    self.report(counted).await;
+                self.keep_open(&look, due);
+                if has_news || counted.is_awaited {
+                    self.report(counted, at).await;
                 }
             }
-            (None, _) if opened || counted.is_traffic() || self.must_ask => {
-                self.report(counted).await;
-            }
+            (None, _) if has_news => self.report(counted, at).await,
             (None, _) => {}
+        }
+    }
+
+    /// Whether the breaker, which opened then, has opened by itself, and the fleet does not know of it. For how long it is open
+    /// is its own finding only if no operator has had a say.
+    fn is_own_finding(&self, look: &CircuitBreakerSnapshot, at: Tick) -> bool {
+        self.known != Some(at) && opened_by_itself(look) && !self.breaker.is_open_by_operator()
+    }
+
+    /// An operator has the word: what this process has begun is for another to end.
+    async fn stand_back(&mut self) {
+        if self.probing.take().is_some() {
+            // A right that is over at once.
+            let asked = time::now();
+            let leased = self.store.lease(&self.key, self.fleet.epoch, 0).await;
+            if let Some(leased) = self.heard(leased, asked) {
+                self.apply(leased.news);
+            }
+        } else if self.must_ask {
+            self.report(Counted::default(), Tick::NEVER).await;
         }
     }
 
     /// The fleet stays open until then: a clock of the server that stepped back has made that longer, or this breaker has
     /// opened by itself meanwhile.
-    fn hold(&self, look: &CircuitBreakerSnapshot, due: Tick) {
+    fn keep_open(&self, look: &CircuitBreakerSnapshot, due: Tick) {
         let left = look.remaining_open.unwrap_or_default();
         let until_due = due.since(time::now());
         if look.state != CircuitState::Closed && left < until_due {
-            self.breaker.open_by_fleet(until_due + HOLD);
+            self.breaker.open_by_fleet(until_due + self.hold());
         }
     }
 
-    fn count(&mut self, totals: &CircuitBreakerTotals) -> Counted {
-        let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
-        let mut failed = since(totals.failures, self.told.failures);
-        if self.breaker.config().overload_is_failure {
-            failed += since(totals.overloads, self.told.overloads);
-        }
-        let counted = Counted {
-            ok: since(totals.successes, self.told.successes),
-            failed,
-            rejected: since(totals.rejected, self.rejected),
-            opened: 0,
-        };
-        (self.told, self.rejected) = (*totals, totals.rejected);
-        counted
+    /// One answer may be on its way when the time is over, and the next is that of the question who probes. Who waits for
+    /// longer than a second may find that each probes for itself meanwhile, as without a store.
+    fn hold(&self) -> Duration {
+        let within = self.key.within.min(Duration::from_secs(1));
+        HOLD.max(2 * within + EVERY / 2)
     }
 
-    async fn report(&mut self, counted: Counted) {
+    /// `at`: when it opened, if it has.
+    async fn report(&mut self, counted: Counted, at: Tick) {
         let report = Report {
             seen: self.fleet.epoch,
             ok: counted.ok,
@@ -241,12 +242,12 @@ impl Agent {
         };
         let asked = time::now();
         let news = self.store.report(&self.key, self.rules, report).await;
-        match self.heard(news, asked) {
-            Some(news) => {
-                self.apply(news);
-            }
-            // It is told again: that a process has opened is too much to lose.
-            None => self.was_open &= counted.opened == 0,
+        // If there is no answer it is told again: that a process has opened is too much to lose.
+        if let Some(news) = self.heard(news, asked)
+            && !self.apply(news)
+            && counted.opened > 0
+        {
+            self.known = Some(at);
         }
     }
 
@@ -256,6 +257,7 @@ impl Agent {
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
         match answer {
             Ok(answer) => {
+                self.was_answered = true;
                 self.shared.answered(asked);
                 Some(answer)
             }
@@ -281,60 +283,62 @@ impl Agent {
         if !is_new {
             return false;
         }
-        self.probing = None;
+        let was_probing = self.probing.take().is_some();
         match news.is_open {
-            true if self.is_operators(remaining + HOLD) => {}
-            true => self.breaker.open_by_fleet(remaining + HOLD),
-            false if self.is_operators(Duration::ZERO) => {}
-            false if before.is_open => self.breaker.close_by_fleet(),
-            // It has opened and closed unheard: what this breaker has found by itself is told anew.
+            true => self.breaker.open_by_fleet(remaining + self.hold()),
+            // What a probe has found that is over changes nothing.
+            false if before.is_open && (was_probing || !self.has_own_finding()) => {
+                self.breaker.close_by_fleet();
+            }
+            // What this breaker has found by itself is told anew: the fleet has closed without knowing of it.
             false => {}
         }
         // What it has opened by just now is no finding of its own.
-        self.was_open = news.is_open;
+        self.known = news.is_open.then(|| self.breaker.opened());
         true
     }
 
-    /// Whether an operator has opened the breaker for longer than the fleet keeps it open.
-    fn is_operators(&self, by_fleet: Duration) -> bool {
-        let left = self.breaker.left_of_operators_time();
-        left.is_some_and(|it| it > by_fleet)
+    fn has_own_finding(&self) -> bool {
+        let at = self.breaker.opened();
+        let look = self.breaker.snapshot();
+        look.state == CircuitState::Open && self.is_own_finding(&look, at)
     }
 
     /// The fleet is to be probed, by one of all processes.
-    async fn ask_to_probe(&mut self, look: &CircuitBreakerSnapshot, counted: Counted) {
+    async fn ask_to_probe(&mut self, look: &CircuitBreakerSnapshot, counted: Counted, at: Tick) {
         let left = look.remaining_open.unwrap_or_default();
+        let hold = self.hold();
         let is_closed = look.state == CircuitState::Closed;
         // Closed here, by an operator or while the store was away: calls that succeed are as good as a probe.
         let may_tell = !is_closed || counted.ok > 0;
-        // An operator may have opened it for longer, or a rule of its own.
-        if !may_tell || left > 2 * HOLD {
-            if counted.is_traffic() || self.must_ask {
-                self.report(counted).await;
+        // An operator has opened it for longer, or a rule of its own.
+        let is_kept = left > HOLD + hold || self.breaker.is_open_by_operator();
+        if !may_tell || is_kept {
+            if counted.is_called() || counted.opened > 0 || self.must_ask {
+                self.report(counted, at).await;
             }
             return;
         }
-        if !counted.is_traffic() && !self.must_ask {
-            if left < HOLD / 2 {
-                self.breaker.open_by_fleet(HOLD);
+        if !counted.is_called() {
+            if self.must_ask || left < hold / 2 {
+                self.breaker.open_by_fleet(hold);
+            }
+            if self.must_ask {
+                self.report(counted, at).await;
             }
             return;
         }
-        if !counted.is_traffic() {
-            self.breaker.open_by_fleet(HOLD);
-            return self.report(counted).await;
-        }
+        self.ask_for_the_right(counted).await;
+    }
+
+    async fn ask_for_the_right(&mut self, counted: Counted) {
         let asked = time::now();
-        let length = if is_closed {
-            self.lease_length()
-        } else {
-            BEGIN
-        };
-        let leased = self
-            .store
-            .lease(&self.key, self.fleet.epoch, micros(length))
-            .await;
-        let Some(leased) = self.heard(leased, asked) else {
+        let (epoch, length) = (self.fleet.epoch, micros(BEGIN));
+        let leased = self.store.lease(&self.key, epoch, length).await;
+        let leased = self.heard(leased, asked);
+        // An operator may have closed it meanwhile.
+        let is_closed = self.breaker.state() == CircuitState::Closed;
+        let Some(leased) = leased else {
             // Alone: this process probes for itself, by its own rules, until the store answers.
             self.fleet.due = None;
             if !is_closed {
@@ -346,16 +350,21 @@ impl Agent {
         match (leased.is_mine, self.fleet.due) {
             (true, _) => {
                 self.shared.probes.fetch_add(1, Ordering::Relaxed);
-                self.probing = Some(Probing::new(asked, length, false));
+                self.probing = Some(Probing {
+                    has_succeeded: is_closed && counted.ok > 0,
+                    ..Probing::new(asked, BEGIN)
+                });
                 if !is_closed {
                     self.breaker.open_by_fleet(Duration::ZERO);
                 }
             }
             (false, Some(_)) => {
-                let wait = Duration::from_micros(leased.wait).max(EVERY);
+                // Who has the right may give it back before its time.
+                let wait = leased.wait.min(leased.news.remaining.max(micros(BEGIN)));
+                let wait = Duration::from_micros(wait).max(EVERY);
                 self.fleet.due = Some(time::now().after(wait));
                 if !is_closed {
-                    self.breaker.open_by_fleet(wait + HOLD);
+                    self.breaker.open_by_fleet(wait + self.hold());
                 }
             }
             // The store has forgotten that it is open. Had the fleet closed, this breaker would be closed by now.
@@ -379,16 +388,18 @@ impl Agent {
         counted: Counted,
         mut probing: Probing,
     ) {
-        probing.is_called |= counted.is_traffic();
+        probing.is_called |= counted.is_called();
+        if counted.has_result() {
+            probing.last_result = time::now();
+        }
         self.probing = Some(probing);
         match look.state {
-            CircuitState::Closed if counted.ok > 0 => self.probed(0).await,
-            CircuitState::Open if opened_by_itself(look) && look.remaining_open.is_some() => {
+            CircuitState::Closed if counted.ok > 0 || probing.has_succeeded => self.probed(0).await,
+            CircuitState::Open if opened_by_itself(look) && !self.breaker.is_open_by_operator() => {
                 let remaining = look.remaining_open.unwrap_or_default();
                 self.probed(micros(remaining).max(1)).await;
             }
-            // An operator has opened it: another may probe.
-            CircuitState::Open if look.remaining_open.is_some() => self.probing = None,
+            CircuitState::Open => self.stand_back().await,
             _ => self.go_on_probing(look, probing).await,
         }
     }
@@ -398,24 +409,30 @@ impl Agent {
         let (asked, epoch) = (time::now(), self.fleet.epoch);
         let is_closed = look.state == CircuitState::Closed;
         let begins = !probing.has_begun && look.probes + look.success_count as usize > 0;
-        let goes_on = probing.has_begun && probing.is_called && asked >= probing.renew;
+        let has_begun = begins || probing.has_begun;
+        let length = match has_begun {
+            true => self.lease_length(),
+            false => BEGIN,
+        };
+        // One whose probes find nothing out, because something else refuses them, keeps the others waiting for nothing.
+        let is_of_use = probing.is_called && asked < probing.last_result.after(length);
+        let goes_on = probing.has_begun && is_of_use && asked >= probing.renew;
         if begins || goes_on || self.must_ask {
-            let length = match begins || probing.has_begun {
-                true => self.lease_length(),
-                false => BEGIN,
-            };
             let leased = self.store.lease(&self.key, epoch, micros(length)).await;
             if let Some(leased) = self.heard(leased, asked) {
                 let is_mine = leased.is_mine;
-                let has_begun = begins || probing.has_begun;
-                self.probing = is_mine.then(|| Probing::new(asked, length, has_begun));
+                self.probing = is_mine.then(|| Probing {
+                    has_begun,
+                    last_result: if begins { asked } else { probing.last_result },
+                    ..Probing::new(asked, length)
+                });
                 self.apply(leased.news);
             }
         } else if asked >= probing.ends {
-            // Nobody calls here any more: it is for those who are called.
+            // Nobody calls here any more, or to no effect: it is for the others, before this one asks again.
             self.probing = None;
             if !is_closed {
-                self.breaker.open_by_fleet(HOLD);
+                self.breaker.open_by_fleet(BEGIN + self.hold());
             }
         }
     }
@@ -430,48 +447,18 @@ impl Agent {
             self.fleet.due = None;
             return;
         };
-        self.apply(news);
+        self.known = Some(self.breaker.opened());
+        let is_new = self.apply(news);
+        if !news.is_open && !is_new {
+            // The store has forgotten that it was open: this is as good as any finding.
+            self.known = None;
+        }
         if news.is_open && news.epoch == epoch {
             // Too late: it is for another to probe, and this one stays open with the rest.
             let remaining = Duration::from_micros(news.remaining);
-            self.breaker.open_by_fleet(remaining + HOLD);
-            self.was_open = true;
+            self.breaker.open_by_fleet(remaining + self.hold());
+            self.known = Some(self.breaker.opened());
         }
-    }
-}
-
-/// Ten commands in any second, and no more.
-#[derive(Default)]
-struct Pace {
-    sent: [Tick; 10],
-    oldest: usize,
-}
-
-impl Pace {
-    fn sent(&mut self, now: Tick) {
-        self.sent[self.oldest] = now;
-        self.oldest = (self.oldest + 1) % self.sent.len();
-    }
-
-    /// When the next may be sent, if not at once.
-    fn next(&self, now: Tick) -> Option<Tick> {
-        let next = self.sent[self.oldest].after(Duration::from_secs(1));
-        (next > now).then_some(next)
-    }
-}
-
-/// What has happened since the last step.
-#[derive(Clone, Copy, Default)]
-struct Counted {
-    ok: u64,
-    failed: u64,
-    rejected: u64,
-    opened: u64,
-}
-
-impl Counted {
-    fn is_traffic(&self) -> bool {
-        self.ok + self.failed + self.rejected > 0
     }
 }
 

@@ -37,10 +37,13 @@
 //!
 //! They are then open because of [`Cause::Fleet`](crate::circuit_breaker::Cause::Fleet). When the time is over, the first
 //! process that is called asks for the right to probe. One has it; the breakers of the others stay open. It probes by the
-//! rules of its own breaker, and all close, or stay open, as that one does. A process that dies while it probes, is stopped, or
-//! is called no more, loses the right: after a second if no probe has begun, else about
-//! [`probe_timeout`](crate::circuit_breaker::CircuitBreakerConfig::probe_timeout) after it was last called. What it finds later
-//! changes nothing.
+//! rules of its own breaker, and all close, or stay open, as that one does. A call that waits for the circuit in `poll_ready`
+//! ([`pending_while_open`](crate::circuit_breaker::CircuitBreakerLayer::pending_while_open)) is a call.
+//!
+//! A process that dies while it probes, is stopped, or is called no more, loses the right: after a second if no probe has begun,
+//! else about [`probe_timeout`](crate::circuit_breaker::CircuitBreakerConfig::probe_timeout) after it was last called. One whose
+//! probes find nothing out, because a lock or a limit of its own refuses them, loses it after twice that time at most, and one
+//! whose breaker an operator takes over within a second or two. What it finds later changes nothing.
 //!
 //! An operator's command is for the process to which it was given, and goes before what the fleet finds: a breaker that is
 //! forced open or disabled stays so, one that was opened for a time stays open for that time at least, and what is done to the
@@ -64,7 +67,10 @@
 
 mod agent;
 mod core;
+mod counted;
 mod handle;
+mod pace;
+mod probing;
 mod shared;
 mod snapshot;
 mod store;

@@ -12,13 +12,14 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::super::error::StoreError;
 use super::agent;
+use super::entry::enter;
 use super::guard::{FleetGuard, Permit};
 use super::lease::{Fence, Grant};
-use super::op::{Member, Op, Reply};
+use super::op::{Op, Reply};
 use super::owner::Owner;
 use super::refused;
 use super::shared::{Shared, micros};
-use super::waiter::{Told, Waiter, next_id};
+use super::waiter::{Told, Waiter};
 use crate::call::Holder;
 use crate::call::context::Wait;
 use crate::call::deadline::{self, Deadline};
@@ -83,27 +84,6 @@ impl IntoFuture for FleetAcquire {
             .await
         })
     }
-}
-
-/// What the store keeps of a holder: it stands in several keys.
-fn short(holder: &Holder) -> String {
-    const MOST: usize = 200;
-    holder.to_string().chars().take(MOST).collect()
-}
-
-/// Somebody new who asks, as this process and the store know it.
-fn enter(shared: &Shared, holder: &Holder) -> Arc<Waiter> {
-    let member = Member::new(
-        &next_id(),
-        shared.settings.lease_micros(),
-        &shared.inbox,
-        &shared.node,
-        &short(holder),
-    );
-    let waiter = Arc::new(Waiter::new(member));
-    let mut waiters = shared.waiters();
-    waiters.insert(waiter.member.id().to_owned(), Arc::clone(&waiter));
-    waiter
 }
 
 /// One attempt. Dropped before its end, it leaves nothing at the store.
@@ -239,11 +219,16 @@ impl Attempt {
                         token,
                         expiry,
                     } => {
-                        return Some(End::Granted(Grant {
+                        let grant = Grant {
                             fence: Fence { slot, token },
                             until: sent.after(micros(expiry - answer.now)),
                             expiry,
-                        }));
+                        };
+                        if grant.until > time::now() {
+                            return Some(End::Granted(grant));
+                        }
+                        // The answer was under way for as long as the lease: another may have the slot by now.
+                        self.has_waited = true;
                     }
                     Reply::Refused { .. } => {
                         // A call before this one may be done yet.
@@ -397,6 +382,11 @@ impl Attempt {
         })
     }
 
+    /// Also while it was not in the queue.
+    fn is_contended(&self, waited: Duration) -> bool {
+        self.has_waited && waited >= self.owner.0.settings.contention_threshold
+    }
+
     fn admitted(&self, is_local: bool) {
         let shared = &self.owner.0;
         let now = time::now();
@@ -408,7 +398,7 @@ impl Attempt {
         let mut counts = shared.counts();
         counts.acquisitions += 1;
         counts.local += u64::from(is_local);
-        counts.contentions += u64::from(self.is_reported);
+        counts.contentions += u64::from(self.is_contended(waited));
         counts.waited(waited, now);
         drop(counts);
         if self.has_waited && shared.funnel.hears_details() {
@@ -437,11 +427,14 @@ impl Attempt {
             (true, Tick::NEVER) => acquire.no_timeout(),
             (true, until) => acquire.timeout(until.since(time::now())),
         };
+        let asked = time::now();
         let admitted = tokio::select! {
             biased;
-            admitted = acquire.owned() => admitted,
-            () = back => return None,
+            admitted = acquire.owned() => Some(admitted),
+            () = back => None,
         };
+        self.has_waited |= time::now() > asked;
+        let admitted = admitted?;
         self.is_over = true;
         Some(match admitted {
             Ok(guard) => {
@@ -449,7 +442,10 @@ impl Attempt {
                 let owner = Arc::clone(&self.owner);
                 Ok(FleetGuard(Permit::Local { guard, owner }))
             }
-            Err(contended) => Err(self.refused(contended.reason().clone())),
+            Err(contended) => Err(self.refused(match contended.reason() {
+                ContendedReason::TimedOut if self.is_deadline => ContendedReason::DeadlineExceeded,
+                reason => reason.clone(),
+            })),
         })
     }
 
@@ -486,7 +482,7 @@ impl Drop for Attempt {
             let waited = now.since(self.began);
             let mut counts = shared.counts();
             counts.abandoned += 1;
-            counts.contentions += u64::from(self.is_reported);
+            counts.contentions += u64::from(self.is_contended(waited));
             counts.waited(waited, now);
             drop(counts);
             if shared.funnel.hears_details() {

@@ -338,7 +338,8 @@ async fn beat(shared: Arc<Shared>, waiting: Vec<Arc<Waiter>>) -> Done {
 /// When the next one is of use.
 async fn beat_part(shared: &Shared, waiting: &[Arc<Waiter>]) -> Tick {
     let op = Op::Beat(waiting.iter().map(|it| it.member.clone()).collect());
-    let asked = shared.ask(&op, shared.call_timeout).await;
+    // However patient calls are: a place in the queue has to bear one that is not answered.
+    let asked = shared.ask(&op, shared.call_timeout.min(BEAT)).await;
     let now = time::now();
     let Ok((answer, _)) = asked else {
         return now.after(AGAIN);

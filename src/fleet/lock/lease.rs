@@ -113,8 +113,8 @@ impl Lease {
 
     pub(super) fn renewed(&self, until: Tick, expiry: Micros, now: Tick) {
         let mut state = self.lock();
-        // It was lost meanwhile: whoever was told so has stopped.
-        if state.lost.is_none() {
+        // It was lost meanwhile, or its time is over and only the agent has not seen that yet: whoever was told so has stopped.
+        if state.lost.is_none() && now < state.until {
             state.until = until;
             state.expiry = expiry;
             state.renew_at = now.after(until.since(now) / 3);

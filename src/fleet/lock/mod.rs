@@ -79,6 +79,7 @@ mod agent;
 mod builder;
 mod core;
 mod counts;
+mod entry;
 mod guard;
 mod handle;
 mod layer;

@@ -31,6 +31,9 @@ const FAILURES: u32 = 3;
 /// So many calls of one process that ask for a permit are under way at most: some milliseconds of work for a server.
 const AT_ONCE: usize = 128;
 
+/// A store that has not answered for so long does not answer, however patient calls are.
+const ENOUGH: Duration = Duration::from_secs(1);
+
 /// Something that is to be told to the store, until then.
 #[derive(Clone)]
 pub(super) struct Due<T> {
@@ -215,7 +218,7 @@ impl Shared {
                 Ok((answer, sent))
             }
             // Who has hardly any time left does not find out whether the store answers.
-            Err(StoreError::Deadline) if within < self.patience() => {
+            Err(StoreError::Deadline) if within < self.patience().min(ENOUGH) => {
                 self.health().why = Some(StoreError::Deadline);
                 Err(StoreError::Deadline)
             }

@@ -169,7 +169,7 @@ async fn while_there_are_no_calls_nobody_asks_until_messages_may_have_been_lost(
 }
 
 /// Two successes close it.
-async fn fleet_with_probes_of(
+pub(super) async fn fleet_with_probes_of(
     store: &Arc<Counting>,
     n: usize,
     probe_timeout: Duration,

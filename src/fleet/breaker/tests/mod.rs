@@ -2,6 +2,7 @@
 
 mod edges;
 mod random;
+mod rights;
 mod trouble;
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::edges::fleet_with_probes_of;
 use super::trouble::{Fragile, fragile};
 use super::*;
 
@@ -172,6 +173,96 @@ async fn with_any_settings_all_close_with_the_one_that_probed() {
             assert!(timeout(in_time, closes).await.is_ok(), "{story}");
             let took = until_all(&shares, CircuitState::Closed).await;
             assert!(took < Duration::from_millis(300), "{story}: {took:?}");
+        }
+        store.assert_pace();
+    }
+}
+
+/// What an operator has opened for a time, by process: until then it is open, unless another command says otherwise.
+#[tokio::test(start_paused = true)]
+async fn an_operators_time_is_kept_whatever_the_fleet_does() {
+    for seed in 0..6 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let store = Counting::around(Fleet::in_process().shared, seed % 2 == 0);
+        let mut shares = fleet_with_probes_of(&store, 3, Duration::from_secs(4)).await;
+        shares.push(share(&store, 7, settings(1)));
+        let backend = Arc::<Backend>::default();
+        let _callers = traffic(&shares, &backend, OFTEN);
+        let mut open_until = [Tick(0); 4];
+        for step in 0..150 {
+            let one = rng.random_range(0..4);
+            let breaker = shares[one].breaker();
+            match rng.random_range(0..12) {
+                0..5 => {
+                    let time = Duration::from_millis(rng.random_range(1..9_000));
+                    breaker.open_for(time);
+                    open_until[one] = time::now().after(time);
+                }
+                5 => {
+                    breaker.reset();
+                    open_until[one] = Tick(0);
+                }
+                6 => {
+                    let is_away = rng.random_bool(0.3);
+                    store.is_away.store(is_away, Ordering::Relaxed);
+                }
+                _ => {
+                    let is_bad = rng.random_bool(0.4);
+                    backend.is_bad.store(is_bad, Ordering::Relaxed);
+                }
+            }
+            for _ in 0..rng.random_range(1..200) {
+                sleep(Duration::from_millis(5)).await;
+                for (share, until) in shares.iter().zip(open_until) {
+                    let state = share.breaker().state();
+                    let is_kept = time::now() >= until || state == CircuitState::Open;
+                    assert!(is_kept, "seed {seed}, step {step}: {state}");
+                }
+            }
+        }
+        store.assert_pace();
+    }
+}
+
+/// Each process has settings of its own, and is called as it happens to be: at times not at all, at times by callers whose
+/// probes say nothing. As soon as one is called whose probes say that all is well, all are closed in the time that the page
+/// gives.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_called_closes_all_whatever_the_others_did_with_their_right() {
+    for seed in 0..12 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let probe_timeout = Duration::from_millis(rng.random_range(300..5_000));
+        let store = Counting::around(Fleet::in_process().shared, true);
+        let shares = fleet_with_probes_of(&store, rng.random_range(2..5), probe_timeout).await;
+        for round in 0..4 {
+            let mut permits = Vec::new();
+            shares.iter().for_each(|it| it.breaker().reset());
+            fail(shares[0].breaker(), 5);
+            let open = Arc::new(Backend::default());
+            let callers = traffic(&shares, &open, OFTEN);
+            until_all(&shares, CircuitState::Open).await;
+            drop(callers);
+            for _ in 0..rng.random_range(0..60) {
+                let one = shares[rng.random_range(0..shares.len())].breaker();
+                match (one.try_acquire(), rng.random_range(0..5)) {
+                    (Err(_), _) => {}
+                    (Ok(permit), 0) => permits.push(permit),
+                    (Ok(permit), 1) => permit.success(),
+                    (Ok(permit), 2) => drop(permit),
+                    (Ok(permit), _) => permit.ignore(),
+                }
+                sleep(Duration::from_millis(rng.random_range(1..300))).await;
+            }
+            let one = rng.random_range(0..shares.len());
+            let _callers = traffic(&shares[one..=one], &Arc::default(), OFTEN);
+            let took = until_all(&shares, CircuitState::Closed).await;
+            // Its own probe that never ends, or the right of another, and then the time of the breaker.
+            let most = 3 * probe_timeout + Duration::from_secs(4);
+            assert!(
+                took < most,
+                "seed {seed}, round {round}: {took:?} of {most:?}"
+            );
+            sleep(Duration::from_secs(2)).await;
         }
         store.assert_pace();
     }

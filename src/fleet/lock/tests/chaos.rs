@@ -33,7 +33,8 @@ async fn work(node: Arc<Node>, seed: u64, beliefs: Arc<Mutex<Vec<Belief>>>) {
         // Whoever is told that the lease is lost stops.
         let _ = timeout(hold, guard.lost()).await;
         let to = Instant::now();
-        let fence = guard.fence().unwrap();
+        // One of this process alone has none.
+        let Some(fence) = guard.fence() else { continue };
         drop(guard);
         beliefs.lock().unwrap().push(Belief { fence, from, to });
     }
@@ -67,16 +68,20 @@ fn run(seed: u64) -> usize {
         let world = World::default();
         let beliefs = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
+        let mut nodes = Vec::new();
         for n in 0..4 {
             let name = format!("n{n}");
             let set = |it: &mut super::super::settings::Settings| {
                 it.max_concurrent = 3;
                 it.lease = ms(900);
+                it.max_waiting = (n == 1).then_some(4);
+                it.local = (n == 2).then_some(1);
             };
             let node = Arc::new(match n {
                 3 => world.deaf_node(&name, set),
                 _ => world.node(&name, set),
             });
+            nodes.push(Arc::clone(&node));
             tasks.spawn(trouble(Arc::clone(&node), seed * 100 + n));
             for worker in 0..3 {
                 let seed = seed * 1_000 + n * 10 + worker;
@@ -95,10 +100,27 @@ fn run(seed: u64) -> usize {
         }
         sleep(Duration::from_secs(6)).await;
         assert_eq!(world.count().await, (0, 0), "world {seed} is not drained");
+        nodes.iter().for_each(|it| adds_up(it, seed));
         let beliefs = std::mem::take(&mut *beliefs.lock().unwrap());
         check(&beliefs, seed);
         beliefs.len()
     })
+}
+
+/// Every attempt has ended, in one way, and nothing of it is left.
+fn adds_up(node: &Node, seed: u64) {
+    let seen = node.lock.snapshot();
+    let stats = &seen.stats;
+    let refused = stats.timeouts + stats.rejected + seen.unavailable;
+    let ended = stats.acquisitions + stats.abandoned + refused;
+    assert_eq!(stats.attempts, ended, "world {seed}: {seen:?}");
+    let waits = stats.acquisitions + stats.abandoned + stats.timeouts;
+    assert_eq!(stats.wait.count, waits, "world {seed}: {seen:?}");
+    // A permit of this process alone is held as well, and counted by the lock of this process.
+    let leased = stats.acquisitions - seen.local;
+    assert_eq!(stats.hold.count, leased, "world {seed}: {seen:?}");
+    assert_eq!((seen.held_here, seen.waiting_here), (0, 0), "world {seed}");
+    assert!(stats.peak_in_use <= 3, "world {seed}: {seen:?}");
 }
 
 /// No two believe in one slot at once, and of two the later has the higher token.

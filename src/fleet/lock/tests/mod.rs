@@ -12,6 +12,7 @@ mod layer;
 mod leases;
 mod regressions;
 mod release;
+mod slow;
 mod stores;
 mod support;
 mod waits;
