@@ -249,8 +249,9 @@ async fn answers_that_are_always_about_to_come_end_with_the_callers_patience() {
     });
     for server in [trickle.await, silence.await, hints.await] {
         let caller = Caller::of(server);
-        let Err(Error::Exhausted(gave_up)) = caller.call().await.map(drop) else {
-            panic!("an answer");
+        let gave_up = match caller.call().await.map(drop) {
+            Err(Error::Exhausted(gave_up)) => gave_up,
+            other => panic!("{other:?}"),
         };
         assert_eq!(gave_up.reason(), StopReason::Deadline);
         assert!(
