@@ -107,6 +107,7 @@ mod redis;
 mod reporter;
 mod snapshot;
 mod tasks;
+mod unused;
 
 pub use breaker::SharedBreaker;
 pub use builder::FleetBuilder;

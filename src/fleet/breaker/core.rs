@@ -9,6 +9,10 @@ pub(crate) const SLICES: u64 = 10;
 /// A node that was heard of so far in the future was heard of before the clock stepped back.
 pub(crate) const STEP_BACK: u64 = 1_000_000;
 
+/// For how long a server keeps what nobody asks for.
+#[allow(dead_code, reason = "the test that compares has no use for it")]
+const DAY: u64 = 86_400_000_000;
+
 /// When a fleet opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
@@ -84,6 +88,12 @@ impl Breaker {
     #[allow(dead_code, reason = "the test that compares has no use for it")]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Open, and not for so long that a server would have forgotten it.
+    #[allow(dead_code, reason = "the test that compares has no use for it")]
+    pub(crate) fn is_kept_open(&self, now: u64) -> bool {
+        self.is_open && now < self.until + DAY
     }
 
     fn read(&mut self, now: u64) {

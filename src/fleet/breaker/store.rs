@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::core::{Breaker, Leased, News, Report, Rules};
 use crate::fleet::names::Names;
 use crate::fleet::redis::{self, Inbox, Script};
+use crate::fleet::unused::Unused;
 use crate::fleet::{Backend, Shared, StoreError};
 use crate::util::time;
 
@@ -135,7 +136,13 @@ pub(super) fn heard(text: &[u8]) -> Heard {
 
 /// The shared state of one process.
 #[derive(Default)]
-pub(in crate::fleet) struct InProcess(Mutex<HashMap<String, Entry>>);
+pub(in crate::fleet) struct InProcess(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    all: HashMap<String, Entry>,
+    unused: Unused,
+}
 
 #[derive(Default)]
 struct Entry {
@@ -144,8 +151,13 @@ struct Entry {
 }
 
 impl InProcess {
-    fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> usize {
+        self.table().all.len()
     }
 
     pub(super) fn step<T>(
@@ -154,7 +166,7 @@ impl InProcess {
         step: impl FnOnce(&mut Breaker, u64) -> (T, News),
     ) -> T {
         let mut table = self.table();
-        let entry = table.entry(key.keys[0].clone()).or_default();
+        let entry = table.all.entry(key.keys[0].clone()).or_default();
         let before = entry.breaker.epoch();
         let (answer, news) = step(&mut entry.breaker, time::now().0 / 1_000);
         if news.epoch != before {
@@ -165,8 +177,21 @@ impl InProcess {
 
     pub(super) fn news(&self, key: &Key) -> watch::Receiver<News> {
         let mut table = self.table();
-        let entry = table.entry(key.keys[0].clone()).or_default();
+        table.forget_unused(time::now().0 / 1_000);
+        let entry = table.all.entry(key.keys[0].clone()).or_default();
         entry.news.subscribe()
+    }
+}
+
+impl Table {
+    /// What nobody shares, and is not open.
+    fn forget_unused(&mut self, now: u64) {
+        if !self.unused.is_due(self.all.len()) {
+            return;
+        }
+        let is_used = |it: &Entry| it.news.receiver_count() > 0 || it.breaker.is_kept_open(now);
+        self.all.retain(|_, it| is_used(it));
+        self.unused.has_looked(self.all.len());
     }
 }
 

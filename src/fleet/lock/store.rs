@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::error::StoreError;
 use super::super::redis::{Inbox, News, Redis, Script};
+use super::super::unused::Unused;
 use super::core::{Clock, SemCore};
 use super::op::{Answer, Handoff, Micros, Op};
 use super::{scripts, wire};
@@ -70,16 +71,12 @@ pub(in super::super) struct InProcess(Arc<Mutex<Names>>);
 #[derive(Default)]
 struct Names {
     all: HashMap<Arc<str>, Named>,
-    /// At so many, those that nobody uses are forgotten, as a server forgets them after a day.
-    look_at: usize,
+    unused: Unused,
 }
 
 impl Names {
-    /// Before the first.
-    const FEW: usize = 256;
-
     fn forget_unused(&mut self) {
-        if self.all.len() < self.look_at.max(Self::FEW) {
+        if !self.unused.is_due(self.all.len()) {
             return;
         }
         let now = micros_now();
@@ -87,7 +84,7 @@ impl Names {
             it.ears.retain(|ear| !ear.1.is_closed());
             !it.ears.is_empty() || !it.core.says_nothing(now)
         });
-        self.look_at = self.all.len() * 2;
+        self.unused.has_looked(self.all.len());
     }
 }
 

@@ -31,6 +31,14 @@ pub(crate) struct Level {
     pub(crate) period: u64,
 }
 
+impl Level {
+    /// Whether nothing is missing any more, whatever is earned: at least one unit in a period.
+    #[allow(dead_code, reason = "the test that compares has no use for it")]
+    pub(crate) fn is_full(self, now: u64) -> bool {
+        now >= self.at.saturating_add(self.missing)
+    }
+}
+
 /// What is asked of one quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
@@ -264,6 +272,12 @@ pub(crate) fn settle(
 pub(crate) struct Nodes(BTreeMap<String, u64>);
 
 impl Nodes {
+    /// Whether any was heard of within `ttl` microseconds.
+    #[allow(dead_code, reason = "the test that compares has no use for it")]
+    pub(crate) fn is_any(&self, now: u64, ttl: u64) -> bool {
+        self.0.values().any(|at| *at + ttl > now)
+    }
+
     /// `node` is there. How many are: those that were heard of within `ttl` microseconds.
     pub(crate) fn beat(&mut self, now: u64, node: &str, ttl: u64) -> u64 {
         // One from the future is from before the clock stepped back: who is there says so again.

@@ -14,6 +14,7 @@ use super::core::{self, Answered, Ask, Change, Level, Nodes, Pause, Taken};
 use super::listener::Listener;
 use crate::fleet::names::Names;
 use crate::fleet::redis::Script;
+use crate::fleet::unused::Unused;
 use crate::fleet::{Backend, Shared, StoreError};
 use crate::util::time;
 
@@ -87,6 +88,7 @@ struct Table {
     levels: HashMap<String, Option<Level>>,
     pauses: HashMap<String, Paused>,
     nodes: HashMap<String, Nodes>,
+    unused: Unused,
 }
 
 #[derive(Default)]
@@ -103,7 +105,7 @@ impl InProcess {
 
     pub(super) fn take(&self, limit: &Limit, max_wait: u64, asks: &[Ask]) -> Answered {
         let (mut table, now) = (self.table(), now());
-        let mut copies: Vec<_> = limit.levels().iter().map(|it| table.level(it)).collect();
+        let mut copies = table.levels(limit, now);
         let mut levels: Vec<_> = copies.iter_mut().collect();
         let answered = core::take(table.pause(limit), &mut levels, now, max_wait, asks);
         for (key, level) in limit.levels().iter().zip(copies) {
@@ -115,7 +117,7 @@ impl InProcess {
     pub(super) fn settle(&self, limit: &Limit, pause: u64, changes: &[Change]) {
         let (mut table, now) = (self.table(), now());
         let mut stored = table.pause(limit);
-        let mut copies: Vec<_> = limit.levels().iter().map(|it| table.level(it)).collect();
+        let mut copies = table.levels(limit, now);
         let mut levels: Vec<_> = copies.iter_mut().collect();
         if core::settle(&mut stored, &mut levels, now, pause, changes) {
             let paused = table.paused(limit);
@@ -137,6 +139,11 @@ impl InProcess {
     fn begun(&self, limit: &Limit) -> watch::Receiver<String> {
         self.table().paused(limit).begun.subscribe()
     }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> usize {
+        self.table().names()
+    }
 }
 
 impl Limit {
@@ -151,8 +158,30 @@ impl Limit {
 }
 
 impl Table {
-    fn level(&self, key: &str) -> Option<Level> {
-        self.levels.get(key).copied().flatten()
+    fn names(&self) -> usize {
+        self.levels.len() + self.pauses.len() + self.nodes.len()
+    }
+
+    /// What is as if it had never been used.
+    fn forget_unused(&mut self, now: u64) {
+        if !self.unused.is_due(self.names()) {
+            return;
+        }
+        let has_missing = |it: &Option<Level>| it.is_some_and(|it| !it.is_full(now));
+        self.levels.retain(|_, it| has_missing(it));
+        let is_used = |it: &Paused| it.begun.receiver_count() > 0 || Pause::left(it.pause, now) > 0;
+        self.pauses.retain(|_, it| is_used(it));
+        self.nodes.retain(|_, it| it.is_any(now, micros(NODE_TTL)));
+        self.unused.has_looked(self.names());
+    }
+
+    fn levels(&mut self, limit: &Limit, now: u64) -> Vec<Option<Level>> {
+        let keys = limit.levels();
+        if keys.iter().any(|it| !self.levels.contains_key(it)) {
+            self.forget_unused(now);
+        }
+        let level = |key: &String| self.levels.get(key).copied().flatten();
+        keys.iter().map(level).collect()
     }
 
     fn pause(&self, limit: &Limit) -> Option<Pause> {

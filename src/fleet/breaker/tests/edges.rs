@@ -231,3 +231,34 @@ async fn a_probe_that_succeeds_late_closes_also_those_who_wanted_to_probe_meanwh
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_does_not_keep_every_name_that_it_has_ever_shared_and_keeps_those_that_are_open()
+{
+    let fleet = Fleet::in_process();
+    let share = |name: String| {
+        let breaker = CircuitBreaker::builder(name).consecutive_failures(5);
+        let breaker = breaker.build().unwrap();
+        fleet.share(&breaker, settings(1)).unwrap()
+    };
+    let open = share("open".into());
+    sleep(Duration::from_millis(1)).await;
+    fail(open.breaker(), 5);
+    until_all(std::slice::from_ref(&open), CircuitState::Open).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(open.snapshot().epoch, 1);
+    drop(open);
+    for n in 0..3_000 {
+        let it = share(format!("user-{n}"));
+        sleep(Duration::from_millis(1)).await;
+        drop(it);
+    }
+    let crate::fleet::Backend::InProcess(store) = &fleet.shared.backend else {
+        panic!("it is in this process");
+    };
+    let names = store.breakers.names();
+    assert!(names < 1_000, "{names}");
+    let again = share("open".into());
+    sleep(Duration::from_millis(200)).await;
+    assert!(again.snapshot().fleet_is_open);
+}

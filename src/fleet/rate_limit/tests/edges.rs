@@ -378,3 +378,31 @@ async fn what_is_left_after_a_refusal_is_what_there_was_and_not_nothing() {
         nodes[0].try_acquire(4).await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_does_not_keep_every_limit_that_it_has_ever_had_and_keeps_what_was_used() {
+    let fleet = Fleet::in_process();
+    let limit = |name: String, quota: Quota| {
+        let limit = fleet.rate_limit(name).quota("calls", quota).exact();
+        limit.max_wait(Duration::ZERO).build().unwrap()
+    };
+    let daily = || {
+        limit(
+            "daily".into(),
+            Quota::per(1, Duration::from_secs(86_400)).burst(1),
+        )
+    };
+    drop(daily().acquire(1).await.unwrap());
+    for n in 0..2_000 {
+        let it = limit(format!("user-{n}"), Quota::per_second(10));
+        drop(it.acquire(1).await.unwrap());
+        drop(it);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let crate::fleet::Backend::InProcess(store) = &fleet.shared.backend else {
+        panic!("it is in this process");
+    };
+    let names = store.rate_limits.names();
+    assert!(names < 1_000, "{names}");
+    assert!(daily().acquire(1).await.is_err());
+}
