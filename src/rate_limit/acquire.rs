@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep_until};
 
 use super::bucket::Time;
+use super::config::RateLimitConfig;
 use super::cost::Cost;
 use super::handle::RateLimit;
 use super::limited;
@@ -114,9 +115,18 @@ impl Acquire {
             let mark = shared.asked(self.cost, now, true, InForce::Passed);
             return Poll::Ready(Ok(self.reservation(version | mark)));
         }
-        let config = shared.config.load_full();
-        let (gives_up, by_deadline) = gives_up(now, config.max_wait);
-        let queued = shared.with_state(now, |state, time| {
+        self.join_queue(now, version, cx)
+    }
+
+    /// Nothing if it has passed after all, else its place, or why it has none.
+    fn ask_for_a_place(
+        &self,
+        now: Tick,
+        config: &RateLimitConfig,
+        gives_up: Tick,
+        by_deadline: bool,
+    ) -> Result<Option<u64>, (Not, RateLimitReason)> {
+        self.shared.with_state(now, |state, time| {
             // Anew: somebody may have given something back.
             let (at, quota) = match state.outlook(self.cost, time) {
                 Ok(()) => {
@@ -132,7 +142,7 @@ impl Acquire {
             if config.max_wait.is_zero() {
                 return Err((not, RateLimitReason::Exhausted));
             }
-            if shared.tick(at) > gives_up {
+            if self.shared.tick(at) > gives_up {
                 return Err((not, too_late(by_deadline)));
             }
             let most = config.max_waiting.unwrap_or(usize::MAX);
@@ -140,7 +150,20 @@ impl Acquire {
                 return Err((not, RateLimitReason::QueueFull));
             }
             Ok(Some(state.enqueue(self.cost)))
-        });
+        })
+    }
+
+    /// There is not enough right now.
+    fn join_queue(
+        &mut self,
+        now: Tick,
+        version: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Reservation, RateLimited>> {
+        let shared = &self.shared;
+        let config = shared.config.load_full();
+        let (gives_up, by_deadline) = gives_up(now, config.max_wait);
+        let queued = self.ask_for_a_place(now, &config, gives_up, by_deadline);
         let in_force = match &queued {
             Ok(None) => InForce::Passed,
             Ok(Some(_)) => InForce::Queued,

@@ -194,18 +194,10 @@ impl Attempt {
                 return Some(self.without_the_store());
             }
             let turn = self.turn(&shared).await;
-            if shared.is_away() {
-                return Some(self.without_the_store());
-            }
-            if let Some(grant) = self.waiter.take_grant()
-                && grant.until > time::now()
-            {
-                return Some(End::Granted(grant));
+            if let Some(end) = self.needs_no_question(&shared) {
+                return Some(end);
             }
             let left = self.until.since(time::now());
-            if left.is_zero() {
-                return Some(self.too_late());
-            }
             let op = self.op();
             let knew = std::mem::replace(&mut self.was_sent, true);
             let doubted = std::mem::replace(&mut self.is_doubtful, true);
@@ -219,13 +211,14 @@ impl Attempt {
                         token,
                         expiry,
                     } => {
-                        let grant = Grant {
-                            fence: Fence { slot, token },
-                            until: sent.after(micros(expiry - answer.now)),
-                            expiry,
-                        };
-                        if grant.until > time::now() {
-                            return Some(End::Granted(grant));
+                        let fence = Fence { slot, token };
+                        let until = sent.after(micros(expiry - answer.now));
+                        if until > time::now() {
+                            return Some(End::Granted(Grant {
+                                fence,
+                                until,
+                                expiry,
+                            }));
                         }
                         // The answer was under way for as long as the lease: another may have the slot by now.
                         self.has_waited = true;
@@ -247,6 +240,20 @@ impl Attempt {
             pause = (pause * 2).min(LONGEST_PAUSE);
             sleep_until(again.to_instant()).await;
         }
+    }
+
+    /// What is known already when it could ask.
+    fn needs_no_question(&mut self, shared: &Shared) -> Option<End> {
+        if shared.is_away() {
+            return Some(self.without_the_store());
+        }
+        let now = time::now();
+        if let Some(grant) = self.waiter.take_grant()
+            && grant.until > now
+        {
+            return Some(End::Granted(grant));
+        }
+        (now >= self.until).then(|| self.too_late())
     }
 
     /// Its turn to ask. `None`: its time is over.

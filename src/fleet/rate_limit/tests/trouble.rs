@@ -299,20 +299,29 @@ async fn what_cannot_be_leased_is_a_typed_error() {
     }
 }
 
+/// A burst of ten, and so many who call at once: those who wait have turns.
+async fn ten_a_second_and_callers(
+    store: &Arc<Counting>,
+    callers: usize,
+) -> (FleetRateLimit, JoinSet<Result<(), RateLimited>>) {
+    let quota = Quota::per_second(10).burst(10);
+    let limit = builder(store, 0).quota("calls", quota).exact();
+    let limit = limit.build().unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let mut waiters = JoinSet::new();
+    for _ in 0..callers {
+        let limit = limit.clone();
+        waiters.spawn(async move { limit.acquire(1).await.map(drop) });
+    }
+    sleep(Duration::from_millis(50)).await;
+    (limit, waiters)
+}
+
 /// Those who wait have turns for ten seconds, and the share earns as much in that time.
 #[tokio::test(start_paused = true)]
 async fn a_share_owes_each_turn_once_however_often_the_store_goes_and_comes_back() {
     for store in stores() {
-        let quota = Quota::per_second(10).burst(10);
-        let limit = builder(&store, 0).quota("calls", quota).exact();
-        let limit = limit.build().unwrap();
-        sleep(Duration::from_millis(10)).await;
-        let mut waiters = JoinSet::new();
-        for _ in 0..60 {
-            let limit = limit.clone();
-            waiters.spawn(async move { limit.acquire(1).await.map(drop) });
-        }
-        sleep(Duration::from_millis(50)).await;
+        let (limit, waiters) = ten_a_second_and_callers(&store, 60).await;
         for _ in 0..5 {
             store.is_away.store(true, Ordering::Relaxed);
             limit.shared.degrade(&StoreError::Deadline);
@@ -334,16 +343,7 @@ async fn a_share_owes_each_turn_once_however_often_the_store_goes_and_comes_back
 #[tokio::test(start_paused = true)]
 async fn turns_are_a_part_of_the_share_also_if_the_store_goes_away_in_a_pause() {
     for store in stores() {
-        let quota = Quota::per_second(10).burst(10);
-        let limit = builder(&store, 0).quota("calls", quota).exact();
-        let limit = limit.build().unwrap();
-        sleep(Duration::from_millis(10)).await;
-        let mut waiters = JoinSet::new();
-        for _ in 0..40 {
-            let limit = limit.clone();
-            waiters.spawn(async move { limit.acquire(1).await.map(drop) });
-        }
-        sleep(Duration::from_millis(50)).await;
+        let (limit, _waiters) = ten_a_second_and_callers(&store, 40).await;
         limit.pause(Duration::from_millis(500));
         store.is_away.store(true, Ordering::Relaxed);
         limit.shared.degrade(&StoreError::Deadline);
