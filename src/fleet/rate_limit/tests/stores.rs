@@ -54,8 +54,11 @@ impl OnServer {
     /// A pause was begun: hands on what the channel brings of it.
     fn hear(&self, limit: &Limit) {
         let patience = Duration::from_secs(5);
-        let message = self.messages.lock().unwrap().recv_timeout(patience);
-        let message = String::from_utf8(message.unwrap()).unwrap();
+        // If one does not come, nobody waits for another: who has the lock panics.
+        let messages = self.messages.lock().expect("all messages have come");
+        let message = messages.recv_timeout(patience).expect("it is told");
+        drop(messages);
+        let message = String::from_utf8(message).unwrap();
         let node = message.strip_prefix(&limit.mark()).unwrap();
         let mut begun = self.begun.lock().unwrap();
         let begun = begun.entry(limit.nodes[1].clone()).or_default();
