@@ -150,6 +150,9 @@ impl Fleet {
     /// A fleet of this process alone, without a server: for tests, demos, and one machine.
     ///
     /// Its clones share everything. Two calls of this make two fleets that share nothing.
+    ///
+    /// When it knows many names, it forgets those that nobody uses and that have nothing to remember: a breaker that is not open,
+    /// a lock that is free, a limit of which nothing is missing.
     #[must_use]
     pub fn in_process() -> Self {
         let names = names::Names::new("bulwark", None).expect("the name is one that is allowed");
