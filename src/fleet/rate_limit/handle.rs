@@ -85,7 +85,7 @@ impl FleetRateLimit {
     /// [`max_pause`](super::FleetRateLimitBuilder::max_pause). A pause that is shorter than what is left of another changes nothing.
     ///
     /// This process pauses at once, and tells the store in the background; outside a tokio runtime this process alone pauses.
-    /// The others are told by the store, and pause about 100 ms later at most; see the [module](super).
+    /// The others are told by the store, and pause about 100 ms later if its message reaches them; see the [module](super).
     pub fn pause(&self, pause: Duration) {
         self.shared.pause(pause);
     }
