@@ -82,8 +82,8 @@ impl Model {
             }
             Step::Settle(pause, changes) => {
                 let mut levels: Vec<_> = self.levels.iter_mut().collect();
-                let begins = core::settle(&mut self.pause, &mut levels, now, *pause, changes);
-                vec![u64::from(begins)]
+                let settled = core::settle(&mut self.pause, &mut levels, now, *pause, changes);
+                [vec![u64::from(settled.begins)], settled.left].concat()
             }
             Step::Beat(node) => {
                 let nodes = self.nodes.beat(now, node, TTL);

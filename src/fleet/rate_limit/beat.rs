@@ -84,8 +84,7 @@ async fn tell(shared: &Shared, nodes: u64) {
             ..Change::nothing(*pace)
         });
         let changes: Vec<_> = changes.collect();
-        let told = shared.store.settle(&shared.limit, micros(pause), &changes);
-        if let Err(error) = told.await {
+        if let Err(error) = shared.settle(micros(pause), &changes).await {
             if !error.may_have_been_done() {
                 shared.add_untold(untold);
             }

@@ -192,6 +192,14 @@ impl Level {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Whether it begins a pause.
+    pub(crate) begins: bool,
+    /// What is left of each quota.
+    pub(crate) left: Vec<u64>,
+}
+
 /// Takes from all, or from none. Whoever has to wait for no longer than `max_wait` microseconds is given its turn: those
 /// that come after it wait behind it.
 ///
@@ -250,10 +258,11 @@ pub(crate) fn settle(
     now: u64,
     length: u64,
     changes: &[Change],
-) -> bool {
+) -> Settled {
     let before = Pause::end(*pause, now);
     let begins = Pause::begin(pause, now, length);
     let first = Pause::end(*pause, now);
+    let mut left = Vec::new();
     for (stored, change) in levels.iter_mut().zip(changes) {
         let pace = change.pace;
         let mut level = Level::read(**stored, pace, before);
@@ -263,8 +272,9 @@ pub(crate) fn settle(
         level.missing = level.missing.max(most).min(HIGHEST);
         level.at = level.at.max(first);
         **stored = Some(level);
+        left.push(level.left(pace));
     }
-    begins
+    Settled { begins, left }
 }
 
 /// Who uses a limit: when each was last heard of.

@@ -167,12 +167,15 @@ impl Shared {
             Taken::Granted { left, .. } => {
                 left.iter()
                     .enumerate()
-                    .for_each(|(i, left)| self.left(i, *left));
+                    .for_each(|(i, left)| self.left(i, *left, asked));
             }
             Taken::Refused {
                 quota: Some(quota),
                 wait,
-            } => self.left(*quota, asks[*quota].left_by(wait.saturating_sub(paused))),
+            } => {
+                let left = asks[*quota].left_by(wait.saturating_sub(paused));
+                self.left(*quota, left, asked);
+            }
             Taken::Refused { .. } | Taken::Never { .. } => {}
         }
         Ok(taken)

@@ -1,16 +1,16 @@
 //! What services say: that nobody is to come for a while, and how much is left. The store is told in the background, by one
 //! question at a time, however many calls hear it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use super::core::Change;
-use super::shared::{Heard, Named, Shared};
+use super::shared::{Heard, Left, Named, Shared};
 use super::store::micros;
 use super::words::MOST_QUOTAS;
+use crate::fleet::StoreError;
 use crate::util::time::{self, Tick};
 
 impl Named {
@@ -25,12 +25,11 @@ impl Named {
     }
 
     fn left_by_now(&self, now: Tick, divide: impl FnOnce(u128, u128) -> u128) -> u64 {
-        let since = now.since(Tick(self.left_at.load(Ordering::Relaxed)));
-        let earned = since.as_nanos() * u128::from(self.quota.amount);
+        let Left { units, at, .. } = *self.left();
+        let earned = now.since(at).as_nanos() * u128::from(self.quota.amount);
         let earned = divide(earned, self.quota.period.as_nanos().max(1));
         let earned = u64::try_from(earned).unwrap_or(u64::MAX);
-        let left = self.left.load(Ordering::Relaxed).saturating_add(earned);
-        left.min(self.quota.burst)
+        units.saturating_add(earned).min(self.quota.burst)
     }
 }
 
@@ -82,10 +81,11 @@ impl Shared {
         if self.is_degraded() {
             return self.local.left(quota, units / self.nodes.known());
         }
-        if units >= self.quotas[number].may_be_left(time::now()) {
+        let now = time::now();
+        if units >= self.quotas[number].may_be_left(now) {
             return;
         }
-        self.left(number, units);
+        self.left(number, units, now);
         let mut heard = self.heard_of();
         let most = heard.most[number].map_or(units, |it| it.min(units));
         heard.most[number] = Some(most);
@@ -93,18 +93,19 @@ impl Shared {
         self.tell();
     }
 
-    /// The store knows of what was given back: there is more than it said last, and what it refused may be there now.
-    pub(super) fn gave_back(&self, changes: &[Change]) {
-        if changes.iter().all(|it| it.back == 0) {
-            return;
+    /// Changes what the store knows, and learns what is left.
+    pub(super) async fn settle(&self, pause: u64, changes: &[Change]) -> Result<(), StoreError> {
+        let asked = time::now();
+        let left = self.store.settle(&self.limit, pause, changes).await?;
+        for (quota, left) in left.into_iter().enumerate() {
+            self.left(quota, left, asked);
         }
-        for (quota, Change { back, .. }) in self.quotas.iter().zip(changes) {
-            let add = |left: u64| Some(left.saturating_add(*back).min(quota.quota.burst));
-            let relaxed = Ordering::Relaxed;
-            let _ = quota.left.fetch_update(relaxed, relaxed, add);
+        if changes.iter().any(|it| it.back > 0) {
+            // What it refused may be there now.
+            self.pool().forget_denial();
+            self.news.notify_waiters();
         }
-        self.pool().forget_denial();
-        self.news.notify_waiters();
+        Ok(())
     }
 
     fn tell(self: &Arc<Self>) {
@@ -146,8 +147,7 @@ impl Telling {
                 Change { most, ..nothing }
             };
             let changes: Vec<_> = shared.paces.iter().zip(most).map(change).collect();
-            let told = shared.store.settle(&shared.limit, pause, &changes);
-            if let Err(error) = told.await {
+            if let Err(error) = shared.settle(pause, &changes).await {
                 // A pause that still lasts is told when the store is back.
                 return shared.degrade(&error);
             }

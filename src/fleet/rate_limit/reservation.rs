@@ -96,13 +96,10 @@ impl Taken for FleetReservation {
                 if shared.is_degraded() {
                     return shared.owes(more(&changes));
                 }
-                match shared.store.settle(&shared.limit, 0, &changes).await {
-                    Ok(()) => shared.gave_back(&changes),
-                    Err(error) => {
-                        shared.degrade(&error);
-                        if !error.may_have_been_done() {
-                            shared.owes(more(&changes));
-                        }
+                if let Err(error) = shared.settle(0, &changes).await {
+                    shared.degrade(&error);
+                    if !error.may_have_been_done() {
+                        shared.owes(more(&changes));
                     }
                 }
             });

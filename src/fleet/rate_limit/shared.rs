@@ -86,20 +86,35 @@ pub(super) struct Heard {
 pub(super) struct Named {
     pub(super) name: Arc<str>,
     pub(super) quota: Quota,
-    /// What was left in the whole fleet, by the last answer; and when that was.
-    pub(super) left: AtomicU64,
-    pub(super) left_at: AtomicU64,
+    pub(super) left: Mutex<Left>,
+}
+
+/// What was left in the whole fleet, by the last answer.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) units: u64,
+    /// When the answer came.
+    pub(super) at: Tick,
+    /// When it was asked for: an answer that is worked on late does not undo a later one.
+    asked: Tick,
 }
 
 impl Named {
     pub(super) fn new(name: Arc<str>, quota: Quota) -> Self {
-        let left = AtomicU64::new(quota.burst);
+        let left = Left {
+            units: quota.burst,
+            at: Tick(0),
+            asked: Tick(0),
+        };
         Self {
             name,
             quota,
-            left,
-            left_at: AtomicU64::new(0),
+            left: Mutex::new(left),
         }
+    }
+
+    pub(super) fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,10 +211,13 @@ impl Shared {
             .collect()
     }
 
-    pub(super) fn left(&self, quota: usize, left: u64) {
-        let it = &self.quotas[quota];
-        it.left.store(left, Ordering::Relaxed);
-        it.left_at.store(time::now().0, Ordering::Relaxed);
+    /// The answer to a question of `asked`.
+    pub(super) fn left(&self, quota: usize, units: u64, asked: Tick) {
+        let mut left = self.quotas[quota].left();
+        if asked >= left.asked {
+            let at = time::now();
+            *left = Left { units, at, asked };
+        }
     }
 
     pub(super) fn is_degraded(&self) -> bool {
@@ -377,7 +395,7 @@ impl Shared {
             name: Arc::clone(self.funnel.name()),
             leases: self.leasing.map(|it| it.life),
             leased,
-            left: self.quotas.iter().map(|it| of(&it.left)).collect(),
+            left: self.quotas.iter().map(|it| it.left().units).collect(),
             nodes: self.nodes.known(),
             waiting: self.in_line.load(Ordering::Relaxed),
             paused_for: Some(paused_for).filter(|it| !it.is_zero()),

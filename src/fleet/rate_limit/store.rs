@@ -23,8 +23,13 @@ pub(super) trait RateStore: Send + Sync {
     fn take<'a>(&'a self, limit: &'a Limit, max_wait: u64, asks: &'a [Ask])
     -> Answer<'a, Answered>;
 
-    /// Changes all quotas, and begins a pause of so many microseconds.
-    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()>;
+    /// Changes all quotas, and begins a pause of so many microseconds. What is left of each.
+    fn settle<'a>(
+        &'a self,
+        limit: &'a Limit,
+        pause: u64,
+        changes: &'a [Change],
+    ) -> Answer<'a, Vec<u64>>;
 
     /// This process is there. How many are, and how long a pause lasts.
     fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)>;
@@ -114,12 +119,13 @@ impl InProcess {
         answered
     }
 
-    pub(super) fn settle(&self, limit: &Limit, pause: u64, changes: &[Change]) {
+    pub(super) fn settle(&self, limit: &Limit, pause: u64, changes: &[Change]) -> Vec<u64> {
         let (mut table, now) = (self.table(), now());
         let mut stored = table.pause(limit);
         let mut copies = table.levels(limit, now);
         let mut levels: Vec<_> = copies.iter_mut().collect();
-        if core::settle(&mut stored, &mut levels, now, pause, changes) {
+        let settled = core::settle(&mut stored, &mut levels, now, pause, changes);
+        if settled.begins {
             let paused = table.paused(limit);
             paused.pause = stored;
             paused.begun.send_replace(limit.node.clone());
@@ -127,6 +133,7 @@ impl InProcess {
         for (key, level) in limit.levels().iter().zip(copies) {
             table.levels.insert(key.clone(), level);
         }
+        settled.left
     }
 
     pub(super) fn beat(&self, limit: &Limit) -> (u64, u64) {
@@ -216,18 +223,21 @@ impl RateStore for Shared {
         })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+    fn settle<'a>(
+        &'a self,
+        limit: &'a Limit,
+        pause: u64,
+        changes: &'a [Change],
+    ) -> Answer<'a, Vec<u64>> {
         Box::pin(async move {
             match &self.backend {
-                Backend::InProcess(it) => it.rate_limits.settle(limit, pause, changes),
+                Backend::InProcess(it) => Ok(it.rate_limits.settle(limit, pause, changes)),
                 Backend::Redis(redis) => {
                     let args = settle_args(limit, pause, changes);
-                    redis
-                        .eval(&SETTLE, &limit.keys, &args, limit.within)
-                        .await?;
+                    let asked = redis.eval(&SETTLE, &limit.keys, &args, limit.within);
+                    settled(&asked.await?, changes.len())
                 }
             }
-            Ok(())
         })
     }
 
@@ -315,6 +325,13 @@ pub(super) fn beaten(reply: &Value) -> Result<(u64, u64), StoreError> {
     match numbers(reply)?[..] {
         [nodes, paused] => Ok((nodes, paused)),
         ref other => Err(StoreError::Data(format!("{other:?} for two numbers"))),
+    }
+}
+
+pub(super) fn settled(reply: &Value, quotas: usize) -> Result<Vec<u64>, StoreError> {
+    match numbers(reply)?[..] {
+        [0 | 1, ref left @ ..] if left.len() == quotas => Ok(left.to_vec()),
+        ref other => Err(StoreError::Data(format!("{other:?} for {quotas} quotas"))),
     }
 }
 

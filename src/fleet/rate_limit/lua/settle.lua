@@ -2,7 +2,7 @@
 -- a test compares both.
 -- KEYS: a level for each quota: "missing|at|period"; a pause: "until|length"
 -- ARGV: now ('' = the server's), length of the pause, channel, node, then for each quota: amount, period, burst, back, more, most
--- Replies: {1} if it begins a pause, which the channel is told: "rate|key of the pause|node"; else {0}
+-- Replies: {1, left of each} if it begins a pause, which the channel is told: "rate|key of the pause|node"; else {0, left of each}
 local call, F = redis.call, string.format
 local now = tonumber(ARGV[1])
 if not now then local t = call('TIME'); now = t[1] * 1000000 + t[2] end
@@ -35,6 +35,7 @@ if length > before - now then
     call('SET', KEYS[n + 1], pause)
   end
 end
+local reply = { begins }
 for i = 1, (#ARGV - 4) / 6 do
   local o = 4 + (i - 1) * 6
   local amount, period, burst = tonumber(ARGV[o + 1]), tonumber(ARGV[o + 2]), tonumber(ARGV[o + 3])
@@ -62,6 +63,7 @@ for i = 1, (#ARGV - 4) / 6 do
   else
     call('SET', KEYS[i], level)
   end
+  reply[1 + i] = div(math.max(burst * period - missing, 0), period)
 end
 if begins == 1 then call('PUBLISH', ARGV[3], F('rate|%s|%s', KEYS[n + 1], ARGV[4])) end
-return { begins }
+return reply

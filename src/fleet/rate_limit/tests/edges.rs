@@ -379,6 +379,35 @@ async fn what_is_left_after_a_refusal_is_what_there_was_and_not_nothing() {
     }
 }
 
+/// The tasks of a process work on answers in any order.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_by_the_answer_that_was_asked_for_last() {
+    for store in stores() {
+        let nodes = nodes(&store, 2, |it| {
+            it.quota("calls", Quota::per_hour(50)).exact()
+        })
+        .await;
+        let limit = &nodes[0];
+        let first = limit.acquire(1).await.unwrap();
+        assert_eq!(limit.snapshot().left, [49]);
+        store.takes_answer_after.store(50, Ordering::Relaxed);
+        let slow = tokio::spawn({
+            let limit = limit.clone();
+            async move { limit.acquire(1).await.unwrap() }
+        });
+        sleep(Duration::from_millis(10)).await;
+        first.cancel();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(
+            limit.snapshot().left,
+            [49],
+            "a call that has no answer yet counts"
+        );
+        slow.await.unwrap();
+        assert_eq!(limit.snapshot().left, [49], "an older answer came last");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_does_not_keep_every_limit_that_it_has_ever_had_and_keeps_what_was_used() {
     let fleet = Fleet::in_process();

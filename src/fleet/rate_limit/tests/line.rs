@@ -38,7 +38,7 @@ async fn the_first_in_the_line_goes_by_its_share_soon_after_the_store_went_away(
         let nodes = nodes(&store, 2, |it| slow(it).max_wait(Duration::from_secs(100))).await;
         // Only the one that has used the calls knows that they are gone.
         let (begin, first) = first_of_a_line(&nodes[0], &nodes[1], 4).await;
-        nodes[0].shared.left(0, 10);
+        nodes[0].shared.left(0, 10, time::now());
         store.is_away.store(true, Ordering::Relaxed);
         let passed = first.await.unwrap().unwrap();
         assert!(nodes[0].snapshot().totals.local == 1);
@@ -53,7 +53,7 @@ async fn the_first_in_the_line_goes_by_its_share_at_once_if_another_finds_the_st
     for store in stores() {
         let nodes = nodes(&store, 2, |it| slow(it).max_wait(Duration::from_secs(100))).await;
         let (_, first) = first_of_a_line(&nodes[0], &nodes[1], 4).await;
-        nodes[0].shared.left(0, 10);
+        nodes[0].shared.left(0, 10, time::now());
         store.is_away.store(true, Ordering::Relaxed);
         let away = time::now().to_instant();
         nodes[0].shared.degrade(&StoreError::Deadline);

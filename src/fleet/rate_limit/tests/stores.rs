@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use crate::fleet::rate_limit::core::{Answered, Ask, Change};
 use crate::fleet::rate_limit::listener::Listener;
 use crate::fleet::rate_limit::store::{
-    Answer, BEAT, Limit, RateStore, SETTLE, TAKE, beat_args, beaten, settle_args, take_args, taken,
+    Answer, BEAT, Limit, RateStore, SETTLE, TAKE, beat_args, beaten, settle_args, settled,
+    take_args, taken,
 };
 use crate::fleet::redis::Script;
 use crate::fleet::{Fleet, StoreError, real_server};
@@ -84,14 +85,19 @@ impl RateStore for OnServer {
         Box::pin(async move { taken(&reply, asks.len()) })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+    fn settle<'a>(
+        &'a self,
+        limit: &'a Limit,
+        pause: u64,
+        changes: &'a [Change],
+    ) -> Answer<'a, Vec<u64>> {
         let args = settle_args(limit, pause, changes);
         let reply = self.eval(&SETTLE, &limit.keys, args);
-        let [begins]: [u64; 1] = redis::from_redis_value(reply).unwrap();
-        if begins == 1 {
+        let numbers: Vec<u64> = redis::from_redis_value(reply.clone()).unwrap();
+        if numbers[0] == 1 {
             self.hear(limit);
         }
-        Box::pin(async { Ok(()) })
+        Box::pin(async move { settled(&reply, changes.len()) })
     }
 
     fn beat<'a>(&'a self, limit: &'a Limit) -> Answer<'a, (u64, u64)> {
@@ -119,6 +125,8 @@ pub(super) struct Counting {
     pub(super) loses_messages: AtomicBool,
     pub(super) beats: AtomicU64,
     pub(super) trip: Duration,
+    /// So many milliseconds go by between what a call gets and the answer to it.
+    pub(super) takes_answer_after: AtomicU64,
 }
 
 impl Counting {
@@ -134,6 +142,7 @@ impl Counting {
             loses_messages: AtomicBool::new(false),
             beats: AtomicU64::new(0),
             trip: Duration::from_millis(1),
+            takes_answer_after: AtomicU64::new(0),
         })
     }
 
@@ -168,11 +177,21 @@ impl RateStore for Counting {
             let arrived = self.travel(limit).await;
             self.at_once.fetch_sub(1, Ordering::Relaxed);
             arrived?;
-            self.inner.take(limit, max_wait, asks).await
+            let answer = self.inner.take(limit, max_wait, asks).await;
+            let late = self.takes_answer_after.load(Ordering::Relaxed);
+            if late > 0 {
+                sleep(Duration::from_millis(late)).await;
+            }
+            answer
         })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+    fn settle<'a>(
+        &'a self,
+        limit: &'a Limit,
+        pause: u64,
+        changes: &'a [Change],
+    ) -> Answer<'a, Vec<u64>> {
         Box::pin(async move {
             self.settles.fetch_add(1, Ordering::Relaxed);
             self.travel(limit).await?;

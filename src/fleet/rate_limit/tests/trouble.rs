@@ -109,7 +109,12 @@ impl RateStore for Emptied {
         Box::pin(async move { self.now().take(limit, max_wait, asks).await })
     }
 
-    fn settle<'a>(&'a self, limit: &'a Limit, pause: u64, changes: &'a [Change]) -> Answer<'a, ()> {
+    fn settle<'a>(
+        &'a self,
+        limit: &'a Limit,
+        pause: u64,
+        changes: &'a [Change],
+    ) -> Answer<'a, Vec<u64>> {
         Box::pin(async move { self.now().settle(limit, pause, changes).await })
     }
 
