@@ -474,6 +474,66 @@ fn no_window_holds_more_than_the_burst_and_what_it_earns() {
     }
 }
 
+/// The time of the callers goes on, that of the server steps, or it loses what it knew.
+#[test]
+fn a_loss_or_a_step_forward_lets_a_burst_more_pass_beside_the_turns_given_and_a_step_back_nothing()
+{
+    for seed in 0..100 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let pace = PACES[rng.random_range(0..PACES.len() - 1)];
+        let one = pace.period / pace.amount;
+        let (mut stored, mut now, mut offset) = (None, 0, 1_000_000_000_000u64);
+        let mut passed: Vec<(u64, u64)> = Vec::new();
+        // When, and the turns that were given and not yet used.
+        let mut steps: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..400 {
+            now += rng.random_range(0..=4 * one);
+            if rng.random_ratio(1, 80) {
+                let far = 1 << rng.random_range(0..36);
+                let step = rng.random_range(0..3);
+                match step {
+                    0 => stored = None,
+                    1 => offset += far,
+                    _ => offset -= far,
+                }
+                let given = passed.iter().filter(|(due, _)| *due > now);
+                if step < 2 {
+                    steps.push((now, given.map(|(_, units)| units).sum()));
+                }
+            }
+            let need = rng.random_range(1..=pace.burst.min(4));
+            let want = need + rng.random_range(0..3);
+            let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
+            let asks = [Ask { pace, need, want }];
+            let at = now + offset;
+            let answered = core::take(None, &mut [&mut stored], at, max_wait, &asks);
+            if let Taken::Granted { wait, got, .. } = answered.taken {
+                passed.push((now + wait, got[0]));
+            }
+        }
+        passed.sort_unstable();
+        for (i, (from, _)) in passed.iter().enumerate() {
+            let mut units = 0;
+            for (to, n) in &passed[i..] {
+                units += n;
+                let of_steps: u64 = steps
+                    .iter()
+                    .filter(|(at, _)| at <= to)
+                    .map(|(at, given)| given + if at >= from { pace.burst } else { 0 })
+                    .sum();
+                let earned = u128::from(to - from) * u128::from(pace.amount);
+                let most = u128::from(pace.burst + of_steps) * u128::from(pace.period) + earned;
+                let used = u128::from(units) * u128::from(pace.period);
+                assert!(
+                    used <= most,
+                    "seed {seed}, {pace:?}: {units} in {} us, {of_steps} of steps",
+                    to - from
+                );
+            }
+        }
+    }
+}
+
 /// As during a deploy: each process goes by its own quota, on the same count.
 #[test]
 fn no_window_holds_more_than_the_largest_of_different_quotas_allows() {

@@ -92,8 +92,9 @@
 //! Processes that are cut off from the store while others are not go by their shares, and the others do not know: up to twice
 //! the quota passes for as long as that lasts.
 //!
-//! A store that loses its data forgets what was used: up to one burst more passes, each time. So does a clock of the server
-//! that steps. What a process has told the store when it was back is forgotten if the answer does not come: it may have arrived,
+//! A store that loses its data forgets what was used, and which turns it has given: up to one burst more passes, each time, and
+//! those turns come beside what is given anew. A clock of the server that steps forward does the same; one that steps back lets
+//! no more pass. What a process has told the store when it was back is forgotten if the answer does not come: it may have arrived,
 //! and is not told twice.
 //!
 //! What a call gives back late ([`settle`](FleetReservation::settle)), or by going away before its turn, can be used at once: also
