@@ -79,7 +79,7 @@ impl Shared {
             return;
         };
         if self.is_degraded() {
-            return self.local.left(quota, units / self.nodes.known());
+            return self.local.left(quota, units / self.nodes.sharers());
         }
         let now = time::now();
         if units >= self.quotas[number].may_be_left(now) {

@@ -85,7 +85,9 @@
 //! while others take all there is.
 //!
 //! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
-//! process believe that it is alone. More processes than that, as just after a scale-up, are more shares.
+//! process believe that it is alone. In its first 15 s a process goes by no fewer than
+//! [`expected_nodes`](FleetRateLimitBuilder::expected_nodes), so that those that begin together do not take a whole quota each.
+//! More processes than that, as just after a scale-up, are more shares.
 //!
 //! # Not promised
 //!

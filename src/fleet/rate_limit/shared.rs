@@ -164,17 +164,31 @@ fn take_from(count: &AtomicU64, units: u64) {
 /// does not make a process believe that it is alone, however often it forgets.
 pub(super) struct Nodes {
     known: AtomicU64,
+    /// Who shares the quota. In its first 15 s a process goes by no less than what was expected: all may be about to begin.
+    sharers: AtomicU64,
+    expected: u64,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// When it heard the first.
+    began: Option<Tick>,
     /// The most of a span of time each, and when that began.
-    last: Mutex<[(Tick, u64); 4]>,
+    spans: [(Tick, u64); 4],
 }
 
 /// The length of a span: as a process tells that it is there.
 const SPAN: Duration = Duration::from_secs(5);
+const YOUTH: Duration = Duration::from_secs(15);
 
 impl Nodes {
     pub(super) fn new(expected: u64) -> Self {
+        let expected = expected.max(1);
         Self {
-            known: AtomicU64::new(expected.max(1)),
+            known: AtomicU64::new(expected),
+            sharers: AtomicU64::new(expected),
+            expected,
             last: Mutex::default(),
         }
     }
@@ -183,18 +197,29 @@ impl Nodes {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// Whether that changes anything.
+    pub(super) fn sharers(&self) -> u64 {
+        self.sharers.load(Ordering::Relaxed)
+    }
+
+    /// Whether that changes the shares.
     fn heard(&self, nodes: u64, now: Tick) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match now.since(last[0].0) < SPAN.mul_f64(0.8) {
-            true => last[0].1 = last[0].1.max(nodes),
+        let began = *last.began.get_or_insert(now);
+        let spans = &mut last.spans;
+        match now.since(spans[0].0) < SPAN.mul_f64(0.8) {
+            true => spans[0].1 = spans[0].1.max(nodes),
             false => {
-                last.rotate_right(1);
-                last[0] = (now, nodes);
+                spans.rotate_right(1);
+                spans[0] = (now, nodes);
             }
         }
-        let known = last.iter().map(|it| it.1).fold(1, u64::max);
-        self.known.swap(known, Ordering::Relaxed) != known
+        let known = spans.iter().map(|it| it.1).fold(1, u64::max);
+        self.known.store(known, Ordering::Relaxed);
+        let sharers = match now.since(began) < YOUTH {
+            true => known.max(self.expected),
+            false => known,
+        };
+        self.sharers.swap(sharers, Ordering::Relaxed) != sharers
     }
 }
 
@@ -204,7 +229,7 @@ impl Shared {
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
-        let nodes = self.nodes.known();
+        let nodes = self.nodes.sharers();
         let paces = self.paces.iter();
         paces
             .map(|pace| leasing.largest_batch(*pace, nodes))
@@ -237,7 +262,7 @@ impl Shared {
         }
         let now = time::now();
         *since = Some(now);
-        let nodes = self.nodes.known();
+        let nodes = self.nodes.sharers();
         for it in &self.quotas {
             // What others had used by the last answer is gone here too, if it is not earned since.
             self.local.left(&it.name, it.is_left(now) / nodes);
@@ -257,7 +282,7 @@ impl Shared {
     /// The store has answered: so many processes use the limit.
     pub(super) fn heard(&self, nodes: u64) {
         if self.nodes.heard(nodes, time::now()) {
-            self.share_among(self.nodes.known());
+            self.share_among(self.nodes.sharers());
         }
         let mut since = self.since();
         let Some(began) = since.take() else {

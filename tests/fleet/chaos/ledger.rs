@@ -157,6 +157,42 @@ impl Ledger {
         passed.len()
     }
 
+    /// While the store is away for it, a process takes no more than one of `processes` equal shares: its burst, and what the
+    /// time earns.
+    pub(super) fn shares_are_kept(&self, name: &str, quota: Quota, processes: u64, what: &str) {
+        let mut passed: BTreeMap<usize, Vec<(u64, u64, bool)>> = BTreeMap::new();
+        for said in &self.0 {
+            if let Word::Pass {
+                limit,
+                is_local,
+                asked,
+                answered,
+            } = &said.word
+                && limit == name
+            {
+                let of_worker = passed.entry(said.worker).or_default();
+                of_worker.push((*asked, *answered, *is_local));
+            }
+        }
+        let period = quota.period.as_micros() as u64 * processes;
+        for (worker, mut passed) in passed {
+            passed.sort_unstable();
+            for alone in passed.split(|it| !it.2) {
+                for (n, (begin, ..)) in alone.iter().enumerate() {
+                    for (count, (_, end, _)) in (1..).zip(&alone[n..]) {
+                        let earned = (end - begin) * quota.amount / period;
+                        let most = (quota.burst / processes).max(1) + earned + 1;
+                        assert!(
+                            count <= most,
+                            "{what}: {worker} took {count} of {name} alone in {} us, {most} are allowed",
+                            end - begin
+                        );
+                    }
+                }
+            }
+        }
+    }
+
     /// No process asks about its breaker more than ten times in any second.
     pub(super) fn breaker_commands(&self, what: &str) {
         let mut asked: BTreeMap<usize, Vec<(u64, u64, u64)>> = BTreeMap::new();

@@ -64,6 +64,47 @@ async fn a_store_that_comes_and_goes_lets_no_more_than_two_bursts_pass_besides_w
     }
 }
 
+/// As in a deploy: each hears of those that have begun before it.
+#[tokio::test(start_paused = true)]
+async fn processes_that_have_just_begun_take_no_larger_share_than_of_the_number_that_was_expected()
+{
+    let quota = Quota::per_second(200).burst(50);
+    for leased in [false, true] {
+        for store in stores() {
+            let make = |i| {
+                let limit = builder(&store, i).quota("calls", quota).expected_nodes(8);
+                let limit = if leased {
+                    limit.leased()
+                } else {
+                    limit.exact()
+                };
+                limit.build().unwrap()
+            };
+            let nodes: Vec<_> = (0..8).map(make).collect();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(nodes[0].snapshot().nodes, 1);
+            store.is_away.store(true, Ordering::Relaxed);
+            let passed = drain(&nodes, false, Duration::from_secs(4)).await;
+            assert!(passed <= 50 + 4 * 200 + 8, "{passed}");
+            assert!(passed > 4 * 200 / 2, "{passed}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_alone_takes_a_whole_share_after_fifteen_seconds() {
+    for (age, least, most) in [(1, 30, 45), (14, 30, 45), (25, 300, 410)] {
+        let store = Counting::around(Fleet::in_process().shared);
+        let quota = Quota::per_second(100).burst(10);
+        let limit = builder(&store, 0).quota("calls", quota).expected_nodes(10);
+        let limit = limit.build().unwrap();
+        sleep(Duration::from_secs(age)).await;
+        store.is_away.store(true, Ordering::Relaxed);
+        let passed = drain(&[limit], false, Duration::from_secs(4)).await;
+        assert!((least..=most).contains(&passed), "{passed} after {age} s");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn turns_that_were_given_before_the_store_went_away_are_a_part_of_the_shares() {
     let quota = Quota::per_second(100).burst(20);
