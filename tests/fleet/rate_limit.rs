@@ -431,8 +431,39 @@ async fn broken_scripts_are_found_out() {
     }
 }
 
-/// Every unit that was promised, and when it may be used: in no stretch of time are there more than the burst and what that
-/// time earns.
+/// When so many units may be used. In no stretch of time are there more than the burst, what that time earns, and `more`.
+fn in_each_window(
+    mut passed: Vec<(u64, u64)>,
+    pace: Pace,
+    more: impl Fn(u64, u64) -> u64,
+    what: std::fmt::Arguments<'_>,
+) {
+    passed.sort_unstable();
+    for (i, (from, _)) in passed.iter().enumerate() {
+        let mut units = 0;
+        for (to, n) in &passed[i..] {
+            units += n;
+            let more = more(*from, *to);
+            let earned = u128::from(to - from) * u128::from(pace.amount);
+            let most = u128::from(pace.burst + more) * u128::from(pace.period) + earned;
+            let used = u128::from(units) * u128::from(pace.period);
+            let length = to - from;
+            assert!(
+                used <= most,
+                "{what}: {units} in {length} us, {more} more are allowed"
+            );
+        }
+    }
+}
+
+fn random_ask(rng: &mut StdRng, pace: Pace) -> (Ask, u64) {
+    let need = rng.random_range(1..=pace.burst.min(4));
+    let want = need + rng.random_range(0..3);
+    let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
+    (Ask { pace, need, want }, max_wait)
+}
+
+/// Every unit that was promised, and when it may be used.
 #[test]
 fn no_window_holds_more_than_the_burst_and_what_it_earns() {
     for seed in 0..200 {
@@ -442,35 +473,23 @@ fn no_window_holds_more_than_the_burst_and_what_it_earns() {
         let mut passed: Vec<(u64, u64)> = Vec::new();
         for _ in 0..400 {
             now += rng.random_range(0..=4 * pace.period / pace.amount);
-            let need = rng.random_range(1..=pace.burst.min(4));
-            let want = need + rng.random_range(0..3);
-            let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
-            let asks = [Ask { pace, need, want }];
+            let (ask, max_wait) = random_ask(&mut rng, pace);
             if rng.random_ratio(1, 30) {
                 let length = rng.random_range(0..=20 * pace.period / pace.amount);
                 let change = Change::nothing(pace);
                 core::settle(&mut pause, &mut [&mut stored], now, length, &[change]);
             }
-            let answered = core::take(pause, &mut [&mut stored], now, max_wait, &asks);
+            let answered = core::take(pause, &mut [&mut stored], now, max_wait, &[ask]);
             if let Taken::Granted { wait, got, .. } = answered.taken {
                 passed.push((now + wait, got[0]));
             }
         }
-        passed.sort_unstable();
-        for (i, (from, _)) in passed.iter().enumerate() {
-            let mut units = 0;
-            for (to, n) in &passed[i..] {
-                units += n;
-                let earned = u128::from(to - from) * u128::from(pace.amount);
-                let most = u128::from(pace.burst) * u128::from(pace.period) + earned;
-                let used = u128::from(units) * u128::from(pace.period);
-                assert!(
-                    used <= most,
-                    "seed {seed}, {pace:?}: {units} in {} us",
-                    to - from
-                );
-            }
-        }
+        in_each_window(
+            passed,
+            pace,
+            |_, _| 0,
+            format_args!("seed {seed}, {pace:?}"),
+        );
     }
 }
 
@@ -482,7 +501,7 @@ fn a_loss_or_a_step_forward_lets_a_burst_more_pass_beside_the_turns_given_and_a_
         let mut rng = StdRng::seed_from_u64(seed);
         let pace = PACES[rng.random_range(0..PACES.len() - 1)];
         let one = pace.period / pace.amount;
-        let (mut stored, mut now, mut offset) = (None, 0, 1_000_000_000_000u64);
+        let (mut stored, mut now, mut offset) = (None, 0, 1_000_000_000_000_u64);
         let mut passed: Vec<(u64, u64)> = Vec::new();
         // When, and the turns that were given and not yet used.
         let mut steps: Vec<(u64, u64)> = Vec::new();
@@ -501,36 +520,24 @@ fn a_loss_or_a_step_forward_lets_a_burst_more_pass_beside_the_turns_given_and_a_
                     steps.push((now, given.map(|(_, units)| units).sum()));
                 }
             }
-            let need = rng.random_range(1..=pace.burst.min(4));
-            let want = need + rng.random_range(0..3);
-            let max_wait = [0, 5 * pace.period][rng.random_range(0..2)];
-            let asks = [Ask { pace, need, want }];
+            let (ask, max_wait) = random_ask(&mut rng, pace);
             let at = now + offset;
-            let answered = core::take(None, &mut [&mut stored], at, max_wait, &asks);
+            let answered = core::take(None, &mut [&mut stored], at, max_wait, &[ask]);
             if let Taken::Granted { wait, got, .. } = answered.taken {
                 passed.push((now + wait, got[0]));
             }
         }
-        passed.sort_unstable();
-        for (i, (from, _)) in passed.iter().enumerate() {
-            let mut units = 0;
-            for (to, n) in &passed[i..] {
-                units += n;
-                let of_steps: u64 = steps
-                    .iter()
-                    .filter(|(at, _)| at <= to)
-                    .map(|(at, given)| given + if at >= from { pace.burst } else { 0 })
-                    .sum();
-                let earned = u128::from(to - from) * u128::from(pace.amount);
-                let most = u128::from(pace.burst + of_steps) * u128::from(pace.period) + earned;
-                let used = u128::from(units) * u128::from(pace.period);
-                assert!(
-                    used <= most,
-                    "seed {seed}, {pace:?}: {units} in {} us, {of_steps} of steps",
-                    to - from
-                );
-            }
-        }
+        let of_steps = |from: u64, to: u64| {
+            let before = steps.iter().filter(|(at, _)| *at <= to);
+            let burst = |at: u64| if at >= from { pace.burst } else { 0 };
+            before.map(|(at, given)| given + burst(*at)).sum()
+        };
+        in_each_window(
+            passed,
+            pace,
+            of_steps,
+            format_args!("seed {seed}, {pace:?}"),
+        );
     }
 }
 
@@ -559,18 +566,13 @@ fn no_window_holds_more_than_the_largest_of_different_quotas_allows() {
                 passed.push((now, got[0]));
             }
         }
-        for (i, (from, _)) in passed.iter().enumerate() {
-            let mut units = 0;
-            for (to, n) in &passed[i..] {
-                units += n;
-                let most = burst * 1_000_000 + (to - from) * rate;
-                let length = to - from;
-                assert!(
-                    units * 1_000_000 <= most,
-                    "seed {seed}, {mixed:?}: {units} in {length} us"
-                );
-            }
-        }
+        let largest = pace(rate, 1_000_000, burst);
+        in_each_window(
+            passed,
+            largest,
+            |_, _| 0,
+            format_args!("seed {seed}, {mixed:?}"),
+        );
     }
 }
 
