@@ -113,7 +113,8 @@ impl FleetRateLimitBuilder {
 
     /// How many processes there are, as far as this one can know when it begins. Until it has heard for 15 s how many there
     /// are, its share is of no fewer than that: in a deploy, the first would believe that they are alone. Default: 10: a
-    /// guess that is too high lets too little pass for a moment without the store, one that is too low would let too much.
+    /// guess that is too high lets too little pass in an outage that begins in that time, one that is too low would let too
+    /// much.
     pub fn expected_nodes(mut self, nodes: u32) -> Self {
         self.expected_nodes = u64::from(nodes.max(1));
         self

@@ -85,8 +85,9 @@
 //! while others take all there is.
 //!
 //! The number of processes is the largest that was said within the last 15 s: a store that comes back empty does not make a
-//! process believe that it is alone. In its first 15 s a process goes by no fewer than
-//! [`expected_nodes`](FleetRateLimitBuilder::expected_nodes), so that those that begin together do not take a whole quota each.
+//! process believe that it is alone. Until a process has heard from the store for 15 s without a gap, it goes by no
+//! fewer than before, and at its beginning than [`expected_nodes`](FleetRateLimitBuilder::expected_nodes): those that begin, or
+//! hear again, at the same time do not take a whole quota each.
 //! More processes than that, as just after a scale-up, are more shares.
 //!
 //! # Not promised

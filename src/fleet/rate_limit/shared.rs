@@ -164,23 +164,26 @@ fn take_from(count: &AtomicU64, units: u64) {
 /// does not make a process believe that it is alone, however often it forgets.
 pub(super) struct Nodes {
     known: AtomicU64,
-    /// Who shares the quota. In its first 15 s a process goes by no less than what was expected: all may be about to begin.
+    /// Who shares the quota while the store is away. When a process begins, and when the store has been away, others may not
+    /// have told yet that they are there: for 15 s it goes by no fewer than were expected, or shared it before.
     sharers: AtomicU64,
-    expected: u64,
     last: Mutex<Last>,
 }
 
 #[derive(Default)]
 struct Last {
-    /// When it heard the first.
-    began: Option<Tick>,
+    heard: Option<Tick>,
+    /// Since when it has heard without a gap, and who shared the quota before.
+    steady: (Tick, u64),
     /// The most of a span of time each, and when that began.
     spans: [(Tick, u64); 4],
 }
 
 /// The length of a span: as a process tells that it is there.
 const SPAN: Duration = Duration::from_secs(5);
-const YOUTH: Duration = Duration::from_secs(15);
+/// Longer than between two answers to one who is not cut off.
+const GAP: Duration = Duration::from_secs(10);
+const STEADY: Duration = Duration::from_secs(15);
 
 impl Nodes {
     pub(super) fn new(expected: u64) -> Self {
@@ -188,7 +191,6 @@ impl Nodes {
         Self {
             known: AtomicU64::new(expected),
             sharers: AtomicU64::new(expected),
-            expected,
             last: Mutex::default(),
         }
     }
@@ -202,9 +204,13 @@ impl Nodes {
     }
 
     /// Whether that changes the shares.
-    fn heard(&self, nodes: u64, now: Tick) -> bool {
+    fn heard(&self, nodes: u64, was_away: bool, now: Tick) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let began = *last.began.get_or_insert(now);
+        let before = last.heard.replace(now);
+        if was_away || before.is_none_or(|it| now.since(it) > GAP) {
+            last.steady = (now, self.sharers());
+        }
+        let (since, before) = last.steady;
         let spans = &mut last.spans;
         match now.since(spans[0].0) < SPAN.mul_f64(0.8) {
             true => spans[0].1 = spans[0].1.max(nodes),
@@ -215,8 +221,8 @@ impl Nodes {
         }
         let known = spans.iter().map(|it| it.1).fold(1, u64::max);
         self.known.store(known, Ordering::Relaxed);
-        let sharers = match now.since(began) < YOUTH {
-            true => known.max(self.expected),
+        let sharers = match now.since(since) < STEADY {
+            true => known.max(before),
             false => known,
         };
         self.sharers.swap(sharers, Ordering::Relaxed) != sharers
@@ -229,7 +235,7 @@ impl Shared {
     }
 
     pub(super) fn largest_batches(&self, leasing: Leasing) -> Vec<u64> {
-        let nodes = self.nodes.sharers();
+        let nodes = self.nodes.known();
         let paces = self.paces.iter();
         paces
             .map(|pace| leasing.largest_batch(*pace, nodes))
@@ -281,7 +287,7 @@ impl Shared {
 
     /// The store has answered: so many processes use the limit.
     pub(super) fn heard(&self, nodes: u64) {
-        if self.nodes.heard(nodes, time::now()) {
+        if self.nodes.heard(nodes, self.is_degraded(), time::now()) {
             self.share_among(self.nodes.sharers());
         }
         let mut since = self.since();

@@ -14,7 +14,8 @@ pub struct FleetRateLimitSnapshot {
     pub leased: Vec<u64>,
     /// What was left of each quota in the whole fleet, by the last answer of the store.
     pub left: Vec<u64>,
-    /// How many processes use the limit, as far as is known. Each handle that was built counts, clones do not.
+    /// How many processes use the limit, as far as is known. Each handle that was built counts, clones do not. A share may be
+    /// of more: see [`expected_nodes`](super::FleetRateLimitBuilder::expected_nodes).
     pub nodes: u64,
     /// How many calls of this process wait in line for leased tokens.
     pub waiting: usize,

@@ -159,7 +159,8 @@ impl Ledger {
 
     /// While the store is away for it, a process takes no more than one of `processes` equal shares: its burst, and what the
     /// time earns.
-    pub(super) fn shares_are_kept(&self, name: &str, quota: Quota, processes: u64, what: &str) {
+    pub(super) fn shares_are_kept(&self, name: &str, quota: Quota, processes: u32, what: &str) {
+        let processes = u64::from(processes);
         let mut passed: BTreeMap<usize, Vec<(u64, u64, bool)>> = BTreeMap::new();
         for said in &self.0 {
             if let Word::Pass {

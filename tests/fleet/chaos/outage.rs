@@ -12,7 +12,7 @@ use super::crew::Crew;
 use super::ledger::Ledger;
 use super::processes::all_is_drained;
 use super::watch::Watch;
-use super::{EXACT, LEASED, MAX, goes_on, length, ms};
+use super::{EXACT, LEASED, MAX, NODES, goes_on, length, ms};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_frozen_again_and_again_breaks_no_promise() {
@@ -44,7 +44,7 @@ async fn a_server_that_is_frozen_again_and_again_breaks_no_promise() {
     ledger.breaker_commands("frozen");
     for (name, quota) in [("exact", EXACT), ("leased", LEASED)] {
         ledger.quota_is_kept(name, quota, 0, "frozen");
-        ledger.shares_are_kept(name, quota, 4, "frozen");
+        ledger.shares_are_kept(name, quota, NODES, "frozen");
         assert!(
             !ledger.passed(name, true).is_empty(),
             "{name} did not go on alone"
@@ -91,7 +91,7 @@ async fn a_server_that_comes_back_empty_admits_nobody_beside_those_who_hold_with
     ledger.calls_end_in_time("empty, with grace");
     for (name, quota) in [("exact", EXACT), ("leased", LEASED)] {
         ledger.quota_is_kept(name, quota, restarts, "empty, with grace");
-        ledger.shares_are_kept(name, quota, 4, "empty, with grace");
+        ledger.shares_are_kept(name, quota, NODES, "empty, with grace");
     }
 }
 
@@ -144,6 +144,6 @@ async fn a_network_that_swallows_resets_and_delays_breaks_no_promise() {
     ledger.breaker_commands("network");
     for (name, quota) in [("exact", EXACT), ("leased", LEASED)] {
         ledger.quota_is_kept(name, quota, 0, "network");
-        ledger.shares_are_kept(name, quota, 4, "network");
+        ledger.shares_are_kept(name, quota, NODES, "network");
     }
 }

@@ -92,6 +92,26 @@ async fn processes_that_have_just_begun_take_no_larger_share_than_of_the_number_
 }
 
 #[tokio::test(start_paused = true)]
+async fn processes_that_have_just_begun_do_not_believe_that_they_are_alone_after_a_long_outage() {
+    let quota = Quota::per_second(200).burst(50);
+    for store in stores() {
+        let make = |i| {
+            let limit = builder(&store, i).quota("calls", quota).expected_nodes(8);
+            limit.exact().build().unwrap()
+        };
+        let nodes: Vec<_> = (0..8).map(make).collect();
+        for away in [20, 20, 1, 40] {
+            sleep(Duration::from_secs(1)).await;
+            store.is_away.store(true, Ordering::Relaxed);
+            let passed = drain(&nodes, false, Duration::from_secs(4)).await;
+            assert!(passed <= 50 + 4 * 200 + 8, "{passed}");
+            sleep(Duration::from_secs(away)).await;
+            store.is_away.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_is_alone_takes_a_whole_share_after_fifteen_seconds() {
     for (age, least, most) in [(1, 30, 45), (14, 30, 45), (25, 300, 410)] {
         let store = Counting::around(Fleet::in_process().shared);
@@ -102,6 +122,24 @@ async fn a_process_that_is_alone_takes_a_whole_share_after_fifteen_seconds() {
         store.is_away.store(true, Ordering::Relaxed);
         let passed = drain(&[limit], false, Duration::from_secs(4)).await;
         assert!((least..=most).contains(&passed), "{passed} after {age} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_just_begun_asks_no_more_often_because_more_were_expected() {
+    for store in stores() {
+        let mut asked = Vec::new();
+        for (i, expected) in [1, 10].into_iter().enumerate() {
+            let limit = builder(&store, i).expected_nodes(expected).leased();
+            let quota = Quota::per_second(1_000).burst(100);
+            let name = format!("of {expected}");
+            let limit = limit.quota(&*name, quota).build().unwrap();
+            sleep(Duration::from_secs(1)).await;
+            drain(std::slice::from_ref(&limit), false, Duration::from_secs(2)).await;
+            asked.push(limit.snapshot().totals.asked);
+            sleep(Duration::from_secs(60)).await;
+        }
+        assert!(asked[1] * 5 <= asked[0] * 6, "{asked:?}");
     }
 }
 
